@@ -1,0 +1,1 @@
+//! certs.d: certificates for one registry.
