@@ -1,0 +1,451 @@
+//! What this host is, as far as the QEMU command line depends on it. Everything here is looked at once, before
+//! anything is decided: [`qemu_args`](crate::qemu_args) then works on values alone.
+//!
+//! ```text
+//!  QemuFacts::probe ──► QemuFacts ──┐
+//!  accelerator probe ─► Accelerator ┼─► HostFacts::probe ──► HostFacts ──► qemu_args, Vm::start
+//!  choose_run_as ─────► RunAs ──────┘
+//! ```
+//!
+//! The environment is not read: the search path comes in as a value.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde::{Deserialize, Serialize};
+
+use crate::run_as::RunAs;
+
+/// File name of the QEMU system emulator for the one architecture supported so far.
+pub const QEMU_BINARY_NAME: &str = "qemu-system-x86_64";
+
+/// Oldest QEMU that has every option which [`qemu_args`](crate::qemu_args) emits: `-action` came with 6.0.
+pub const OLDEST_QEMU: QemuVersion = QemuVersion { major: 6, minor: 0, micro: 0 };
+
+/// Name of the cache file that [`QemuFacts::probe`] keeps in the directory it is given; the number is its format.
+const CACHE_FILE_NAME: &str = "qemu-facts-1.json";
+
+/// Directories in which distributions keep x86 firmware: beside the binary's prefix and in the system's.
+const FIRMWARE_DIRECTORIES: [&str; 4] =
+    ["/usr/share/qemu", "/usr/share/seabios", "/usr/local/share/qemu", "/usr/share/qemu-kvm"];
+
+/// Everything about the host that the command line and the start of a virtual machine depend on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostFacts {
+    /// The emulator.
+    pub qemu: QemuFacts,
+    /// What executes the guest's instructions.
+    pub accelerator: Accelerator,
+    /// CPUs online.
+    pub cpus: u32,
+    /// Memory of the host in bytes (`MemTotal`).
+    pub memory_bytes: u64,
+    /// Whose credentials QEMU gets.
+    pub run_as: RunAs,
+}
+
+impl HostFacts {
+    /// Completes what the caller has found with the host's own size.
+    ///
+    /// # Errors
+    /// [`ProbeError::Memory`] when `/proc/meminfo` cannot be read or has no `MemTotal`.
+    pub fn probe(qemu: QemuFacts, accelerator: Accelerator, run_as: RunAs) -> Result<Self, ProbeError> {
+        let text = fs::read_to_string(MEMINFO).map_err(|source| ProbeError::Memory { source })?;
+        let memory_bytes = memory_total(&text).ok_or_else(|| ProbeError::Memory {
+            source: io::Error::new(io::ErrorKind::InvalidData, "no MemTotal line"),
+        })?;
+        let cpus = std::thread::available_parallelism().map_or(1, |count| count.get());
+        Ok(Self {
+            qemu,
+            accelerator,
+            cpus: u32::try_from(cpus).unwrap_or(u32::MAX),
+            memory_bytes,
+            run_as,
+        })
+    }
+}
+
+/// What executes the guest's instructions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Accelerator {
+    /// The processor, through `/dev/kvm`.
+    Kvm,
+    /// QEMU's translator, many times slower.
+    Tcg {
+        /// Why not KVM, in words for the user.
+        reason: String,
+    },
+}
+
+/// Where the kernel tells the size of memory, proc_meminfo(5).
+const MEMINFO: &str = "/proc/meminfo";
+
+/// `MemTotal` in bytes; the file counts in KiB although it says `kB`.
+fn memory_total(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// The QEMU binary and what it can do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QemuFacts {
+    /// Absolute path of the executable.
+    pub binary: PathBuf,
+    /// Its version.
+    pub version: QemuVersion,
+    /// Firmware images found beside it.
+    pub firmware: FirmwareFacts,
+    /// Whether it can put itself under a seccomp filter.
+    pub sandbox: Sandbox,
+}
+
+/// Firmware images that a `-bios` option could name.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FirmwareFacts {
+    /// qboot, the minimal firmware.
+    pub qboot: Option<PathBuf>,
+    /// SeaBIOS built without what only real machines have.
+    pub seabios_microvm: Option<PathBuf>,
+}
+
+/// Whether QEMU was built with `-sandbox`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sandbox {
+    /// `-sandbox on,…` works.
+    Available,
+    /// Built without libseccomp.
+    Missing,
+}
+
+/// A QEMU release number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct QemuVersion {
+    /// First number.
+    pub major: u32,
+    /// Second number.
+    pub minor: u32,
+    /// Third number.
+    pub micro: u32,
+}
+
+impl std::fmt::Display for QemuVersion {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}.{}.{}", self.major, self.minor, self.micro)
+    }
+}
+
+/// Where to look for QEMU.
+#[derive(Debug, Clone, Default)]
+pub struct QemuSearch {
+    /// This file and no other, when given.
+    pub binary: Option<PathBuf>,
+    /// The `PATH` to search otherwise.
+    pub search_path: std::ffi::OsString,
+    /// Directory that may keep the answer for the next call; created when missing. `None` asks QEMU each time.
+    pub cache_directory: Option<PathBuf>,
+}
+
+/// Why the host could not be described.
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    /// No QEMU in the search path.
+    #[error("cannot find `{name}` in the search path `{search_path}`")]
+    NotFound {
+        /// File name looked for.
+        name: &'static str,
+        /// Directories looked in.
+        search_path: String,
+    },
+    /// The file does not exist or cannot be looked at.
+    #[error("cannot use `{}` as QEMU", path.display())]
+    Inspect {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It would not start.
+    #[error("cannot run `{} --version`", path.display())]
+    Run {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It ran and said something else than a QEMU version.
+    #[error("`{} --version` is not QEMU's answer: `{answer}`", path.display())]
+    NotQemu {
+        /// The file.
+        path: PathBuf,
+        /// First line of its output.
+        answer: String,
+    },
+    /// A QEMU without options that are needed.
+    #[error("`{}` is QEMU {found}, older than {OLDEST_QEMU}", path.display())]
+    TooOld {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: QemuVersion,
+    },
+    /// The host's memory could not be told.
+    #[error("cannot read the size of memory from `{MEMINFO}`")]
+    Memory {
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl ProbeError {
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::NotFound { .. } => Some(
+                "install QEMU (Debian, Ubuntu: `apt-get install qemu-system-x86`; Fedora: `dnf install qemu-system-x86-core`)"
+                    .to_owned(),
+            ),
+            Self::TooOld { .. } => Some(format!("install QEMU {OLDEST_QEMU} or newer")),
+            Self::Inspect { .. } | Self::Run { .. } | Self::NotQemu { .. } => {
+                Some(format!("name an executable `{QEMU_BINARY_NAME}`"))
+            }
+            Self::Memory { .. } => None,
+        }
+    }
+}
+
+impl QemuFacts {
+    /// Finds QEMU and asks it what it is; about 10 ms, or well under 1 ms from the cache.
+    ///
+    /// The cached answer holds for the same path, modification time, size and inode only, so an upgraded QEMU is asked
+    /// again. A cache that cannot be read or written costs time and nothing else.
+    ///
+    /// # Errors
+    /// All of [`ProbeError`] but `Memory`; none passes by itself, so none is worth a retry.
+    pub fn probe(search: &QemuSearch) -> Result<Self, ProbeError> {
+        let found = match &search.binary {
+            Some(binary) => binary.clone(),
+            None => find_in_path(OsStr::new(QEMU_BINARY_NAME), &search.search_path).ok_or_else(|| {
+                ProbeError::NotFound {
+                    name: QEMU_BINARY_NAME,
+                    search_path: search.search_path.to_string_lossy().into_owned(),
+                }
+            })?,
+        };
+        let inspect = |source| ProbeError::Inspect { path: found.clone(), source };
+        let binary = std::path::absolute(&found).map_err(inspect)?;
+        let identity = FileIdentity::of(&binary).map_err(inspect)?;
+        let cache_file = search.cache_directory.as_ref().map(|directory| directory.join(CACHE_FILE_NAME));
+        if let Some(facts) = cache_file.as_deref().and_then(|file| cached(file, &identity)) {
+            return Ok(facts);
+        }
+        let facts = ask(binary)?;
+        if let Some(file) = &cache_file
+            && let Err(error) = keep(file, CacheEntry { identity, facts: facts.clone() })
+        {
+            tracing::debug!(file = %file.display(), %error, "the answer of QEMU is not cached");
+        }
+        Ok(facts)
+    }
+}
+
+/// What makes a file the same file as before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileIdentity {
+    path: PathBuf,
+    inode: u64,
+    size_bytes: u64,
+    modified_seconds: i64,
+    modified_nanoseconds: i64,
+}
+
+impl FileIdentity {
+    fn of(path: &Path) -> io::Result<Self> {
+        let metadata = fs::metadata(path)?;
+        if !metadata.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            inode: metadata.ino(),
+            size_bytes: metadata.size(),
+            modified_seconds: metadata.mtime(),
+            modified_nanoseconds: metadata.mtime_nsec(),
+        })
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CacheEntry {
+    identity: FileIdentity,
+    facts: QemuFacts,
+}
+
+/// The cached facts if they are about the same file; an unreadable cache is an absent one.
+fn cached(file: &Path, identity: &FileIdentity) -> Option<QemuFacts> {
+    let entry: CacheEntry = serde_json::from_slice(&fs::read(file).ok()?).ok()?;
+    (entry.identity == *identity).then_some(entry.facts)
+}
+
+/// Replaces the cache file in one step. No fsync: losing it costs one question to QEMU.
+fn keep(file: &Path, entry: CacheEntry) -> io::Result<()> {
+    let directory = file.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(directory)?;
+    let temporary = directory.join(format!(".{CACHE_FILE_NAME}.{}", std::process::id()));
+    fs::write(&temporary, serde_json::to_vec(&entry)?)?;
+    fs::rename(&temporary, file).inspect_err(|_| {
+        // Removing the leftover is a courtesy; the rename's error is the one that matters.
+        let _ = fs::remove_file(&temporary);
+    })
+}
+
+/// First executable file `name` in the directories of `search_path`.
+fn find_in_path(name: &OsStr, search_path: &OsStr) -> Option<PathBuf> {
+    std::env::split_paths(search_path)
+        .filter(|directory| !directory.as_os_str().is_empty())
+        .map(|directory| directory.join(name))
+        .find(|candidate| {
+            fs::metadata(candidate).is_ok_and(|metadata| metadata.is_file() && metadata.mode() & 0o111 != 0)
+        })
+}
+
+/// Runs `--version` and looks for what lies beside the binary.
+fn ask(binary: PathBuf) -> Result<QemuFacts, ProbeError> {
+    let answer = output_of(&binary, "--version")?;
+    let version = parse_version(&answer).ok_or_else(|| ProbeError::NotQemu {
+        path: binary.clone(),
+        answer: answer.lines().next().unwrap_or_default().chars().take(200).collect(),
+    })?;
+    if version < OLDEST_QEMU {
+        return Err(ProbeError::TooOld { path: binary, found: version });
+    }
+    let help = output_of(&binary, "-help")?;
+    let sandbox =
+        if help.lines().any(|line| line.starts_with("-sandbox ")) { Sandbox::Available } else { Sandbox::Missing };
+    let firmware = FirmwareFacts {
+        qboot: find_firmware(&binary, "qboot.rom"),
+        seabios_microvm: find_firmware(&binary, "bios-microvm.bin"),
+    };
+    Ok(QemuFacts { binary, version, firmware, sandbox })
+}
+
+fn output_of(binary: &Path, argument: &str) -> Result<String, ProbeError> {
+    let output = Command::new(binary)
+        .arg(argument)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|source| ProbeError::Run { path: binary.to_owned(), source })?;
+    let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if text.is_empty() {
+        text = String::from_utf8_lossy(&output.stderr).into_owned();
+    }
+    Ok(text)
+}
+
+/// The number in `QEMU emulator version 7.2.22 (Debian …)`; a missing third part is 0.
+fn parse_version(answer: &str) -> Option<QemuVersion> {
+    let rest = answer.lines().next()?.strip_prefix("QEMU emulator version ")?;
+    let number = rest.split(|character: char| !character.is_ascii_digit() && character != '.').next()?;
+    let mut parts = number.split('.').map(str::parse::<u32>);
+    let major = parts.next()?.ok()?;
+    let minor = parts.next()?.ok()?;
+    let micro = parts.next().and_then(Result::ok).unwrap_or(0);
+    Some(QemuVersion { major, minor, micro })
+}
+
+fn find_firmware(binary: &Path, name: &str) -> Option<PathBuf> {
+    let beside = binary.parent().and_then(Path::parent).map(|prefix| prefix.join("share/qemu"));
+    let system = FIRMWARE_DIRECTORIES.iter().map(PathBuf::from);
+    beside.into_iter().chain(system).map(|directory| directory.join(name)).find(|file| file.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn versions_of_distributions_and_of_git_builds_are_read() {
+        for (answer, expected) in [
+            ("QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)\nCopyright (c)", Some((7, 2, 22))),
+            ("QEMU emulator version 10.0.2 (qemu-10.0.2-1.fc42)", Some((10, 0, 2))),
+            ("QEMU emulator version 9.1.50 (v9.1.0-1234-gabcdef)", Some((9, 1, 50))),
+            ("QEMU emulator version 8.2", Some((8, 2, 0))),
+            ("qemu-img version 7.2.22", None),
+            ("QEMU emulator version seven", None),
+            ("", None),
+        ] {
+            let found = parse_version(answer).map(|version| (version.major, version.minor, version.micro));
+            assert_eq!(found, expected, "{answer}");
+        }
+    }
+
+    #[test]
+    fn total_memory_is_in_bytes() {
+        assert_eq!(memory_total("MemFree: 1 kB\nMemTotal:       24683456 kB\n"), Some(24_683_456 * 1024));
+        assert_eq!(memory_total("MemFree: 1 kB\n"), None);
+        assert_eq!(memory_total("MemTotal: many kB\n"), None);
+    }
+
+    #[test]
+    fn the_cache_answers_for_the_same_file_only() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let binary = directory.path().join(QEMU_BINARY_NAME);
+        let pretend = |version: &str| {
+            // A shell script that answers as QEMU does and counts how often it is asked.
+            let script = format!(
+                "#!/bin/sh\necho x >> {0}/asked\ncase $1 in --version) echo QEMU emulator version {version};; *) echo '-sandbox on';; esac\n",
+                directory.path().display()
+            );
+            fs::write(&binary, script).unwrap();
+            fs::set_permissions(&binary, fs::Permissions::from_mode(0o755)).unwrap();
+        };
+        let search = QemuSearch {
+            binary: None,
+            search_path: directory.path().as_os_str().to_owned(),
+            cache_directory: Some(directory.path().join("cache")),
+        };
+        let asked = || fs::read_to_string(directory.path().join("asked")).unwrap().lines().count();
+
+        pretend("8.2.1");
+        let first = QemuFacts::probe(&search).unwrap();
+        assert_eq!(first.version.to_string(), "8.2.1");
+        assert_eq!(first.sandbox, Sandbox::Available);
+        assert_eq!(asked(), 2, "one question for the version, one for the options");
+        assert_eq!(QemuFacts::probe(&search).unwrap(), first);
+        assert_eq!(asked(), 2, "the second answer comes from the cache");
+
+        pretend("10.0.12");
+        assert_eq!(QemuFacts::probe(&search).unwrap().version.to_string(), "10.0.12");
+        fs::write(directory.path().join("cache").join(CACHE_FILE_NAME), b"{garbage").unwrap();
+        assert_eq!(QemuFacts::probe(&search).unwrap().version.to_string(), "10.0.12");
+
+        pretend("5.2.0");
+        let error = QemuFacts::probe(&search).unwrap_err();
+        assert!(matches!(error, ProbeError::TooOld { .. }), "{error:?}");
+    }
+
+    #[test]
+    fn no_qemu_is_said_with_a_remedy() {
+        let directory = tempfile::tempdir().unwrap();
+        let search = QemuSearch { search_path: directory.path().into(), ..QemuSearch::default() };
+        let error = QemuFacts::probe(&search).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("cannot find `qemu-system-x86_64` in the search path `{}`", directory.path().display())
+        );
+        assert!(error.hint().unwrap().contains("apt-get install qemu-system-x86"));
+    }
+}
