@@ -1,0 +1,63 @@
+# Everything that is done with this project, from a fresh Debian or Ubuntu machine with rustup, git and make.
+# `make help` lists the targets.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+binary := target/release/ferrovirt
+fixtures := target/fixtures
+demo_image := demo/kernel:latest
+
+.PHONY: help
+help: ## List the targets
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: build fixtures ## Boot Debian's cloud kernel out of an image that Ferrovirt builds
+	@scripts/install-tools.sh run
+	$(binary) image build --tag $(demo_image) --kernel $(fixtures)/vmlinuz --initrd $(fixtures)/initrd
+	$(binary) run -f demo/vm.yaml
+
+.PHONY: build
+build: ## Build the release binary, target/release/ferrovirt
+	@scripts/install-tools.sh build
+	$(CARGO) build --quiet --release --locked --package ferrovirt
+
+.PHONY: fixtures
+fixtures: ## Unpack two kernels and make initrds in target/fixtures
+	@scripts/install-tools.sh demo
+	@scripts/fixtures.sh
+
+.PHONY: test
+test: tools lint fixtures ## Install what is missing, then formatting, lints, documentation and every test
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
+	    set -x; $(CARGO) nextest run --workspace --locked --no-fail-fast; \
+	    $(CARGO) test --workspace --locked --doc --quiet; \
+	else \
+	    set -x; $(CARGO) test --workspace --locked --no-fail-fast; \
+	fi
+
+.PHONY: check
+check: lint ## What can be said without tools, kernels or a guest: formatting, lints, documentation, library tests
+	$(CARGO) test --workspace --locked --lib --bins --quiet
+
+.PHONY: lint
+lint: ## Formatting, clippy and documentation, warnings denied
+	@scripts/install-tools.sh build
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- --deny warnings
+	RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --workspace --no-deps --locked
+
+.PHONY: bench
+bench: tools build fixtures ## Measure the figures that this project promises; fails when one is missed
+	$(CARGO) bench --quiet --locked --package ferrovirt --bench figures
+
+.PHONY: tools
+tools: ## Install the Debian packages that the tests need
+	@scripts/install-tools.sh test
+
+.PHONY: clean
+clean: ## Remove everything that was built
+	$(CARGO) clean
