@@ -1,7 +1,18 @@
-//! What was asked: KubeVirt's `kubevirt.io/v1` objects, their decoding, defaults and every rule that they must meet.
+//! What was asked for: the `kubevirt.io/v1` types, reading them, their defaults and their rules.
 //!
-//! This crate is pure: no files, no processes, no network, no clock. Whatever it needs to know comes in as a value.
+//! Everything here is pure. A manifest comes in as text and goes out as typed objects, as text, or as a list of
+//! faults; files, the network, the clock and random numbers stay outside (what is needed of them comes in as values).
+//!
+//! ```text
+//! text ──decode──► VirtualMachine ──defaults──► stored VirtualMachine ──vmi_for──► VirtualMachineInstance ──► …
+//!         │                             │
+//!         └─► faults of shape           └─validate─► faults of meaning
+//! ```
 
+mod kubernetes;
 pub mod quantity;
+mod schema;
+pub mod types;
 
-pub use quantity::{Quantity, QuantityError};
+pub use quantity::Quantity;
+pub use schema::{Empty, Fault};

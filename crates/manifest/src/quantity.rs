@@ -137,6 +137,13 @@ impl Quantity {
     }
 }
 
+impl Default for Quantity {
+    /// Nothing, written `0`.
+    fn default() -> Self {
+        Self::from_units(0)
+    }
+}
+
 impl FromStr for Quantity {
     type Err = QuantityError;
 

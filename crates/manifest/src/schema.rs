@@ -1,0 +1,411 @@
+//! What an object may contain: one table for each type, and the walk that holds a document against it.
+//!
+//! KubeVirt checks an object's shape before its meaning, and reports every unknown, missing and ill-typed field at once.
+//! serde cannot do that (it stops at the first fault and has no paths), so the types of this crate are declared with
+//! the `object!` macro, which writes the struct and its table from one text. The walk ([`check`]) runs first; what it
+//! lets through, serde decodes without fail.
+//!
+//! ```text
+//! YAML or JSON ──► serde_json::Value ──► check(table) ──► serde ──► typed object
+//!                                            └─► all faults, with paths
+//! ```
+//!
+//! The walk also evens out what serde could not take: a `null` field is removed (Kubernetes does the same: null means
+//! unset), and a quantity given as a number becomes the text of that number.
+//!
+//! Paths in messages carry no list indexes (`spec.domain.devices.disks.name`), because KubeVirt's do not; a [`Fault`]
+//! therefore keeps the exact place beside the message.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Number, Value};
+
+use crate::quantity::Quantity;
+
+/// The shape of a value.
+#[derive(Debug)]
+pub(crate) enum Node {
+    /// A string.
+    Text,
+    /// `true` or `false`.
+    Boolean,
+    /// A whole number within bounds, both included.
+    Whole { minimum: i128, maximum: i128 },
+    /// A Kubernetes quantity, as a string or a number.
+    Quantity,
+    /// A port: its number or its name.
+    IntOrString,
+    /// An instant in RFC 3339 form.
+    Time,
+    /// An object whose content is nobody's business.
+    AnyObject,
+    /// A list.
+    List(&'static Node),
+    /// An object with keys of the user's choice.
+    Map(&'static Node),
+    /// An object with these fields and no others.
+    Object(&'static [Field]),
+}
+
+/// One field of an object.
+#[derive(Debug)]
+pub(crate) struct Field {
+    pub(crate) name: &'static str,
+    pub(crate) presence: Presence,
+    pub(crate) node: &'static Node,
+}
+
+/// Whether a field must be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Presence {
+    Required,
+    Optional,
+}
+
+/// A type whose JSON form has a known shape.
+pub(crate) trait Described {
+    /// The shape.
+    const NODE: &'static Node;
+}
+
+/// Whether a field is left out of the JSON form; only what can be unset ever is.
+pub(crate) trait Absent {
+    /// Whether there is nothing to write.
+    fn is_absent(&self) -> bool {
+        false
+    }
+}
+
+macro_rules! scalar {
+    ($($ty:ty => $node:expr;)*) => {
+        $(
+            impl Described for $ty {
+                const NODE: &'static Node = &$node;
+            }
+            impl Absent for $ty {}
+        )*
+    };
+}
+
+scalar! {
+    String => Node::Text;
+    bool => Node::Boolean;
+    i32 => Node::Whole { minimum: i32::MIN as i128, maximum: i32::MAX as i128 };
+    i64 => Node::Whole { minimum: i64::MIN as i128, maximum: i64::MAX as i128 };
+    u32 => Node::Whole { minimum: 0, maximum: u32::MAX as i128 };
+    u64 => Node::Whole { minimum: 0, maximum: u64::MAX as i128 };
+    Quantity => Node::Quantity;
+    IntOrString => Node::IntOrString;
+    Time => Node::Time;
+}
+
+impl<T: Described> Described for Option<T> {
+    const NODE: &'static Node = T::NODE;
+}
+
+impl<T> Absent for Option<T> {
+    fn is_absent(&self) -> bool {
+        self.is_none()
+    }
+}
+
+impl<T: Described> Described for Vec<T> {
+    const NODE: &'static Node = &Node::List(T::NODE);
+}
+
+impl<T> Absent for Vec<T> {
+    fn is_absent(&self) -> bool {
+        self.is_empty()
+    }
+}
+
+impl<T: Described> Described for BTreeMap<String, T> {
+    const NODE: &'static Node = &Node::Map(T::NODE);
+}
+
+impl<T> Absent for BTreeMap<String, T> {
+    fn is_absent(&self) -> bool {
+        self.is_empty()
+    }
+}
+
+/// An object without fields, whose presence alone says something (`rng: {}`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Empty {}
+
+impl Described for Empty {
+    const NODE: &'static Node = &Node::Object(&[]);
+}
+
+impl Absent for Empty {}
+
+macro_rules! presence {
+    (required) => {
+        $crate::schema::Presence::Required
+    };
+    (optional) => {
+        $crate::schema::Presence::Optional
+    };
+}
+pub(crate) use presence;
+
+/// Declares a struct and its table at once. A field reads
+/// `required|optional name ("jsonName"): Type,` under its documentation.
+macro_rules! object {
+    (
+        $(#[$attribute:meta])*
+        pub struct $name:ident {
+            $( $(#[$field_attribute:meta])* $presence:ident $field:ident ($json:literal): $ty:ty, )*
+        }
+    ) => {
+        $(#[$attribute])*
+        #[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+        #[serde(default)]
+        pub struct $name {
+            $(
+                $(#[$field_attribute])*
+                #[serde(rename = $json, skip_serializing_if = "crate::schema::Absent::is_absent")]
+                pub $field: $ty,
+            )*
+        }
+
+        impl $crate::schema::Described for $name {
+            const NODE: &'static $crate::schema::Node = &$crate::schema::Node::Object(&[
+                $( $crate::schema::Field {
+                    name: $json,
+                    presence: $crate::schema::presence!($presence),
+                    node: <$ty as $crate::schema::Described>::NODE,
+                }, )*
+            ]);
+        }
+
+        impl $crate::schema::Absent for $name {}
+    };
+}
+pub(crate) use object;
+
+/// A field that does not fit the schema.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// Where it is, with list indexes: `spec.template.spec.domain.devices.disks[1].cdrom.readOnly`.
+    pub place: String,
+    /// What is wrong, in the words of KubeVirt's schema check; its path leaves the list indexes out.
+    pub message: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.message)?;
+        if self.place.contains('[') {
+            write!(formatter, " (at `{}`)", self.place)?;
+        }
+        Ok(())
+    }
+}
+
+/// Holds `value` against `node`, removes nulls and turns numeric quantities into text on the way, and returns every
+/// fault in the order of the document.
+pub(crate) fn check(node: &'static Node, value: &mut Value) -> Vec<Fault> {
+    let mut walk = Walk::default();
+    walk.value(node, value);
+    walk.faults
+}
+
+/// The pattern that Kubernetes holds a quantity against.
+const QUANTITY_PATTERN: &str = r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$";
+
+/// One step of a path.
+enum Step {
+    Field(String),
+    Index(usize),
+}
+
+#[derive(Default)]
+struct Walk {
+    path: Vec<Step>,
+    faults: Vec<Fault>,
+}
+
+impl Walk {
+    fn value(&mut self, node: &'static Node, value: &mut Value) {
+        match (node, value) {
+            (Node::Text, Value::String(_))
+            | (Node::Boolean, Value::Bool(_))
+            | (Node::AnyObject, Value::Object(_))
+            | (Node::IntOrString, Value::String(_)) => {}
+            (Node::Whole { minimum, maximum }, Value::Number(number)) => {
+                self.whole(number, *minimum, *maximum)
+            }
+            (Node::IntOrString, Value::Number(number)) => {
+                self.whole(number, i128::from(i32::MIN), i128::from(i32::MAX));
+            }
+            (Node::Quantity, value @ (Value::String(_) | Value::Number(_))) => self.quantity(value),
+            (Node::Time, Value::String(text)) => {
+                if serde_json::from_value::<Time>(Value::String(text.clone())).is_err() {
+                    let text = text.clone();
+                    self.fault(format!("must be of type date-time: \"{text}\""));
+                }
+            }
+            (Node::List(element), Value::Array(values)) => {
+                for (index, value) in values.iter_mut().enumerate() {
+                    self.path.push(Step::Index(index));
+                    self.value(element, value);
+                    self.path.pop();
+                }
+            }
+            (Node::Map(element), Value::Object(map)) => {
+                map.retain(|_, value| !value.is_null());
+                for (key, value) in map.iter_mut() {
+                    self.path.push(Step::Field(key.clone()));
+                    self.value(element, value);
+                    self.path.pop();
+                }
+            }
+            (Node::Object(fields), Value::Object(map)) => self.object(fields, map),
+            (node, value) => {
+                let expected = expected_type(node);
+                let actual = json_type(value);
+                self.fault(format!("must be of type {expected}: \"{actual}\""));
+            }
+        }
+    }
+
+    fn object(&mut self, fields: &'static [Field], map: &mut Map<String, Value>) {
+        map.retain(|_, value| !value.is_null());
+        for name in map.keys() {
+            if !fields.iter().any(|field| field.name == name) {
+                self.path.push(Step::Field(name.clone()));
+                self.forbidden();
+                self.path.pop();
+            }
+        }
+        for field in fields {
+            if field.presence == Presence::Required && !map.contains_key(field.name) {
+                self.path.push(Step::Field(field.name.to_owned()));
+                self.fault("is required".to_owned());
+                self.path.pop();
+            }
+        }
+        for (name, value) in map.iter_mut() {
+            if let Some(field) = fields.iter().find(|field| field.name == name) {
+                self.path.push(Step::Field(name.clone()));
+                self.value(field.node, value);
+                self.path.pop();
+            }
+        }
+    }
+
+    fn whole(&mut self, number: &Number, minimum: i128, maximum: i128) {
+        let Some(whole) = number
+            .as_i64()
+            .map(i128::from)
+            .or_else(|| number.as_u64().map(i128::from))
+        else {
+            self.fault("must be of type integer: \"number\"".to_owned());
+            return;
+        };
+        if whole < minimum {
+            self.fault(format!("should be greater than or equal to {minimum}"));
+        } else if whole > maximum {
+            self.fault(format!("should be less than or equal to {maximum}"));
+        }
+    }
+
+    fn quantity(&mut self, value: &mut Value) {
+        if let Value::Number(number) = value {
+            *value = Value::String(number_text(number));
+        }
+        let well_formed = value
+            .as_str()
+            .is_some_and(|text| text.parse::<Quantity>().is_ok());
+        if !well_formed {
+            self.fault(format!("should match '{QUANTITY_PATTERN}'"));
+        }
+    }
+
+    /// An unknown field. At the root the name prints with a dot before it, as KubeVirt does.
+    fn forbidden(&mut self) {
+        let dot = if self.path.len() == 1 { "." } else { "" };
+        let message = format!("{dot}{} in body is a forbidden property", self.message_path());
+        self.push(message);
+    }
+
+    fn fault(&mut self, text: String) {
+        let message = format!("{} in body {text}", self.message_path());
+        self.push(message);
+    }
+
+    fn push(&mut self, message: String) {
+        let place = self.place();
+        self.faults.push(Fault { place, message });
+    }
+
+    /// The path without indexes.
+    fn message_path(&self) -> String {
+        let names: Vec<&str> = self
+            .path
+            .iter()
+            .filter_map(|step| match step {
+                Step::Field(name) => Some(name.as_str()),
+                Step::Index(_) => None,
+            })
+            .collect();
+        names.join(".")
+    }
+
+    /// The path with indexes.
+    fn place(&self) -> String {
+        let mut place = String::new();
+        for step in &self.path {
+            match step {
+                Step::Field(name) => {
+                    if !place.is_empty() {
+                        place.push('.');
+                    }
+                    place.push_str(name);
+                }
+                Step::Index(index) => place.push_str(&format!("[{index}]")),
+            }
+        }
+        place
+    }
+}
+
+/// What the schema calls a shape.
+fn expected_type(node: &Node) -> &'static str {
+    match node {
+        Node::Text | Node::Time => "string",
+        Node::Boolean => "boolean",
+        Node::Whole { .. } => "integer",
+        Node::Quantity => "string,integer,number",
+        Node::IntOrString => "integer,string",
+        Node::List(_) => "array",
+        Node::AnyObject | Node::Map(_) | Node::Object(_) => "object",
+    }
+}
+
+/// What the schema calls a value.
+pub(crate) fn json_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(number) if number.is_f64() => "number",
+        Value::Number(_) => "integer",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+/// A number as a quantity's text: without the `.0` that a whole floating-point number prints with.
+fn number_text(number: &Number) -> String {
+    let text = number.to_string();
+    match text.strip_suffix(".0") {
+        Some(whole) => whole.to_owned(),
+        None => text,
+    }
+}
