@@ -13,17 +13,33 @@
 //! | [`credentials`] | containers-auth.json(5), credential helpers, Kubernetes pull secrets |
 //! | [`certs`] | certs.d: certificates for one registry |
 //! | [`client`] | the Distribution protocol |
+//! | [`manifest`](mod@manifest), [`platform`] | the documents of an image, and for which machine it is |
+//! | [`store`] | the node-local store: content, records, leases, pruning |
+//! | [`layer`] | reading layer archives, within bounds |
+//! | [`resolve`] | paths in an image, over its layers |
+//! | [`pull`] | from a reference to files in the store |
 
 pub mod certs;
 pub mod client;
 pub mod credentials;
 pub mod digest;
+pub mod layer;
+pub mod manifest;
+pub mod platform;
+pub mod pull;
 pub mod reference;
 pub mod registries;
+pub mod resolve;
 pub mod settings;
+pub mod store;
 
 pub use client::{BlobSink, Client, Endpoint, FetchedManifest, Listener, RegistryError};
 pub use credentials::PullSecret;
 pub use digest::{Algorithm, Descriptor, Digest, Hasher};
+pub use platform::Platform;
+pub use pull::{
+    Images, PullError, PullEvent, PullPolicy, PullProgress, PullRequest, PulledFile, PulledImage, Wanted, WantedFile,
+};
 pub use reference::{Reference, ReferenceError};
 pub use settings::{RegistrySettings, UserMode};
+pub use store::{Store, StoreError};

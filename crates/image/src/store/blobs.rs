@@ -1,0 +1,527 @@
+//! Content-addressed content: writing it so that a name implies its bytes, and reading it back with a second look.
+
+use std::fs::{File, OpenOptions, Permissions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use super::{
+    Area, Lease, Locked, Store, StoreError, flat_name, io_error, lock_if_same, names_same_file,
+    remove_quietly, sync_parent,
+};
+use crate::client::BlobSink;
+use crate::digest::{Algorithm, Digest, Hasher};
+
+/// Bytes read at once when content is hashed again.
+const READ_BYTES: usize = 256 << 10;
+
+/// What became of the wish to download a blob.
+pub enum Download {
+    /// It is in the store already.
+    Present,
+    /// Somebody else is writing it; ask again in a moment.
+    Busy,
+    /// The caller writes it. Bytes of an interrupted download count as received.
+    Start(Box<BlobWriter>),
+}
+
+/// What a second look at content found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verification {
+    /// The bytes are those that the digest names.
+    Intact,
+    /// Nothing of that name.
+    Missing,
+    /// It was something else, and has been removed.
+    Corrupted,
+}
+
+/// Writes one piece of content into the store, hashing as it goes.
+///
+/// Until [`BlobWriter::commit`] nothing has the content's name. Dropped before that, bytes of a blob whose digest is known
+/// stay for a later resume, others are removed.
+pub struct BlobWriter {
+    store: Store,
+    area: Area,
+    /// Flocked: it has one writer at a time.
+    file: File,
+    path: PathBuf,
+    hasher: Hasher,
+    received_bytes: u64,
+    /// Digest and length that were announced.
+    expected: Option<(Digest, u64)>,
+    /// Bytes found from an earlier, interrupted download.
+    resumed_bytes: u64,
+    storage_full: bool,
+    lease: Lease,
+    /// Whether the temporary file stays behind on drop.
+    keep_partial: bool,
+}
+
+impl Store {
+    /// Whether a blob is there, with the announced length if one is given. Does not read it.
+    #[must_use]
+    pub fn has_blob(&self, digest: &Digest, size_bytes: Option<u64>) -> bool {
+        std::fs::metadata(self.content_path(Area::Blobs, digest))
+            .is_ok_and(|found| found.is_file() && size_bytes.is_none_or(|size| size == found.len()))
+    }
+
+    /// Claims a blob for `lease` and says whether it has to be downloaded. Hashes the bytes of an interrupted download, so
+    /// call it on a blocking thread when the blob may be large.
+    ///
+    /// # Errors
+    ///
+    /// The store cannot be read or written, or its file system has less space than is still missing.
+    pub fn begin_download(
+        &self,
+        lease: &Lease,
+        digest: &Digest,
+        size_bytes: u64,
+    ) -> Result<Download, StoreError> {
+        lease.add([digest])?;
+        let placed = self.content_path(Area::Blobs, digest);
+        let path = self.root.join("partial").join(flat_name(digest));
+        loop {
+            match std::fs::metadata(&placed) {
+                Ok(found) if found.len() == size_bytes => return Ok(Download::Present),
+                Ok(_) => self.remove_content(&placed, None)?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => return Err(io_error("look at", &placed)(source)),
+            }
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .open(&path)
+                .map_err(|source| self.write_error("create", &path, size_bytes, source))?;
+            match lock_if_same(&file, &path)? {
+                Locked::Busy => return Ok(Download::Busy),
+                // Finished and renamed by its writer, or pruned: look again.
+                Locked::Replaced => continue,
+                Locked::Yes => {}
+            }
+            // Finished between the first look and the open, which then made an empty file of its own.
+            if self.has_blob(digest, Some(size_bytes)) {
+                remove_quietly(&path);
+                return Ok(Download::Present);
+            }
+            return self
+                .resume(lease, file, path, digest, size_bytes)
+                .map(|writer| Download::Start(Box::new(writer)));
+        }
+    }
+
+    fn resume(
+        &self,
+        lease: &Lease,
+        file: File,
+        path: PathBuf,
+        digest: &Digest,
+        size_bytes: u64,
+    ) -> Result<BlobWriter, StoreError> {
+        let mut writer = BlobWriter {
+            store: self.clone(),
+            area: Area::Blobs,
+            file,
+            path,
+            hasher: Hasher::new(digest.algorithm()),
+            received_bytes: 0,
+            expected: Some((digest.clone(), size_bytes)),
+            resumed_bytes: 0,
+            storage_full: false,
+            lease: lease.clone(),
+            keep_partial: true,
+        };
+        let found_bytes = writer
+            .file
+            .metadata()
+            .map_err(io_error("look at", &writer.path))?
+            .len();
+        if found_bytes > size_bytes {
+            writer.restart().map_err(io_error("empty", &writer.path))?;
+        } else if found_bytes > 0 {
+            writer.file.rewind().map_err(io_error("read", &writer.path))?;
+            let hashed =
+                hash_into(&mut writer.hasher, &writer.file).map_err(io_error("read", &writer.path))?;
+            writer.received_bytes = hashed;
+            writer.resumed_bytes = hashed;
+        }
+        let missing_bytes = size_bytes - writer.received_bytes;
+        let available_bytes = self.available_bytes()?;
+        if missing_bytes > available_bytes {
+            return Err(StoreError::NoSpace {
+                root: self.root.to_path_buf(),
+                needed_bytes: missing_bytes,
+                available_bytes,
+            });
+        }
+        Ok(writer)
+    }
+
+    /// A writer for content whose digest is not known yet.
+    ///
+    /// # Errors
+    ///
+    /// The temporary file cannot be made.
+    pub fn create(&self, lease: &Lease, area: Area, algorithm: Algorithm) -> Result<BlobWriter, StoreError> {
+        let (file, path) = self.create_temporary()?;
+        Ok(BlobWriter {
+            store: self.clone(),
+            area,
+            file,
+            path,
+            hasher: Hasher::new(algorithm),
+            received_bytes: 0,
+            expected: None,
+            resumed_bytes: 0,
+            storage_full: false,
+            lease: lease.clone(),
+            keep_partial: false,
+        })
+    }
+
+    /// Puts bytes that are in memory (a manifest, a config) into the store as a blob.
+    ///
+    /// # Errors
+    ///
+    /// The store cannot be written.
+    pub fn put_blob(
+        &self,
+        lease: &Lease,
+        content: &[u8],
+        algorithm: Algorithm,
+    ) -> Result<Digest, StoreError> {
+        let mut hasher = Hasher::new(algorithm);
+        hasher.update(content);
+        let digest = hasher.finish();
+        lease.add([&digest])?;
+        if self.has_blob(&digest, Some(content.len() as u64)) {
+            return Ok(digest);
+        }
+        let placed = self.content_path(Area::Blobs, &digest);
+        let mut writer = self.create(lease, Area::Blobs, algorithm)?;
+        writer
+            .write_all(content)
+            .map_err(|source| self.write_error("write", &placed, content.len() as u64, source))?;
+        writer.commit().map(|(digest, _)| digest)
+    }
+
+    /// Reads a manifest or config, verified. `None` when it is not there or was corrupted (and is removed).
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read, or is larger than `limit_bytes`.
+    pub fn read_blob(&self, digest: &Digest, limit_bytes: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        let path = self.content_path(Area::Blobs, digest);
+        let Some(file) = open_existing(&path)? else {
+            return Ok(None);
+        };
+        let size_bytes = file.metadata().map_err(io_error("look at", &path))?.len();
+        if size_bytes > limit_bytes {
+            return Err(StoreError::TooLarge {
+                digest: digest.clone(),
+                size_bytes,
+                limit_bytes,
+            });
+        }
+        let mut content = Vec::with_capacity(usize::try_from(size_bytes).unwrap_or(0));
+        (&file)
+            .take(limit_bytes)
+            .read_to_end(&mut content)
+            .map_err(io_error("read", &path))?;
+        let mut hasher = Hasher::new(digest.algorithm());
+        hasher.update(&content);
+        if hasher.finish() == *digest {
+            return Ok(Some(content));
+        }
+        self.remove_content(&path, Some(&file))?;
+        Ok(None)
+    }
+
+    /// Opens a blob for one sequential read; reading its end fails with [`io::ErrorKind::InvalidData`] when the bytes are not
+    /// those that the digest names. Nothing read may be trusted before [`BlobReader::finish`].
+    ///
+    /// # Errors
+    ///
+    /// It is not there or cannot be opened.
+    pub fn open_blob(&self, digest: &Digest) -> Result<BlobReader, StoreError> {
+        let path = self.content_path(Area::Blobs, digest);
+        let file = open_existing(&path)?.ok_or_else(|| StoreError::MissingBlob {
+            digest: digest.clone(),
+        })?;
+        let size_bytes = file.metadata().map_err(io_error("look at", &path))?.len();
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Sequential).ok();
+        Ok(BlobReader {
+            store: self.clone(),
+            path,
+            digest: digest.clone(),
+            hasher: Hasher::new(digest.algorithm()),
+            file,
+            size_bytes,
+            read_bytes: 0,
+        })
+    }
+
+    /// Hashes content again. What does not match is removed, so that it will be fetched or taken out of its layer anew.
+    /// Takes as long as hashing takes: call it on a blocking thread.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read or, corrupted, removed.
+    pub fn verify(&self, area: Area, digest: &Digest) -> Result<Verification, StoreError> {
+        let path = self.content_path(area, digest);
+        let Some(file) = open_existing(&path)? else {
+            return Ok(Verification::Missing);
+        };
+        let mut hasher = Hasher::new(digest.algorithm());
+        hash_into(&mut hasher, &file).map_err(io_error("read", &path))?;
+        if hasher.finish() == *digest {
+            return Ok(Verification::Intact);
+        }
+        self.remove_content(&path, Some(&file))?;
+        Ok(Verification::Corrupted)
+    }
+
+    /// Removes content that proved to be wrong, unless somebody has put a fresh copy in its place meanwhile.
+    fn remove_content(&self, path: &Path, seen: Option<&File>) -> Result<(), StoreError> {
+        let _guard = self.lock_exclusive()?;
+        if let Some(seen) = seen
+            && !names_same_file(seen, path)?
+        {
+            return Ok(());
+        }
+        match std::fs::remove_file(path) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(source) => Err(io_error("remove corrupted", path)(source)),
+        }
+    }
+}
+
+fn open_existing(path: &Path) -> Result<Option<File>, StoreError> {
+    match File::open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(io_error("open", path)(source)),
+    }
+}
+
+/// Hashes from the file's position to its end; returns the number of bytes.
+fn hash_into(hasher: &mut Hasher, mut file: &File) -> io::Result<u64> {
+    let mut buffer = vec![0; READ_BYTES];
+    let mut hashed_bytes = 0;
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(hashed_bytes),
+            Ok(count) => {
+                hasher.update(&buffer[..count]);
+                hashed_bytes += count as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+impl BlobWriter {
+    /// Bytes of an earlier, interrupted download that this one goes on from.
+    #[must_use]
+    pub fn resumed_bytes(&self) -> u64 {
+        self.resumed_bytes
+    }
+
+    /// Bytes written so far, resumed ones included.
+    #[must_use]
+    pub fn received_bytes(&self) -> u64 {
+        self.received_bytes
+    }
+
+    /// Verifies what was written and gives it its name; returns its digest and length. Syncs the file: call it on a
+    /// blocking thread when it is large.
+    ///
+    /// # Errors
+    ///
+    /// Length or digest differ from what was announced (what was written is then removed), or the store cannot be written.
+    pub fn commit(mut self) -> Result<(Digest, u64), StoreError> {
+        let size_bytes = self.received_bytes;
+        let digest = std::mem::replace(&mut self.hasher, Hasher::new(Algorithm::Sha256)).finish();
+        if let Some((expected, expected_bytes)) = self.expected.clone() {
+            if size_bytes != expected_bytes {
+                // Shorter is an interrupted download that may go on; `write` refuses longer ones.
+                return Err(StoreError::WrongSize {
+                    digest: expected,
+                    expected_bytes,
+                    actual_bytes: size_bytes,
+                });
+            }
+            if digest != expected {
+                self.keep_partial = false;
+                return Err(StoreError::Corrupted {
+                    digest: expected,
+                    actual: digest.to_string(),
+                });
+            }
+        } else {
+            self.lease.add([&digest])?;
+        }
+        let placed = self.store.content_path(self.area, &digest);
+        let synced = self
+            .file
+            .set_permissions(Permissions::from_mode(0o444))
+            .and_then(|()| self.file.sync_all())
+            .map_err(|source| self.store.write_error("write", &placed, size_bytes, source));
+        if let Err(error) = synced {
+            self.keep_partial = false;
+            return Err(error);
+        }
+        {
+            let _guard = self.store.lock_shared()?;
+            std::fs::rename(&self.path, &placed).map_err(io_error("place", &placed))?;
+        }
+        // The name is gone from `partial/`: drop must not remove what another process may have begun there.
+        self.keep_partial = true;
+        sync_parent(&placed)?;
+        Ok((digest, size_bytes))
+    }
+
+    /// Gives up, leaving nothing behind.
+    pub fn discard(mut self) {
+        self.keep_partial = false;
+    }
+
+    /// The error to report when writing failed because the file system is full: it names the space that is missing.
+    #[must_use]
+    pub fn storage_full(&self) -> Option<StoreError> {
+        let expected_bytes = self
+            .expected
+            .as_ref()
+            .map_or(self.received_bytes, |(_, size)| *size);
+        self.storage_full.then(|| StoreError::NoSpace {
+            root: self.store.root.to_path_buf(),
+            needed_bytes: expected_bytes.saturating_sub(self.received_bytes).max(1),
+            available_bytes: self.store.available_bytes().unwrap_or(0),
+        })
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if let Some((_, expected_bytes)) = &self.expected
+            && self.received_bytes + bytes.len() as u64 > *expected_bytes
+        {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("more than the announced {expected_bytes} bytes arrived"),
+            ));
+        }
+        if let Err(error) = self.file.write_all_at(bytes, self.received_bytes) {
+            if matches!(
+                error.kind(),
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+            ) {
+                // A full disk is not made better by keeping the part.
+                self.storage_full = true;
+                self.keep_partial = false;
+            }
+            return Err(error);
+        }
+        self.hasher.update(bytes);
+        self.received_bytes += bytes.len() as u64;
+        Ok(())
+    }
+}
+
+impl BlobSink for BlobWriter {
+    fn received(&self) -> u64 {
+        self.received_bytes
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.append(bytes)
+    }
+
+    fn restart(&mut self) -> io::Result<()> {
+        self.file.set_len(0)?;
+        self.file.seek(SeekFrom::Start(0))?;
+        let algorithm = self
+            .expected
+            .as_ref()
+            .map_or(Algorithm::Sha256, |(digest, _)| digest.algorithm());
+        self.hasher = Hasher::new(algorithm);
+        self.received_bytes = 0;
+        self.resumed_bytes = 0;
+        Ok(())
+    }
+}
+
+impl Write for BlobWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.append(bytes)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for BlobWriter {
+    fn drop(&mut self) {
+        if !self.keep_partial {
+            remove_quietly(&self.path);
+        }
+    }
+}
+
+/// Reads a blob from beginning to end and checks it on the way; see [`Store::open_blob`].
+pub struct BlobReader {
+    store: Store,
+    path: PathBuf,
+    digest: Digest,
+    hasher: Hasher,
+    file: File,
+    size_bytes: u64,
+    read_bytes: u64,
+}
+
+impl BlobReader {
+    /// Length of the blob in bytes.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    /// Bytes read so far.
+    #[must_use]
+    pub fn read_bytes(&self) -> u64 {
+        self.read_bytes
+    }
+
+    /// Reads what is left and compares the digest. A blob that does not match is removed from the store.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read, or is corrupted.
+    pub fn finish(mut self) -> Result<(), StoreError> {
+        hash_into(&mut self.hasher, &self.file).map_err(io_error("read", &self.path))?;
+        let hasher = std::mem::replace(&mut self.hasher, Hasher::new(Algorithm::Sha256));
+        let actual = hasher.finish();
+        if actual == self.digest {
+            return Ok(());
+        }
+        self.store.remove_content(&self.path, Some(&self.file))?;
+        Err(StoreError::Corrupted {
+            digest: self.digest.clone(),
+            actual: actual.to_string(),
+        })
+    }
+}
+
+impl Read for BlobReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read(buffer)?;
+        self.hasher.update(&buffer[..count]);
+        self.read_bytes += count as u64;
+        Ok(count)
+    }
+}
