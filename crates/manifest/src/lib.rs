@@ -9,10 +9,15 @@
 //!         └─► faults of shape           └─validate─► faults of meaning
 //! ```
 
+pub mod decode;
 mod kubernetes;
 pub mod quantity;
 mod schema;
+mod secret;
 pub mod types;
+mod value;
 
+pub use decode::{DecodeError, Document, InvalidObject, decode_stream};
 pub use quantity::Quantity;
 pub use schema::{Empty, Fault};
+pub use secret::Secret;
