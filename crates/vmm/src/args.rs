@@ -30,8 +30,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::host_facts::{Accelerator, HostFacts, Sandbox};
-use crate::launch_spec::{GuestReboot, InitialState, LaunchSpec, PanicDevice, Smbios};
-use crate::run_as::RunAs;
+use crate::launch_spec::{Chassis, CpuTopology, GuestReboot, InitialState, LaunchSpec, PanicDevice, Smbios};
 
 /// Where one run of a virtual machine keeps the files that its command line names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +51,158 @@ impl RunPaths {
 }
 
 /// The arguments of QEMU, without the program's own name.
+///
+/// Assumes a spec that [`LaunchSpec::check`] accepts.
 pub fn qemu_args(spec: &LaunchSpec, facts: &HostFacts, paths: &RunPaths) -> Vec<String> {
-    let _ = (spec, facts, paths);
-    Vec::new()
+    let mut args = Arguments::default();
+    args.pair("-name", format!("guest={},debug-threads=on", option_value(&spec.name)));
+    args.flag("-nodefaults");
+    args.flag("-no-user-config");
+    args.pair("-machine", format!("{},usb=off,vmport=off,dump-guest-core=off", option_value(&spec.machine_type)));
+    args.pair("-accel", accelerator(&facts.accelerator));
+    args.pair("-cpu", cpu(spec, &facts.accelerator));
+    let CpuTopology { sockets, cores, threads } = spec.cpus;
+    args.pair(
+        "-smp",
+        format!("{},sockets={sockets},cores={cores},threads={threads}", spec.cpus.vcpus()),
+    );
+    args.pair("-m", format!("size={}", size(spec.memory_bytes)));
+    identity(&mut args, &spec.smbios);
+    args.pair("-kernel", path(&spec.kernel));
+    if let Some(initrd) = &spec.initrd {
+        args.pair("-initrd", path(initrd));
+    }
+    if !spec.command_line.is_empty() {
+        args.pair("-append", spec.command_line.clone());
+    }
+    args.pair("-display", "none");
+    if spec.serial_console {
+        args.pair("-chardev", "stdio,id=console,signal=off");
+        args.pair("-serial", "chardev:console");
+    }
+    args.pair(
+        "-chardev",
+        format!("socket,id=qmp,path={},server=on,wait=off", option_value(&path(&paths.qmp_socket))),
+    );
+    args.pair("-mon", "chardev=qmp,mode=control");
+    match spec.panic_device {
+        PanicDevice::None => {}
+        PanicDevice::Isa => args.pair("-device", "pvpanic"),
+        PanicDevice::Pci => args.pair("-device", "pvpanic-pci"),
+    }
+    args.pair("-action", "panic=pause");
+    if spec.rng {
+        args.pair("-object", "rng-random,id=rng0,filename=/dev/urandom");
+        args.pair("-device", "virtio-rng-pci,rng=rng0");
+    }
+    match spec.guest_reboot {
+        GuestReboot::Restart => {}
+        GuestReboot::Terminate => args.flag("-no-reboot"),
+    }
+    match spec.initial_state {
+        InitialState::Running => {}
+        InitialState::Paused => args.flag("-S"),
+    }
+    args.pair("-msg", "timestamp=off");
+    match facts.qemu.sandbox {
+        Sandbox::Missing => {}
+        Sandbox::Available => {
+            args.pair("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
+        }
+    }
+    args.list
 }
+
+/// The list, grown by options with and without a value.
+#[derive(Default)]
+struct Arguments {
+    list: Vec<String>,
+}
+
+impl Arguments {
+    fn flag(&mut self, option: &str) {
+        self.list.push(option.to_owned());
+    }
+
+    fn pair(&mut self, option: &str, value: impl Into<String>) {
+        self.list.push(option.to_owned());
+        self.list.push(value.into());
+    }
+}
+
+/// The text that stands for `value` inside an option's comma-separated value: each comma doubled
+/// (QEMU, `get_opt_value` in `util/qemu-option.c`). Everything else stands for itself.
+fn option_value(value: &str) -> String {
+    value.replace(',', ",,")
+}
+
+/// A path as text. [`LaunchSpec::check`] refuses those that are not UTF-8.
+fn path(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+fn accelerator(accelerator: &Accelerator) -> String {
+    match accelerator {
+        Accelerator::Kvm => "kvm".to_owned(),
+        Accelerator::Tcg { .. } => "tcg,thread=multi".to_owned(),
+    }
+}
+
+/// `host` and `max` are the best that KVM and TCG offer. A model that the guest names comes with its features, which are
+/// separated by commas: it is the one value that is not escaped.
+fn cpu(spec: &LaunchSpec, accelerator: &Accelerator) -> String {
+    match (&spec.cpu_model, accelerator) {
+        (Some(model), _) => model.clone(),
+        (None, Accelerator::Kvm) => "host".to_owned(),
+        (None, Accelerator::Tcg { .. }) => "max".to_owned(),
+    }
+}
+
+/// Exactly this many bytes: in MiB where that is a whole number, for people to read.
+fn size(bytes: u64) -> String {
+    const MEBIBYTE: u64 = 1 << 20;
+    if bytes.is_multiple_of(MEBIBYTE) { format!("{}M", bytes / MEBIBYTE) } else { format!("{bytes}B") }
+}
+
+fn identity(args: &mut Arguments, smbios: &Smbios) {
+    let Smbios { manufacturer, product, family, uuid, serial, version, sku, chassis } = smbios;
+    if let Some(uuid) = uuid {
+        args.pair("-uuid", uuid.clone());
+    }
+    let system = [
+        ("manufacturer", manufacturer),
+        ("product", product),
+        ("version", version),
+        ("serial", serial),
+        ("uuid", uuid),
+        ("sku", sku),
+        ("family", family),
+    ];
+    table(args, 1, &system);
+    let Chassis { manufacturer, version, serial, asset, sku } = chassis;
+    let chassis = [
+        ("manufacturer", manufacturer),
+        ("version", version),
+        ("serial", serial),
+        ("asset", asset),
+        ("sku", sku),
+    ];
+    table(args, 3, &chassis);
+}
+
+/// One SMBIOS table, unless it would be empty.
+fn table(args: &mut Arguments, number: u8, strings: &[(&str, &Option<String>)]) {
+    let mut text = format!("type={number}");
+    for (name, value) in strings {
+        if let Some(value) = value {
+            text.push_str(&format!(",{name}={}", option_value(value)));
+        }
+    }
+    if text.contains(',') {
+        args.pair("-smbios", text);
+    }
+}
+
+#[cfg(test)]
+#[path = "args_tests.rs"]
+mod tests;

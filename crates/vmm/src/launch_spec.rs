@@ -12,6 +12,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::host_facts::HostFacts;
+
 /// The version of [`LaunchSpec`] that this crate writes and reads.
 pub const LAUNCH_SPEC_VERSION: u32 = 1;
 
@@ -194,4 +196,225 @@ pub enum InitialState {
     Running,
     /// The guest waits, stopped before its first instruction.
     Paused,
+}
+
+/// Why a machine is impossible, at all or on this host.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SpecError {
+    /// Written by another version of this program.
+    #[error("the launch spec has version {found}, only {LAUNCH_SPEC_VERSION} is understood")]
+    Version {
+        /// The version found.
+        found: u32,
+    },
+    /// No memory.
+    #[error("the guest has no memory")]
+    NoMemory,
+    /// More memory than there is.
+    #[error("the guest wants {wanted_bytes} bytes of memory, the host has {host_bytes}")]
+    Memory {
+        /// What the guest wants.
+        wanted_bytes: u64,
+        /// What the host has.
+        host_bytes: u64,
+    },
+    /// A CPU count of zero, or more than a q35 guest can have.
+    #[error(
+        "the guest wants {sockets} sockets of {cores} cores of {threads} threads, \
+         1 to {MAX_VCPUS} virtual CPUs are possible"
+    )]
+    Cpus {
+        /// Sockets.
+        sockets: u32,
+        /// Cores in each.
+        cores: u32,
+        /// Threads in each.
+        threads: u32,
+    },
+    /// A command line that Linux would cut off.
+    #[error("the kernel command line has {length} bytes, {MAX_COMMAND_LINE_BYTES} are possible")]
+    CommandLine {
+        /// Its length in bytes.
+        length: usize,
+    },
+    /// A value that cannot be an argument of a program.
+    #[error("the {what} contains a zero byte or is not UTF-8")]
+    Unprintable {
+        /// Which value.
+        what: &'static str,
+    },
+    /// The system UUID is none.
+    #[error("the system UUID `{text}` is not a UUID")]
+    Uuid {
+        /// The text.
+        text: String,
+    },
+    /// A CPU model or machine type that is more than a name.
+    #[error("the {what} `{text}` is not a name")]
+    Name {
+        /// Which value.
+        what: &'static str,
+        /// The text.
+        text: String,
+    },
+}
+
+impl SpecError {
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Memory { host_bytes, .. } => {
+                Some(format!("set `memory.guest` to less than {} MiB", host_bytes / (1024 * 1024)))
+            }
+            Self::NoMemory => Some("set `memory.guest` or `resources.requests.memory`".to_owned()),
+            Self::Cpus { .. } => Some("change `cpu.sockets`, `cpu.cores` or `cpu.threads`".to_owned()),
+            Self::CommandLine { .. } => Some("shorten `kernelArgs`".to_owned()),
+            Self::Version { .. } | Self::Unprintable { .. } | Self::Uuid { .. } | Self::Name { .. } => None,
+        }
+    }
+}
+
+impl LaunchSpec {
+    /// Whether QEMU could start this machine on a host like that, as far as it can be told without trying.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, in the order of [`SpecError`].
+    pub fn check(&self, facts: &HostFacts) -> Result<(), SpecError> {
+        if self.version != LAUNCH_SPEC_VERSION {
+            return Err(SpecError::Version { found: self.version });
+        }
+        if self.memory_bytes == 0 {
+            return Err(SpecError::NoMemory);
+        }
+        if self.memory_bytes > facts.memory_bytes {
+            let (wanted_bytes, host_bytes) = (self.memory_bytes, facts.memory_bytes);
+            return Err(SpecError::Memory { wanted_bytes, host_bytes });
+        }
+        if !(1..=MAX_VCPUS).contains(&self.cpus.vcpus()) {
+            let CpuTopology { sockets, cores, threads } = self.cpus;
+            return Err(SpecError::Cpus { sockets, cores, threads });
+        }
+        if self.command_line.len() > MAX_COMMAND_LINE_BYTES {
+            return Err(SpecError::CommandLine { length: self.command_line.len() });
+        }
+        let printable = |text: Option<&str>, what| match text {
+            Some(text) if !text.contains('\0') => Ok(()),
+            _ => Err(SpecError::Unprintable { what }),
+        };
+        printable(Some(&self.name), "name")?;
+        printable(self.kernel.to_str(), "path of the kernel")?;
+        if let Some(initrd) = &self.initrd {
+            printable(initrd.to_str(), "path of the initial RAM disk")?;
+        }
+        printable(Some(&self.command_line), "kernel command line")?;
+        let Smbios { manufacturer, product, family, uuid, serial, version, sku, chassis } = &self.smbios;
+        let Chassis { manufacturer: maker, version: model, serial: number, asset, sku: unit } = chassis;
+        for text in [manufacturer, product, family, serial, version, sku, maker, model, number, asset, unit] {
+            printable(Some(text.as_deref().unwrap_or_default()), "SMBIOS text")?;
+        }
+        if let Some(text) = uuid.as_ref().filter(|text| !is_uuid(text)) {
+            return Err(SpecError::Uuid { text: text.clone() });
+        }
+        let named = |text: &str, what| {
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+            if !text.is_empty() && text.bytes().all(plain) {
+                Ok(())
+            } else {
+                Err(SpecError::Name { what, text: text.to_owned() })
+            }
+        };
+        named(&self.machine_type, "machine type")?;
+        // Features may follow a CPU model after commas (`Haswell,+vmx`), so only the model itself is a name.
+        self.cpu_model.as_deref().map_or(Ok(()), |model| {
+            printable(Some(model), "CPU model")?;
+            named(model.split(',').next().unwrap_or_default(), "CPU model")
+        })
+    }
+}
+
+/// 8-4-4-4-12 hexadecimal digits, as QEMU wants it (`util/uuid.c`).
+fn is_uuid(text: &str) -> bool {
+    let lengths = [8, 4, 4, 4, 12];
+    let groups: Vec<&str> = text.split('-').collect();
+    groups.len() == lengths.len()
+        && groups
+            .iter()
+            .zip(lengths)
+            .all(|(group, length)| group.len() == length && group.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::test_facts;
+
+    fn spec() -> LaunchSpec {
+        LaunchSpec::new("web", "/store/kernel", 512 << 20)
+    }
+
+    #[test]
+    fn a_plain_machine_passes() {
+        let mut spec = spec();
+        assert_eq!(spec.check(&test_facts()), Ok(()));
+        spec.smbios.uuid = Some("5d307ca9-b3ef-428c-8861-06e72d69f223".to_owned());
+        spec.cpu_model = Some("Haswell-noTSX,+pcid".to_owned());
+        spec.command_line = "x".repeat(MAX_COMMAND_LINE_BYTES);
+        spec.memory_bytes = test_facts().memory_bytes;
+        spec.cpus = CpuTopology { sockets: 255, cores: 1, threads: 1 };
+        assert_eq!(spec.check(&test_facts()), Ok(()));
+    }
+
+    /// One valid machine, one field broken, one error expected.
+    #[test]
+    fn each_impossibility_is_named() {
+        let host = test_facts();
+        type Change = fn(&mut LaunchSpec);
+        let cases: [(Change, &str); 11] = [
+            (|spec| spec.version = 2, "the launch spec has version 2, only 1 is understood"),
+            (|spec| spec.memory_bytes = 0, "the guest has no memory"),
+            (
+                |spec| spec.memory_bytes = test_facts().memory_bytes + 1,
+                "the guest wants 8589934593 bytes of memory, the host has 8589934592",
+            ),
+            (
+                |spec| spec.cpus.sockets = 256,
+                "the guest wants 256 sockets of 1 cores of 1 threads, 1 to 255 virtual CPUs are possible",
+            ),
+            (
+                |spec| spec.cpus.threads = 0,
+                "the guest wants 1 sockets of 1 cores of 0 threads, 1 to 255 virtual CPUs are possible",
+            ),
+            (
+                |spec| spec.command_line = "x".repeat(2048),
+                "the kernel command line has 2048 bytes, 2047 are possible",
+            ),
+            (|spec| spec.name.push('\0'), "the name contains a zero byte or is not UTF-8"),
+            (
+                |spec| spec.smbios.chassis.asset = Some("\0".into()),
+                "the SMBIOS text contains a zero byte or is not UTF-8",
+            ),
+            (|spec| spec.smbios.uuid = Some("x".into()), "the system UUID `x` is not a UUID"),
+            (|spec| spec.machine_type = "q35,accel=x".into(), "the machine type `q35,accel=x` is not a name"),
+            (|spec| spec.cpu_model = Some(",+x".into()), "the CPU model `` is not a name"),
+        ];
+        for (change, expected) in cases {
+            let mut spec = spec();
+            change(&mut spec);
+            assert_eq!(spec.check(&host).unwrap_err().to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn a_spec_survives_its_file_and_refuses_unknown_fields() {
+        let mut spec = spec();
+        spec.initrd = Some("/store/initrd".into());
+        spec.smbios.chassis.asset = Some("a,b".to_owned());
+        let text = serde_json::to_string(&spec).unwrap();
+        assert_eq!(serde_json::from_str::<LaunchSpec>(&text).unwrap(), spec);
+        let unknown = text.replacen("\"version\"", "\"colour\":1,\"version\"", 1);
+        let error = serde_json::from_str::<LaunchSpec>(&unknown).unwrap_err();
+        assert!(error.to_string().contains("unknown field `colour`"), "{error}");
+    }
 }

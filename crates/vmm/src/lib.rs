@@ -9,10 +9,14 @@
 //!
 //! This crate knows nothing of Kubernetes, manifests or registries. It reads no environment variable.
 
+pub mod accelerator;
 mod args;
 mod host_facts;
 mod launch_spec;
+pub mod process;
+mod qmp;
 mod run_as;
+mod vm;
 
 pub use args::{MAX_SOCKET_PATH_BYTES, RunPaths, qemu_args};
 pub use host_facts::{
@@ -21,6 +25,27 @@ pub use host_facts::{
 };
 pub use launch_spec::{
     Chassis, CpuTopology, GuestReboot, InitialState, LAUNCH_SPEC_VERSION, LaunchSpec, MAX_COMMAND_LINE_BYTES,
-    MAX_VCPUS, PanicDevice, Smbios,
+    MAX_VCPUS, PanicDevice, Smbios, SpecError,
 };
+pub use qmp::{EVENT_QUEUE_LENGTH, MAX_LINE_BYTES, Qmp, QmpError, QmpEvent};
 pub use run_as::{Access, Need, Node, QEMU_GID, QEMU_UID, RunAs, RunAsFacts, choose_run_as};
+pub use vm::{
+    ConsoleReader, ConsoleWriter, ExitReport, Origin, ShutdownReason, StartError, StartRequest, Vm, VmEvent,
+};
+
+/// A host for tests of pure functions: 8 GiB, TCG, QEMU 7.2.22 with sandbox.
+#[cfg(test)]
+fn test_facts() -> HostFacts {
+    HostFacts {
+        qemu: QemuFacts {
+            binary: "/usr/bin/qemu-system-x86_64".into(),
+            version: QemuVersion { major: 7, minor: 2, micro: 22 },
+            firmware: FirmwareFacts::default(),
+            sandbox: Sandbox::Available,
+        },
+        accelerator: Accelerator::Tcg { reason: "chosen".to_owned() },
+        cpus: 2,
+        memory_bytes: 8 << 30,
+        run_as: RunAs::Caller,
+    }
+}

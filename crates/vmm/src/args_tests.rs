@@ -1,0 +1,1 @@
+//! The command line against golden files, and the escaping as properties.

@@ -1,0 +1,237 @@
+//! Starting QEMU as a process that cannot outlive its supervisor.
+//!
+//! Between fork and exec a few calls are needed that std's `Command` does not offer without unsafe code. So the binary
+//! starts itself again, in the role of a trampoline, which makes them in the open and then becomes QEMU:
+//!
+//! ```text
+//!  supervisor ── spawn ──► ferrovirt __exec --parent PID [--uid U --gid G --groups A,B] -- qemu-system-x86_64 …
+//!                            1 groups, gid, uid      changing credentials clears the death signal: first
+//!                            2 death signal KILL     sent when the parent *thread* ends
+//!                            3 parent still PID?     else it died before 2, and nobody would ever kill QEMU
+//!                            4 no new privileges     set-user-id programs stay harmless
+//!                            5 exec                  keeps 2 and 4
+//! ```
+//!
+//! # Caveats
+//! The kernel sends the death signal when the *thread* that forked ends, prctl(2). So spawn from a thread that lives as
+//! long as the machine shall: the main thread of a current-thread runtime.
+
+use std::convert::Infallible;
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use rustix::process::{Pid, Signal};
+use rustix::thread::{Gid, Uid};
+
+use crate::run_as::RunAs;
+
+/// First argument of the binary that makes it a trampoline.
+pub const TRAMPOLINE_COMMAND: &str = "__exec";
+
+/// Exit code of a trampoline that could not become QEMU, as shells have it for "found and not executable".
+pub const TRAMPOLINE_EXIT_CODE: i32 = 126;
+
+/// The program that runs [`trampoline`] when its first argument is [`TRAMPOLINE_COMMAND`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trampoline {
+    program: PathBuf,
+}
+
+impl Trampoline {
+    /// The running program itself, by the link that stays right even when its file has been replaced meanwhile.
+    pub fn this_program() -> Self {
+        Self { program: PathBuf::from("/proc/self/exe") }
+    }
+
+    /// Another program.
+    pub fn program(program: impl Into<PathBuf>) -> Self {
+        Self { program: program.into() }
+    }
+
+    /// The command that runs `binary` with `arguments` as `run_as`, in a process group of its own (a Ctrl-C on the
+    /// terminal is for the supervisor), with all three standard streams piped.
+    pub(crate) fn command(&self, run_as: &RunAs, binary: &Path, arguments: &[String]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.arg(TRAMPOLINE_COMMAND);
+        command.args(["--parent", &std::process::id().to_string()]);
+        if let RunAs::User { uid, gid, groups } = run_as {
+            let groups: Vec<String> = groups.iter().map(u32::to_string).collect();
+            command.args(["--uid", &uid.to_string(), "--gid", &gid.to_string(), "--groups", &groups.join(",")]);
+        }
+        command.arg("--").arg(binary).args(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.process_group(0);
+        command
+    }
+}
+
+/// Why the trampoline could not become the program.
+#[derive(Debug, thiserror::Error)]
+enum TrampolineError {
+    #[error("cannot read the arguments of `{TRAMPOLINE_COMMAND}`: {0}")]
+    Arguments(&'static str),
+    #[error("cannot take the credentials {uid}:{gid}")]
+    Credentials {
+        uid: u32,
+        gid: u32,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot ask for a signal at the end of the parent")]
+    DeathSignal(#[source] io::Error),
+    #[error("the parent process {0} has ended")]
+    Orphaned(i32),
+    #[error("cannot give up new privileges")]
+    NoNewPrivileges(#[source] io::Error),
+    #[error("cannot execute `{}`", program.display())]
+    Execute {
+        program: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Becomes the program that the arguments (those after [`TRAMPOLINE_COMMAND`]) name, or ends the process with
+/// [`TRAMPOLINE_EXIT_CODE`] and one line on standard error.
+///
+/// Call it first thing in `main`, before any thread is started: credentials are changed for the calling thread.
+pub fn trampoline(arguments: impl IntoIterator<Item = OsString>) -> ! {
+    let Err(error) = prepare_and_execute(arguments.into_iter());
+    let mut text = format!("cannot start the virtual machine: {error}");
+    if let Some(source) = std::error::Error::source(&error) {
+        text.push_str(&format!(": {source}"));
+    }
+    // If standard error is gone, the exit code still tells.
+    let _ = writeln!(io::stderr(), "{text}");
+    std::process::exit(TRAMPOLINE_EXIT_CODE)
+}
+
+/// The arguments of a trampoline, read.
+#[derive(Debug, PartialEq, Eq)]
+struct Order {
+    parent: i32,
+    credentials: Option<(u32, u32, Vec<u32>)>,
+    program: OsString,
+    arguments: Vec<OsString>,
+}
+
+fn read_order(mut arguments: impl Iterator<Item = OsString>) -> Result<Order, TrampolineError> {
+    let wrong = TrampolineError::Arguments;
+    let (mut parent, mut uid, mut gid, mut groups) = (None, None, None, None);
+    loop {
+        let option = arguments.next().ok_or(wrong("no `--`"))?;
+        if option == "--" {
+            break;
+        }
+        let value = arguments.next().ok_or(wrong("an option without value"))?;
+        let value = value.to_str().ok_or(wrong("a value that is not text"))?;
+        let number = || value.parse::<u32>().map_err(|_| wrong("a value that is no number"));
+        match option.to_str() {
+            Some("--parent") => parent = Some(i32::try_from(number()?).map_err(|_| wrong("no process id"))?),
+            Some("--uid") => uid = Some(number()?),
+            Some("--gid") => gid = Some(number()?),
+            Some("--groups") => {
+                let list: Result<Vec<u32>, _> =
+                    value.split(',').filter(|group| !group.is_empty()).map(str::parse).collect();
+                groups = Some(list.map_err(|_| wrong("a group that is no number"))?);
+            }
+            _ => return Err(wrong("an unknown option")),
+        }
+    }
+    let credentials = match (uid, gid, groups) {
+        (Some(uid), Some(gid), Some(groups)) => Some((uid, gid, groups)),
+        (None, None, None) => None,
+        _ => return Err(wrong("`--uid`, `--gid` and `--groups` come together")),
+    };
+    Ok(Order {
+        parent: parent.ok_or(wrong("no `--parent`"))?,
+        credentials,
+        program: arguments.next().ok_or(wrong("no program"))?,
+        arguments: arguments.collect(),
+    })
+}
+
+fn prepare_and_execute(arguments: impl Iterator<Item = OsString>) -> Result<Infallible, TrampolineError> {
+    let order = read_order(arguments)?;
+    if let Some((uid, gid, groups)) = &order.credentials {
+        take_credentials(*uid, *gid, groups).map_err(|source| TrampolineError::Credentials {
+            uid: *uid,
+            gid: *gid,
+            source,
+        })?;
+    }
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(|error| TrampolineError::DeathSignal(error.into()))?;
+    if rustix::process::getppid().map(Pid::as_raw_pid) != Some(order.parent) {
+        return Err(TrampolineError::Orphaned(order.parent));
+    }
+    rustix::thread::set_no_new_privs(true).map_err(|error| TrampolineError::NoNewPrivileges(error.into()))?;
+    let source = Command::new(&order.program).args(&order.arguments).exec();
+    Err(TrampolineError::Execute { program: order.program.into(), source })
+}
+
+/// The user id goes last, since it takes away the right to change the others.
+fn take_credentials(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
+    let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
+    rustix::thread::set_thread_groups(&groups)?;
+    rustix::thread::set_thread_gid(Gid::from_raw(gid))?;
+    rustix::thread::set_thread_uid(Uid::from_raw(uid))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::ffi::OsStr;
+
+    use super::*;
+
+    fn read(line: &str) -> Result<Order, TrampolineError> {
+        read_order(line.split_whitespace().map(OsString::from))
+    }
+
+    #[test]
+    fn what_the_supervisor_writes_is_what_the_trampoline_reads() {
+        let run_as = RunAs::User { uid: 107, gid: 108, groups: vec![104, 36] };
+        let command =
+            Trampoline::program("/bin/x").command(&run_as, Path::new("/bin/qemu"), &["-S".into(), "--".into()]);
+        let mut written = command.get_args().map(OsStr::to_owned);
+        assert_eq!(written.next().unwrap(), TRAMPOLINE_COMMAND);
+        assert_eq!(
+            read_order(written).unwrap(),
+            Order {
+                parent: std::process::id().try_into().unwrap(),
+                credentials: Some((107, 108, vec![104, 36])),
+                program: "/bin/qemu".into(),
+                arguments: vec!["-S".into(), "--".into()],
+            }
+        );
+        let command = Trampoline::program("/bin/x").command(&RunAs::Caller, Path::new("/bin/qemu"), &[]);
+        assert_eq!(read_order(command.get_args().skip(1).map(OsStr::to_owned)).unwrap().credentials, None);
+        let alone = RunAs::User { uid: 1, gid: 2, groups: vec![] };
+        let command = Trampoline::program("/bin/x").command(&alone, Path::new("/bin/qemu"), &[]);
+        let order = read_order(command.get_args().skip(1).map(OsStr::to_owned)).unwrap();
+        assert_eq!(order.credentials, Some((1, 2, vec![])));
+    }
+
+    #[test]
+    fn incomplete_orders_are_refused() {
+        for (line, expected) in [
+            ("", "no `--`"),
+            ("--parent", "an option without value"),
+            ("--parent x -- a", "a value that is no number"),
+            ("--uid 1 --gid 2 --parent 3 -- a", "`--uid`, `--gid` and `--groups` come together"),
+            ("--uid 1 --gid 2 --groups 3,x --parent 3 -- a", "a group that is no number"),
+            ("--speed 3 -- a", "an unknown option"),
+            ("-- a", "no `--parent`"),
+            ("--parent 3 --", "no program"),
+        ] {
+            let error = read(line).unwrap_err();
+            assert!(error.to_string().ends_with(expected), "{line}: {error}");
+        }
+    }
+}
