@@ -1,0 +1,439 @@
+//! Which accelerator QEMU gets: KVM where KVM has been seen to run a guest, TCG everywhere else.
+//!
+//! That `/dev/kvm` opens says little. Some hosts offer it and then emulate every kernel-mode instruction of the
+//! guest one by one (a nested hypervisor without the hardware's help), so that a Linux guest never leaves its
+//! decompressor; others run guests and make QEMU abort on a model-specific register. So the probe measures:
+//!
+//! ```text
+//! choose ── tcg asked for ─────────────────────────────────────────────► Tcg
+//!    │
+//!    └─ probe ── no /dev/kvm ──────────────────────────────────────────► Unusable
+//!         ├─ verdict of this boot in the cache? ───────────────────────► that verdict (microseconds)
+//!         ├─ stage 1  helper process: 64-bit guest with paging, millions
+//!         │           of kernel-mode instructions, CPU-time deadline ──► Unusable: reason with the numbers
+//!         └─ stage 2  QEMU itself, `-accel kvm`, the machine and CPU
+//!                     model to be used, a guest of nine bytes ─────────► Unusable: QEMU's words, or Usable
+//! ```
+//!
+//! Both stages run in child processes, because a vCPU that does not come back can then simply be killed, a crash
+//! stays in the child, and the permission to open `/dev/kvm` is tried as the user that QEMU will run as. The child
+//! of stage 1 is the calling program itself, started with [`HELPER_COMMAND`]; its `main` hands over to
+//! [`helper_main`]. The deadline counts the child's CPU time, so that a busy host is not mistaken for a slow one.
+//!
+//! The verdict is kept in one small JSON file; its key holds everything that could change the answer (boot, kernel,
+//! the device's inode, QEMU's binary, machine, CPU model, user), so an outdated verdict is never used and a missing
+//! or damaged file only costs another probe.
+
+mod cache;
+mod child;
+mod guest_image;
+mod helper;
+#[allow(unsafe_code)] // JUSTIFICATION: see the module; KVM maps memory of this process into the guest.
+mod kvm_guest;
+mod qemu_check;
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+pub use helper::{HELPER_COMMAND, helper_main};
+
+use crate::{Accelerator, RunAs};
+use child::Ended;
+use helper::GuestOutcome;
+
+/// The device through which KVM is reached.
+const KVM_DEVICE: &str = "/dev/kvm";
+
+/// CPU time that the guest of stage 1 may take. Hardware needs about two milliseconds for it; TCG would need about
+/// thirty; a host that emulates needs many seconds.
+const GUEST_CPU_LIMIT: Duration = Duration::from_millis(250);
+
+/// Elapsed time after which stage 1 is given up even if the child hardly got a CPU.
+const GUEST_WALL_LIMIT: Duration = Duration::from_secs(4);
+
+/// CPU time that QEMU may take for its start with a guest that ends at once: it takes about 150 ms.
+const QEMU_CPU_LIMIT: Duration = Duration::from_secs(3);
+
+/// Elapsed time after which stage 2 is given up; QEMU may have to come from a slow disk first.
+const QEMU_WALL_LIMIT: Duration = Duration::from_secs(15);
+
+/// What the user asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AcceleratorChoice {
+    /// KVM where it works, else TCG.
+    #[default]
+    Auto,
+    /// KVM; an error where it does not work.
+    Kvm,
+    /// QEMU's own translator, also where KVM would work.
+    Tcg,
+}
+
+/// The text is not one of `auto`, `kvm`, `tcg`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not an accelerator: `auto`, `kvm` and `tcg` are")]
+pub struct UnknownAccelerator(pub String);
+
+impl FromStr for AcceleratorChoice {
+    type Err = UnknownAccelerator;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "kvm" => Ok(Self::Kvm),
+            "tcg" => Ok(Self::Tcg),
+            _ => Err(UnknownAccelerator(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for AcceleratorChoice {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Auto => "auto",
+            Self::Kvm => "kvm",
+            Self::Tcg => "tcg",
+        })
+    }
+}
+
+/// The accelerator, and what the probe found on the way to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chosen {
+    /// What QEMU is to be started with.
+    pub accelerator: Accelerator,
+    /// The probe's finding; `None` if there was no probe, because TCG was asked for. [`KvmStatus::Unusable`] is worth
+    /// a loud warning with its reason and hint.
+    pub kvm: Option<KvmStatus>,
+}
+
+/// Why KVM cannot be used, and what may help.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KvmUnusable {
+    /// What was seen, with the measured numbers; no full stop.
+    pub reason: String,
+    /// What the user can do, where there is something.
+    pub hint: Option<String>,
+}
+
+impl KvmUnusable {
+    fn new(reason: impl Into<String>) -> Self {
+        Self {
+            reason: reason.into(),
+            hint: None,
+        }
+    }
+
+    fn with_hint(reason: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self {
+            reason: reason.into(),
+            hint: Some(hint.into()),
+        }
+    }
+}
+
+/// What the probe found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum KvmStatus {
+    /// KVM ran the test guest, and QEMU started with it.
+    Usable(KvmMeasurement),
+    /// It did not.
+    Unusable(KvmUnusable),
+}
+
+/// How fast the test guest ran.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KvmMeasurement {
+    /// Instructions that the guest of stage 1 executed.
+    pub instructions: u64,
+    /// Elapsed time for them, in microseconds.
+    pub microseconds: u64,
+}
+
+/// Whether a verdict of this boot may be used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheUse {
+    /// Take it if everything that it depended on is unchanged.
+    Reuse,
+    /// Probe again and replace it.
+    Refresh,
+}
+
+/// What to probe, and with what.
+#[derive(Debug, Clone)]
+pub struct ProbeRequest {
+    /// QEMU's binary.
+    pub qemu: PathBuf,
+    /// The machine type to be used, such as `q35`.
+    pub machine: String,
+    /// The CPU model to be used, such as `host`.
+    pub cpu_model: String,
+    /// The user that QEMU will run as.
+    pub run_as: RunAs,
+    /// The program that answers [`HELPER_COMMAND`], usually the caller's own (`/proc/self/exe`), and the arguments
+    /// that go before it.
+    pub helper: Helper,
+    /// Where the verdict is kept, and whether it may be used; `None` keeps none. The directory is made if absent.
+    pub cache: Option<(PathBuf, CacheUse)>,
+}
+
+/// The program that runs the test guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Helper {
+    /// Its path.
+    pub program: PathBuf,
+    /// Arguments before [`HELPER_COMMAND`]; none for the binary itself.
+    pub arguments: Vec<String>,
+}
+
+impl Helper {
+    /// The running program, as it is even if its file has been replaced meanwhile.
+    pub fn this_program() -> Self {
+        Self {
+            program: PathBuf::from("/proc/self/exe"),
+            arguments: Vec::new(),
+        }
+    }
+}
+
+/// Choosing the accelerator failed.
+#[derive(Debug, thiserror::Error)]
+pub enum AcceleratorError {
+    /// KVM was demanded and does not work here.
+    #[error("cannot use KVM as asked: {}", .0.reason)]
+    KvmUnusable(KvmUnusable),
+}
+
+impl AcceleratorError {
+    /// What the user can do.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::KvmUnusable(unusable) => {
+                let otherwise = "`--accel auto` runs the guest under TCG, slower, without KVM";
+                Some(match &unusable.hint {
+                    Some(hint) => format!("{hint}; {otherwise}"),
+                    None => otherwise.to_owned(),
+                })
+            }
+        }
+    }
+}
+
+/// Settles the accelerator: what was asked for, else what [`probe`] finds.
+///
+/// Blocks for as long as the probe does.
+///
+/// # Errors
+///
+/// [`AcceleratorError::KvmUnusable`] if `choice` demands KVM and KVM does not work.
+pub fn choose(choice: AcceleratorChoice, request: &ProbeRequest) -> Result<Chosen, AcceleratorError> {
+    if choice == AcceleratorChoice::Tcg {
+        let accelerator = Accelerator::Tcg {
+            reason: "it was asked for".to_owned(),
+        };
+        return Ok(Chosen {
+            accelerator,
+            kvm: None,
+        });
+    }
+    let kvm = probe(request);
+    let accelerator = match (&kvm, choice) {
+        (KvmStatus::Usable(_), _) => Accelerator::Kvm,
+        (KvmStatus::Unusable(unusable), AcceleratorChoice::Kvm) => {
+            return Err(AcceleratorError::KvmUnusable(unusable.clone()));
+        }
+        (KvmStatus::Unusable(unusable), _) => Accelerator::Tcg {
+            reason: unusable.reason.clone(),
+        },
+    };
+    Ok(Chosen {
+        accelerator,
+        kvm: Some(kvm),
+    })
+}
+
+/// Finds out whether KVM runs a guest here, from the cache or by running one.
+///
+/// Blocks: less than a millisecond with a cached verdict, about 0.2 s without one where KVM works, and up to the
+/// deadlines above where it does not. Never fails: whatever prevents the probe is a reason not to use KVM.
+pub fn probe(request: &ProbeRequest) -> KvmStatus {
+    let device = match std::fs::metadata(KVM_DEVICE) {
+        Ok(metadata) => metadata,
+        Err(error) => return KvmStatus::Unusable(no_device(&error)),
+    };
+    let Some((directory, cache_use)) = &request.cache else {
+        return probe_afresh(request, &device);
+    };
+    let key = match cache::Key::of(request, &device) {
+        Ok(key) => key,
+        Err(error) => {
+            tracing::debug!(%error, "the accelerator's verdict cannot be cached");
+            return probe_afresh(request, &device);
+        }
+    };
+    if *cache_use == CacheUse::Reuse
+        && let Some(status) = cache::load(directory, &key)
+    {
+        return status;
+    }
+    let status = probe_afresh(request, &device);
+    if let Err(error) = cache::store(directory, &key, &status) {
+        tracing::debug!(%error, directory = %directory.display(), "the accelerator's verdict was not cached");
+    }
+    status
+}
+
+fn probe_afresh(request: &ProbeRequest, device: &std::fs::Metadata) -> KvmStatus {
+    let measurement = match run_test_guest(request, device) {
+        Ok(measurement) => measurement,
+        Err(unusable) => return KvmStatus::Unusable(unusable),
+    };
+    match qemu_check::start_with(request, "kvm", QEMU_CPU_LIMIT, QEMU_WALL_LIMIT) {
+        Ok(()) => KvmStatus::Usable(measurement),
+        Err(unusable) => KvmStatus::Unusable(unusable),
+    }
+}
+
+/// Stage 1: the test guest in a helper process.
+fn run_test_guest(request: &ProbeRequest, device: &std::fs::Metadata) -> Result<KvmMeasurement, KvmUnusable> {
+    let failed = |what: &str, error: io::Error| KvmUnusable::new(format!("cannot {what}: {error}"));
+    let memory = guest_image::memory().map_err(|error| failed("make the test guest's memory", error))?;
+    let stdin = memory
+        .try_clone()
+        .map_err(|error| failed("make the test guest's memory", error))?;
+    let mut command = helper::command(request, helper::Stage::Guest);
+    let (ended, output) = child::run(&mut command, stdin, GUEST_CPU_LIMIT, GUEST_WALL_LIMIT)
+        .map_err(|error| failed("start the process that tests KVM", error))?;
+    match ended {
+        Ended::OutOfTime { cpu, elapsed } => Err(too_slow(&memory, cpu, elapsed)),
+        Ended::Exited(status) => match helper::read_outcome(&output.stdout) {
+            Some(GuestOutcome::Ran { microseconds }) => Ok(KvmMeasurement {
+                instructions: guest_image::INSTRUCTIONS,
+                microseconds,
+            }),
+            Some(GuestOutcome::CannotOpen { errno }) => Err(cannot_open(request, device, errno)),
+            Some(GuestOutcome::Failed { doing, errno }) => Err(refused(&doing, errno)),
+            Some(GuestOutcome::Stopped { how }) => Err(KvmUnusable::new(format!(
+                "KVM did not run the test guest to its end: {how}"
+            ))),
+            None => Err(KvmUnusable::new(format!(
+                "the process that tests KVM ended without an answer ({status}{})",
+                output
+                    .stderr_tail()
+                    .map(|tail| format!(": {tail}"))
+                    .unwrap_or_default()
+            ))),
+        },
+    }
+}
+
+fn too_slow(memory: &File, cpu: Duration, elapsed: Duration) -> KvmUnusable {
+    let mut remaining = [0; 4];
+    let executed = match memory.read_exact_at(&mut remaining, guest_image::PROGRESS) {
+        Ok(()) => guest_image::executed(u32::from_le_bytes(remaining)),
+        Err(_) => 0, // the number only adorns the message
+    };
+    KvmUnusable::with_hint(
+        format!(
+            "`{KVM_DEVICE}` opens, but its test guest executed {executed} of {} instructions in {} ms (CPU time {} ms) \
+             where hardware takes about 2 ms for all: the host emulates the guest",
+            guest_image::INSTRUCTIONS,
+            elapsed.as_millis(),
+            cpu.as_millis(),
+        ),
+        "this machine is itself a guest whose hypervisor does not pass virtualisation on; only that can be changed",
+    )
+}
+
+fn no_device(error: &io::Error) -> KvmUnusable {
+    if error.kind() != io::ErrorKind::NotFound {
+        return KvmUnusable::new(format!("cannot look at `{KVM_DEVICE}`: {error}"));
+    }
+    let flags = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default(); // only chooses the hint
+    let has = |flag: &str| {
+        flags
+            .lines()
+            .find(|line| line.starts_with("flags"))
+            .is_some_and(|line| line.split(' ').any(|f| f == flag))
+    };
+    let module = if has("vmx") {
+        Some("kvm_intel")
+    } else if has("svm") {
+        Some("kvm_amd")
+    } else {
+        None
+    };
+    let hint = match module {
+        Some(module) => format!(
+            "the CPU has virtualisation: load the module with `sudo modprobe {module}`; in a container, pass the \
+             device in"
+        ),
+        None => "the CPU shows no virtualisation (neither vmx nor svm): switch it on in the firmware's setup, or, in \
+                 a virtual machine, switch on nested virtualisation for it"
+            .to_owned(),
+    };
+    KvmUnusable::with_hint(format!("there is no `{KVM_DEVICE}`"), hint)
+}
+
+fn cannot_open(request: &ProbeRequest, device: &std::fs::Metadata, errno: i32) -> KvmUnusable {
+    let error = io::Error::from_raw_os_error(errno);
+    if error.kind() != io::ErrorKind::PermissionDenied {
+        let hint = "is the module for this CPU loaded? `sudo dmesg | grep -i kvm` says why it may not be";
+        return KvmUnusable::with_hint(format!("cannot open `{KVM_DEVICE}`: {error}"), hint);
+    }
+    let owner = format!(
+        "{}:{} mode {:04o}",
+        device.uid(),
+        device.gid(),
+        device.mode() & 0o7777
+    );
+    let group_may = device.mode() & 0o060 == 0o060 && device.gid() != 0;
+    match &request.run_as {
+        RunAs::User { uid, gid, .. } => KvmUnusable::with_hint(
+            format!("`{KVM_DEVICE}` ({owner}) does not open for {uid}:{gid}, which QEMU runs as"),
+            format!(
+                "`sudo chgrp kvm {KVM_DEVICE} && sudo chmod 0660 {KVM_DEVICE}`, as a distribution's udev rule does"
+            ),
+        ),
+        RunAs::Caller => KvmUnusable::with_hint(
+            format!("`{KVM_DEVICE}` ({owner}) does not open for this user: permission denied"),
+            if group_may {
+                "add yourself to its group with `sudo usermod -aG kvm \"$USER\"` and log in again".to_owned()
+            } else {
+                format!(
+                    "`sudo chgrp kvm {KVM_DEVICE} && sudo chmod 0660 {KVM_DEVICE}`, then be a member of group kvm"
+                )
+            },
+        ),
+    }
+}
+
+fn refused(doing: &str, errno: i32) -> KvmUnusable {
+    let error = io::Error::from_raw_os_error(errno);
+    let reason = format!("KVM refused to {doing}: {error}");
+    if errno == rustix::io::Errno::BUSY.raw_os_error() {
+        return KvmUnusable::with_hint(
+            reason,
+            "another hypervisor (VirtualBox, VMware) holds the CPU; stop it",
+        );
+    }
+    KvmUnusable::new(reason)
+}
+
+/// The directory and file name of the cached verdict, for messages.
+pub fn cache_file(directory: &Path) -> PathBuf {
+    directory.join(cache::FILE_NAME)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,220 @@
+//! ELF files: which of them QEMU can boot, and what the others are.
+//!
+//! QEMU's `-kernel` enters an ELF file for x86-64 through the PVH entry point, which a note names
+//! (Xen, public/elfnote.h, XEN_ELFNOTE_PHYS32_ENTRY; Linux has it with `CONFIG_PVH`).
+
+use super::source::{Source, bytes, up_to};
+use super::{Architecture, Fault, KernelFormat, KernelInfo, version};
+
+const MAGIC: [u8; 4] = *b"\x7fELF";
+
+/// More program headers than any kernel has.
+const MAX_PROGRAM_HEADERS: u16 = 64;
+
+/// Notes beyond this many bytes of a segment are not looked at.
+const MAX_NOTE_BYTES: usize = 256 * 1024;
+
+/// The note's owner and type.
+const XEN_OWNER: &[u8] = b"Xen\0";
+const PHYS32_ENTRY: u32 = 18;
+
+/// A multiboot header is within so many bytes (Multiboot specification 3.1.1).
+const MULTIBOOT_SEARCH_BYTES: usize = 8192;
+
+const PT_INTERP: u32 = 3;
+const PT_NOTE: u32 = 4;
+const ET_REL: u16 = 1;
+const ET_EXEC: u16 = 2;
+const ET_DYN: u16 = 3;
+const ET_CORE: u16 = 4;
+const EM_386: u16 = 3;
+const EM_X86_64: u16 = 62;
+
+/// Names of machines that kernels are built for (ELF's `e_machine`).
+fn machine_name(machine: u16) -> String {
+    match machine {
+        2 | 18 | 43 => "SPARC",
+        EM_386 => "32-bit x86",
+        8 => "MIPS",
+        20 | 21 => "PowerPC",
+        22 => "IBM Z (s390)",
+        40 => "32-bit ARM",
+        EM_X86_64 => "x86_64",
+        183 => "arm64",
+        243 => "RISC-V",
+        258 => "LoongArch",
+        other => return format!("machine {other}"),
+    }
+    .to_owned()
+}
+
+/// One program header, as far as it matters.
+#[derive(Debug, Clone, Copy)]
+struct Segment {
+    kind: u32,
+    offset: u64,
+    size: u64,
+    alignment: u64,
+}
+
+/// Says what kernel the ELF file is; `None` if it is no ELF file.
+pub(super) fn inspect(source: &mut dyn Source) -> Result<Option<KernelInfo>, Fault> {
+    let head = up_to(source, 0, 64)?;
+    if !head.starts_with(&MAGIC) {
+        return Ok(None);
+    }
+    if head.len() < 64 {
+        return Err(Fault::Damaged("it ends within its ELF header".to_owned()));
+    }
+    let is_64_bit = head[4] == 2;
+    let half = |offset: usize| match head[5] {
+        2 => u16::from_be_bytes([head[offset], head[offset + 1]]),
+        _ => u16::from_le_bytes([head[offset], head[offset + 1]]),
+    };
+    let (kind, machine) = (half(16), half(18));
+    if multiboot(source)? {
+        return Err(Fault::not_a_kernel(
+            "a multiboot kernel, which starts otherwise than Linux",
+            "give a Linux kernel: a bzImage, or a vmlinux built with CONFIG_PVH",
+        ));
+    }
+    if machine != EM_X86_64 || !is_64_bit {
+        let machine = machine_name(machine);
+        return Err(Fault::OtherArchitecture {
+            found: format!("an ELF file for {machine}"),
+        });
+    }
+    let segments = segments(source, &head)?;
+    for segment in segments.iter().filter(|segment| segment.kind == PT_NOTE) {
+        if has_entry_note(source, segment)? {
+            let banner = version::search(source)?;
+            return Ok(Some(KernelInfo {
+                format: KernelFormat::ElfPvh,
+                wrappings: Vec::new(),
+                architecture: Architecture::X86_64,
+                version: banner.as_deref().and_then(version::release),
+                banner,
+            }));
+        }
+    }
+    Err(not_bootable(source, kind, &segments)?)
+}
+
+fn not_bootable(source: &mut dyn Source, kind: u16, segments: &[Segment]) -> Result<Fault, Fault> {
+    let give = "give a Linux kernel: a bzImage (vmlinuz), or a vmlinux built with CONFIG_PVH";
+    let is_program = segments.iter().any(|segment| segment.kind == PT_INTERP);
+    let found = match kind {
+        ET_REL => "an ELF object file, such as a kernel module",
+        ET_CORE => "a core dump",
+        ET_EXEC | ET_DYN if is_program => "an ELF program",
+        ET_DYN => "an ELF shared object",
+        _ => {
+            return Ok(match version::search(source)? {
+                Some(banner) => Fault::not_a_kernel(
+                    format!(
+                        "`{}` as an ELF file without a PVH entry note",
+                        banner_head(&banner)
+                    ),
+                    "build it with CONFIG_PVH=y, or give its bzImage (arch/x86/boot/bzImage)",
+                ),
+                None => Fault::not_a_kernel("an ELF executable without a PVH entry note", give),
+            });
+        }
+    };
+    Ok(Fault::not_a_kernel(found, give))
+}
+
+fn banner_head(banner: &str) -> String {
+    match version::release(banner) {
+        Some(release) => format!("Linux {release}"),
+        None => "Linux".to_owned(),
+    }
+}
+
+/// The program headers of a 64-bit little-endian file whose header is `head`.
+fn segments(source: &mut dyn Source, head: &[u8]) -> Result<Vec<Segment>, Fault> {
+    let mut table = [0; 8];
+    table.copy_from_slice(&head[32..40]);
+    let table = u64::from_le_bytes(table);
+    let entry_bytes = u16::from_le_bytes([head[54], head[55]]);
+    let count = u16::from_le_bytes([head[56], head[57]]).min(MAX_PROGRAM_HEADERS);
+    let mut segments = Vec::new();
+    if count > 0 && entry_bytes != 56 {
+        return Err(Fault::Damaged(format!(
+            "its ELF program headers have {entry_bytes} bytes each, not 56"
+        )));
+    }
+    for index in 0..u64::from(count) {
+        let Some(entry) = bytes::<56>(source, table.saturating_add(index * 56))? else {
+            return Err(Fault::Damaged(
+                "it ends before its ELF program headers".to_owned(),
+            ));
+        };
+        let long = |offset: usize| {
+            let mut value = [0; 8];
+            value.copy_from_slice(&entry[offset..offset + 8]);
+            u64::from_le_bytes(value)
+        };
+        segments.push(Segment {
+            kind: u32::from_le_bytes([entry[0], entry[1], entry[2], entry[3]]),
+            offset: long(8),
+            size: long(32),
+            alignment: long(48),
+        });
+    }
+    if let Some(segment) = segments
+        .iter()
+        .find(|segment| segment.kind == 1 && segment.size > 0)
+    {
+        let end = segment.offset.checked_add(segment.size);
+        if end.is_none() || bytes::<1>(source, end.unwrap_or(u64::MAX) - 1)?.is_none() {
+            return Err(Fault::Damaged(
+                "it ends within what its ELF program headers load".to_owned(),
+            ));
+        }
+    }
+    Ok(segments)
+}
+
+/// Whether the notes of `segment` name the PVH entry point.
+fn has_entry_note(source: &mut dyn Source, segment: &Segment) -> Result<bool, Fault> {
+    let length = usize::try_from(segment.size)
+        .unwrap_or(MAX_NOTE_BYTES)
+        .min(MAX_NOTE_BYTES);
+    let notes = up_to(source, segment.offset, length)?;
+    let alignment = if segment.alignment == 8 { 8 } else { 4 };
+    let word = |at: usize| {
+        notes
+            .get(at..at + 4)
+            .map(|bytes| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+    };
+    let mut at = 0;
+    while let (Some(name_bytes), Some(content_bytes), Some(kind)) = (word(at), word(at + 4), word(at + 8)) {
+        let name_start = at + 12;
+        let content_start = name_start.saturating_add((name_bytes as usize).next_multiple_of(alignment));
+        if kind == PHYS32_ENTRY && notes.get(name_start..name_start + 4) == Some(XEN_OWNER) && name_bytes == 4
+        {
+            return Ok(true);
+        }
+        at = content_start.saturating_add((content_bytes as usize).next_multiple_of(alignment));
+        if at > notes.len() {
+            break;
+        }
+    }
+    Ok(false)
+}
+
+/// Whether there is a multiboot header (version 1 or 2): magic number, flags and a checksum that makes the sum zero.
+fn multiboot(source: &mut dyn Source) -> Result<bool, Fault> {
+    let start = up_to(source, 0, MULTIBOOT_SEARCH_BYTES)?;
+    let words: Vec<u32> = start
+        .chunks_exact(4)
+        .map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]]))
+        .collect();
+    let sums_to_zero = |words: &[u32]| words.iter().fold(0u32, |sum, word| sum.wrapping_add(*word)) == 0;
+    Ok(words.windows(4).any(|four| match four[0] {
+        0x1bad_b002 => sums_to_zero(&four[..3]),
+        0xe852_50d6 => sums_to_zero(four),
+        _ => false,
+    }))
+}

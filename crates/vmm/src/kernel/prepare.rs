@@ -1,0 +1,245 @@
+//! From a kernel file to one that QEMU's `-kernel` takes.
+//!
+//! A kernel that QEMU takes as it is stays where it is. A wrapped one is unpacked once, into a directory of the
+//! caller's that may be shared by processes and deleted at any time:
+//!
+//! ```text
+//! DIR/DEVICE-INODE-SIZE-MTIME-CTIME.kernel   the unpacked kernel, mode 0444, complete from the moment it has this name
+//! DIR/DEVICE-INODE-SIZE-MTIME-CTIME.json     what it is (KernelInfo) and how long; written before the other
+//! DIR/.tmp-PROCESS-NUMBER                    being written
+//! ```
+//!
+//! The name says which state of which file it was made from. Digests of the contents would name it as well, but
+//! computing one on each start costs more than the rest of the preparation; a file's time of change (ctime) cannot be
+//! set back, so a changed kernel never passes for the old one.
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use super::source::{FileSource, Source};
+use super::{Fault, KernelError, KernelInfo, Layer, open, recognise, resolve};
+
+/// A kernel that QEMU's `-kernel` takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PreparedKernel {
+    /// The file for QEMU.
+    pub path: PathBuf,
+    /// What the given file was; its wrappings are those that have been taken off.
+    pub info: KernelInfo,
+    /// Whether `path` is another file than the one given.
+    pub unwrapped: bool,
+}
+
+/// Unpacked kernels beyond so many are removed, the longest unused first...
+const KEPT: usize = 8;
+
+/// ...if nobody has used them for so long. A QEMU that is being started has opened its kernel by then.
+const UNUSED_FOR: Duration = Duration::from_secs(600);
+
+const COPY_BYTES: usize = 64 * 1024;
+
+const TEMPORARY_PREFIX: &str = ".tmp-";
+
+/// What the unpacked file is.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Record {
+    info: KernelInfo,
+    length_bytes: u64,
+}
+
+/// Makes sure that QEMU can take the kernel `path`, unpacking it into `directory` if it must be. The directory is made
+/// if absent, and only then.
+///
+/// # Errors
+///
+/// [`KernelError`] says what the file is if it is no kernel, what is wrong with it, or why it cannot be unpacked.
+pub fn prepare(path: &Path, directory: &Path) -> Result<PreparedKernel, KernelError> {
+    let file = open(path)?;
+    let read = |source| KernelError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let name = cache_name(&file).map_err(read)?;
+    let mut source: Box<dyn Source> = Box::new(FileSource::new(file));
+    if let Layer::Kernel(info) = recognise(source.as_mut()).map_err(|fault| fault.at(path))? {
+        return Ok(PreparedKernel {
+            path: path.to_owned(),
+            info,
+            unwrapped: false,
+        });
+    }
+    let kept = directory.join(format!("{name}.kernel"));
+    let record = directory.join(format!("{name}.json"));
+    if let Some(info) = reuse(&kept, &record) {
+        return Ok(PreparedKernel {
+            path: kept,
+            info,
+            unwrapped: true,
+        });
+    }
+    let (info, mut kernel) = resolve(source).map_err(|fault| fault.at(path))?;
+    let write = |source| KernelError::Write {
+        path: directory.to_owned(),
+        source,
+    };
+    fs::create_dir_all(directory).map_err(write)?;
+    let mut unpacked = TemporaryFile::create(directory).map_err(write)?;
+    let length_bytes = copy(kernel.as_mut(), &mut unpacked.file).map_err(|failure| match failure {
+        CopyFailure::Read(error) => Fault::from(error).at(path),
+        CopyFailure::Write(error) => write(error),
+    })?;
+    keep(
+        directory,
+        unpacked,
+        &kept,
+        &record,
+        &Record {
+            info: info.clone(),
+            length_bytes,
+        },
+    )
+    .map_err(write)?;
+    remove_unused(directory, &kept);
+    Ok(PreparedKernel {
+        path: kept,
+        info,
+        unwrapped: true,
+    })
+}
+
+/// Names the state of a file.
+fn cache_name(file: &File) -> io::Result<String> {
+    let state = file.metadata()?;
+    Ok(format!(
+        "{:x}-{:x}-{:x}-{:x}.{:x}-{:x}.{:x}",
+        state.dev(),
+        state.ino(),
+        state.size(),
+        state.mtime(),
+        state.mtime_nsec(),
+        state.ctime(),
+        state.ctime_nsec()
+    ))
+}
+
+/// The record of an unpacked kernel that is there and whole; marks it as used now.
+fn reuse(kept: &Path, record: &Path) -> Option<KernelInfo> {
+    let file = File::open(kept).ok()?;
+    let record: Record = serde_json::from_slice(&fs::read(record).ok()?).ok()?;
+    let state = file.metadata().ok()?;
+    if state.len() != record.length_bytes || state.permissions().mode() & 0o777 != 0o444 {
+        return None;
+    }
+    // Only tells the longest unused one; not being allowed to (another user's file) does no harm.
+    let _ = file.set_modified(SystemTime::now());
+    Some(record.info)
+}
+
+enum CopyFailure {
+    Read(io::Error),
+    Write(io::Error),
+}
+
+/// Writes all of `source` to `file`; returns the length.
+fn copy(source: &mut dyn Source, file: &mut File) -> Result<u64, CopyFailure> {
+    let mut buffer = vec![0; COPY_BYTES];
+    let mut length = 0;
+    loop {
+        let read = source.read_at(length, &mut buffer).map_err(CopyFailure::Read)?;
+        file.write_all(&buffer[..read]).map_err(CopyFailure::Write)?;
+        length += read as u64;
+        if read < buffer.len() {
+            return Ok(length);
+        }
+    }
+}
+
+/// A file that is removed unless it is renamed.
+struct TemporaryFile {
+    file: File,
+    path: PathBuf,
+}
+
+impl TemporaryFile {
+    fn create(directory: &Path) -> io::Result<Self> {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = directory.join(format!("{TEMPORARY_PREFIX}{}-{number}", std::process::id()));
+        // One of the same name is of a process that is gone.
+        let file = File::create(&path)?;
+        Ok(Self { file, path })
+    }
+
+    /// Gives the complete file its name.
+    fn rename(self, to: &Path) -> io::Result<()> {
+        self.file.set_permissions(Permissions::from_mode(0o444))?;
+        self.file.sync_all()?;
+        fs::rename(&self.path, to)
+    }
+}
+
+impl Drop for TemporaryFile {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path); // usually it is gone, renamed
+    }
+}
+
+fn keep(
+    directory: &Path,
+    unpacked: TemporaryFile,
+    kept: &Path,
+    record_path: &Path,
+    record: &Record,
+) -> io::Result<()> {
+    let mut temporary = TemporaryFile::create(directory)?;
+    temporary
+        .file
+        .write_all(&serde_json::to_vec(record).map_err(io::Error::other)?)?;
+    temporary.rename(record_path)?;
+    unpacked.rename(kept)?;
+    File::open(directory)?.sync_all()
+}
+
+/// Removes unpacked kernels that are many and long unused, and what a process that died has left behind. Failing to
+/// only means that they stay.
+fn remove_unused(directory: &Path, current: &Path) {
+    let Ok(entries) = fs::read_dir(directory) else {
+        return;
+    };
+    let now = SystemTime::now();
+    let mut kernels = Vec::new();
+    for entry in entries.flatten() {
+        let path = entry.path();
+        let Ok(used) = entry.metadata().and_then(|state| state.modified()) else {
+            continue;
+        };
+        let is_unused = now.duration_since(used).is_ok_and(|unused| unused > UNUSED_FOR);
+        if entry
+            .file_name()
+            .as_encoded_bytes()
+            .starts_with(TEMPORARY_PREFIX.as_bytes())
+            && is_unused
+        {
+            let _ = fs::remove_file(&path);
+        } else if path.extension().is_some_and(|extension| extension == "kernel") && path != current {
+            kernels.push((used, is_unused, path));
+        }
+    }
+    kernels.sort_by(|one, other| other.0.cmp(&one.0));
+    for (_, is_unused, path) in kernels.into_iter().skip(KEPT - 1) {
+        if is_unused {
+            let _ = fs::remove_file(&path);
+            let _ = fs::remove_file(path.with_extension("json"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
