@@ -11,8 +11,7 @@ use serde_json::{Map, Value};
 
 use crate::schema::{Described, Fault, check, json_type};
 use crate::secret::{Secret, WrittenSecret};
-use crate::types::vm::VirtualMachine;
-use crate::types::vmi::VirtualMachineInstance;
+use crate::types::{VirtualMachine, VirtualMachineInstance};
 use crate::value::read_documents;
 
 /// Longest text that is read, in bytes: what a Kubernetes API server takes as one request.

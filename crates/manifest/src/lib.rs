@@ -10,14 +10,18 @@
 //! ```
 
 pub mod decode;
+pub mod defaults;
 mod kubernetes;
 pub mod quantity;
+pub mod resources;
 mod schema;
 mod secret;
 pub mod types;
 mod value;
 
 pub use decode::{DecodeError, Document, InvalidObject, decode_stream};
+pub use defaults::{DefaultsContext, apply_vm, apply_vmi, initial_status, vmi_for};
 pub use quantity::Quantity;
+pub use resources::{CpuTopology, MemoryError, cpu_topology, guest_memory, guest_memory_bytes};
 pub use schema::{Empty, Fault};
 pub use secret::Secret;

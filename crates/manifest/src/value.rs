@@ -36,12 +36,20 @@ pub(crate) struct SyntaxFault {
 /// Reads every document of `text`; those that are empty or `null` are left out.
 pub(crate) fn read_documents(text: &str) -> Result<Vec<Value>, SyntaxFault> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    if !text.trim_start().starts_with('{') {
-        return read_yaml(text);
+    if is_json(text) {
+        read_json(text)
+    } else {
+        read_yaml(text)
     }
-    // A YAML flow mapping begins like a JSON object. What only YAML can read is taken as YAML; of what neither can read
-    // the JSON fault is the one that helps.
-    read_json(text).or_else(|fault| read_yaml(text).map_err(|_| fault))
+}
+
+/// Whether `text` is meant as JSON: a brace and a quoted key, and no line that separates YAML documents. (YAML reads most
+/// JSON too, but trips over tabs and accepts slips such as a missing value.)
+fn is_json(text: &str) -> bool {
+    let Some(inside) = text.trim_start().strip_prefix('{') else {
+        return false;
+    };
+    inside.trim_start().starts_with(['"', '}']) && !text.lines().any(is_marker)
 }
 
 /// Reads JSON objects that follow one another.

@@ -7,13 +7,24 @@
 //! Reading a type with serde directly ignores unknown fields, as a client of a newer server must;
 //! [`decode_stream`](crate::decode_stream) refuses them.
 
-pub mod data_volumes;
-pub mod devices;
-pub mod domain;
-pub mod firmware;
-pub mod migration_status;
-pub mod networks;
-pub mod status;
-pub mod vm;
-pub mod vmi;
-pub mod volumes;
+mod data_volumes;
+mod devices;
+mod domain;
+mod firmware;
+mod migration_status;
+mod networks;
+mod status;
+mod vm;
+mod vmi;
+mod volumes;
+
+pub use data_volumes::*;
+pub use devices::*;
+pub use domain::*;
+pub use firmware::*;
+pub use migration_status::*;
+pub use networks::*;
+pub use status::*;
+pub use vm::*;
+pub use vmi::*;
+pub use volumes::*;
