@@ -9,14 +9,19 @@
 //!         └─► faults of shape           └─validate─► faults of meaning
 //! ```
 
+pub mod bootable;
 pub mod decode;
 pub mod defaults;
 mod kubernetes;
 pub mod quantity;
 pub mod resources;
 mod schema;
+#[cfg(test)]
+mod schema_tests;
 mod secret;
 pub mod types;
+pub mod unsupported;
+pub mod validate;
 mod value;
 
 pub use decode::{DecodeError, Document, InvalidObject, decode_stream};

@@ -1,0 +1,54 @@
+//! The three questions that precede a boot, asked at once: is the object valid, is all of it supported, does it say
+//! enough to run?
+
+use crate::types::{VirtualMachine, VirtualMachineInstance};
+use crate::unsupported::{self, Findings};
+use crate::validate::{self, Cause, KernelSource};
+
+/// Everything that keeps `machine` from being booted, and everything odd about it. Ask before defaults are applied.
+pub fn bootable_vm(machine: &VirtualMachine, kernel: KernelSource) -> Findings {
+    let mut warnings = validate::warnings_vm(machine);
+    let support = unsupported::check_vm(machine);
+    warnings.extend(support.warnings);
+    let groups = [
+        validate::validate_vm(machine),
+        support.causes,
+        validate::runnable_vm(machine, kernel),
+    ];
+    Findings {
+        causes: one_of_each_field(groups),
+        warnings,
+    }
+}
+
+/// Everything that keeps `instance` from being booted, and everything odd about it. Ask before defaults are applied.
+pub fn bootable_vmi(instance: &VirtualMachineInstance, kernel: KernelSource) -> Findings {
+    let support = unsupported::check_vmi(instance);
+    let groups = [
+        validate::validate_vmi(instance),
+        support.causes,
+        validate::runnable_vmi(instance, kernel),
+    ];
+    Findings {
+        causes: one_of_each_field(groups),
+        warnings: support.warnings,
+    }
+}
+
+/// All causes, less those about a field (or of a text) that an earlier group has spoken of: an unknown machine type is
+/// also an unsupported one, and once is enough.
+fn one_of_each_field(groups: [Vec<Cause>; 3]) -> Vec<Cause> {
+    let mut causes: Vec<Cause> = Vec::new();
+    for group in groups {
+        let said = causes.len();
+        for cause in group {
+            let same = |earlier: &Cause| {
+                earlier.message == cause.message || (!cause.field.is_empty() && earlier.field == cause.field)
+            };
+            if !causes[..said].iter().any(same) {
+                causes.push(cause);
+            }
+        }
+    }
+    causes
+}

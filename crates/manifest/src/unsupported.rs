@@ -1,0 +1,420 @@
+//! Which fields Ferrovirt boots today, as a table, and the refusal of everything else by its path.
+//!
+//! The table lists what is supported; a field that nobody listed is refused. So a field that is new in the types is
+//! refused until somebody decides what it does here, and nothing that a user wrote is ever ignored without a word.
+//!
+//! The check looks at an object as it is written out (JSON), not at the types: names here are the names that users
+//! write. Apply it to what the user wrote, before defaults: otherwise fields that only defaults set are warned about.
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::types::{VirtualMachine, VirtualMachineInstance};
+use crate::validate::{Cause, CauseKind, Warning};
+
+/// How far a field is supported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Support {
+    /// Every value has the effect that it has in KubeVirt.
+    Full,
+    /// Only these values are; one that ends in `*` stands for everything that starts like it.
+    Only(&'static [&'static str]),
+    /// Only this value is, given as JSON.
+    Exactly(&'static str),
+    /// Accepted with a warning, since it changes nothing here.
+    NoEffect,
+    /// These values are what happens anyway; any other is accepted with a warning.
+    NoEffectUnless(&'static [&'static str]),
+}
+
+/// One row of the table of support.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SupportedField {
+    /// The field below its table's root; `[]` stands for each element of a list. Everything below the field is
+    /// included.
+    pub path: &'static str,
+    /// How far it is supported.
+    pub support: Support,
+    /// For the reader of the table and of warnings: what it does here, or why it does nothing.
+    pub note: &'static str,
+}
+
+const fn row(path: &'static str, support: Support, note: &'static str) -> SupportedField {
+    SupportedField { path, support, note }
+}
+
+use Support::{Exactly, Full, NoEffect, NoEffectUnless, Only};
+
+const ONE_MACHINE: &str = "there is one machine to run on";
+const NO_NETWORK: &str = "guests have no network yet";
+
+/// What is supported of a `VirtualMachine` around its template's spec, from the object's root.
+pub const VIRTUAL_MACHINE_FIELDS: &[SupportedField] = &[
+    row("apiVersion", Full, ""),
+    row("kind", Full, ""),
+    row("metadata", Full, "the name names the guest"),
+    row("spec.runStrategy", Full, "`run` boots whatever it says"),
+    row("spec.running", Full, "deprecated; `run` boots whatever it says"),
+    row(
+        "spec.template.metadata",
+        Full,
+        "labels and annotations of the instance",
+    ),
+    row("status", Full, "read past"),
+];
+
+/// What is supported of a `VirtualMachineInstance` around its spec, from the object's root.
+pub const VIRTUAL_MACHINE_INSTANCE_FIELDS: &[SupportedField] = &[
+    row("apiVersion", Full, ""),
+    row("kind", Full, ""),
+    row("metadata", Full, "the name names the guest"),
+    row("status", Full, "read past"),
+];
+
+/// What is supported of an instance's spec: `spec` of a `VirtualMachineInstance`, `spec.template.spec` of a
+/// `VirtualMachine`.
+pub const SPEC_FIELDS: &[SupportedField] = &[
+    row("affinity", NoEffect, ONE_MACHINE),
+    row("architecture", Only(&["amd64"]), "x86_64 guests"),
+    row("dnsConfig", NoEffect, NO_NETWORK),
+    row("dnsPolicy", NoEffect, NO_NETWORK),
+    row("domain.chassis", Full, "SMBIOS chassis"),
+    row(
+        "domain.clock.utc.offsetSeconds",
+        Only(&["0"]),
+        "the guest's clock is UTC",
+    ),
+    row("domain.clock.utc", Full, "the guest's clock is UTC"),
+    row("domain.cpu.cores", Full, "per socket"),
+    row(
+        "domain.cpu.dedicatedCpuPlacement",
+        Only(&["false"]),
+        "virtual CPUs float",
+    ),
+    row(
+        "domain.cpu.isolateEmulatorThread",
+        Only(&["false"]),
+        "virtual CPUs float",
+    ),
+    row(
+        "domain.cpu.maxSockets",
+        NoEffect,
+        "CPUs are not plugged in while the guest runs",
+    ),
+    row(
+        "domain.cpu.model",
+        Full,
+        "`host-model` and `host-passthrough` are the host's CPU",
+    ),
+    row("domain.cpu.sockets", Full, ""),
+    row("domain.cpu.threads", Full, "per core"),
+    row(
+        "domain.devices.autoattachGraphicsDevice",
+        NoEffectUnless(&["false"]),
+        "guests have no display yet",
+    ),
+    row(
+        "domain.devices.autoattachInputDevice",
+        Only(&["false"]),
+        "guests have no input device yet",
+    ),
+    row(
+        "domain.devices.autoattachMemBalloon",
+        NoEffectUnless(&["false"]),
+        "guests have no memory balloon yet",
+    ),
+    row(
+        "domain.devices.autoattachPodInterface",
+        NoEffectUnless(&["false"]),
+        NO_NETWORK,
+    ),
+    row(
+        "domain.devices.autoattachSerialConsole",
+        Full,
+        "the guest's ttyS0 is the console",
+    ),
+    row(
+        "domain.devices.autoattachVSOCK",
+        Only(&["false"]),
+        "guests have no vsock yet",
+    ),
+    row(
+        "domain.devices.interfaces",
+        Exactly(r#"[{"name":"default","bridge":{}}]"#),
+        NO_NETWORK,
+    ),
+    row(
+        "domain.devices.logSerialConsole",
+        NoEffectUnless(&["true"]),
+        "the console's log is always kept",
+    ),
+    row(
+        "domain.devices.panicDevices[].model",
+        Only(&["isa", "pvpanic"]),
+        "a panic ends `run` at once",
+    ),
+    row("domain.devices.rng", Full, "virtio-rng"),
+    row(
+        "domain.features.acpi",
+        Full,
+        "without it the guest cannot be asked to power off",
+    ),
+    row("domain.firmware.bootloader.bios", Full, "SeaBIOS"),
+    row(
+        "domain.firmware.kernelBoot.container.image",
+        Full,
+        "pulled from a registry or found in the store",
+    ),
+    row(
+        "domain.firmware.kernelBoot.container.imagePullPolicy",
+        Only(&["Always", "IfNotPresent", "Never"]),
+        "as in Kubernetes, defaults included",
+    ),
+    row(
+        "domain.firmware.kernelBoot.container.imagePullSecret",
+        Full,
+        "a Secret of the same stream; a missing one is a warning",
+    ),
+    row("domain.firmware.kernelBoot.container.initrdPath", Full, ""),
+    row("domain.firmware.kernelBoot.container.kernelPath", Full, ""),
+    row(
+        "domain.firmware.kernelBoot.kernelArgs",
+        Full,
+        "passed on as they are",
+    ),
+    row("domain.firmware.serial", Full, "SMBIOS serial"),
+    row("domain.firmware.uuid", Full, "SMBIOS UUID"),
+    row("domain.machine.type", Only(&["q35", "pc-q35*"]), "QEMU's q35"),
+    row("domain.memory.guest", Full, ""),
+    row(
+        "domain.memory.maxGuest",
+        NoEffect,
+        "memory is not plugged in while the guest runs",
+    ),
+    row("domain.rebootPolicy", Only(&["Reboot", "Terminate"]), ""),
+    row(
+        "domain.resources.limits.cpu",
+        Full,
+        "counts virtual CPUs where `domain.cpu` does not",
+    ),
+    row(
+        "domain.resources.limits.memory",
+        Full,
+        "the guest's memory where nothing else says it",
+    ),
+    row(
+        "domain.resources.overcommitGuestOverhead",
+        NoEffect,
+        "no memory is set aside for QEMU itself",
+    ),
+    row(
+        "domain.resources.requests.cpu",
+        Full,
+        "counts virtual CPUs where `domain.cpu` does not",
+    ),
+    row(
+        "domain.resources.requests.memory",
+        Full,
+        "the guest's memory where `domain.memory.guest` is not given",
+    ),
+    row("evictionStrategy", NoEffect, ONE_MACHINE),
+    row("hostname", NoEffect, NO_NETWORK),
+    row(
+        "networks",
+        Exactly(r#"[{"name":"default","pod":{}}]"#),
+        NO_NETWORK,
+    ),
+    row("nodeSelector", NoEffect, ONE_MACHINE),
+    row("priorityClassName", NoEffect, ONE_MACHINE),
+    row("schedulerName", NoEffect, ONE_MACHINE),
+    row("subdomain", NoEffect, NO_NETWORK),
+    row(
+        "terminationGracePeriodSeconds",
+        Full,
+        "how long the guest has to power off when asked",
+    ),
+    row("tolerations", NoEffect, ONE_MACHINE),
+    row("topologySpreadConstraints", NoEffect, ONE_MACHINE),
+];
+
+/// What the check of support found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Findings {
+    /// One fault for each field that is set and not supported.
+    pub causes: Vec<Cause>,
+    /// One warning for each field that is set and changes nothing.
+    pub warnings: Vec<Warning>,
+}
+
+/// Checks that every field that is set in `machine` is supported.
+pub fn check_vm(machine: &VirtualMachine) -> Findings {
+    check(machine, VIRTUAL_MACHINE_FIELDS, &["spec", "template", "spec"])
+}
+
+/// Checks that every field that is set in `instance` is supported.
+pub fn check_vmi(instance: &VirtualMachineInstance) -> Findings {
+    check(instance, VIRTUAL_MACHINE_INSTANCE_FIELDS, &["spec"])
+}
+
+/// Checks `object`: the instance's spec, found at `spec`, against [`SPEC_FIELDS`], the rest against `around`.
+fn check(object: &impl Serialize, around: &[SupportedField], spec: &[&str]) -> Findings {
+    let mut object = serde_json::to_value(object).expect("objects that were decoded can be written as JSON");
+    let instance_spec = object
+        .pointer_mut(&format!("/{}", spec.join("/")))
+        .map(Value::take);
+    let mut findings = Findings::default();
+    check_object(&object, around, Place { full: "", row: "" }, &mut findings);
+    if let Some(instance_spec) = instance_spec {
+        let root = spec.join(".");
+        check_object(
+            &instance_spec,
+            SPEC_FIELDS,
+            Place { full: &root, row: "" },
+            &mut findings,
+        );
+    }
+    findings
+}
+
+/// Where in the object the check stands: the path to show, and the path as rows write it.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    full: &'a str,
+    row: &'a str,
+}
+
+/// Checks each field of an object that has no row itself but has rows below it.
+fn check_object(value: &Value, table: &[SupportedField], place: Place<'_>, findings: &mut Findings) {
+    let Value::Object(fields) = value else {
+        return refuse_unless_unset(value, place, findings);
+    };
+    for (name, field) in fields {
+        let (full, row) = (join(place.full, name), join(place.row, name));
+        check_field(
+            field,
+            table,
+            Place {
+                full: &full,
+                row: &row,
+            },
+            findings,
+        );
+    }
+}
+
+fn check_field(value: &Value, table: &[SupportedField], place: Place<'_>, findings: &mut Findings) {
+    if is_unset(value) {
+        return;
+    }
+    // A row below this one is the more exact: `clock.utc.offsetSeconds` before `clock.utc`.
+    let below = |separator: &str| {
+        let prefix = format!("{}{separator}", place.row);
+        table.iter().any(|row| row.path.starts_with(&prefix))
+    };
+    match (value, table.iter().find(|row| row.path == place.row)) {
+        (Value::Object(_), _) if below(".") => check_object(value, table, place, findings),
+        (Value::Array(elements), _) if below("[]") => {
+            for (index, element) in elements.iter().enumerate() {
+                let (full, row) = (format!("{}[{index}]", place.full), format!("{}[]", place.row));
+                check_object(
+                    element,
+                    table,
+                    Place {
+                        full: &full,
+                        row: &row,
+                    },
+                    findings,
+                );
+            }
+        }
+        (_, Some(row)) => check_row(value, row, place.full, findings),
+        (_, None) => refuse(place.full, "", findings),
+    }
+}
+
+fn check_row(value: &Value, row: &SupportedField, field: &str, findings: &mut Findings) {
+    let without_effect = || Warning {
+        field: field.to_owned(),
+        message: format!("{field} has no effect: {}", row.note),
+    };
+    match row.support {
+        Full => {}
+        NoEffect => findings.warnings.push(without_effect()),
+        NoEffectUnless(values) => {
+            if !is_one_of(value, values) {
+                findings.warnings.push(without_effect());
+            }
+        }
+        Exactly(json) => {
+            if serde_json::from_str::<Value>(json).is_ok_and(|only| only == *value) {
+                findings.warnings.push(without_effect());
+            } else {
+                refuse(field, "", findings);
+            }
+        }
+        Only(values) => {
+            if !is_one_of(value, values) {
+                refuse(
+                    field,
+                    &format!(" with the value `{}`, only {}", text(value), listed(values)),
+                    findings,
+                );
+            }
+        }
+    }
+}
+
+fn refuse(field: &str, detail: &str, findings: &mut Findings) {
+    findings.causes.push(Cause {
+        kind: CauseKind::NotSupported,
+        field: field.to_owned(),
+        message: format!("{field} is not supported by ferrovirt{detail}"),
+    });
+}
+
+fn refuse_unless_unset(value: &Value, place: Place<'_>, findings: &mut Findings) {
+    if !is_unset(value) {
+        refuse(place.full, "", findings);
+    }
+}
+
+/// Whether the field says no more than its absence would. An empty object does say something: `tpm: {}` is a TPM.
+fn is_unset(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(elements) => elements.is_empty(),
+        _ => false,
+    }
+}
+
+fn is_one_of(value: &Value, values: &[&str]) -> bool {
+    let text = text(value);
+    values.iter().any(|allowed| match allowed.strip_suffix('*') {
+        Some(start) => text.starts_with(start),
+        None => text == *allowed,
+    })
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn listed(values: &[&str]) -> String {
+    values
+        .iter()
+        .map(|value| format!("`{value}`"))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+fn join(path: &str, name: &str) -> String {
+    if path.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{path}.{name}")
+    }
+}

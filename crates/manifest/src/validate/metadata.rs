@@ -1,0 +1,66 @@
+//! Rules for names, labels and annotations.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use super::cause::{Causes, Path};
+use super::{names, text};
+
+/// Labels that only KubeVirt's own controllers may set.
+const RESERVED_LABELS: [&str; 6] = [
+    "kubevirt.io/created-by",
+    "kubevirt.io/migrationJobUID",
+    "kubevirt.io/nodeName",
+    "kubevirt.io/migrationTargetNodeName",
+    "kubevirt.io/schedulable",
+    "kubevirt.io/install-strategy",
+];
+
+/// Annotations behind feature gates that are off, and the message of each gate.
+const GATED_ANNOTATIONS: [(&str, &str); 2] = [
+    (
+        "kubevirt.io/ignitiondata",
+        "ExperimentalIgnitionSupport feature gate is not enabled in kubevirt-config, invalid entry",
+    ),
+    (
+        "hooks.kubevirt.io/hookSidecars",
+        "sidecar feature gate is not enabled in kubevirt-config, invalid entry",
+    ),
+];
+
+/// The object's own name, as Kubernetes wants it. The messages are those of the API server.
+pub(super) fn name(metadata: &ObjectMeta, causes: &mut Causes) {
+    let field = Path::root("metadata").child("name");
+    let name = text(&metadata.name);
+    if name.is_empty() {
+        if text(&metadata.generate_name).is_empty() {
+            causes.required(&field, "name or generateName is required");
+        }
+        return;
+    }
+    for fault in names::dns_subdomain_faults(name) {
+        causes.invalid(&field, format!("Invalid value: \"{name}\": {fault}"));
+    }
+}
+
+/// Labels and annotations of an instance, or of the template of one. `path` is that of the metadata.
+pub(super) fn labels_and_annotations(metadata: Option<&ObjectMeta>, path: &Path, causes: &mut Causes) {
+    let annotations = metadata.and_then(|metadata| metadata.annotations.as_ref());
+    for (name, message) in GATED_ANNOTATIONS {
+        if annotations
+            .and_then(|annotations| annotations.get(name))
+            .is_some_and(|value| !value.is_empty())
+        {
+            let field = path.child("annotations");
+            causes.invalid(&field, format!("{message} {field}.{name}"));
+        }
+    }
+    let labels = metadata.and_then(|metadata| metadata.labels.as_ref());
+    if labels.is_some_and(|labels| {
+        RESERVED_LABELS
+            .iter()
+            .any(|reserved| labels.contains_key(*reserved))
+    }) {
+        let message = "creation of the following reserved kubevirt.io/ labels on a VMI object is prohibited";
+        causes.not_supported(&path.child("labels"), message);
+    }
+}
