@@ -1,43 +1,154 @@
-//! containers-auth.json(5), credential helpers, Kubernetes pull secrets.
+//! Who we are to a registry: containers-auth.json(5), credential helpers, Kubernetes pull secrets.
+//!
+//! ```text
+//! pull secrets (all that match, most specific first, as the kubelet has it)
+//! then the first auth file that knows the registry; inside one file
+//!     credHelpers[registry]  >  auths[registry/namespace/repository … registry]  >  credsStore
+//! ```
+//!
+//! Nothing here prints a secret: [`Hidden`] shows only that there is one.
 
-/// The credentials in a Kubernetes Secret of type `kubernetes.io/dockerconfigjson` or `kubernetes.io/dockercfg`.
-#[derive(Clone)]
-pub struct PullSecret {
-    name: String,
+mod files;
+mod helper;
+mod secret;
+
+use std::fmt;
+
+pub use self::{
+    files::AuthFileError,
+    helper::HelperError,
+    secret::{PullSecret, PullSecretError},
+};
+use crate::settings::RegistrySettings;
+
+/// A text that is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Hidden(String);
+
+impl Hidden {
+    /// Hides `text`.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text itself, for the one place that sends it.
+    pub(crate) fn reveal(&self) -> &str {
+        &self.0
+    }
 }
 
-/// Why a Secret holds no usable credentials.
+impl fmt::Debug for Hidden {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("(hidden)")
+    }
+}
+
+/// One way of proving who we are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Credential {
+    /// A user name and a password, for basic authentication or in exchange for a token.
+    Password {
+        /// The user's name.
+        user: String,
+        /// The password.
+        password: Hidden,
+    },
+    /// An OAuth2 refresh token, exchanged for an access token at the registry's token server.
+    IdentityToken(Hidden),
+    /// A bearer token, sent to the registry as it is.
+    RegistryToken(Hidden),
+}
+
+/// A credential and where it was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundCredential {
+    /// The credential.
+    pub credential: Credential,
+    /// Where it comes from, for messages: "`/home/u/.docker/config.json`".
+    pub origin: String,
+}
+
+/// Everything that may be tried for one repository, and where it was looked for.
+#[derive(Clone, Debug, Default)]
+pub struct Candidates {
+    /// The credentials, in the order in which they are to be tried.
+    pub found: Vec<FoundCredential>,
+    /// The places that were searched, for messages.
+    pub searched: Vec<String>,
+}
+
+/// Why credentials could not be looked up.
 #[derive(Debug, thiserror::Error)]
-#[error("secret `{name}` holds no credentials")]
-pub struct PullSecretError {
-    name: String,
+pub enum CredentialError {
+    /// An auth file is there but cannot be used.
+    #[error(transparent)]
+    AuthFile(#[from] AuthFileError),
+    /// A credential helper is configured but failed.
+    #[error(transparent)]
+    Helper(#[from] HelperError),
 }
 
-impl PullSecret {
-    /// Reads the value of the key `.dockerconfigjson`. `name` is the Secret's, for messages.
-    ///
-    /// # Errors
-    /// When the value is not the JSON that it has to be.
-    pub fn from_docker_config_json(name: &str, bytes: &[u8]) -> Result<Self, PullSecretError> {
-        let _ = bytes;
-        Ok(Self {
-            name: name.to_owned(),
-        })
-    }
-
-    /// Reads the value of the key `.dockercfg`, the older form. `name` is the Secret's, for messages.
-    ///
-    /// # Errors
-    /// When the value is not the JSON that it has to be.
-    pub fn from_docker_cfg(name: &str, bytes: &[u8]) -> Result<Self, PullSecretError> {
-        let _ = bytes;
-        Ok(Self {
-            name: name.to_owned(),
-        })
-    }
-
-    /// The Secret's name.
-    pub fn name(&self) -> &str {
-        &self.name
+impl CredentialError {
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::AuthFile(error) => error.hint(),
+            Self::Helper(error) => error.hint(),
+        }
     }
 }
+
+/// Looks up what may be tried for `registry/repository`.
+///
+/// # Errors
+/// When an auth file is malformed or a credential helper fails; a registry that is in none of them is no error.
+pub async fn candidates(
+    settings: &RegistrySettings,
+    registry: &str,
+    repository: &str,
+    secrets: &[PullSecret],
+) -> Result<Candidates, CredentialError> {
+    let mut candidates = Candidates::default();
+    for secret in secrets {
+        let origin = format!("pull secret `{}`", secret.name());
+        for credential in secret.matching(registry, repository) {
+            candidates.found.push(FoundCredential {
+                credential: credential.clone(),
+                origin: origin.clone(),
+            });
+        }
+        candidates.searched.push(origin);
+    }
+    for file in &settings.auth_files {
+        let lookup = files::look_up(file, registry, repository)?;
+        candidates.searched.push(lookup.place);
+        let found = match lookup.outcome {
+            files::Outcome::Nothing => None,
+            files::Outcome::Credential(credential) => Some(FoundCredential {
+                credential,
+                origin: format!("`{}`", file.path.display()),
+            }),
+            files::Outcome::Helper(name) => {
+                helper::get(settings, &name, registry)
+                    .await?
+                    .map(|credential| FoundCredential {
+                        credential,
+                        origin: format!("credential helper `docker-credential-{name}`"),
+                    })
+            }
+        };
+        if let Some(found) = found {
+            candidates.found.push(found);
+            break;
+        }
+    }
+    Ok(candidates)
+}
+
+/// All the names by which configuration files know Docker Hub.
+fn is_docker_hub(host: &str) -> bool {
+    matches!(host, "docker.io" | "index.docker.io" | "registry-1.docker.io")
+}
+
+#[cfg(test)]
+mod tests;

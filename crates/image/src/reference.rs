@@ -30,7 +30,7 @@ pub struct Reference {
     repository: String,
     tag: Option<String>,
     digest: Option<Digest>,
-    was_short_name: bool,
+    short_name: Option<Box<str>>,
     tag_was_implied: bool,
 }
 
@@ -148,8 +148,8 @@ impl Reference {
     }
 
     /// Whether the text named no registry, so that `docker.io` was implied.
-    pub const fn was_short_name(&self) -> bool {
-        self.was_short_name
+    pub fn was_short_name(&self) -> bool {
+        self.short_name.is_some()
     }
 
     /// Whether the text had neither tag nor digest, so that `latest` was implied.
@@ -162,13 +162,9 @@ impl Reference {
         format!("{}/{}", self.registry, self.repository)
     }
 
-    /// The repository as the user wrote it where no registry was named: `alpine` for `docker.io/library/alpine`.
+    /// The repository exactly as the user wrote it, where no registry was named: `alpine`, `team/image`.
     pub fn short_name(&self) -> Option<&str> {
-        self.was_short_name.then(|| {
-            self.repository
-                .strip_prefix("library/")
-                .unwrap_or(&self.repository)
-        })
+        self.short_name.as_deref()
     }
 
     /// What stands in the URL of a manifest request: the digest if there is one, else the tag.
@@ -188,17 +184,6 @@ impl Reference {
             tag_was_implied: false,
             ..self.clone()
         }
-    }
-
-    /// The same tag or digest at another `REGISTRY/REPOSITORY`, which is spelled out and so no short name.
-    #[allow(dead_code)]
-    pub(crate) fn moved_to(&self, name: &str) -> Result<Self, ReferenceError> {
-        let mut moved: Self = name.parse()?;
-        moved.tag.clone_from(&self.tag);
-        moved.digest.clone_from(&self.digest);
-        moved.tag_was_implied = self.tag_was_implied;
-        moved.was_short_name = false;
-        Ok(moved)
     }
 }
 
@@ -320,7 +305,7 @@ impl FromStr for Reference {
             });
         }
 
-        let was_short_name = registry.is_none();
+        let short_name = registry.is_none().then(|| path.into());
         // `index.docker.io` is the name by which Docker Hub went first; Docker still reads it as `docker.io`.
         let registry = match registry {
             None | Some("index.docker.io") => DEFAULT_REGISTRY,
@@ -338,7 +323,7 @@ impl FromStr for Reference {
             repository,
             tag: tag.map(str::to_owned),
             digest,
-            was_short_name,
+            short_name,
             tag_was_implied,
         })
     }
