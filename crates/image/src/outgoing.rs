@@ -64,8 +64,8 @@ pub enum OutgoingError {
     Store {
         /// The reference asked for.
         reference: String,
-        /// Why.
-        source: StoreError,
+        /// Why; boxed to keep this error small beside the others that hold it.
+        source: Box<StoreError>,
     },
 }
 
@@ -99,7 +99,7 @@ pub(crate) fn find(
 ) -> Result<OutgoingImage, OutgoingError> {
     let in_store = |source| OutgoingError::Store {
         reference: reference.to_string(),
-        source,
+        source: Box::new(source),
     };
     let unknown = || OutgoingError::Unknown {
         reference: reference.to_string(),
