@@ -1,0 +1,242 @@
+//! Real QEMU processes, from start to end.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Stdio};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use support::{Bench, GREETING, LIMIT, boot_example, tiny_guest};
+use tokio::io::AsyncWriteExt;
+use vmm::{
+    CpuTopology, GuestReboot, InitialState, Origin, PanicDevice, QEMU_GID, QEMU_UID, RunAs, ShutdownReason, StartError,
+    VmEvent,
+};
+
+#[tokio::test]
+async fn a_guest_talks_and_powers_off() {
+    let mut running = Bench::new().start().await.unwrap();
+    running.expect(GREETING).await;
+    running.input.write_all(b"echo").await.unwrap();
+    running.expect("echo").await;
+    assert_eq!(running.vm.run_state().await.unwrap(), "running");
+    running.input.write_all(b"q").await.unwrap();
+    assert_eq!(
+        running.notable_event().await,
+        VmEvent::GuestShutdown { reason: ShutdownReason::GuestShutdown, origin: Origin::Guest }
+    );
+    let VmEvent::Exited(report) = running.notable_event().await else { panic!("no exit") };
+    assert!(report.status.success(), "{report:?}");
+    assert_eq!(report.stderr_tail, Vec::<String>::new());
+    assert_eq!(running.event().await, None);
+}
+
+#[tokio::test]
+async fn a_panicked_guest_is_told_of_and_stopped() {
+    for device in [PanicDevice::Isa, PanicDevice::None] {
+        let mut bench = Bench::new();
+        bench.spec.panic_device = device;
+        let mut running = bench.start().await.unwrap();
+        running.expect(GREETING).await;
+        running.input.write_all(b"p").await.unwrap();
+        if device == PanicDevice::None {
+            // Nobody listens at that port. The guest halts, and QEMU goes on.
+            assert_eq!(running.vm.run_state().await.unwrap(), "running");
+        } else {
+            let event = running.notable_event().await;
+            assert!(matches!(&event, VmEvent::GuestPanicked { action, .. } if action == "pause"), "{event:?}");
+            assert_eq!(running.vm.run_state().await.unwrap(), "guest-panicked");
+        }
+        let report = running.vm.terminate(LIMIT).await.unwrap();
+        assert!(report.status.success(), "{report:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_reset_starts_the_same_kernel_again() {
+    let mut running = Bench::new().start().await.unwrap();
+    for _ in 0..2 {
+        running.expect(GREETING).await;
+        running.input.write_all(b"r").await.unwrap();
+        assert_eq!(
+            running.notable_event().await,
+            VmEvent::GuestReset { reason: ShutdownReason::GuestReset, origin: Origin::Guest }
+        );
+    }
+    running.expect(GREETING).await;
+}
+
+#[tokio::test]
+async fn a_reset_ends_the_guest_when_it_shall() {
+    let mut bench = Bench::new();
+    bench.spec.guest_reboot = GuestReboot::Terminate;
+    let mut running = bench.start().await.unwrap();
+    running.expect(GREETING).await;
+    running.input.write_all(b"r").await.unwrap();
+    assert_eq!(
+        running.notable_event().await,
+        VmEvent::GuestShutdown { reason: ShutdownReason::GuestReset, origin: Origin::Guest }
+    );
+    assert!(matches!(running.notable_event().await, VmEvent::Exited(report) if report.status.success()));
+}
+
+#[tokio::test]
+async fn quit_and_kill_end_it_from_outside() {
+    let mut running = Bench::new().start().await.unwrap();
+    running.vm.quit().await.unwrap();
+    assert_eq!(
+        running.notable_event().await,
+        VmEvent::GuestShutdown { reason: ShutdownReason::HostQuit, origin: Origin::Host }
+    );
+    assert!(matches!(running.notable_event().await, VmEvent::Exited(report) if report.status.success()));
+    assert_eq!(running.vm.terminate(LIMIT).await, None, "the end has been told");
+
+    let mut running = Bench::new().start().await.unwrap();
+    running.vm.kill();
+    let VmEvent::Exited(report) = running.notable_event().await else { panic!("no exit") };
+    assert_eq!(report.status.signal(), Some(9));
+}
+
+#[tokio::test]
+async fn a_paused_guest_waits_to_be_resumed() {
+    let mut bench = Bench::new();
+    bench.spec.initial_state = InitialState::Paused;
+    let mut running = bench.start().await.unwrap();
+    assert_eq!(running.vm.run_state().await.unwrap(), "prelaunch");
+    running.vm.resume().await.unwrap();
+    running.expect(GREETING).await;
+    running.vm.pause().await.unwrap();
+    assert_eq!(running.vm.run_state().await.unwrap(), "paused");
+    running.vm.reset().await.unwrap();
+    running.vm.resume().await.unwrap();
+    running.expect(GREETING).await;
+}
+
+/// QEMU's own parser decides whether the escaping is right.
+#[tokio::test]
+async fn commas_and_odd_texts_reach_qemu_whole() {
+    let mut bench = Bench::inside("a,b,,id=c d");
+    bench.spec.name = "x,process=y,debug-threads=off".to_owned();
+    bench.spec.smbios.serial = Some("1,uuid=nonsense,,".to_owned());
+    bench.spec.smbios.chassis.asset = Some("type=1,".to_owned());
+    bench.spec.command_line = "a,b=\"c d\" ,,".to_owned();
+    bench.spec.cpus = CpuTopology { sockets: 1, cores: 2, threads: 2 };
+    bench.spec.memory_bytes = (64 << 20) + 8192;
+    bench.spec.rng = true;
+    bench.spec.panic_device = PanicDevice::Pci;
+    let mut running = bench.start().await.unwrap();
+    running.expect(GREETING).await;
+    let arguments = std::fs::read(format!("/proc/{}/cmdline", running.vm.process_id())).unwrap();
+    assert!(String::from_utf8_lossy(&arguments).contains("guest=x,,process=y,,debug-threads=off,debug-threads=on"));
+}
+
+#[tokio::test]
+async fn what_qemu_says_of_its_failure_is_kept() {
+    let mut bench = Bench::new();
+    bench.spec.kernel = bench.run_directory().join("absent");
+    let error = bench.start().await.err().unwrap();
+    let StartError::Exited { status, stderr } = &error else { panic!("{error:?}") };
+    assert_eq!(status.code(), Some(1));
+    assert!(stderr.iter().any(|line| line.contains("could not open kernel file")), "{stderr:?}");
+    assert!(error.hint().unwrap().contains("readable"), "{:?}", error.hint());
+
+    let mut bench = Bench::new();
+    bench.spec.cpu_model = Some("Abacus".to_owned());
+    let error = bench.start().await.err().unwrap();
+    assert!(error.to_string().contains("unable to find CPU model 'Abacus'"), "{error}");
+    assert!(error.hint().unwrap().contains("-cpu help"));
+
+    let mut bench = Bench::new();
+    bench.facts.qemu.binary = bench.run_directory().join("absent");
+    let error = bench.start().await.err().unwrap();
+    assert!(error.to_string().contains("cannot start the virtual machine: cannot execute"), "{error}");
+
+    let mut bench = Bench::new();
+    bench.spec.memory_bytes = bench.facts.memory_bytes + 1;
+    let error = bench.start().await.err().unwrap();
+    assert!(matches!(error, StartError::Spec { .. }), "{error:?}");
+}
+
+/// One line of `/proc/PID/status`.
+fn status_line(process_id: u32, name: &str) -> Vec<String> {
+    let status = std::fs::read_to_string(format!("/proc/{process_id}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
+    line.split_whitespace().map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn qemu_runs_without_privileges() {
+    use std::os::unix::fs::PermissionsExt;
+    let mut bench = Bench::new();
+    let as_root = rustix::process::geteuid().is_root();
+    if as_root {
+        let open = std::fs::Permissions::from_mode(0o711);
+        std::fs::set_permissions(bench.directory.path(), open.clone()).unwrap();
+        std::fs::set_permissions(bench.run_directory(), open).unwrap();
+        bench.facts.run_as = RunAs::User { uid: QEMU_UID, gid: QEMU_GID, groups: vec![65533] };
+    }
+    let mut running = bench.start().await.unwrap();
+    running.expect(GREETING).await;
+    let id = running.vm.process_id();
+    assert_eq!(status_line(id, "NoNewPrivs"), ["1"]);
+    if bench.facts.qemu.sandbox == vmm::Sandbox::Available {
+        assert_eq!(status_line(id, "Seccomp"), ["2"]);
+    }
+    if as_root {
+        assert_eq!(status_line(id, "Uid"), ["107"; 4]);
+        assert_eq!(status_line(id, "Gid"), ["107"; 4]);
+        assert_eq!(status_line(id, "Groups"), ["65533"]);
+        assert_eq!(status_line(id, "CapEff"), ["0000000000000000"]);
+    }
+    // A process group of its own: Ctrl-C on our terminal is not for QEMU.
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
+    let group = stat.rsplit_once(')').unwrap().1.split_whitespace().nth(2).unwrap();
+    assert_eq!(group, id.to_string());
+    running.input.write_all(b"q").await.unwrap();
+    assert!(matches!(running.notable_event().await, VmEvent::GuestShutdown { .. }));
+}
+
+#[test]
+fn qemu_ends_when_its_supervisor_is_killed() {
+    let directory = tempfile::tempdir().unwrap();
+    let kernel = directory.path().join("kernel");
+    std::fs::write(&kernel, tiny_guest()).unwrap();
+    let mut supervisor = Command::new(boot_example())
+        .arg(&kernel)
+        .env("TMPDIR", directory.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = String::new();
+    BufReader::new(supervisor.stderr.as_mut().unwrap()).read_line(&mut said).unwrap();
+    let id: i32 = said.trim().strip_prefix("process ").unwrap_or_else(|| panic!("{said}")).parse().unwrap();
+    let qemu = pidfd_open(Pid::from_raw(id).unwrap(), PidfdFlags::empty()).unwrap();
+
+    let mut waiting = [PollFd::new(&qemu, PollFlags::IN)];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    assert_eq!(poll(&mut waiting, Some(&at_once)).unwrap(), 0, "QEMU runs");
+    supervisor.kill().unwrap();
+    let limit = Timespec { tv_sec: LIMIT.as_secs().try_into().unwrap(), tv_nsec: 0 };
+    assert_eq!(poll(&mut waiting, Some(&limit)).unwrap(), 1, "QEMU outlives its supervisor");
+    supervisor.wait().unwrap();
+}
+
+#[test]
+fn a_trampoline_without_its_parent_starts_nothing() {
+    // Process 1 is nobody's parent here but of orphans, and this process is none of those while it waits.
+    let output = Command::new(boot_example())
+        .args(["__exec", "--parent", "1", "--", "/bin/echo", "started"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(vmm::process::TRAMPOLINE_EXIT_CODE));
+    assert_eq!(output.stdout, b"");
+    assert_eq!(
+        String::from_utf8(output.stderr).unwrap(),
+        "cannot start the virtual machine: the parent process 1 has ended\n"
+    );
+}
