@@ -1,7 +1,6 @@
 //! A world of its own for each test: directories, environment, and the binary running in it.
 
 use std::ffi::OsStr;
-use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -382,8 +381,9 @@ impl Session {
 
     /// Starts `command` with the standard input that it has.
     pub fn spawn(mut command: Command) -> Self {
-        let mut call = String::new();
-        write!(call, "{command:?}").unwrap();
+        // Debug output of a command lists every variable of its environment.
+        let words = std::iter::once(command.get_program()).chain(command.get_args());
+        let call = words.map(|word| format!("{word:?}")).collect::<Vec<_>>().join(" ");
         command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
