@@ -278,17 +278,17 @@ impl Reading {
                 return;
             }
         };
-        if let Some(element_kind) = identity.kind.strip_suffix("List") {
-            if let Some(Value::Array(items)) = map.remove("items") {
-                let element = (!element_kind.is_empty()).then(|| Identity {
-                    api_version: identity.api_version.clone(),
-                    kind: element_kind.to_owned(),
-                });
-                for item in items {
-                    self.value(item, element.as_ref());
-                }
-                return;
+        if let Some(element_kind) = identity.kind.strip_suffix("List")
+            && let Some(Value::Array(items)) = map.remove("items")
+        {
+            let element = (!element_kind.is_empty()).then(|| Identity {
+                api_version: identity.api_version.clone(),
+                kind: element_kind.to_owned(),
+            });
+            for item in items {
+                self.value(item, element.as_ref());
             }
+            return;
         }
         self.object(identity, map);
     }

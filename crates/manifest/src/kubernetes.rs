@@ -6,12 +6,12 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Affinity, DownwardAPIVolumeFile, ExecAction, HTTPGetAction, HTTPHeader, LocalObjectReference,
-    NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, ObjectFieldSelector,
-    PersistentVolumeClaimSpec, PersistentVolumeClaimVolumeSource, PodAffinity, PodAffinityTerm,
-    PodAntiAffinity, PodDNSConfig, PodDNSConfigOption, PreferredSchedulingTerm, ResourceFieldSelector,
-    TCPSocketAction, Toleration, TopologySpreadConstraint, TypedLocalObjectReference, TypedObjectReference,
-    VolumeResourceRequirements, WeightedPodAffinityTerm,
+    Affinity, DownwardAPIVolumeFile, ExecAction, HTTPGetAction, HTTPHeader, NodeAffinity, NodeSelector,
+    NodeSelectorRequirement, NodeSelectorTerm, ObjectFieldSelector, PersistentVolumeClaimSpec,
+    PersistentVolumeClaimVolumeSource, PodAffinity, PodAffinityTerm, PodAntiAffinity, PodDNSConfig,
+    PodDNSConfigOption, PreferredSchedulingTerm, ResourceFieldSelector, TCPSocketAction, Toleration,
+    TopologySpreadConstraint, TypedLocalObjectReference, TypedObjectReference, VolumeResourceRequirements,
+    WeightedPodAffinityTerm,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
     FieldsV1, LabelSelector, LabelSelectorRequirement, ManagedFieldsEntry, ObjectMeta, OwnerReference, Time,
@@ -105,9 +105,6 @@ borrowed! {
     PersistentVolumeClaimVolumeSource {
         required "claimName": String,
         optional "readOnly": bool,
-    }
-    LocalObjectReference {
-        optional "name": String,
     }
     DownwardAPIVolumeFile {
         optional "fieldRef": ObjectFieldSelector,

@@ -1,8 +1,6 @@
 //! Volumes: where the bytes of disks and filesystems come from.
 
-use k8s_openapi::api::core::v1::{
-    DownwardAPIVolumeFile, LocalObjectReference, PersistentVolumeClaimVolumeSource,
-};
+use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, PersistentVolumeClaimVolumeSource};
 
 use crate::quantity::Quantity;
 use crate::schema::{Empty, object};
@@ -117,13 +115,13 @@ object! {
     /// Content of a cloud-init disk: one source of user data, one of network data, at least one of both.
     pub struct CloudInitSource {
         /// Secret with the key `userdata` or `userData`.
-        optional secret_ref ("secretRef"): Option<LocalObjectReference>,
+        optional secret_ref ("secretRef"): Option<LocalReference>,
         /// User data, base64.
         optional user_data_base64 ("userDataBase64"): Option<String>,
         /// User data, at most 2048 bytes.
         optional user_data ("userData"): Option<String>,
         /// Secret with the key `networkdata` or `networkData`.
-        optional network_data_secret_ref ("networkDataSecretRef"): Option<LocalObjectReference>,
+        optional network_data_secret_ref ("networkDataSecretRef"): Option<LocalReference>,
         /// Network data, base64.
         optional network_data_base64 ("networkDataBase64"): Option<String>,
         /// Network data, at most 2048 bytes.
@@ -177,9 +175,9 @@ object! {
     /// Answer files for a Windows guest; exactly one.
     pub struct SysprepSource {
         /// From a Secret.
-        optional secret ("secret"): Option<LocalObjectReference>,
+        optional secret ("secret"): Option<LocalReference>,
         /// From a ConfigMap.
-        optional config_map ("configMap"): Option<LocalObjectReference>,
+        optional config_map ("configMap"): Option<LocalReference>,
     }
 }
 
@@ -190,5 +188,13 @@ object! {
         required path ("path"): String,
         /// Refuses writes; `true` when unset.
         optional read_only ("readOnly"): Option<bool>,
+    }
+}
+
+object! {
+    /// An object of the same namespace, by name. Kubernetes' own type does not tell an empty name from none.
+    pub struct LocalReference {
+        /// Its name.
+        optional name ("name"): Option<String>,
     }
 }

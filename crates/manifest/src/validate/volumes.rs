@@ -172,7 +172,7 @@ fn cloud_init(source: &CloudInitSource, kind: &str, volume: &Path, causes: &mut 
             in_secret: source
                 .secret_ref
                 .as_ref()
-                .is_some_and(|secret| !secret.name.is_empty()),
+                .is_some_and(|secret| !text(&secret.name).is_empty()),
             base64: text(&source.user_data_base64),
             plain: text(&source.user_data),
         },
@@ -183,7 +183,7 @@ fn cloud_init(source: &CloudInitSource, kind: &str, volume: &Path, causes: &mut 
             in_secret: source
                 .network_data_secret_ref
                 .as_ref()
-                .is_some_and(|secret| !secret.name.is_empty()),
+                .is_some_and(|secret| !text(&secret.name).is_empty()),
             base64: text(&source.network_data_base64),
             plain: text(&source.network_data),
         },
