@@ -7,28 +7,38 @@ use crate::validate::{self, Cause, KernelSource};
 
 /// Everything that keeps `machine` from being booted, and everything odd about it. Ask before defaults are applied.
 pub fn bootable_vm(machine: &VirtualMachine, kernel: KernelSource) -> Findings {
+    findings_vm(machine, validate::runnable_vm(machine, kernel))
+}
+
+/// Everything that keeps `instance` from being booted, and everything odd about it. Ask before defaults are applied.
+pub fn bootable_vmi(instance: &VirtualMachineInstance, kernel: KernelSource) -> Findings {
+    findings_vmi(instance, validate::runnable_vmi(instance, kernel))
+}
+
+/// The first two questions alone: what is written is valid and supported, and may be too little to run.
+pub fn supported_vm(machine: &VirtualMachine) -> Findings {
+    findings_vm(machine, Vec::new())
+}
+
+/// [`supported_vm`] for an instance.
+pub fn supported_vmi(instance: &VirtualMachineInstance) -> Findings {
+    findings_vmi(instance, Vec::new())
+}
+
+fn findings_vm(machine: &VirtualMachine, not_runnable: Vec<Cause>) -> Findings {
     let mut warnings = validate::warnings_vm(machine);
     let support = unsupported::check_vm(machine);
     warnings.extend(support.warnings);
-    let groups = [
-        validate::validate_vm(machine),
-        support.causes,
-        validate::runnable_vm(machine, kernel),
-    ];
+    let groups = [validate::validate_vm(machine), support.causes, not_runnable];
     Findings {
         causes: one_of_each_field(groups),
         warnings,
     }
 }
 
-/// Everything that keeps `instance` from being booted, and everything odd about it. Ask before defaults are applied.
-pub fn bootable_vmi(instance: &VirtualMachineInstance, kernel: KernelSource) -> Findings {
+fn findings_vmi(instance: &VirtualMachineInstance, not_runnable: Vec<Cause>) -> Findings {
     let support = unsupported::check_vmi(instance);
-    let groups = [
-        validate::validate_vmi(instance),
-        support.causes,
-        validate::runnable_vmi(instance, kernel),
-    ];
+    let groups = [validate::validate_vmi(instance), support.causes, not_runnable];
     Findings {
         causes: one_of_each_field(groups),
         warnings: support.warnings,
