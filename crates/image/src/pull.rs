@@ -1,19 +1,41 @@
 //! Pulling: a reference becomes files in the store.
 //!
 //! ```text
-//! record? ── policy ──► manifest (HEAD or GET, or none) ──► platform ──► config ──► layers, top down ──► files
+//! record ── policy ──► manifest ──► platform ──► files known? ── yes ──► verified again ──────────────┐
+//!           (none,     (index)                        no                                               ├──► record
+//!            HEAD,                                    └──► config ──► layers, top down ──► files ──────┘
+//!            GET)                                              (Everything: config and layers, side by side)
 //! ```
+//!
+//! # Guarantees
+//!
+//! - What is returned was verified during this pull, and stays in the store while its lease lives.
+//! - A record changes only when the pull succeeded: a failed pull leaves the reference meaning what it meant, with whatever
+//!   arrived kept for the next try.
+//! - An unchanged tag under [`PullPolicy::Always`] costs one manifest request; the files are verified meanwhile.
 
 use std::fmt;
 use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
 
 use crate::client::{Client, RegistryError};
 use crate::credentials::PullSecret;
 use crate::digest::Digest;
+use crate::layer::LayerLimits;
 use crate::manifest::ManifestError;
 use crate::platform::Platform;
 use crate::reference::Reference;
-use crate::store::{Lease, Store, StoreError};
+use crate::store::{ImageRecord, Lease, Store, StoreError, UsedImage};
+
+mod files;
+mod manifests;
+mod transfer;
+
+use manifests::ChosenImage;
+use transfer::Context;
 
 /// When a registry is asked, as Kubernetes defines it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,8 +111,8 @@ pub struct PulledImage {
     pub manifest_digest: Digest,
     /// Digest of the manifest of the platform.
     pub platform_digest: Digest,
-    /// What the platform's manifest was when the reference was last used for the same (files or everything), if that was
-    /// another one.
+    /// What the reference meant when it was last used (for files: when files were last taken from it), if that was something
+    /// else.
     pub previous_digest: Option<Digest>,
     /// Files of the previous image with the roles that they had, those that are still in the store. Under the same lease.
     pub previous_files: Vec<PulledFile>,
@@ -271,6 +293,26 @@ pub enum PullError {
         #[source]
         source: crate::resolve::ResolveError,
     },
+    /// A registry serves content that has another digest, twice.
+    #[error(
+        "the registry sends corrupted content for `{digest}` of image `{reference}`: it has the digest `{actual}`"
+    )]
+    CorruptedBlob {
+        /// The image.
+        reference: String,
+        /// The blob.
+        digest: Digest,
+        /// What arrived.
+        actual: String,
+    },
+    /// A blob in the store is damaged again as soon as it is there.
+    #[error("`{digest}` of image `{reference}` does not stay intact in the image store")]
+    UnstableStore {
+        /// The image.
+        reference: String,
+        /// The blob.
+        digest: Digest,
+    },
     /// A blocking task was cancelled, which happens only while the program ends.
     #[error("pulling image `{reference}` was interrupted")]
     Interrupted {
@@ -297,6 +339,10 @@ impl PullError {
             }
             Self::Layer { source, .. } => source.hint(),
             Self::Path { source, .. } => source.hint(),
+            Self::CorruptedBlob { .. } => {
+                Some("something between here and the registry, or the registry itself, damages data: push the image again".to_owned())
+            }
+            Self::UnstableStore { .. } => Some("check the disk and the memory of this machine".to_owned()),
             Self::Interrupted { .. } => None,
         }
     }
@@ -307,13 +353,24 @@ impl PullError {
 pub struct Images {
     store: Store,
     client: Client,
+    limits: LayerLimits,
 }
 
 impl Images {
-    /// Pulls go through `client` into `store`.
+    /// Pulls go through `client` into `store`, within the default [`LayerLimits`].
     #[must_use]
     pub fn new(store: Store, client: Client) -> Self {
-        Self { store, client }
+        Self {
+            store,
+            client,
+            limits: LayerLimits::default(),
+        }
+    }
+
+    /// The same with other limits.
+    #[must_use]
+    pub fn with_limits(self, limits: LayerLimits) -> Self {
+        Self { limits, ..self }
     }
 
     /// The store.
@@ -332,10 +389,143 @@ impl Images {
         request: &PullRequest,
         progress: &dyn PullProgress,
     ) -> Result<PulledImage, PullError> {
-        progress.event(PullEvent::Resolving);
-        let _ = &self.client;
-        Err(PullError::NeverAndAbsent {
-            reference: request.reference.to_string(),
-        })
+        // Transfers are tasks of their own, to use more than one core; what they tell comes back over a channel.
+        let (events, mut heard) = mpsc::unbounded_channel();
+        let context = Context::new(self, request, events)?;
+        let mut work = pin!(run(Arc::new(context), request.wanted.clone()));
+        let outcome = loop {
+            tokio::select! {
+                biased;
+                Some(event) = heard.recv() => progress.event(event),
+                outcome = &mut work => break outcome,
+            }
+        };
+        while let Ok(event) = heard.try_recv() {
+            progress.event(event);
+        }
+        outcome
+    }
+}
+
+async fn run(context: Arc<Context>, wanted: Wanted) -> Result<PulledImage, PullError> {
+    let record = context
+        .store
+        .record(&context.reference)
+        .map_err(context.in_store())?;
+    let mut verifications = files::Verifications::default();
+    if let (Wanted::Files(wanted), Some(used)) =
+        (&wanted, record.as_ref().and_then(|record| record.used.as_ref()))
+    {
+        // Most likely nothing has changed: hash what is there while the registry is asked.
+        files::verify_early(&context, &used.platform_digest, wanted, &mut verifications)?;
+    }
+    let chosen = match manifests::choose(&context, record.as_ref()).await {
+        Ok(chosen) => chosen,
+        Err(PullError::Registry {
+            reference, source, ..
+        }) => {
+            let cached = record.is_some() && verifications.are_intact().await;
+            return Err(PullError::Registry {
+                reference,
+                cached,
+                source,
+            });
+        }
+        Err(error) => return Err(error),
+    };
+    let files = match &wanted {
+        Wanted::Everything => {
+            transfer::fetch_everything(&context, &chosen.image).await?;
+            Vec::new()
+        }
+        Wanted::Files(wanted) => files::obtain(&context, &chosen, wanted, &mut verifications).await?,
+    };
+    let (previous_digest, previous_files) = previous(&context, record.as_ref(), &chosen, &wanted)?;
+    remember(&context, record, &chosen, &wanted)?;
+    Ok(PulledImage {
+        reference: context.reference.clone(),
+        manifest_digest: chosen.manifest_digest,
+        platform_digest: chosen.platform_digest,
+        previous_digest,
+        previous_files,
+        files,
+        requests: context.client.requests(),
+        bytes_fetched: context.fetched_bytes(),
+        from_cache: context.fetched_blobs() == 0,
+        lease: context.lease.clone(),
+    })
+}
+
+/// What the reference meant when it was last used, if that was something else, and the files it had then.
+fn previous(
+    context: &Context,
+    record: Option<&ImageRecord>,
+    chosen: &ChosenImage,
+    wanted: &Wanted,
+) -> Result<(Option<Digest>, Vec<PulledFile>), PullError> {
+    let Some(record) = record else {
+        return Ok((None, Vec::new()));
+    };
+    if *wanted == Wanted::Everything {
+        let changed = record.manifest_digest != chosen.manifest_digest;
+        return Ok((changed.then(|| record.manifest_digest.clone()), Vec::new()));
+    }
+    let Some(used) = record
+        .used
+        .as_ref()
+        .filter(|used| used.manifest_digest != chosen.manifest_digest)
+    else {
+        return Ok((None, Vec::new()));
+    };
+    let mut files = Vec::new();
+    for (role, path) in &used.files {
+        let found = context
+            .store
+            .resolved_file(&used.platform_digest, path)
+            .map_err(context.in_store())?;
+        if let Some(found) = found {
+            context.lease.add([&found.digest]).map_err(context.in_store())?;
+            let file = files::pulled(context, role, found);
+            if file.path.is_file() {
+                files.push(file);
+            }
+        }
+    }
+    Ok((Some(used.manifest_digest.clone()), files))
+}
+
+/// Notes what the reference means now, and that it was used.
+fn remember(
+    context: &Context,
+    record: Option<ImageRecord>,
+    chosen: &ChosenImage,
+    wanted: &Wanted,
+) -> Result<(), PullError> {
+    let used = match wanted {
+        Wanted::Everything => record.as_ref().and_then(|record| record.used.clone()),
+        Wanted::Files(files) => Some(UsedImage {
+            manifest_digest: chosen.manifest_digest.clone(),
+            platform_digest: chosen.platform_digest.clone(),
+            files: files
+                .iter()
+                .map(|file| (file.role.clone(), file.path.clone()))
+                .collect(),
+        }),
+    };
+    let new = ImageRecord {
+        reference: context.reference.to_string(),
+        manifest_digest: chosen.manifest_digest.clone(),
+        used,
+    };
+    if record.as_ref() == Some(&new) {
+        context
+            .store
+            .touch_record(&context.reference)
+            .map_err(context.in_store())
+    } else {
+        context
+            .store
+            .put_record(&context.reference, &new)
+            .map_err(context.in_store())
     }
 }

@@ -332,7 +332,7 @@ impl Store {
     }
 
     /// A new, empty, flocked file in `partial/`: pruning leaves it alone for as long as it is open.
-    fn create_temporary(&self) -> Result<(File, PathBuf), StoreError> {
+    pub(crate) fn temporary_file(&self) -> Result<TemporaryFile, StoreError> {
         // A process with this id may have died and left the name behind, hence more than one try.
         for _ in 0..64 {
             let path = self.temporary_path();
@@ -344,7 +344,13 @@ impl Store {
                 .open(&path)
             {
                 Ok(file) => match lock_if_same(&file, &path)? {
-                    Locked::Yes => return Ok((file, path)),
+                    Locked::Yes => {
+                        return Ok(TemporaryFile {
+                            file,
+                            path,
+                            on_drop: OnDrop::Remove,
+                        });
+                    }
                     Locked::Busy | Locked::Replaced => {}
                 },
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -362,20 +368,12 @@ impl Store {
         content: &[u8],
         durability: Durability,
     ) -> Result<(), StoreError> {
-        let (mut file, temporary) = self.create_temporary()?;
-        let written = file.write_all(content).and_then(|()| match durability {
-            Durability::Synced => file.sync_data(),
-            Durability::Cache => Ok(()),
-        });
-        let placed = written.and_then(|()| std::fs::rename(&temporary, path));
-        if let Err(source) = placed {
-            remove_quietly(&temporary);
-            return Err(self.write_error("write", path, content.len() as u64, source));
-        }
-        if durability == Durability::Synced {
-            sync_parent(path)?;
-        }
-        Ok(())
+        let mut temporary = self.temporary_file()?;
+        temporary
+            .file
+            .write_all(content)
+            .map_err(|source| self.write_error("write", path, content.len() as u64, source))?;
+        temporary.place(self, path, durability)
     }
 
     /// Takes the store's lock until the guard is dropped.
@@ -407,6 +405,54 @@ impl Store {
     /// Keeps everybody else from claiming or placing content for a moment.
     fn lock_exclusive(&self) -> Result<LockGuard, StoreError> {
         self.lock(FlockOperation::LockExclusive)
+    }
+}
+
+/// What becomes of a file in `partial/` when it is dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum OnDrop {
+    /// It is removed.
+    Remove,
+    /// It stays: for a later resume, or because it has another name by now.
+    Keep,
+}
+
+/// A file in `partial/`, flocked by this process.
+#[derive(Debug)]
+pub(crate) struct TemporaryFile {
+    pub(crate) file: File,
+    path: PathBuf,
+    on_drop: OnDrop,
+}
+
+impl TemporaryFile {
+    /// Gives the file its name in place of whatever had it.
+    pub(crate) fn place(
+        mut self,
+        store: &Store,
+        path: &Path,
+        durability: Durability,
+    ) -> Result<(), StoreError> {
+        if durability == Durability::Synced {
+            self.file
+                .sync_all()
+                .map_err(|source| store.write_error("write", path, 1, source))?;
+        }
+        std::fs::rename(&self.path, path).map_err(|source| store.write_error("place", path, 1, source))?;
+        // The name in `partial/` may be somebody else's by now.
+        self.on_drop = OnDrop::Keep;
+        if durability == Durability::Synced {
+            sync_parent(path)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for TemporaryFile {
+    fn drop(&mut self) {
+        if self.on_drop == OnDrop::Remove {
+            remove_quietly(&self.path);
+        }
     }
 }
 

@@ -6,8 +6,8 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::{
-    Area, Lease, Locked, Store, StoreError, flat_name, io_error, lock_if_same, names_same_file,
-    remove_quietly, sync_parent,
+    Area, Durability, Lease, Locked, OnDrop, Store, StoreError, TemporaryFile, flat_name, io_error,
+    lock_if_same, names_same_file, remove_quietly, sync_parent,
 };
 use crate::client::BlobSink;
 use crate::digest::{Algorithm, Digest, Hasher};
@@ -44,8 +44,7 @@ pub struct BlobWriter {
     store: Store,
     area: Area,
     /// Flocked: it has one writer at a time.
-    file: File,
-    path: PathBuf,
+    temporary: TemporaryFile,
     hasher: Hasher,
     received_bytes: u64,
     /// Digest and length that were announced.
@@ -54,8 +53,6 @@ pub struct BlobWriter {
     resumed_bytes: u64,
     storage_full: bool,
     lease: Lease,
-    /// Whether the temporary file stays behind on drop.
-    keep_partial: bool,
 }
 
 impl Store {
@@ -107,8 +104,13 @@ impl Store {
                 remove_quietly(&path);
                 return Ok(Download::Present);
             }
+            let temporary = TemporaryFile {
+                file,
+                path,
+                on_drop: OnDrop::Keep,
+            };
             return self
-                .resume(lease, file, path, digest, size_bytes)
+                .resume(lease, temporary, digest, size_bytes)
                 .map(|writer| Download::Start(Box::new(writer)));
         }
     }
@@ -116,35 +118,39 @@ impl Store {
     fn resume(
         &self,
         lease: &Lease,
-        file: File,
-        path: PathBuf,
+        temporary: TemporaryFile,
         digest: &Digest,
         size_bytes: u64,
     ) -> Result<BlobWriter, StoreError> {
         let mut writer = BlobWriter {
             store: self.clone(),
             area: Area::Blobs,
-            file,
-            path,
+            temporary,
             hasher: Hasher::new(digest.algorithm()),
             received_bytes: 0,
             expected: Some((digest.clone(), size_bytes)),
             resumed_bytes: 0,
             storage_full: false,
             lease: lease.clone(),
-            keep_partial: true,
         };
         let found_bytes = writer
+            .temporary
             .file
             .metadata()
-            .map_err(io_error("look at", &writer.path))?
+            .map_err(io_error("look at", &writer.temporary.path))?
             .len();
         if found_bytes > size_bytes {
-            writer.restart().map_err(io_error("empty", &writer.path))?;
+            writer
+                .restart()
+                .map_err(io_error("empty", &writer.temporary.path))?;
         } else if found_bytes > 0 {
-            writer.file.rewind().map_err(io_error("read", &writer.path))?;
-            let hashed =
-                hash_into(&mut writer.hasher, &writer.file).map_err(io_error("read", &writer.path))?;
+            writer
+                .temporary
+                .file
+                .rewind()
+                .map_err(io_error("read", &writer.temporary.path))?;
+            let hashed = hash_into(&mut writer.hasher, &writer.temporary.file)
+                .map_err(io_error("read", &writer.temporary.path))?;
             writer.received_bytes = hashed;
             writer.resumed_bytes = hashed;
         }
@@ -166,19 +172,17 @@ impl Store {
     ///
     /// The temporary file cannot be made.
     pub fn create(&self, lease: &Lease, area: Area, algorithm: Algorithm) -> Result<BlobWriter, StoreError> {
-        let (file, path) = self.create_temporary()?;
+        let temporary = self.temporary_file()?;
         Ok(BlobWriter {
             store: self.clone(),
             area,
-            file,
-            path,
+            temporary,
             hasher: Hasher::new(algorithm),
             received_bytes: 0,
             expected: None,
             resumed_bytes: 0,
             storage_full: false,
             lease: lease.clone(),
-            keep_partial: false,
         })
     }
 
@@ -357,7 +361,7 @@ impl BlobWriter {
                 });
             }
             if digest != expected {
-                self.keep_partial = false;
+                self.temporary.on_drop = OnDrop::Remove;
                 return Err(StoreError::Corrupted {
                     digest: expected,
                     actual: digest.to_string(),
@@ -367,28 +371,39 @@ impl BlobWriter {
             self.lease.add([&digest])?;
         }
         let placed = self.store.content_path(self.area, &digest);
-        let synced = self
-            .file
-            .set_permissions(Permissions::from_mode(0o444))
-            .and_then(|()| self.file.sync_all())
-            .map_err(|source| self.store.write_error("write", &placed, size_bytes, source));
-        if let Err(error) = synced {
-            self.keep_partial = false;
-            return Err(error);
+        let read_only = || Permissions::from_mode(0o444);
+        if self.area == Area::Files {
+            // Before it has its name, since the hypervisor may run as another user.
+            self.temporary
+                .file
+                .set_permissions(read_only())
+                .map_err(io_error("set the mode of", &placed))?;
         }
+        if let Err(source) = self.temporary.file.sync_all() {
+            self.temporary.on_drop = OnDrop::Remove;
+            return Err(self.store.write_error("write", &placed, size_bytes, source));
+        }
+        let file = self
+            .temporary
+            .file
+            .try_clone()
+            .map_err(io_error("open", &placed))?;
         {
             let _guard = self.store.lock_shared()?;
-            std::fs::rename(&self.path, &placed).map_err(io_error("place", &placed))?;
+            self.temporary.place(&self.store, &placed, Durability::Cache)?;
         }
-        // The name is gone from `partial/`: drop must not remove what another process may have begun there.
-        self.keep_partial = true;
         sync_parent(&placed)?;
+        if self.area == Area::Blobs {
+            // After the rename: a partial download that cannot be opened for writing could not be resumed.
+            file.set_permissions(read_only())
+                .map_err(io_error("set the mode of", &placed))?;
+        }
         Ok((digest, size_bytes))
     }
 
     /// Gives up, leaving nothing behind.
     pub fn discard(mut self) {
-        self.keep_partial = false;
+        self.temporary.on_drop = OnDrop::Remove;
     }
 
     /// The error to report when writing failed because the file system is full: it names the space that is missing.
@@ -414,14 +429,14 @@ impl BlobWriter {
                 format!("more than the announced {expected_bytes} bytes arrived"),
             ));
         }
-        if let Err(error) = self.file.write_all_at(bytes, self.received_bytes) {
+        if let Err(error) = self.temporary.file.write_all_at(bytes, self.received_bytes) {
             if matches!(
                 error.kind(),
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
             ) {
                 // A full disk is not made better by keeping the part.
                 self.storage_full = true;
-                self.keep_partial = false;
+                self.temporary.on_drop = OnDrop::Remove;
             }
             return Err(error);
         }
@@ -441,8 +456,8 @@ impl BlobSink for BlobWriter {
     }
 
     fn restart(&mut self) -> io::Result<()> {
-        self.file.set_len(0)?;
-        self.file.seek(SeekFrom::Start(0))?;
+        self.temporary.file.set_len(0)?;
+        self.temporary.file.seek(SeekFrom::Start(0))?;
         let algorithm = self
             .expected
             .as_ref()
@@ -462,14 +477,6 @@ impl Write for BlobWriter {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-impl Drop for BlobWriter {
-    fn drop(&mut self) {
-        if !self.keep_partial {
-            remove_quietly(&self.path);
-        }
     }
 }
 

@@ -1,0 +1,47 @@
+//! How a layer is compressed: found out from its first bytes, since media types in the world are often wrong.
+
+use std::io::{self, BufRead, Read};
+
+use flate2::bufread::MultiGzDecoder;
+
+use super::LayerError;
+
+/// Largest window of a zstd frame, as a power of two: 8 MiB, what RFC 8878 section 3.1.1.1.2 asks decoders to support
+/// and what `zstd -19` uses. The decoder holds a window in memory.
+const ZSTD_WINDOW_LOG: u32 = 23;
+
+/// Beginnings of compressed files that are not layers, for the error message.
+const FOREIGN: &[(&[u8], &str)] = &[
+    (b"BZh", "bzip2"),
+    (b"\xfd7zXZ\0", "xz"),
+    (b"\x04\x22\x4d\x18", "lz4"),
+    (b"PK\x03\x04", "zip"),
+];
+
+/// The uncompressed data of a layer.
+pub(super) fn open<'a>(mut source: impl BufRead + 'a) -> Result<Box<dyn Read + 'a>, LayerError> {
+    let broken = |source: io::Error| LayerError::Broken {
+        offset_bytes: 0,
+        source,
+    };
+    let start = loop {
+        match source.fill_buf() {
+            Ok(start) => break start,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(broken(error)),
+        }
+    };
+    if start.starts_with(&[0x1f, 0x8b]) {
+        return Ok(Box::new(MultiGzDecoder::new(source)));
+    }
+    let is_skippable = start.len() >= 4 && start[0] & 0xf0 == 0x50 && start[1..4] == [0x2a, 0x4d, 0x18];
+    if is_skippable || start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
+        let mut decoder = zstd::stream::read::Decoder::with_buffer(source).map_err(broken)?;
+        decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(broken)?;
+        return Ok(Box::new(decoder));
+    }
+    if let Some((_, compression)) = FOREIGN.iter().find(|(magic, _)| start.starts_with(magic)) {
+        return Err(LayerError::UnknownCompression { compression });
+    }
+    Ok(Box::new(source))
+}

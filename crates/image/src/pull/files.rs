@@ -1,0 +1,475 @@
+//! Files out of an image: known ones verified again, others looked up in as few layers as possible.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::task::JoinHandle;
+
+use super::manifests::ChosenImage;
+use super::transfer::{BlobKind, Context, check_config_size, fetch_blob};
+use super::{PullError, PullEvent, PulledFile, WantedFile};
+use crate::digest::{Descriptor, Digest};
+use crate::layer::{
+    self, EntryRecord, Fact, LayerIndex, LayerLimits, ReadFailure, ScannedLayer, SpooledFile,
+};
+use crate::manifest::{self, DOCUMENT_LIMIT_BYTES, ImageManifest, ManifestError};
+use crate::resolve::{self, LayerFacts, NearMisses, Resolution, ResolveError, ResolveFailure};
+use crate::store::{Area, BlobWriter, ResolvedFile, Store, StoreError, Verification};
+
+/// How often a blob that was fetched may turn out to be damaged on disk.
+const FETCHES: u32 = 3;
+
+/// Files that are being hashed, each on a thread of its own.
+#[derive(Default)]
+pub(super) struct Verifications {
+    running: HashMap<Digest, JoinHandle<Result<Verification, StoreError>>>,
+}
+
+impl Verifications {
+    fn start(&mut self, store: &Store, digest: &Digest) {
+        self.running.entry(digest.clone()).or_insert_with(|| {
+            let (store, digest) = (store.clone(), digest.clone());
+            tokio::task::spawn_blocking(move || store.verify(Area::Files, &digest))
+        });
+    }
+
+    async fn finish(&mut self, context: &Context, digest: &Digest) -> Result<Verification, PullError> {
+        match self.running.remove(digest) {
+            Some(running) => match running.await {
+                Ok(outcome) => outcome.map_err(context.in_store()),
+                Err(_) => Err(PullError::Interrupted {
+                    reference: context.reference.to_string(),
+                }),
+            },
+            // The same file under two roles: it was waited for already, hash it again rather than remember.
+            None => {
+                let (store, digest) = (context.store.clone(), digest.clone());
+                context
+                    .blocking(move || store.verify(Area::Files, &digest))
+                    .await?
+                    .map_err(context.in_store())
+            }
+        }
+    }
+
+    /// Whether there are any and all are intact.
+    pub(super) async fn are_intact(self) -> bool {
+        let mut are_intact = !self.running.is_empty();
+        for running in self.running.into_values() {
+            are_intact &= matches!(running.await, Ok(Ok(Verification::Intact)));
+        }
+        are_intact
+    }
+}
+
+/// Starts to hash the files that are known for these paths.
+pub(super) fn verify_early(
+    context: &Context,
+    platform_digest: &Digest,
+    wanted: &[WantedFile],
+    verifications: &mut Verifications,
+) -> Result<(), PullError> {
+    for file in wanted {
+        let known = context
+            .store
+            .resolved_file(platform_digest, &file.path)
+            .map_err(context.in_store())?;
+        if let Some(known) = known {
+            context.lease.add([&known.digest]).map_err(context.in_store())?;
+            verifications.start(&context.store, &known.digest);
+        }
+    }
+    Ok(())
+}
+
+/// The files that are wanted, in the store and verified.
+pub(super) async fn obtain(
+    context: &Arc<Context>,
+    chosen: &ChosenImage,
+    wanted: &[WantedFile],
+    verifications: &mut Verifications,
+) -> Result<Vec<PulledFile>, PullError> {
+    verify_early(context, &chosen.platform_digest, wanted, verifications)?;
+    let mut known: HashMap<String, ResolvedFile> = HashMap::new();
+    for file in wanted {
+        if known.contains_key(&file.path) {
+            continue;
+        }
+        let found = context
+            .store
+            .resolved_file(&chosen.platform_digest, &file.path)
+            .map_err(context.in_store())?;
+        if let Some(found) = found
+            && verifications.finish(context, &found.digest).await? == Verification::Intact
+        {
+            known.insert(file.path.clone(), found);
+        }
+    }
+    let missing: Vec<WantedFile> = wanted
+        .iter()
+        .filter(|file| !known.contains_key(&file.path))
+        .cloned()
+        .collect();
+    if !missing.is_empty() {
+        for found in look_up(context, chosen, missing).await? {
+            context
+                .store
+                .put_resolved_file(&chosen.platform_digest, &found)
+                .map_err(context.in_store())?;
+            known.insert(found.requested.clone(), found);
+        }
+    }
+    Ok(wanted
+        .iter()
+        .map(|file| pulled(context, &file.role, known[&file.path].clone()))
+        .collect())
+}
+
+/// What the caller gets to see of a file.
+pub(super) fn pulled(context: &Context, role: &str, file: ResolvedFile) -> PulledFile {
+    PulledFile {
+        role: role.to_owned(),
+        path: context.store.content_path(Area::Files, &file.digest),
+        requested: file.requested,
+        resolved: file.resolved,
+        digest: file.digest,
+        size_bytes: file.size_bytes,
+        uid: file.uid,
+        gid: file.gid,
+        mode: file.mode,
+    }
+}
+
+/// Finds paths in the layers of an image and takes their files out.
+async fn look_up(
+    context: &Arc<Context>,
+    chosen: &ChosenImage,
+    wanted: Vec<WantedFile>,
+) -> Result<Vec<ResolvedFile>, PullError> {
+    let diff_ids = diff_ids(context, &chosen.image).await?;
+    let layers = chosen
+        .image
+        .layers
+        .iter()
+        .cloned()
+        .zip(diff_ids)
+        .rev()
+        .map(|(blob, diff_id)| Layer {
+            blob,
+            diff_id,
+            index: None,
+            is_index_sought: false,
+            facts: HashMap::new(),
+            spooled: HashMap::new(),
+        });
+    let mut finder = Finder {
+        store: context.store.clone(),
+        limits: context.limits,
+        layers: layers.collect(),
+        wanted,
+    };
+    let found = loop {
+        let (returned, step) = context
+            .blocking(move || {
+                let step = finder.attempt();
+                (finder, step)
+            })
+            .await?;
+        finder = returned;
+        match step {
+            Ok(Step::Found(found)) => break found,
+            Ok(Step::NeedLayer { layer, candidates }) => {
+                let scanned = read_layer(
+                    context,
+                    &finder.layers[layer],
+                    move |store, lease, blob, diff_id, limits| {
+                        layer::scan(store, lease, blob, diff_id, candidates.clone(), limits)
+                    },
+                )
+                .await?;
+                finder.layers[layer].take(scanned);
+            }
+            Err(failure) => return Err(failure.in_image(context)),
+        }
+    };
+    take_out(context, &mut finder, found).await
+}
+
+/// Digests of the uncompressed layers, the lowest first, out of the config.
+async fn diff_ids(context: &Arc<Context>, image: &ImageManifest) -> Result<Vec<Digest>, PullError> {
+    check_config_size(context, &image.config)?;
+    for _ in 0..FETCHES {
+        fetch_blob(context, &image.config, BlobKind::Config).await?;
+        let bytes = context
+            .store
+            .read_blob(&image.config.digest, DOCUMENT_LIMIT_BYTES)
+            .map_err(context.in_store())?;
+        let Some(bytes) = bytes else { continue };
+        let config = manifest::parse_config(&bytes).map_err(context.in_manifest())?;
+        if let Some(offered) = config.platform
+            && !context.platform.accepts(&offered)
+        {
+            return Err(PullError::NoPlatform {
+                reference: context.reference.to_string(),
+                wanted: context.platform.clone(),
+                present: format!("`{offered}`"),
+            });
+        }
+        if config.diff_ids.len() != image.layers.len() {
+            return Err(context.in_manifest()(ManifestError::LayerCount {
+                diff_ids: config.diff_ids.len(),
+                layers: image.layers.len(),
+            }));
+        }
+        return Ok(config.diff_ids);
+    }
+    Err(PullError::UnstableStore {
+        reference: context.reference.to_string(),
+        digest: image.config.digest.clone(),
+    })
+}
+
+/// Fetches a layer if it is not there, and reads it; fetches it again when it was damaged on disk.
+async fn read_layer<T: Send + 'static>(
+    context: &Arc<Context>,
+    layer: &Layer,
+    read: impl Fn(&Store, &crate::store::Lease, &Digest, &Digest, &LayerLimits) -> Result<T, ReadFailure>
+    + Send
+    + Sync
+    + 'static,
+) -> Result<T, PullError> {
+    let read = Arc::new(read);
+    for _ in 0..FETCHES {
+        fetch_blob(context, &layer.blob, BlobKind::Layer).await?;
+        context.event(PullEvent::Extracting {
+            digest: layer.blob.digest.clone(),
+        });
+        let (read, shared) = (Arc::clone(&read), Arc::clone(context));
+        let (blob, diff_id) = (layer.blob.digest.clone(), layer.diff_id.clone());
+        let outcome = context
+            .blocking(move || read(&shared.store, &shared.lease, &blob, &diff_id, &shared.limits))
+            .await?;
+        match outcome {
+            Ok(value) => return Ok(value),
+            Err(ReadFailure::Layer(source)) => {
+                return Err(PullError::Layer {
+                    reference: context.reference.to_string(),
+                    layer: layer.blob.digest.clone(),
+                    source,
+                });
+            }
+            Err(ReadFailure::Refetch) => context.event(PullEvent::Warning(format!(
+                "layer `{}` was damaged in the image store and is fetched again",
+                layer.blob.digest
+            ))),
+        }
+    }
+    Err(PullError::UnstableStore {
+        reference: context.reference.to_string(),
+        digest: layer.blob.digest.clone(),
+    })
+}
+
+/// Gives the found files their place in the store: those put aside by the way, the others in one pass for each layer.
+async fn take_out(
+    context: &Arc<Context>,
+    finder: &mut Finder,
+    found: Vec<FoundFile>,
+) -> Result<Vec<ResolvedFile>, PullError> {
+    let mut digests: HashMap<(usize, u64), Digest> = HashMap::new();
+    for layer in 0..finder.layers.len() {
+        let mut ordinals = Vec::new();
+        for file in found.iter().filter(|file| file.layer == layer) {
+            let key = (layer, file.entry.ordinal);
+            match finder.layers[layer].spooled.remove(&file.entry.path) {
+                Some(spooled) if spooled.ordinal == file.entry.ordinal => {
+                    digests.insert(key, commit(context, spooled.writer).await?);
+                }
+                _ if digests.contains_key(&key) => {}
+                _ => ordinals.push(file.entry.ordinal),
+            }
+        }
+        ordinals.sort_unstable();
+        ordinals.dedup();
+        if ordinals.is_empty() {
+            continue;
+        }
+        let asked = ordinals.clone();
+        let writers = read_layer(
+            context,
+            &finder.layers[layer],
+            move |store, lease, blob, _, limits| layer::extract(store, lease, blob, &asked, limits),
+        )
+        .await?;
+        for (ordinal, writer) in ordinals.into_iter().zip(writers) {
+            digests.insert((layer, ordinal), commit(context, writer).await?);
+        }
+    }
+    Ok(found
+        .into_iter()
+        .map(|file| ResolvedFile {
+            requested: file.requested,
+            resolved: format!("/{}", String::from_utf8_lossy(&file.resolved)),
+            layer: finder.layers[file.layer].blob.digest.clone(),
+            digest: digests[&(file.layer, file.entry.ordinal)].clone(),
+            size_bytes: file.entry.size_bytes,
+            uid: file.entry.uid,
+            gid: file.entry.gid,
+            mode: file.entry.mode,
+        })
+        .collect())
+}
+
+async fn commit(context: &Context, writer: BlobWriter) -> Result<Digest, PullError> {
+    let (digest, _) = context
+        .blocking(move || writer.commit())
+        .await?
+        .map_err(context.in_store())?;
+    Ok(digest)
+}
+
+/// A layer of the image, as far as it was read.
+struct Layer {
+    blob: Descriptor,
+    diff_id: Digest,
+    index: Option<LayerIndex>,
+    /// Whether the store was asked for an index of an earlier pull.
+    is_index_sought: bool,
+    /// What was asked of the index before.
+    facts: HashMap<Vec<u8>, Fact>,
+    spooled: HashMap<Vec<u8>, SpooledFile>,
+}
+
+impl Layer {
+    fn take(&mut self, scanned: ScannedLayer) {
+        self.index = Some(scanned.index);
+        self.spooled = scanned.spooled;
+    }
+}
+
+/// Follows the wanted paths through the layers. The top layer is number 0.
+struct Finder {
+    store: Store,
+    limits: LayerLimits,
+    layers: Vec<Layer>,
+    wanted: Vec<WantedFile>,
+}
+
+struct FoundFile {
+    requested: String,
+    resolved: Vec<u8>,
+    layer: usize,
+    entry: EntryRecord,
+}
+
+enum Step {
+    Found(Vec<FoundFile>),
+    NeedLayer { layer: usize, candidates: Vec<Vec<u8>> },
+}
+
+enum FindFailure {
+    Path {
+        role: String,
+        path: String,
+        source: ResolveError,
+    },
+    Store(StoreError),
+}
+
+impl FindFailure {
+    fn in_image(self, context: &Context) -> PullError {
+        match self {
+            Self::Path { role, path, source } => PullError::Path {
+                reference: context.reference.to_string(),
+                role,
+                path,
+                source,
+            },
+            Self::Store(source) => context.in_store()(source),
+        }
+    }
+}
+
+impl Finder {
+    /// Follows every wanted path as far as the layers that were read allow.
+    fn attempt(&mut self) -> Result<Step, FindFailure> {
+        let mut found = Vec::new();
+        let mut needed: Option<usize> = None;
+        let mut candidates = Vec::new();
+        for wanted in self.wanted.clone() {
+            match resolve::resolve(&wanted.path, self, self.limits.file_bytes) {
+                Ok(Resolution::Found {
+                    layer,
+                    entry,
+                    resolved,
+                }) => {
+                    found.push(FoundFile {
+                        requested: wanted.path,
+                        resolved,
+                        layer,
+                        entry,
+                    });
+                }
+                Ok(Resolution::NeedLayer { layer, candidate }) => {
+                    needed = Some(needed.map_or(layer, |other| other.min(layer)));
+                    candidates.push(candidate);
+                }
+                Err(ResolveFailure::Store(source)) => return Err(FindFailure::Store(source)),
+                Err(ResolveFailure::Path(source)) => {
+                    let source = self.with_near_misses(&wanted.path, source)?;
+                    return Err(FindFailure::Path {
+                        role: wanted.role,
+                        path: wanted.path,
+                        source,
+                    });
+                }
+            }
+        }
+        Ok(match needed {
+            Some(layer) => Step::NeedLayer { layer, candidates },
+            None => Step::Found(found),
+        })
+    }
+
+    /// Adds what the user may have meant, out of the layers that were read.
+    fn with_near_misses(&mut self, path: &str, error: ResolveError) -> Result<ResolveError, FindFailure> {
+        let ResolveError::NotFound { missing, .. } = error else {
+            return Ok(error);
+        };
+        let mut near_misses = NearMisses::new(path, &missing);
+        for index in self.layers.iter().filter_map(|layer| layer.index.as_ref()) {
+            index
+                .for_each(|record| near_misses.take(record))
+                .map_err(FindFailure::Store)?;
+        }
+        let similar = near_misses.finish(self).map_err(FindFailure::Store)?;
+        Ok(ResolveError::NotFound { missing, similar })
+    }
+}
+
+impl LayerFacts for Finder {
+    fn layer_count(&self) -> usize {
+        self.layers.len()
+    }
+
+    fn facts(&mut self, layer: usize, paths: &[Vec<u8>]) -> Result<Option<Vec<Fact>>, StoreError> {
+        let layer = &mut self.layers[layer];
+        if layer.index.is_none() && !layer.is_index_sought {
+            layer.is_index_sought = true;
+            layer.index = LayerIndex::open(&self.store, &layer.blob.digest, &layer.diff_id)?;
+        }
+        let Some(index) = &layer.index else {
+            return Ok(None);
+        };
+        let unknown: Vec<Vec<u8>> = paths
+            .iter()
+            .filter(|path| !layer.facts.contains_key(*path))
+            .cloned()
+            .collect();
+        if !unknown.is_empty() {
+            let facts = index.facts(&unknown)?;
+            layer.facts.extend(unknown.into_iter().zip(facts));
+        }
+        Ok(Some(paths.iter().map(|path| layer.facts[path].clone()).collect()))
+    }
+}

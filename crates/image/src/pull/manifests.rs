@@ -1,0 +1,178 @@
+//! From a reference to the manifest of one platform.
+
+use super::transfer::Context;
+use super::{PullError, PullEvent, PullPolicy};
+use crate::digest::Digest;
+use crate::manifest::{self, DOCUMENT_LIMIT_BYTES, Document, ImageManifest, Index, ManifestError};
+use crate::platform::Platform;
+use crate::reference::Reference;
+use crate::store::ImageRecord;
+
+/// Indexes may name indexes, in theory.
+const NESTED_INDEXES: usize = 4;
+
+/// The image that is pulled.
+pub(super) struct ChosenImage {
+    /// What the reference means.
+    pub(super) manifest_digest: Digest,
+    /// The manifest of the platform.
+    pub(super) platform_digest: Digest,
+    pub(super) image: ImageManifest,
+}
+
+/// Finds out what the reference means, as the policy says, and which of its manifests is for the platform.
+pub(super) async fn choose(
+    context: &Context,
+    record: Option<&ImageRecord>,
+) -> Result<ChosenImage, PullError> {
+    let known = context
+        .reference
+        .digest()
+        .or(record.map(|record| &record.manifest_digest));
+    let (manifest_digest, mut document) = top(context, known).await?;
+    let mut digest = manifest_digest.clone();
+    for _ in 0..=NESTED_INDEXES {
+        let index = match document {
+            Document::Image(image) => {
+                return Ok(ChosenImage {
+                    manifest_digest,
+                    platform_digest: digest,
+                    image,
+                });
+            }
+            Document::Index(index) => index,
+        };
+        digest = entry_for(&index, &context.platform).ok_or_else(|| PullError::NoPlatform {
+            reference: context.reference.to_string(),
+            wanted: context.platform.clone(),
+            present: platforms_of(&index),
+        })?;
+        document = match stored(context, &digest)? {
+            Some(document) => document,
+            None if context.policy == PullPolicy::Never => {
+                return Err(PullError::NeverAndIncomplete {
+                    reference: context.reference.to_string(),
+                    digest,
+                });
+            }
+            None => {
+                fetch(context, &context.reference.with_digest(digest.clone()))
+                    .await?
+                    .1
+            }
+        };
+    }
+    Err(context.in_manifest()(ManifestError::Ambiguous {
+        reason: format!("more than {NESTED_INDEXES} indexes name one another"),
+    }))
+}
+
+/// What the reference itself names.
+async fn top(context: &Context, known: Option<&Digest>) -> Result<(Digest, Document), PullError> {
+    let known = match known {
+        Some(digest) => stored(context, digest)?.map(|document| (digest.clone(), document)),
+        None => None,
+    };
+    match (context.policy, known) {
+        (PullPolicy::Never | PullPolicy::IfNotPresent, Some(known)) => Ok(known),
+        (PullPolicy::Never, None) => Err(PullError::NeverAndAbsent {
+            reference: context.reference.to_string(),
+        }),
+        (PullPolicy::IfNotPresent, None) | (PullPolicy::Always, None) => {
+            context.event(PullEvent::Resolving);
+            fetch(context, &context.reference).await
+        }
+        (PullPolicy::Always, Some((digest, document))) => {
+            context.event(PullEvent::Resolving);
+            let answer = context
+                .client
+                .manifest(&context.reference, Some(&digest), &context.secrets)
+                .await
+                .map_err(context.in_registry())?;
+            if !answer.unchanged {
+                return keep(context, answer);
+            }
+            context.came_from(answer.endpoint);
+            context.event(PullEvent::ManifestFetched {
+                digest: digest.clone(),
+            });
+            Ok((digest, document))
+        }
+    }
+}
+
+/// A manifest that is in the store, under the lease.
+fn stored(context: &Context, digest: &Digest) -> Result<Option<Document>, PullError> {
+    context.lease.add([digest]).map_err(context.in_store())?;
+    let bytes = context
+        .store
+        .read_blob(digest, DOCUMENT_LIMIT_BYTES)
+        .map_err(context.in_store())?;
+    bytes
+        .map(|bytes| manifest::parse(&bytes, None).map_err(context.in_manifest()))
+        .transpose()
+}
+
+async fn fetch(context: &Context, reference: &Reference) -> Result<(Digest, Document), PullError> {
+    let answer = context
+        .client
+        .manifest(reference, None, &context.secrets)
+        .await
+        .map_err(context.in_registry())?;
+    keep(context, answer)
+}
+
+/// Understands a manifest that arrived, and puts it into the store.
+fn keep(context: &Context, answer: crate::client::FetchedManifest) -> Result<(Digest, Document), PullError> {
+    let document = manifest::parse(&answer.bytes, Some(&answer.media_type)).map_err(context.in_manifest())?;
+    context.count_bytes(answer.bytes.len() as u64);
+    let digest = context
+        .store
+        .put_blob(&context.lease, &answer.bytes, answer.digest.algorithm())
+        .map_err(context.in_store())?;
+    context.came_from(answer.endpoint);
+    context.event(PullEvent::ManifestFetched {
+        digest: digest.clone(),
+    });
+    Ok((digest, document))
+}
+
+/// The manifest for a platform: one whose variant is named exactly before one that fits.
+fn entry_for(index: &Index, wanted: &Platform) -> Option<Digest> {
+    let fitting = || {
+        index.entries.iter().filter(|entry| {
+            entry
+                .platform
+                .as_ref()
+                .is_some_and(|offered| wanted.accepts(offered))
+        })
+    };
+    let exact = fitting().find(|entry| entry.platform.as_ref().is_some_and(|offered| offered == wanted));
+    // An index of one manifest and no platform: the config will tell.
+    let only = match index.entries.as_slice() {
+        [entry] if entry.platform.is_none() => Some(entry),
+        _ => None,
+    };
+    exact
+        .or_else(|| fitting().next())
+        .or(only)
+        .map(|entry| entry.descriptor.digest.clone())
+}
+
+/// What an index has, for people. Builders file attestations under `unknown/unknown`.
+fn platforms_of(index: &Index) -> String {
+    let mut names: Vec<String> = index
+        .entries
+        .iter()
+        .filter_map(|entry| entry.platform.as_ref())
+        .filter(|platform| platform.os != "unknown")
+        .map(|platform| format!("`{platform}`"))
+        .collect();
+    names.sort();
+    names.dedup();
+    if names.is_empty() {
+        "none".to_owned()
+    } else {
+        names.join(", ")
+    }
+}

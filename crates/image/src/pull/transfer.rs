@@ -1,0 +1,363 @@
+//! Blobs from a registry into the store.
+
+use std::io;
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::task::JoinSet;
+
+use super::{Images, PullError, PullEvent, PullPolicy, PullRequest};
+use crate::client::{BlobSink, Client, Endpoint, Listener, RegistryError};
+use crate::credentials::PullSecret;
+use crate::digest::{Descriptor, Digest};
+use crate::layer::LayerLimits;
+use crate::manifest::{DOCUMENT_LIMIT_BYTES, ImageManifest, ManifestError};
+use crate::platform::Platform;
+use crate::reference::Reference;
+use crate::store::{BlobWriter, Download, Lease, Store, StoreError};
+
+/// Blobs that are fetched at the same time. More does not help on one connection's bandwidth, and registries limit it.
+const CONCURRENT_BLOBS: usize = 4;
+
+/// How often somebody else's download is looked at.
+const BUSY_PAUSE: Duration = Duration::from_millis(30);
+
+/// Bytes between two reports of progress.
+const PROGRESS_BYTES: u64 = 512 << 10;
+
+/// Downloads of one blob that arrive complete and wrong before the registry is blamed.
+const DOWNLOADS: u32 = 2;
+
+/// Everything that the parts of one pull share.
+pub(super) struct Context {
+    pub(super) store: Store,
+    pub(super) client: Client,
+    pub(super) reference: Reference,
+    pub(super) policy: PullPolicy,
+    pub(super) platform: Platform,
+    pub(super) secrets: Vec<PullSecret>,
+    pub(super) lease: Lease,
+    pub(super) limits: LayerLimits,
+    events: UnboundedSender<PullEvent>,
+    /// Where the manifest came from.
+    endpoint: OnceLock<Endpoint>,
+    fetched_bytes: AtomicU64,
+    fetched_blobs: AtomicU32,
+}
+
+/// Hands what the client tells to whoever follows the pull.
+struct Forwarder {
+    events: UnboundedSender<PullEvent>,
+}
+
+impl Listener for Forwarder {
+    fn retrying(&self, what: &str, attempt: u32, _: Duration, reason: &str) {
+        // Nobody listens any more once the pull was given up.
+        let _ = self.events.send(PullEvent::Retrying {
+            what: what.to_owned(),
+            attempt,
+            reason: reason.to_owned(),
+        });
+    }
+
+    fn warning(&self, text: &str) {
+        let _ = self.events.send(PullEvent::Warning(text.to_owned()));
+    }
+}
+
+impl Context {
+    pub(super) fn new(
+        images: &Images,
+        request: &PullRequest,
+        events: UnboundedSender<PullEvent>,
+    ) -> Result<Self, PullError> {
+        let lease = images.store.lease().map_err(|source| PullError::Store {
+            reference: request.reference.to_string(),
+            source,
+        })?;
+        Ok(Self {
+            store: images.store.clone(),
+            client: images.client.with_listener(Arc::new(Forwarder {
+                events: events.clone(),
+            })),
+            reference: request.reference.clone(),
+            policy: request.policy,
+            platform: request.platform.clone(),
+            secrets: request.secrets.clone(),
+            lease,
+            limits: images.limits,
+            events,
+            endpoint: OnceLock::new(),
+            fetched_bytes: AtomicU64::new(0),
+            fetched_blobs: AtomicU32::new(0),
+        })
+    }
+
+    pub(super) fn event(&self, event: PullEvent) {
+        // Nobody listens any more once the pull was given up.
+        let _ = self.events.send(event);
+    }
+
+    pub(super) fn fetched_bytes(&self) -> u64 {
+        self.fetched_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn fetched_blobs(&self) -> u32 {
+        self.fetched_blobs.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn count_bytes(&self, bytes: u64) {
+        self.fetched_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Blobs are asked for where the manifest came from.
+    pub(super) fn came_from(&self, endpoint: Endpoint) {
+        // A second manifest (a platform's, after the index) comes from the same place or one as good.
+        let _ = self.endpoint.set(endpoint);
+    }
+
+    /// For `map_err`.
+    pub(super) fn in_store(&self) -> impl FnOnce(StoreError) -> PullError {
+        let reference = self.reference.to_string();
+        move |source| PullError::Store { reference, source }
+    }
+
+    /// For `map_err`.
+    pub(super) fn in_registry(&self) -> impl FnOnce(RegistryError) -> PullError {
+        let reference = self.reference.to_string();
+        move |source| PullError::Registry {
+            reference,
+            cached: false,
+            source,
+        }
+    }
+
+    /// For `map_err`.
+    pub(super) fn in_manifest(&self) -> impl FnOnce(ManifestError) -> PullError {
+        let reference = self.reference.to_string();
+        move |source| PullError::Manifest { reference, source }
+    }
+
+    /// Does something that blocks on a thread that may be blocked.
+    pub(super) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, PullError> {
+        match tokio::task::spawn_blocking(work).await {
+            Ok(value) => Ok(value),
+            Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
+            Err(_) => Err(PullError::Interrupted {
+                reference: self.reference.to_string(),
+            }),
+        }
+    }
+
+    /// The places to ask for blobs: where the manifest came from, then the others.
+    fn endpoints(&self) -> Result<Vec<Endpoint>, PullError> {
+        let mut places = self
+            .client
+            .endpoints(&self.reference)
+            .map_err(self.in_registry())?;
+        if let Some(first) = self.endpoint.get() {
+            places.retain(|place| place != first);
+            places.insert(0, first.clone());
+        }
+        Ok(places)
+    }
+}
+
+/// What a blob is, which decides who hears of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BlobKind {
+    Config,
+    Layer,
+}
+
+/// Sees to it that a blob is in the store.
+pub(super) async fn fetch_blob(
+    context: &Arc<Context>,
+    descriptor: &Descriptor,
+    kind: BlobKind,
+) -> Result<(), PullError> {
+    let digest = &descriptor.digest;
+    let mut downloads = 0;
+    let mut is_announced = false;
+    loop {
+        let (store, lease, wanted) = (context.store.clone(), context.lease.clone(), descriptor.clone());
+        if context.policy == PullPolicy::Never {
+            context.lease.add([digest]).map_err(context.in_store())?;
+            if !context.store.has_blob(digest, Some(descriptor.size_bytes)) {
+                return Err(PullError::NeverAndIncomplete {
+                    reference: context.reference.to_string(),
+                    digest: digest.clone(),
+                });
+            }
+        }
+        let begun = context
+            .blocking(move || store.begin_download(&lease, &wanted.digest, wanted.size_bytes))
+            .await?
+            .map_err(context.in_store())?;
+        if kind == BlobKind::Layer && !is_announced && !matches!(begun, Download::Present) {
+            is_announced = true;
+            context.event(PullEvent::LayerStarted {
+                digest: digest.clone(),
+                total: descriptor.size_bytes,
+            });
+        }
+        let writer = match begun {
+            Download::Present => {
+                if kind == BlobKind::Layer {
+                    context.event(PullEvent::LayerDone {
+                        digest: digest.clone(),
+                        cached: downloads == 0,
+                    });
+                }
+                return Ok(());
+            }
+            Download::Busy => {
+                tokio::time::sleep(BUSY_PAUSE).await;
+                continue;
+            }
+            Download::Start(writer) => *writer,
+        };
+        downloads += 1;
+        let writer = download(context, descriptor, kind, writer).await?;
+        match context.blocking(move || writer.commit()).await? {
+            Ok(_) => {
+                context.fetched_blobs.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(StoreError::Corrupted { actual, .. }) if downloads < DOWNLOADS => {
+                context.event(PullEvent::Retrying {
+                    what: format!("download of `{digest}`"),
+                    attempt: downloads,
+                    reason: format!("it arrived with the digest `{actual}`"),
+                })
+            }
+            Err(StoreError::Corrupted { actual, .. }) => {
+                return Err(PullError::CorruptedBlob {
+                    reference: context.reference.to_string(),
+                    digest: digest.clone(),
+                    actual,
+                });
+            }
+            Err(error) => return Err(context.in_store()(error)),
+        }
+    }
+}
+
+/// Downloads a blob from the first place that has it.
+async fn download(
+    context: &Arc<Context>,
+    descriptor: &Descriptor,
+    kind: BlobKind,
+    writer: BlobWriter,
+) -> Result<BlobWriter, PullError> {
+    let mut sink = ReportingSink {
+        reported_bytes: writer.received_bytes(),
+        writer,
+        context: Arc::clone(context),
+        digest: descriptor.digest.clone(),
+        kind,
+    };
+    let mut places = context.endpoints()?.into_iter().peekable();
+    while let Some(place) = places.next() {
+        match context
+            .client
+            .blob(&place, descriptor, &mut sink, &context.secrets)
+            .await
+        {
+            Ok(()) => return Ok(sink.writer),
+            Err(error) => {
+                if let Some(full) = sink.writer.storage_full() {
+                    return Err(context.in_store()(full));
+                }
+                if places.peek().is_none() || matches!(error, RegistryError::Sink { .. }) {
+                    return Err(context.in_registry()(error));
+                }
+            }
+        }
+    }
+    // No place at all: what the registries' configuration says about it came as an error before.
+    Ok(sink.writer)
+}
+
+/// Counts and reports what goes into the store.
+struct ReportingSink {
+    writer: BlobWriter,
+    context: Arc<Context>,
+    digest: Digest,
+    kind: BlobKind,
+    reported_bytes: u64,
+}
+
+impl BlobSink for ReportingSink {
+    fn received(&self) -> u64 {
+        self.writer.received_bytes()
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        BlobSink::write(&mut self.writer, bytes)?;
+        self.context.count_bytes(bytes.len() as u64);
+        let done = self.writer.received_bytes();
+        if self.kind == BlobKind::Layer && done >= self.reported_bytes + PROGRESS_BYTES {
+            self.reported_bytes = done;
+            self.context.event(PullEvent::LayerProgress {
+                digest: self.digest.clone(),
+                done,
+            });
+        }
+        Ok(())
+    }
+
+    fn restart(&mut self) -> io::Result<()> {
+        self.reported_bytes = 0;
+        self.writer.restart()
+    }
+}
+
+/// Fetches the config and every layer, several at a time.
+pub(super) async fn fetch_everything(context: &Arc<Context>, image: &ImageManifest) -> Result<(), PullError> {
+    check_config_size(context, &image.config)?;
+    let mut waiting = vec![(image.config.clone(), BlobKind::Config)];
+    for layer in &image.layers {
+        if waiting.iter().all(|(known, _)| known.digest != layer.digest) {
+            waiting.push((layer.clone(), BlobKind::Layer));
+        }
+    }
+    let mut waiting = waiting.into_iter();
+    // Dropped with the pull, it stops the transfers that are under way.
+    let mut running = JoinSet::new();
+    loop {
+        while running.len() < CONCURRENT_BLOBS
+            && let Some((descriptor, kind)) = waiting.next()
+        {
+            let context = Arc::clone(context);
+            running.spawn(async move { fetch_blob(&context, &descriptor, kind).await });
+        }
+        match running.join_next().await {
+            None => return Ok(()),
+            Some(Ok(outcome)) => outcome?,
+            Some(Err(error)) if error.is_panic() => resume_unwind(error.into_panic()),
+            Some(Err(_)) => {
+                return Err(PullError::Interrupted {
+                    reference: context.reference.to_string(),
+                });
+            }
+        }
+    }
+}
+
+/// A config is held in memory.
+pub(super) fn check_config_size(context: &Context, config: &Descriptor) -> Result<(), PullError> {
+    if config.size_bytes > DOCUMENT_LIMIT_BYTES {
+        return Err(context.in_store()(StoreError::TooLarge {
+            digest: config.digest.clone(),
+            size_bytes: config.size_bytes,
+            limit_bytes: DOCUMENT_LIMIT_BYTES,
+        }));
+    }
+    Ok(())
+}
