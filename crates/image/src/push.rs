@@ -142,6 +142,12 @@ pub enum PushError {
         /// Why.
         source: StoreError,
     },
+    /// A blocking task was cancelled, which happens only while the program ends.
+    #[error("pushing `{destination}` was interrupted")]
+    Interrupted {
+        /// Where it was to go.
+        destination: String,
+    },
     /// The registry, or the way to it.
     #[error("cannot push `{destination}`")]
     Registry {
@@ -163,6 +169,7 @@ impl PushError {
             )),
             Self::Store { source, .. } => source.hint(),
             Self::Registry { source, .. } => source.hint(),
+            Self::Interrupted { .. } => None,
         }
     }
 }
@@ -291,7 +298,9 @@ impl Job<'_> {
         let (store, digest) = (self.store.clone(), blob.digest.clone());
         let verified = tokio::task::spawn_blocking(move || store.verify(Area::Blobs, &digest))
             .await
-            .expect("hashing a file does not panic and is not cancelled");
+            .map_err(|_| PushError::Interrupted {
+                destination: destination(),
+            })?;
         match verified.map_err(|source| PushError::Store {
             destination: destination(),
             source,

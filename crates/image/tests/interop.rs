@@ -37,7 +37,7 @@ impl Bench {
         let registry = RealRegistry::start();
         let tools = Tools::new();
         let store = Store::open(&tools.path("our store")).unwrap();
-        // No variable is set, so that no configuration of this machine takes part.
+        // No variable is set, so that no configuration of whoever runs the tests takes part.
         let home = tools.path("home");
         let settings = RegistrySettings::from_env(
             |name| (name == "HOME").then(|| home.to_str().unwrap().to_owned()),

@@ -26,7 +26,10 @@ pub(super) enum Packing {
 fn recognise(start: &[u8]) -> Packing {
     match start {
         [0x1f, 0x8b, ..] => Packing::Known(Compression::Gzip),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => Packing::Known(Compression::Zstd),
+        // A frame of data, or one to be skipped as pzstd and zstd:chunked write them.
+        [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
+            Packing::Known(Compression::Zstd)
+        }
         [0xfd, b'7', b'z', b'X', b'Z', ..] => Packing::Unknown("xz"),
         [b'B', b'Z', b'h', ..] => Packing::Unknown("bzip2"),
         _ => Packing::Known(Compression::None),
