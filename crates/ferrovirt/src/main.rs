@@ -1,2 +1,86 @@
-//! placeholder
-fn main() {}
+//! `ferrovirt`: KubeVirt virtual machines from a kernel and an initrd in a container image, with one binary and QEMU.
+//!
+//! The binary is flags → settings → command → output. What a machine is, where its kernel comes from and how it runs
+//! is decided in the crates below; here are the command line, files, signals, printing and exit codes.
+
+mod cli;
+mod commands;
+mod progress;
+mod report;
+mod settings;
+mod terminal;
+
+use std::io::IsTerminal;
+use std::process::ExitCode as ProcessExitCode;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+use vmm::accelerator::{HELPER_COMMAND, helper_main};
+use vmm::process::{self, TRAMPOLINE_COMMAND};
+
+use cli::{Cli, Command};
+use report::{ExitCode, Failure, Reporter};
+use settings::{Mode, Settings};
+
+fn main() -> ProcessExitCode {
+    // First of all, before there is a thread: this process may be on its way to become QEMU, or be the KVM probe.
+    let mut arguments = std::env::args_os().skip(1);
+    match arguments.next() {
+        Some(first) if first == TRAMPOLINE_COMMAND => process::trampoline(arguments),
+        Some(first) if first == HELPER_COMMAND => std::process::exit(helper_main()),
+        _ => {}
+    }
+    let cli = Cli::parse();
+    start_logging(cli.global.verbose);
+    let reporter = Reporter {
+        color: std::io::stderr().is_terminal()
+            && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+        chatty: !cli.global.quiet,
+    };
+    let code = match dispatch(cli, reporter) {
+        Ok(code) => code,
+        Err(failure) => {
+            reporter.failure(&failure);
+            failure.code
+        }
+    };
+    ProcessExitCode::from(code as u8)
+}
+
+fn dispatch(cli: Cli, reporter: Reporter) -> Result<ExitCode, Failure> {
+    let user_id = rustix::process::geteuid();
+    let mode = if user_id.is_root() { Mode::Root } else { Mode::User };
+    let environment = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let settings = Settings::resolve(&cli.global, mode, user_id.as_raw(), environment)?;
+    // One thread: QEMU dies with the thread that started it, and everything here waits most of the time.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::from(anyhow::Error::new(error).context("cannot start the runtime")))?;
+    let context = commands::Context { settings, reporter };
+    let result = runtime.block_on(async {
+        match cli.command {
+            Command::Run(flags) => commands::run::run(&context, *flags).await,
+            Command::Image(flags) => commands::image::image(&context, flags.command).await,
+            Command::Validate(flags) => commands::validate::validate(&context, &flags),
+            Command::Doctor(flags) => commands::doctor::doctor(&context, &flags).await,
+        }
+    });
+    // A thread may still wait for standard input; it must not keep the process.
+    runtime.shutdown_background();
+    result
+}
+
+/// Logs are for debugging and go to standard error; warnings that a user must see are printed, not logged.
+fn start_logging(verbose: u8) {
+    let default = match verbose {
+        0 => "off",
+        1 => "ferrovirt=info,image=info,vmm=info,launcher=info",
+        _ => "ferrovirt=debug,image=debug,vmm=debug,launcher=debug",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+}

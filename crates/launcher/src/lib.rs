@@ -1,1 +1,19 @@
-//! placeholder
+//! From a VirtualMachineInstance and the files of its boot image to a running guest and a verdict about it.
+//!
+//! ```text
+//! VMI + boot files ──► plan ──► vmm::LaunchSpec ──► vmm::Vm ──► session ──► Outcome
+//!       boot_files: may QEMU read them?                           │ console: lines, findings, timeline
+//!       command_line: is there a console?                         └ verdict: what the guest came to
+//! ```
+//!
+//! `plan`, `boot_files`, `command_line`, `console` and `timeline` are pure. Only `session` talks to a VM.
+
+pub mod boot_files;
+pub mod command_line;
+pub mod console;
+pub mod console_log;
+pub mod machine_dir;
+pub mod memory;
+pub mod plan;
+pub mod session;
+pub mod timeline;

@@ -1,0 +1,397 @@
+//! The command line: what was typed and nothing else. Values that need a look at the system are resolved in
+//! [`settings`](crate::settings) and in the commands.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// KubeVirt virtual machines from a kernel and an initrd in a container image, with one binary and QEMU.
+#[derive(Debug, Parser)]
+#[command(
+    name = "ferrovirt",
+    version,
+    max_term_width = 110,
+    disable_help_subcommand = true
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: GlobalFlags,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags that every command takes.
+#[derive(Debug, Args)]
+pub struct GlobalFlags {
+    /// Directory of images and other lasting state
+    #[arg(long, global = true, env = "FERROVIRT_STATE_DIR", value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Directory of what runs now: sockets, console logs
+    #[arg(long, global = true, env = "FERROVIRT_RUN_DIR", value_name = "DIR")]
+    pub run_dir: Option<PathBuf>,
+    /// Registry credentials, in place of the files of containers-auth.json(5)
+    #[arg(long, global = true, env = "REGISTRY_AUTH_FILE", value_name = "FILE")]
+    pub authfile: Option<PathBuf>,
+    /// Say less: no progress, no summary
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// Say more; twice for debugging (RUST_LOG overrides)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Boot a VirtualMachine or VirtualMachineInstance in the foreground
+    Run(Box<RunFlags>),
+    /// Build, move and look at images
+    Image(ImageFlags),
+    /// Check manifests without running anything
+    Validate(ValidateFlags),
+    /// Report what this machine offers: KVM, QEMU, registries, store, limits
+    Doctor(DoctorFlags),
+}
+
+/// `ferrovirt run`
+#[derive(Debug, Args)]
+#[command(after_long_help = RUN_EXIT_CODES)]
+pub struct RunFlags {
+    /// Manifest (YAML or JSON), `-` for standard input
+    #[arg(short, long, value_name = "FILE")]
+    pub filename: Option<PathBuf>,
+    /// Which machine, where the manifest holds several
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Kernel file to boot in place of the image's
+    #[arg(long, value_name = "FILE")]
+    pub kernel: Option<PathBuf>,
+    /// Initial RAM disk to boot in place of the image's
+    #[arg(long, value_name = "FILE")]
+    pub initrd: Option<PathBuf>,
+    /// Words put behind the kernel arguments, for this run only
+    #[arg(long, value_name = "ARGS", allow_hyphen_values = true)]
+    pub append: Vec<String>,
+    /// Change a field of the manifest for this run, e.g. `spec.template.spec.domain.memory.guest=2Gi`
+    #[arg(long, value_name = "PATH=VALUE")]
+    pub set: Vec<String>,
+    /// End the run after this time, with exit code 124, e.g. `90s` or `2m30s`
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub timeout: Option<Duration>,
+    /// End the run as a success when a console line matches
+    #[arg(long, value_name = "REGEX")]
+    pub until: Option<String>,
+    /// End the run as a failure when a console line matches (added to the default set)
+    #[arg(long, value_name = "REGEX")]
+    pub fail_on: Vec<String>,
+    /// Do without the default failure set (panic, oops, BUG, no root file system)
+    #[arg(long)]
+    pub no_fail_on: bool,
+    /// What executes the guest's instructions
+    #[arg(long, value_enum, default_value_t = Accel::Auto)]
+    pub accel: Accel,
+    /// Also write the console to this file
+    #[arg(long, value_name = "FILE")]
+    pub log: Option<PathBuf>,
+    /// Send standard input to the guest's console even where it is no terminal
+    #[arg(short, long)]
+    pub interactive: bool,
+    /// Pull and prepare, then print the image digest, the files and the QEMU command line instead of booting
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Write the summary as JSON: `json=FILE`, `json=fd:N`, or `json` for standard error
+    #[arg(short, long, value_name = "FORMAT", value_parser = parse_summary_output)]
+    pub output: Option<SummaryOutput>,
+}
+
+const RUN_EXIT_CODES: &str = "Exit codes:
+    0  the guest powered off, or --until matched
+    1  refused, or failed for a reason that you can act on (manifest, image, host)
+    2  usage
+    3  the kernel panicked, or a failure pattern matched
+    4  the VMM itself failed
+  124  --timeout
+  130  interrupted (Ctrl-C, Ctrl-], SIGTERM)";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Accel {
+    /// KVM where it proves that it runs a guest, else TCG
+    Auto,
+    /// KVM or nothing
+    Kvm,
+    /// QEMU's own translator; works everywhere
+    Tcg,
+}
+
+/// Where the JSON summary goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SummaryOutput {
+    /// In place of the text summary.
+    StandardError,
+    /// Into a file.
+    File(PathBuf),
+    /// Into a descriptor that the caller opened.
+    Descriptor(u32),
+}
+
+/// `ferrovirt image`
+#[derive(Debug, Args)]
+pub struct ImageFlags {
+    #[command(subcommand)]
+    pub command: ImageCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ImageCommand {
+    /// Make an image that KubeVirt and Ferrovirt boot
+    Build(ImageBuildFlags),
+    /// Send an image of the store to a registry
+    Push {
+        /// Image reference
+        #[arg(value_name = "REFERENCE")]
+        reference: String,
+        /// Where to, when it is not the reference itself
+        #[arg(value_name = "DESTINATION")]
+        destination: Option<String>,
+    },
+    /// Fetch an image, or only the named files of it
+    Pull {
+        /// Image reference
+        #[arg(value_name = "REFERENCE")]
+        reference: String,
+        /// Paths of files that are wanted; without any, everything is fetched
+        #[arg(value_name = "PATH")]
+        paths: Vec<String>,
+        /// When to ask the registry
+        #[arg(long, value_enum, default_value_t = Policy::Always)]
+        policy: Policy,
+        /// Platform to choose from an index, `os/architecture[/variant]`
+        #[arg(long, value_name = "PLATFORM")]
+        platform: Option<String>,
+    },
+    /// List the images of the store
+    #[command(visible_alias = "list")]
+    Ls {
+        /// `json` for machines
+        #[arg(short, long, value_enum, default_value_t = ListFormat::Table)]
+        output: ListFormat,
+    },
+    /// Show what the store knows of an image, as JSON
+    Inspect {
+        /// Image reference
+        #[arg(value_name = "REFERENCE")]
+        reference: String,
+    },
+    /// Forget images
+    Rm {
+        /// Image references
+        #[arg(value_name = "REFERENCE", required = true)]
+        references: Vec<String>,
+    },
+    /// Remove what no image and no running VM uses
+    Prune {
+        /// Also forget images that no running VM uses
+        #[arg(short, long)]
+        all: bool,
+        /// Only say what would go
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Write an image to an archive (an OCI layout in a tar)
+    Save {
+        /// Image reference
+        #[arg(value_name = "REFERENCE")]
+        reference: String,
+        /// File to write; standard output without it
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Read images from an OCI archive, an OCI layout directory or a docker archive
+    Load {
+        /// File or directory to read, `-` for standard input
+        #[arg(short, long, value_name = "FILE")]
+        input: PathBuf,
+        /// Name for the image, where the archive gives none
+        #[arg(short, long, value_name = "REFERENCE")]
+        tag: Option<String>,
+    },
+}
+
+/// `ferrovirt image build`
+#[derive(Debug, Args)]
+pub struct ImageBuildFlags {
+    /// Name of the image
+    #[arg(short, long, value_name = "REFERENCE")]
+    pub tag: String,
+    /// Kernel, put at /boot/vmlinuz-virt
+    #[arg(long, value_name = "FILE")]
+    pub kernel: PathBuf,
+    /// Initial RAM disk, put at /boot/initramfs-virt
+    #[arg(long, value_name = "FILE")]
+    pub initrd: Option<PathBuf>,
+    /// Kernel modules, a directory as `make modules_install` writes it (`…/lib/modules/VERSION`)
+    #[arg(long, value_name = "DIR")]
+    pub modules: Option<PathBuf>,
+    /// A further file or directory, and where in the image it goes
+    #[arg(long, value_name = "SOURCE:DESTINATION")]
+    pub add: Vec<String>,
+    /// A label of the image
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub label: Vec<String>,
+    /// How layers are compressed
+    #[arg(long, value_enum, default_value_t = LayerCompression::Gzip)]
+    pub compression: LayerCompression,
+    /// Send it to its registry when it is built
+    #[arg(long)]
+    pub push: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LayerCompression {
+    Gzip,
+    Zstd,
+    None,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Policy {
+    Always,
+    IfNotPresent,
+    Never,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ListFormat {
+    Table,
+    Json,
+}
+
+/// `ferrovirt validate`
+#[derive(Debug, Args)]
+pub struct ValidateFlags {
+    /// Manifests (YAML or JSON), `-` for standard input
+    #[arg(short, long, value_name = "FILE", required = true)]
+    pub filename: Vec<PathBuf>,
+}
+
+/// `ferrovirt doctor`
+#[derive(Debug, Args)]
+pub struct DoctorFlags {
+    /// `json` for machines
+    #[arg(short, long, value_enum, default_value_t = ListFormat::Table)]
+    pub output: ListFormat,
+}
+
+/// Reads a duration the way Go's `time.ParseDuration` does (kubectl's `--timeout`): numbers with units
+/// `ns us µs ms s m h`, e.g. `1h30m`, `1.5s`. A bare number is refused, `0` excepted.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let fault = || format!("`{text}` is not a duration; write it as `90s`, `2m30s` or `500ms`");
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    let mut rest = text;
+    let mut seconds = 0.0f64;
+    if rest.is_empty() {
+        return Err(fault());
+    }
+    while !rest.is_empty() {
+        let digits = rest
+            .find(|c: char| !(c.is_ascii_digit() || c == '.'))
+            .ok_or_else(fault)?;
+        let number: f64 = rest[..digits].parse().map_err(|_| fault())?;
+        rest = &rest[digits..];
+        let unit_end = rest
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .unwrap_or(rest.len());
+        let factor = match &rest[..unit_end] {
+            "ns" => 1e-9,
+            "us" | "µs" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return Err(fault()),
+        };
+        seconds += number * factor;
+        rest = &rest[unit_end..];
+    }
+    Duration::try_from_secs_f64(seconds).map_err(|_| fault())
+}
+
+fn parse_summary_output(text: &str) -> Result<SummaryOutput, String> {
+    let fault = || format!("`{text}` is no summary format; write `json=FILE`, `json=fd:N` or `json`");
+    match text.split_once('=') {
+        None if text == "json" => Ok(SummaryOutput::StandardError),
+        Some(("json", target)) => match target.strip_prefix("fd:") {
+            Some(number) => number.parse().map(SummaryOutput::Descriptor).map_err(|_| fault()),
+            None if target.is_empty() => Err(fault()),
+            None => Ok(SummaryOutput::File(PathBuf::from(target))),
+        },
+        _ => Err(fault()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definitions_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_are_gos() {
+        for (text, milliseconds) in [
+            ("90s", 90_000),
+            ("2m30s", 150_000),
+            ("500ms", 500),
+            ("1.5s", 1_500),
+            ("1h", 3_600_000),
+            ("0", 0),
+        ] {
+            assert_eq!(
+                parse_duration(text).unwrap(),
+                Duration::from_millis(milliseconds),
+                "{text}"
+            );
+        }
+        for text in [
+            "",
+            "90",
+            "s",
+            "-1s",
+            "1x",
+            "1s2",
+            "1..5s",
+            "999999999999999999999h",
+        ] {
+            let message = parse_duration(text).unwrap_err();
+            assert!(
+                message.starts_with(&format!("`{text}` is not a duration")),
+                "{message}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_summary_has_a_place() {
+        assert_eq!(
+            parse_summary_output("json").unwrap(),
+            SummaryOutput::StandardError
+        );
+        assert_eq!(
+            parse_summary_output("json=fd:3").unwrap(),
+            SummaryOutput::Descriptor(3)
+        );
+        assert_eq!(
+            parse_summary_output("json=a=b").unwrap(),
+            SummaryOutput::File("a=b".into())
+        );
+        for text in ["yaml", "json=", "json=fd:x", ""] {
+            assert!(parse_summary_output(text).is_err(), "{text}");
+        }
+    }
+}

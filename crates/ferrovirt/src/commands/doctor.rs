@@ -1,0 +1,235 @@
+//! `ferrovirt doctor`: what this machine offers, and what to do about what it does not.
+
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::Context as _;
+use image::Store;
+use serde::Serialize;
+use vmm::accelerator::{CacheUse, KvmStatus};
+use vmm::{Access, RunAs};
+
+use super::{Context, host};
+use crate::cli::{Accel, DoctorFlags, ListFormat};
+use crate::report::{ExitCode, Failure, binary_bytes, decimal_bytes};
+
+/// One finding.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Finding {
+    /// What was looked at.
+    subject: &'static str,
+    state: State,
+    /// What was seen.
+    text: String,
+    /// What to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum State {
+    /// All is well.
+    Ok,
+    /// It works, with a loss.
+    Warning,
+    /// Nothing boots like this.
+    Error,
+}
+
+/// Looks at everything anew (no cached answer) and exits with 1 when nothing could boot.
+pub async fn doctor(context: &Context, flags: &DoctorFlags) -> Result<ExitCode, Failure> {
+    let findings = [
+        qemu_and_kvm(context),
+        vec![user(context), store(context), registries(context)?, limits()],
+    ]
+    .concat();
+    let text = match flags.output {
+        ListFormat::Json => serde_json::to_string_pretty(&findings).context("cannot write JSON")? + "\n",
+        ListFormat::Table => table(&findings),
+    };
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .context("cannot write to standard output")?;
+    let healthy = findings.iter().all(|finding| finding.state != State::Error);
+    Ok(if healthy {
+        ExitCode::Done
+    } else {
+        ExitCode::Refused
+    })
+}
+
+fn table(findings: &[Finding]) -> String {
+    let mut text = String::new();
+    for Finding {
+        subject,
+        state,
+        text: seen,
+        hint,
+    } in findings
+    {
+        let mark = match state {
+            State::Ok => "ok",
+            State::Warning => "warning",
+            State::Error => "error",
+        };
+        text.push_str(&format!("{subject:<11} {mark:<8} {seen}\n"));
+        if let Some(hint) = hint {
+            text.push_str(&format!("{:<20} hint: {hint}\n", ""));
+        }
+    }
+    text
+}
+
+fn failed(subject: &'static str, failure: Failure) -> Finding {
+    Finding {
+        subject,
+        state: State::Error,
+        text: format!("{:#}", failure.error),
+        hint: failure.hints.into_iter().next(),
+    }
+}
+
+fn qemu_and_kvm(context: &Context) -> Vec<Finding> {
+    let qemu = match host::qemu(context) {
+        Ok(qemu) => qemu,
+        Err(failure) => return vec![failed("QEMU", failure)],
+    };
+    let sandbox = match qemu.sandbox {
+        vmm::Sandbox::Available => "with sandbox",
+        vmm::Sandbox::Missing => "without sandbox",
+    };
+    let found = Finding {
+        subject: "QEMU",
+        state: State::Ok,
+        text: format!("{} at `{}`, {sandbox}", qemu.version, qemu.binary.display()),
+        hint: None,
+    };
+    let run_as = host::run_as(context, &[(Path::new("/dev/kvm"), Access::Device)]).unwrap_or(RunAs::Caller);
+    let kvm = match host::accelerator(context, Accel::Auto, &qemu, &run_as, CacheUse::Refresh) {
+        Err(failure) => failed("KVM", failure),
+        Ok(chosen) => match chosen.kvm {
+            Some(KvmStatus::Usable(measured)) => Finding {
+                subject: "KVM",
+                state: State::Ok,
+                text: format!(
+                    "ran {} guest instructions in {} µs",
+                    measured.instructions, measured.microseconds
+                ),
+                hint: None,
+            },
+            Some(KvmStatus::Unusable(unusable)) => Finding {
+                subject: "KVM",
+                state: State::Warning,
+                text: format!(
+                    "not usable, guests run under TCG, many times slower: {}",
+                    unusable.reason
+                ),
+                hint: unusable.hint,
+            },
+            None => Finding {
+                subject: "KVM",
+                state: State::Warning,
+                text: "not looked at".to_owned(),
+                hint: None,
+            },
+        },
+    };
+    vec![found, kvm]
+}
+
+fn user(context: &Context) -> Finding {
+    let text = match context.settings.mode {
+        crate::settings::Mode::Root => {
+            "root: QEMU runs as 107:107 where that user can reach its files".to_owned()
+        }
+        crate::settings::Mode::User => "an ordinary user: QEMU runs as the same user".to_owned(),
+    };
+    Finding {
+        subject: "user",
+        state: State::Ok,
+        text,
+        hint: None,
+    }
+}
+
+fn store(context: &Context) -> Finding {
+    let directory = context.settings.image_dir();
+    let looked =
+        Store::open(&directory).and_then(|store| Ok((store.list()?.len(), store.available_bytes()?)));
+    match looked {
+        Ok((images, available)) => Finding {
+            subject: "store",
+            state: if available < 1 << 30 {
+                State::Warning
+            } else {
+                State::Ok
+            },
+            text: format!(
+                "{images} images in `{}`, {} free",
+                directory.display(),
+                decimal_bytes(available)
+            ),
+            hint: (available < 1 << 30)
+                .then(|| "`ferrovirt image prune --dry-run` shows what can be removed".to_owned()),
+        },
+        Err(error) => failed("store", error.into()),
+    }
+}
+
+fn registries(context: &Context) -> Result<Finding, Failure> {
+    let settings = host::registry_settings(context);
+    let configuration: Vec<String> = settings
+        .registries_conf
+        .iter()
+        .filter(|(path, _)| path.exists())
+        .map(|(path, _)| path.display().to_string())
+        .take(1)
+        .collect();
+    let credentials: Vec<String> = settings
+        .auth_files
+        .iter()
+        .filter(|file| file.path.exists())
+        .map(|file| file.path.display().to_string())
+        .collect();
+    if let Err(error) = image::Client::new(settings) {
+        return Ok(failed("registries", error.into()));
+    }
+    let or_none = |list: Vec<String>| {
+        if list.is_empty() {
+            "none".to_owned()
+        } else {
+            list.join(", ")
+        }
+    };
+    Ok(Finding {
+        subject: "registries",
+        state: State::Ok,
+        text: format!(
+            "configuration: {}; credentials: {}",
+            or_none(configuration),
+            or_none(credentials)
+        ),
+        hint: None,
+    })
+}
+
+fn limits() -> Finding {
+    let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let cpus = std::thread::available_parallelism().map_or(1, |count| count.get());
+    let memory = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+        line.trim().strip_suffix(" kB")?.parse::<u64>().ok()
+    });
+    Finding {
+        subject: "limits",
+        state: State::Ok,
+        text: format!(
+            "{cpus} CPUs, {} of memory available, {} open files",
+            memory.map_or("unknown".to_owned(), |kib| binary_bytes(kib * 1024)),
+            descriptors.map_or("any number of".to_owned(), |count| count.to_string())
+        ),
+        hint: None,
+    }
+}

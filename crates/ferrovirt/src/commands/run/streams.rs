@@ -1,0 +1,144 @@
+//! The run's ends in this process: standard output for the console, standard input for the guest, signals.
+
+use std::io::Read;
+use std::os::fd::AsFd;
+
+use launcher::session::EndRequest;
+use tokio::io::AsyncWriteExt;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::report::Reporter;
+use crate::terminal::{self, RawMode, Typed};
+
+/// Console pieces that may wait for a slow reader of standard output, 16 KiB each.
+const OUTPUT_PIECES: usize = 32;
+
+/// Where the guest's input comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InputSource {
+    /// A terminal in raw mode, with a key to leave.
+    Terminal,
+    /// A pipe or file that the user asked to be sent (`--interactive`); its end is not the run's end.
+    Stream,
+    /// Nothing.
+    None,
+}
+
+/// Decides where input comes from. A manifest read from standard input has used it up.
+pub fn input_source(interactive: bool, manifest_from_stdin: bool, stdin_is_terminal: bool) -> InputSource {
+    match (manifest_from_stdin, stdin_is_terminal, interactive) {
+        (true, _, _) => InputSource::None,
+        (false, true, _) => InputSource::Terminal,
+        (false, false, true) => InputSource::Stream,
+        (false, false, false) => InputSource::None,
+    }
+}
+
+/// Starts writing what the returned channel carries to standard output.
+pub fn standard_output(requests: mpsc::Sender<EndRequest>) -> (mpsc::Sender<Vec<u8>>, JoinHandle<()>) {
+    let (sender, mut receiver) = mpsc::channel::<Vec<u8>>(OUTPUT_PIECES);
+    let task = tokio::spawn(async move {
+        let mut output = tokio::io::stdout();
+        while let Some(piece) = receiver.recv().await {
+            let written = match output.write_all(&piece).await {
+                Ok(()) => output.flush().await,
+                Err(error) => Err(error),
+            };
+            if written.is_err() {
+                // Dropping the receiver tells the session that nobody listens; a full request queue means that an
+                // end was asked for already.
+                let _ = requests.try_send(EndRequest::OutputClosed);
+                return;
+            }
+        }
+    });
+    (sender, task)
+}
+
+/// Starts reading standard input for the guest. The guard restores the terminal when dropped.
+///
+/// # Errors
+/// When the terminal refuses raw mode.
+pub fn standard_input(
+    source: InputSource,
+    requests: mpsc::Sender<EndRequest>,
+    reporter: Reporter,
+) -> std::io::Result<(mpsc::Receiver<Vec<u8>>, Option<RawMode>)> {
+    let (sender, receiver) = mpsc::channel::<Vec<u8>>(16);
+    let guard = match source {
+        InputSource::None => return Ok((receiver, None)),
+        InputSource::Stream => None,
+        InputSource::Terminal => {
+            reporter.note("Connected to the guest's serial console. Ctrl-] leaves and ends the machine.");
+            Some(RawMode::enter()?)
+        }
+    };
+    // A plain thread: a blocked read of a terminal cannot be cancelled, and must not keep the runtime from ending.
+    std::thread::spawn(move || {
+        let mut input = std::io::stdin().lock();
+        let mut buffer = [0u8; 4096];
+        loop {
+            let count = match input.read(&mut buffer) {
+                Ok(0) | Err(_) => return,
+                Ok(count) => count,
+            };
+            let (bytes, leaves) = match (source, terminal::typed(&buffer[..count])) {
+                (InputSource::Terminal, Typed::Leave(before)) => (before, true),
+                (_, _) => (&buffer[..count], false),
+            };
+            if !bytes.is_empty() && sender.blocking_send(bytes.to_vec()).is_err() {
+                return;
+            }
+            if leaves {
+                // A full queue means that an end was asked for already.
+                let _ = requests.try_send(EndRequest::LeaveKey);
+                return;
+            }
+        }
+    });
+    Ok((receiver, guard))
+}
+
+/// Whether standard input is a terminal.
+pub fn stdin_is_terminal() -> bool {
+    terminal::is_terminal(std::io::stdin().as_fd())
+}
+
+/// Turns signals into requests to end the run.
+///
+/// # Errors
+/// When a handler cannot be installed.
+pub fn watch_signals(requests: mpsc::Sender<EndRequest>) -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    for (kind, name) in [
+        (SignalKind::interrupt(), "SIGINT"),
+        (SignalKind::terminate(), "SIGTERM"),
+        (SignalKind::hangup(), "SIGHUP"),
+    ] {
+        let mut signals = signal(kind)?;
+        let requests = requests.clone();
+        tokio::spawn(async move {
+            while signals.recv().await.is_some() {
+                if requests.send(EndRequest::Signal(name)).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn input_comes_from_a_terminal_or_on_request() {
+        assert_eq!(input_source(false, false, true), InputSource::Terminal);
+        assert_eq!(input_source(false, false, false), InputSource::None);
+        assert_eq!(input_source(true, false, false), InputSource::Stream);
+        assert_eq!(input_source(true, true, false), InputSource::None);
+        assert_eq!(input_source(false, true, true), InputSource::None);
+    }
+}

@@ -1,0 +1,213 @@
+//! How Ferrovirt talks to people: everything here goes to standard error, since standard output is data.
+
+use std::fmt::Display;
+use std::io::Write;
+
+/// Exit codes, the whole list (`docs/errors.md`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ExitCode {
+    /// The guest powered off, `--until` matched, the command did its work.
+    Done = 0,
+    /// Refused, or failed for a reason that the user can act on.
+    Refused = 1,
+    /// The command line makes no sense (clap's own code too).
+    Usage = 2,
+    /// The kernel panicked, or a failure pattern matched.
+    GuestFailed = 3,
+    /// The VMM itself failed.
+    VmmFailed = 4,
+    /// `--timeout`, as timeout(1) has it.
+    TimedOut = 124,
+    /// Ended by the user, as shells have it for Ctrl-C.
+    Interrupted = 130,
+}
+
+/// A command's failure: what went wrong, what to do about it, which code to leave with.
+#[derive(Debug)]
+pub struct Failure {
+    /// The code to leave with.
+    pub code: ExitCode,
+    /// The chain of causes, outermost first.
+    pub error: anyhow::Error,
+    /// Further causes, where several things are wrong at once.
+    pub causes: Vec<String>,
+    /// Ways out, each one line.
+    pub hints: Vec<String>,
+}
+
+impl Failure {
+    /// A failure that the user can act on.
+    pub fn refused(error: impl Into<anyhow::Error>, hint: Option<String>) -> Failure {
+        Failure {
+            code: ExitCode::Refused,
+            error: error.into(),
+            causes: Vec::new(),
+            hints: hint.into_iter().collect(),
+        }
+    }
+
+    /// A command line that makes no sense.
+    pub fn usage(message: impl Display + std::fmt::Debug + Send + Sync + 'static) -> Failure {
+        Failure {
+            code: ExitCode::Usage,
+            error: anyhow::Error::msg(message),
+            causes: Vec::new(),
+            hints: Vec::new(),
+        }
+    }
+
+    /// Ended by a signal before there was a guest.
+    pub fn interrupted(signal: &str) -> Failure {
+        let error = anyhow::anyhow!("interrupted by {signal} before the guest was started");
+        Failure {
+            code: ExitCode::Interrupted,
+            ..Failure::refused(error, None)
+        }
+    }
+
+    /// The same failure with another fact in front.
+    pub fn context(mut self, message: impl Display + Send + Sync + 'static) -> Failure {
+        self.error = self.error.context(message);
+        self
+    }
+}
+
+/// An error of a crate below that knows a way out.
+pub trait Hinted: std::error::Error + Send + Sync + 'static {
+    /// What the user can do, one line.
+    fn way_out(&self) -> Option<String>;
+}
+
+macro_rules! hinted {
+    ($($error:ty),* $(,)?) => {
+        $(impl Hinted for $error {
+            fn way_out(&self) -> Option<String> {
+                self.hint()
+            }
+        })*
+    };
+}
+
+hinted!(
+    image::PullError,
+    image::ReferenceError,
+    image::RegistryError,
+    image::StoreError,
+    image::archive::LoadError,
+    image::archive::SaveError,
+    image::build::BuildError,
+    image::push::PushError,
+    manifest::DecodeError,
+    manifest::resources::MemoryError,
+    vmm::ProbeError,
+    vmm::StartError,
+    vmm::accelerator::AcceleratorError,
+    vmm::kernel::KernelError,
+);
+
+impl<E: Hinted> From<E> for Failure {
+    fn from(error: E) -> Failure {
+        let hint = error.way_out();
+        Failure::refused(error, hint)
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Failure {
+        Failure::refused(error, None)
+    }
+}
+
+/// Whether progress and colour make sense, decided once.
+#[derive(Debug, Clone, Copy)]
+pub struct Reporter {
+    /// Standard error is a terminal and NO_COLOR is not set.
+    pub color: bool,
+    /// Nobody asked for silence.
+    pub chatty: bool,
+}
+
+impl Reporter {
+    /// Something odd that does not stop the work.
+    pub fn warning(&self, message: impl Display) {
+        self.line("warning", "\x1b[33;1m", message);
+    }
+
+    /// A plain remark; silent under `--quiet`.
+    pub fn note(&self, message: impl Display) {
+        if self.chatty {
+            write_line(&message.to_string());
+        }
+    }
+
+    /// A failure: the error, its causes, the hints.
+    pub fn failure(&self, failure: &Failure) {
+        self.line("error", "\x1b[31;1m", &failure.error);
+        for cause in failure.error.chain().skip(1) {
+            write_line(&format!("  cause: {cause}"));
+        }
+        for cause in &failure.causes {
+            write_line(&format!("  cause: {cause}"));
+        }
+        for hint in &failure.hints {
+            self.line("hint", "\x1b[36;1m", hint);
+        }
+    }
+
+    /// How a guest failed; told even under `--quiet`.
+    pub fn verdict(&self, message: impl Display) {
+        self.line("failed", "\x1b[31;1m", message);
+    }
+
+    fn line(&self, label: &str, color: &str, message: impl Display) {
+        if self.color {
+            write_line(&format!("{color}{label}:\x1b[0m {message}"));
+        } else {
+            write_line(&format!("{label}: {message}"));
+        }
+    }
+}
+
+/// One line to standard error. A closed standard error is no reason to fail: nobody reads it.
+pub fn write_line(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+/// `bytes` in a unit that reads well, e.g. `12.3 MB` (decimal, as registries and disks count).
+pub fn decimal_bytes(bytes: u64) -> String {
+    scaled(bytes, 1000, &["B", "kB", "MB", "GB", "TB"])
+}
+
+/// `bytes` in a unit that reads well, e.g. `180.2 MiB` (binary, as memory is counted).
+pub fn binary_bytes(bytes: u64) -> String {
+    scaled(bytes, 1024, &["B", "KiB", "MiB", "GiB", "TiB"])
+}
+
+fn scaled(bytes: u64, base: u64, units: &[&str]) -> String {
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= base as f64 && unit + 1 < units.len() {
+        value /= base as f64;
+        unit += 1;
+    }
+    if unit == 0 {
+        format!("{bytes} B")
+    } else {
+        format!("{value:.1} {}", units[unit])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_read_well() {
+        assert_eq!(decimal_bytes(0), "0 B");
+        assert_eq!(decimal_bytes(999), "999 B");
+        assert_eq!(decimal_bytes(12_345_678), "12.3 MB");
+        assert_eq!(binary_bytes(1 << 30), "1.0 GiB");
+        assert_eq!(binary_bytes(1536), "1.5 KiB");
+    }
+}

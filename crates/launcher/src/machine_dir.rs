@@ -1,0 +1,189 @@
+//! The directory of one running machine, and who may use it.
+//!
+//! ```text
+//! machines/
+//!   NAMESPACE.NAME/      0711: QEMU, which may be another user, passes through but cannot look around
+//!     lock               held (flock) as long as the machine runs; free = nothing of it is alive
+//!     qemu/              QEMU's own directory with its monitor socket (made by `vmm`)
+//!     console.log        the serial console of this run, kept until the next one (bounded)
+//!     console.log.1      what came before, where it was too much for one file
+//!   NAMESPACE.NAME-2/    a second machine of the same name, while the first runs
+//! ```
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+/// Most machines of one name that may run at once.
+const MAX_SAME_NAME: u32 = 64;
+
+/// Longest directory name used. A UNIX socket's path has at most 107 bytes (`unix(7)`), of which the run directory
+/// needs its part.
+const MAX_NAME_BYTES: usize = 40;
+
+/// Why a machine has no directory.
+#[derive(Debug, thiserror::Error)]
+pub enum MachineDirError {
+    /// The directory could not be made.
+    #[error("cannot create the machine's directory `{path}`")]
+    Create {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The lock file could not be opened or locked.
+    #[error("cannot lock the machine's directory `{path}`")]
+    Lock {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Too many machines of this name run.
+    #[error("{MAX_SAME_NAME} machines named `{name}` run already")]
+    Busy {
+        /// The machine's name.
+        name: String,
+    },
+    /// Sockets in it would have too long a path.
+    #[error("the run directory `{path}` has too long a path for a UNIX socket in it (at most 107 bytes)")]
+    TooLong {
+        /// The run directory.
+        path: PathBuf,
+    },
+}
+
+/// A machine's directory, locked until dropped.
+#[derive(Debug)]
+pub struct MachineDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl MachineDir {
+    /// Creates (or takes over) the directory of `namespace`/`name` under `machines` and locks it.
+    ///
+    /// # Errors
+    /// [`MachineDirError`].
+    pub fn acquire(machines: &Path, namespace: &str, name: &str) -> Result<MachineDir, MachineDirError> {
+        let base = directory_name(namespace, name);
+        for number in 1..=MAX_SAME_NAME {
+            let path = machines.join(if number == 1 {
+                base.clone()
+            } else {
+                format!("{base}-{number}")
+            });
+            if vmm::RunPaths::in_directory(&path).qmp_socket.as_os_str().len() > vmm::MAX_SOCKET_PATH_BYTES {
+                return Err(MachineDirError::TooLong {
+                    path: machines.to_owned(),
+                });
+            }
+            match DirBuilder::new().mode(0o711).create(&path) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(source) => return Err(MachineDirError::Create { path, source }),
+            }
+            let lock = OpenOptions::new()
+                .create(true)
+                .truncate(false)
+                .write(true)
+                .mode(0o600)
+                .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32)
+                .open(path.join("lock"))
+                .map_err(|source| MachineDirError::Lock {
+                    path: path.clone(),
+                    source,
+                })?;
+            match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(MachineDir { path, _lock: lock }),
+                Err(rustix::io::Errno::WOULDBLOCK) => {}
+                Err(error) => {
+                    return Err(MachineDirError::Lock {
+                        path,
+                        source: error.into(),
+                    });
+                }
+            }
+        }
+        Err(MachineDirError::Busy {
+            name: name.to_owned(),
+        })
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the console's log is kept.
+    pub fn console_log(&self) -> PathBuf {
+        self.path.join("console.log")
+    }
+}
+
+/// `NAMESPACE.NAME`, shortened with a checksum of the whole where it is long, so that two long names stay apart.
+fn directory_name(namespace: &str, name: &str) -> String {
+    let whole = format!("{namespace}.{name}");
+    let safe: String = whole
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || "-._".contains(c) {
+                c
+            } else {
+                '_'
+            }
+        })
+        .collect();
+    if safe.len() <= MAX_NAME_BYTES && safe == whole {
+        return safe;
+    }
+    // FNV-1a, 64 bits: no adversary gains anything from a collision, the lock still keeps two machines apart.
+    let sum = whole.bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    format!("{}-{sum:016x}", &safe[..safe.len().min(MAX_NAME_BYTES - 17)])
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn names_are_short_safe_and_apart() {
+        assert_eq!(directory_name("default", "vm"), "default.vm");
+        let long = "x".repeat(300);
+        let (one, two) = (
+            directory_name("a", &format!("{long}1")),
+            directory_name("a", &format!("{long}2")),
+        );
+        assert!(one.len() <= MAX_NAME_BYTES && one != two);
+        assert!(!directory_name("a", "../../etc").contains('/'));
+    }
+
+    #[test]
+    fn a_second_machine_of_a_name_gets_its_own_directory() {
+        let machines = tempfile::tempdir().unwrap();
+        let first = MachineDir::acquire(machines.path(), "default", "vm").unwrap();
+        let second = MachineDir::acquire(machines.path(), "default", "vm").unwrap();
+        assert!(first.path().ends_with("default.vm") && second.path().ends_with("default.vm-2"));
+        drop(first);
+        let third = MachineDir::acquire(machines.path(), "default", "vm").unwrap();
+        assert!(third.path().ends_with("default.vm"));
+    }
+
+    #[test]
+    fn too_long_a_run_directory_is_said_before_qemu_fails() {
+        let machines = tempfile::tempdir().unwrap();
+        let deep = machines.path().join("d".repeat(100));
+        std::fs::create_dir(&deep).unwrap();
+        assert!(matches!(
+            MachineDir::acquire(&deep, "default", "vm"),
+            Err(MachineDirError::TooLong { .. })
+        ));
+    }
+}

@@ -1,0 +1,150 @@
+//! From a VirtualMachineInstance and the files to boot to a [`LaunchSpec`]: which kernel, which command line, how much
+//! memory, how many CPUs, which identity. Pure; the files were found and prepared before.
+
+use std::path::PathBuf;
+
+use manifest::resources::{self, MemoryError};
+use manifest::types::DomainSpec;
+use manifest::types::VirtualMachineInstance;
+use vmm::{Chassis, CpuTopology, GuestReboot, LaunchSpec, PanicDevice, Smbios};
+
+use crate::command_line;
+
+/// The files on this machine that QEMU is given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BootFiles {
+    /// A kernel in a format that QEMU takes.
+    pub kernel: PathBuf,
+    /// The initial RAM disk.
+    pub initrd: Option<PathBuf>,
+}
+
+/// What a machine's `kernelBoot` asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BootSource<'a> {
+    /// A kernel of an image, and perhaps an initrd of it.
+    Image {
+        /// The image's reference.
+        image: &'a str,
+        /// The kernel's path in the image.
+        kernel_path: Option<&'a str>,
+        /// The initrd's path in the image.
+        initrd_path: Option<&'a str>,
+        /// `imagePullPolicy`, when written.
+        pull_policy: Option<&'a str>,
+        /// `imagePullSecret`, when written.
+        pull_secret: Option<&'a str>,
+    },
+    /// Nothing.
+    None,
+}
+
+/// Reads `domain.firmware.kernelBoot`. Empty strings count as absent, as they do for KubeVirt.
+pub fn boot_source(domain: &DomainSpec) -> BootSource<'_> {
+    let container = domain
+        .firmware
+        .as_ref()
+        .and_then(|firmware| firmware.kernel_boot.as_ref())
+        .and_then(|kernel_boot| kernel_boot.container.as_ref());
+    match container {
+        None => BootSource::None,
+        Some(container) => BootSource::Image {
+            image: &container.image,
+            kernel_path: non_empty(&container.kernel_path),
+            initrd_path: non_empty(&container.initrd_path),
+            pull_policy: non_empty(&container.image_pull_policy),
+            pull_secret: non_empty(&container.image_pull_secret),
+        },
+    }
+}
+
+fn non_empty(text: &Option<String>) -> Option<&str> {
+    text.as_deref().filter(|text| !text.is_empty())
+}
+
+/// Plans the machine: everything that QEMU is told about it. `append` is put behind the manifest's kernel arguments.
+///
+/// CPU models `host-model` and `host-passthrough` become the best model that the accelerator has, as KubeVirt's
+/// meaning is "like the host".
+///
+/// # Errors
+/// [`MemoryError`] when the manifest does not say how large the machine is.
+pub fn plan(
+    instance: &VirtualMachineInstance,
+    files: &BootFiles,
+    append: &[String],
+) -> Result<LaunchSpec, MemoryError> {
+    let spec = &instance.spec;
+    let domain = &spec.domain;
+    let firmware = domain.firmware.as_ref();
+    let name = instance.metadata.name.as_deref().unwrap_or_default();
+    let topology = resources::cpu_topology(spec);
+    let kernel_args = firmware
+        .and_then(|firmware| firmware.kernel_boot.as_ref())
+        .and_then(|kernel_boot| kernel_boot.kernel_args.as_deref())
+        .unwrap_or_default();
+
+    let mut launch = LaunchSpec::new(name, &files.kernel, resources::guest_memory_bytes(spec)?);
+    launch.initrd = files.initrd.clone();
+    launch.command_line = append.iter().fold(kernel_args.to_owned(), |line, extra| {
+        command_line::append(&line, extra)
+    });
+    launch.cpus = CpuTopology {
+        sockets: topology.sockets,
+        cores: topology.cores,
+        threads: topology.threads,
+    };
+    launch.cpu_model = domain
+        .cpu
+        .as_ref()
+        .and_then(|cpu| non_empty(&cpu.model))
+        .filter(|model| !matches!(*model, "host-model" | "host-passthrough"))
+        .map(str::to_owned);
+    if let Some(kind) = domain
+        .machine
+        .as_ref()
+        .and_then(|machine| non_empty(&machine.type_))
+    {
+        launch.machine_type = kind.to_owned();
+    }
+    launch.smbios = Smbios {
+        uuid: firmware.and_then(|firmware| firmware.uuid.clone()),
+        serial: firmware.and_then(|firmware| firmware.serial.clone()),
+        chassis: chassis(domain),
+        ..Smbios::default()
+    };
+    launch.serial_console = domain.devices.autoattach_serial_console.unwrap_or(true);
+    launch.rng = domain.devices.rng.is_some();
+    launch.panic_device = panic_device(domain);
+    launch.guest_reboot = match domain.reboot_policy.as_deref() {
+        Some("Terminate") => GuestReboot::Terminate,
+        _ => GuestReboot::Restart,
+    };
+    Ok(launch)
+}
+
+/// A panic device is always there, so that a panic is noticed even without a console; a manifest may choose which.
+fn panic_device(domain: &DomainSpec) -> PanicDevice {
+    match domain
+        .devices
+        .panic_devices
+        .first()
+        .and_then(|device| device.model.as_deref())
+    {
+        Some("pvpanic") => PanicDevice::Pci,
+        _ => PanicDevice::Isa,
+    }
+}
+
+fn chassis(domain: &DomainSpec) -> Chassis {
+    domain
+        .chassis
+        .as_ref()
+        .map_or_else(Chassis::default, |chassis| Chassis {
+            manufacturer: chassis.manufacturer.clone(),
+            version: chassis.version.clone(),
+            serial: chassis.serial.clone(),
+            asset: chassis.asset.clone(),
+            sku: chassis.sku.clone(),
+        })
+}

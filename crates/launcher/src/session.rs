@@ -1,0 +1,483 @@
+//! One guest from its first instruction to a verdict.
+//!
+//! ```text
+//!                      ┌──────────────────────────── Session::run ───────────────────────────┐
+//!  console (QEMU) ────►│ log file, scanner ──► findings ─┐                                   │
+//!                      │        └──► output channel      ├──► first verdict ──► quit QEMU ──►│ Outcome
+//!  VM events (QMP) ───►│ panicked, shut down, exited ────┤                                   │
+//!  deadline, requests ►│ timed out, interrupted ─────────┘                                   │
+//!                      └─────────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! One task owns everything, so there is no question of who saw what first. The first cause decides the verdict; what
+//! comes after it (the rest of a panic's report, QEMU's exit) only completes the outcome.
+//!
+//! # Guarantees
+//! QEMU is gone when [`Session::run`] returns. A reader that stalls the output channel slows the guest down (as a full
+//! pipe would) but stops neither the deadline nor a request to end.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use vmm::{ConsoleReader, ConsoleWriter, ExitReport, ShutdownReason, Vm, VmEvent};
+
+use crate::console::{Finding, Pattern, Scanner};
+use crate::console_log::ConsoleLog;
+use crate::memory::{self, Process};
+use crate::timeline::Timeline;
+
+/// Bytes taken from the console at a time.
+const CHUNK_BYTES: usize = 16 * 1024;
+
+/// After a panic or another failure is seen, how long its report may still come in: long enough for the registers and
+/// the trace, short enough to call the verdict immediate.
+const REPORT_GRACE: Duration = Duration::from_millis(400);
+
+/// How long QEMU has to end after it was told to, before it is killed.
+const QUIT_GRACE: Duration = Duration::from_secs(2);
+
+/// How long the output may take to be read once the run is over for another reason than the guest's own end.
+const FLUSH_GRACE: Duration = Duration::from_secs(1);
+
+/// How often QEMU's peak memory is looked at.
+const MEMORY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What ends a run, apart from the guest itself.
+#[derive(Debug, Default)]
+pub struct Conditions {
+    /// End as a success when the console matches.
+    pub until: Option<Pattern>,
+    /// End as a failure when the console matches.
+    pub fail_on: Vec<Pattern>,
+    /// End at this time.
+    pub deadline: Option<Instant>,
+}
+
+/// Somebody outside wants the run to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndRequest {
+    /// A signal (its name).
+    Signal(&'static str),
+    /// The leave key on the terminal.
+    LeaveKey,
+    /// Nobody reads the output any more.
+    OutputClosed,
+}
+
+/// How a guest ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// The guest powered itself off.
+    PoweredOff,
+    /// The guest rebooted and its reboot policy is to end then.
+    Rebooted,
+    /// The success pattern matched this line.
+    UntilMatched {
+        /// The line.
+        line: String,
+    },
+    /// The kernel panicked.
+    Panicked {
+        /// The line that said so; absent when only the panic device did.
+        line: Option<String>,
+    },
+    /// A failure pattern matched.
+    FailMatched {
+        /// The pattern.
+        pattern: String,
+        /// The line.
+        line: String,
+    },
+    /// The deadline passed.
+    TimedOut,
+    /// Somebody ended the run.
+    Ended(EndRequest),
+    /// QEMU ended, and not because of the guest.
+    VmmFailed {
+        /// What is known of it: exit status, QEMU's own last words.
+        reason: String,
+    },
+}
+
+/// Everything known about a run when it is over.
+#[derive(Debug)]
+pub struct Outcome {
+    /// How it ended.
+    pub verdict: Verdict,
+    /// When what happened.
+    pub timeline: Timeline,
+    /// The last console lines.
+    pub console_tail: Vec<String>,
+    /// The release that the guest's kernel printed.
+    pub booted_version: Option<String>,
+    /// How often the guest restarted itself.
+    pub reboots: u32,
+    /// Peak resident memory of QEMU in bytes.
+    pub qemu_peak_bytes: Option<u64>,
+    /// Whether the console's last byte was a newline.
+    pub at_line_start: bool,
+    /// Why a console log is incomplete.
+    pub log_fault: Option<String>,
+}
+
+/// What a [`Session`] is made of.
+#[derive(Debug)]
+pub struct Connections {
+    /// The started VM.
+    pub vm: Vm,
+    /// What the guest writes.
+    pub console: ConsoleReader,
+    /// Files that get every console byte.
+    pub logs: Vec<ConsoleLog>,
+    /// Receives every console byte, in order. When its receiver is dropped, the run goes on unheard.
+    pub output: mpsc::Sender<Vec<u8>>,
+    /// Requests to end the run.
+    pub requests: mpsc::Receiver<EndRequest>,
+}
+
+/// A started guest and what it is connected to.
+#[derive(Debug)]
+pub struct Session {
+    connections: Connections,
+    scanner: Scanner,
+    deadline: Option<Instant>,
+    began: Instant,
+    timeline: Timeline,
+    booted_version: Option<String>,
+    reboots: u32,
+    qemu_peak_bytes: Option<u64>,
+    verdict: Option<Verdict>,
+    /// When the report behind a verdict is taken to be complete.
+    report_until: Option<Instant>,
+    /// Why a log is no longer written; the run goes on.
+    log_fault: Option<String>,
+}
+
+/// Whether the guest is still to be followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    GoOn,
+    End,
+}
+
+impl Session {
+    /// A session over a VM that was just started. `began` is when the run began and `timeline` what is known of it.
+    pub fn new(
+        connections: Connections,
+        conditions: Conditions,
+        began: Instant,
+        timeline: Timeline,
+    ) -> Session {
+        Session {
+            connections,
+            scanner: Scanner::new(conditions.until, conditions.fail_on),
+            deadline: conditions.deadline,
+            began,
+            timeline,
+            booted_version: None,
+            reboots: 0,
+            qemu_peak_bytes: None,
+            verdict: None,
+            report_until: None,
+            log_fault: None,
+        }
+    }
+
+    /// Follows the guest to its end.
+    pub async fn run(mut self) -> Outcome {
+        let exit = self.follow().await;
+        self.timeline.ended.get_or_insert(self.began.elapsed());
+        let exit = match exit {
+            Some(exit) => Some(exit),
+            None => {
+                self.sample_memory();
+                self.connections.vm.terminate(QUIT_GRACE).await
+            }
+        };
+        self.drain_console().await;
+        let verdict = self
+            .verdict
+            .take()
+            .unwrap_or_else(|| verdict_of_exit(exit.as_ref()));
+        Outcome {
+            verdict,
+            timeline: self.timeline,
+            console_tail: self.scanner.tail(),
+            booted_version: self.booted_version,
+            reboots: self.reboots,
+            qemu_peak_bytes: self.qemu_peak_bytes,
+            at_line_start: self.scanner.at_line_start(),
+            log_fault: self.log_fault,
+        }
+    }
+
+    /// Until the guest has ended (its exit is returned) or there is another reason to stop.
+    async fn follow(&mut self) -> Option<ExitReport> {
+        let mut buffer = vec![0u8; CHUNK_BYTES];
+        let mut console_open = true;
+        let output = self.connections.output.clone();
+        // Taken from the console and not yet from us: a full output channel must not stop the other arms.
+        let mut pending: Option<Vec<u8>> = None;
+        let mut memory_tick = interval(MEMORY_INTERVAL);
+        memory_tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let stop_at = earliest(
+                self.report_until,
+                self.deadline.filter(|_| self.report_until.is_none()),
+            );
+            let step = tokio::select! {
+                permit = output.reserve(), if pending.is_some() => {
+                    // Without a receiver the bytes go nowhere; whoever dropped it has asked for an end.
+                    if let (Ok(permit), Some(piece)) = (permit, pending.take()) {
+                        permit.send(piece);
+                    }
+                    Step::GoOn
+                }
+                read = self.connections.console.read(&mut buffer), if console_open && pending.is_none() => match read {
+                    // QEMU closed its end; its exit follows as an event.
+                    Ok(0) | Err(_) => {
+                        console_open = false;
+                        Step::GoOn
+                    }
+                    Ok(count) => {
+                        let step = self.take_console(&buffer[..count]);
+                        pending = Some(buffer[..count].to_vec());
+                        step
+                    }
+                },
+                event = self.connections.vm.next_event() => match event {
+                    Some(VmEvent::Exited(exit)) => {
+                        self.flush(pending.take()).await;
+                        return Some(exit);
+                    }
+                    Some(event) => self.take_event(event),
+                    None => Step::End,
+                },
+                Some(request) = self.connections.requests.recv() => {
+                    self.decide(Verdict::Ended(request));
+                    Step::End
+                }
+                () = wait_until(stop_at), if stop_at.is_some() => {
+                    self.decide(Verdict::TimedOut);
+                    Step::End
+                }
+                _ = memory_tick.tick() => {
+                    self.sample_memory();
+                    Step::GoOn
+                }
+            };
+            if step == Step::End {
+                self.flush(pending.take()).await;
+                return None;
+            }
+        }
+    }
+
+    /// The first verdict stays.
+    fn decide(&mut self, verdict: Verdict) {
+        if self.verdict.is_none() {
+            self.timeline.ended.get_or_insert(self.began.elapsed());
+            self.verdict = Some(verdict);
+        }
+    }
+
+    /// Decides, and leaves the guest a moment to finish its report.
+    fn decide_with_report(&mut self, verdict: Verdict) {
+        self.decide(verdict);
+        self.report_until.get_or_insert(Instant::now() + REPORT_GRACE);
+    }
+
+    fn take_console(&mut self, bytes: &[u8]) -> Step {
+        let now = self.began.elapsed();
+        self.timeline.first_output.get_or_insert(now);
+        for log in &mut self.connections.logs {
+            if let Err(error) = log.write(bytes)
+                && self.log_fault.is_none()
+            {
+                self.log_fault = Some(format!(
+                    "cannot write the console log `{}`: {error}",
+                    log.path().display()
+                ));
+            }
+        }
+        let mut step = Step::GoOn;
+        for finding in self.scanner.feed(bytes) {
+            match finding {
+                Finding::KernelStarted(version) => {
+                    self.timeline.kernel_started.get_or_insert(now);
+                    self.booted_version = Some(version);
+                }
+                Finding::UserspaceStarted => {
+                    self.timeline.userspace_started.get_or_insert(now);
+                }
+                Finding::Until(line) => {
+                    self.decide(Verdict::UntilMatched { line });
+                    step = Step::End;
+                }
+                Finding::Panic(line) => match &mut self.verdict {
+                    // The device was faster than the console: the line explains its report.
+                    Some(Verdict::Panicked { line: unknown @ None }) => *unknown = Some(line),
+                    _ => self.decide_with_report(Verdict::Panicked { line: Some(line) }),
+                },
+                Finding::Fail { pattern, line } => {
+                    self.decide_with_report(Verdict::FailMatched { pattern, line })
+                }
+                Finding::PanicReportEnded => {
+                    if self.verdict.is_some() {
+                        step = Step::End;
+                    }
+                }
+            }
+        }
+        step
+    }
+
+    fn take_event(&mut self, event: VmEvent) -> Step {
+        match event {
+            VmEvent::GuestPanicked { .. } => self.decide_with_report(Verdict::Panicked { line: None }),
+            VmEvent::GuestReset { .. } => {
+                self.reboots += 1;
+                // A new boot of the same kernel: its marks are the ones that count.
+                self.timeline.kernel_started = None;
+                self.timeline.userspace_started = None;
+            }
+            VmEvent::GuestShutdown { reason, .. } => {
+                self.sample_memory();
+                match reason {
+                    ShutdownReason::GuestShutdown => self.decide(Verdict::PoweredOff),
+                    ShutdownReason::GuestReset => self.decide(Verdict::Rebooted),
+                    ShutdownReason::GuestPanic => self.decide(Verdict::Panicked { line: None }),
+                    ShutdownReason::HostQuit | ShutdownReason::HostReset => {
+                        self.decide(Verdict::VmmFailed {
+                            reason: "QEMU was told to quit by somebody else".to_owned(),
+                        });
+                    }
+                    ShutdownReason::HostSignal => {
+                        self.decide(Verdict::VmmFailed {
+                            reason: "QEMU was ended by a signal".to_owned(),
+                        });
+                    }
+                    ShutdownReason::Other(name) => {
+                        self.decide(Verdict::VmmFailed {
+                            reason: format!("QEMU shut down for the reason `{name}`"),
+                        });
+                    }
+                }
+            }
+            VmEvent::ControlLost { reason } => {
+                self.decide(Verdict::VmmFailed {
+                    reason: format!("QEMU's monitor is gone: {reason}"),
+                });
+                return Step::End;
+            }
+            VmEvent::Other { name, data } => tracing::debug!(name, %data, "QEMU event"),
+            VmEvent::Exited(_) => {}
+        }
+        Step::GoOn
+    }
+
+    /// Hands over the last piece. The guest's own end waits for the reader, every other end only a moment.
+    async fn flush(&mut self, pending: Option<Vec<u8>>) {
+        let Some(piece) = pending else { return };
+        let unhurried = matches!(self.verdict, None | Some(Verdict::PoweredOff | Verdict::Rebooted));
+        let limit = match (unhurried, self.deadline) {
+            (true, None) => None,
+            (true, Some(deadline)) => Some(deadline.max(Instant::now() + FLUSH_GRACE)),
+            (false, _) => Some(Instant::now() + FLUSH_GRACE),
+        };
+        let send = self.connections.output.send(piece);
+        // A reader that is gone or too slow loses the rest of its copy; the log has all of it.
+        match limit {
+            None => drop(send.await),
+            Some(limit) => drop(tokio::time::timeout_at(limit, send).await),
+        }
+    }
+
+    /// What the console still holds when QEMU has ended.
+    async fn drain_console(&mut self) {
+        let mut buffer = vec![0u8; CHUNK_BYTES];
+        // QEMU is gone, so the pipe ends; something that inherited it must not hold us.
+        while let Ok(Ok(count)) = timeout(FLUSH_GRACE, self.connections.console.read(&mut buffer)).await {
+            if count == 0 {
+                return;
+            }
+            self.take_console(&buffer[..count]);
+            self.flush(Some(buffer[..count].to_vec())).await;
+        }
+    }
+
+    fn sample_memory(&mut self) {
+        let peak = memory::peak_bytes(Process::Id(self.connections.vm.process_id()));
+        self.qemu_peak_bytes = peak.max(self.qemu_peak_bytes);
+    }
+}
+
+fn earliest(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    [one, other].into_iter().flatten().min()
+}
+
+async fn wait_until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The verdict where nothing but QEMU's exit is known. A guest can end before QEMU's monitor could tell of it; QEMU
+/// then leaves with success.
+fn verdict_of_exit(exit: Option<&ExitReport>) -> Verdict {
+    match exit {
+        Some(exit) if exit.status.success() => Verdict::PoweredOff,
+        Some(exit) if exit.stderr_tail.is_empty() => Verdict::VmmFailed {
+            reason: format!("QEMU ended with {}", exit.status),
+        },
+        Some(exit) => Verdict::VmmFailed {
+            reason: format!("QEMU ended with {}: {}", exit.status, exit.stderr_tail.join("; ")),
+        },
+        None => Verdict::VmmFailed {
+            reason: "QEMU ended, and how is not known".to_owned(),
+        },
+    }
+}
+
+/// Passes `input` on to the guest until either end closes. Runs beside [`Session::run`].
+pub async fn forward_input(mut input: mpsc::Receiver<Vec<u8>>, mut console: ConsoleWriter) {
+    while let Some(bytes) = input.recv().await {
+        // The guest's end of the pipe closes with QEMU; there is nobody to type to then.
+        if console.write_all(&bytes).await.is_err() {
+            return;
+        }
+    }
+    // The input has ended and the guest has not: its console must stay open, since QEMU would see a hang-up.
+    std::future::pending::<()>().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::ExitStatus;
+
+    #[test]
+    fn an_exit_without_a_word_before_it_is_judged_by_its_status() {
+        let report = |code: i32, stderr: &[&str]| ExitReport {
+            status: ExitStatus::from_raw(code),
+            stderr_tail: stderr.iter().map(|line| (*line).to_owned()).collect(),
+        };
+        assert_eq!(verdict_of_exit(Some(&report(0, &[]))), Verdict::PoweredOff);
+        assert_eq!(
+            verdict_of_exit(Some(&report(9, &[]))),
+            Verdict::VmmFailed {
+                reason: "QEMU ended with signal: 9 (SIGKILL)".into()
+            }
+        );
+        assert_eq!(
+            verdict_of_exit(Some(&report(0x100, &["qemu: bad"]))),
+            Verdict::VmmFailed {
+                reason: "QEMU ended with exit status: 1: qemu: bad".into()
+            }
+        );
+    }
+}
