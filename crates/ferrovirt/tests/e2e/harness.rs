@@ -383,7 +383,10 @@ impl Session {
     pub fn spawn(mut command: Command) -> Self {
         // Debug output of a command lists every variable of its environment.
         let words = std::iter::once(command.get_program()).chain(command.get_args());
-        let call = words.map(|word| format!("{word:?}")).collect::<Vec<_>>().join(" ");
+        let call = words
+            .map(|word| format!("{word:?}"))
+            .collect::<Vec<_>>()
+            .join(" ");
         command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
