@@ -1,5 +1,6 @@
-//! Boots a kernel with nothing but this crate: `cargo run -p vmm --example boot -- KERNEL [INITRD [ARGUMENTS]]`.
-//! The guest's console is standard output; QEMU's process id and the events go to standard error.
+//! Boots a kernel with nothing but this crate: `cargo run -p vmm --example boot -- KERNEL [INITRD
+//! [ARGUMENTS]]`. The guest's console is standard output; QEMU's process id and the events go to standard
+//! error.
 
 use std::env;
 use std::io::{self, Write};
@@ -13,11 +14,16 @@ use vmm::{Accelerator, HostFacts, LaunchSpec, QemuFacts, QemuSearch, RunAs, Star
 type AnyError = Box<dyn std::error::Error>;
 
 fn main() -> ExitCode {
-    if env::args_os().nth(1).is_some_and(|argument| argument == TRAMPOLINE_COMMAND) {
+    if env::args_os()
+        .nth(1)
+        .is_some_and(|argument| argument == TRAMPOLINE_COMMAND)
+    {
         trampoline(env::args_os().skip(2));
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let result = runtime.map_err(AnyError::from).and_then(|runtime| runtime.block_on(boot()));
+    let result = runtime
+        .map_err(AnyError::from)
+        .and_then(|runtime| runtime.block_on(boot()));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -29,7 +35,9 @@ fn main() -> ExitCode {
 
 async fn boot() -> Result<(), AnyError> {
     let mut arguments = env::args_os().skip(1);
-    let kernel = arguments.next().ok_or("usage: boot KERNEL [INITRD [ARGUMENTS]]")?;
+    let kernel = arguments
+        .next()
+        .ok_or("usage: boot KERNEL [INITRD [ARGUMENTS]]")?;
     let mut spec = LaunchSpec::new("example", kernel, 512 << 20);
     spec.initrd = arguments.next().map(PathBuf::from);
     spec.command_line = match arguments.next() {
@@ -37,8 +45,13 @@ async fn boot() -> Result<(), AnyError> {
         None => "console=ttyS0".to_owned(),
     };
     let search_path = env::var_os("PATH").unwrap_or_default();
-    let qemu = QemuFacts::probe(&QemuSearch { search_path, ..QemuSearch::default() })?;
-    let accelerator = Accelerator::Tcg { reason: "the example does not try KVM".to_owned() };
+    let qemu = QemuFacts::probe(&QemuSearch {
+        search_path,
+        ..QemuSearch::default()
+    })?;
+    let accelerator = Accelerator::Tcg {
+        reason: "the example does not try KVM".to_owned(),
+    };
     let facts = HostFacts::probe(qemu, accelerator, RunAs::Caller)?;
     let run_directory = env::temp_dir().join(format!("vmm-boot-{}", std::process::id()));
     std::fs::create_dir(&run_directory)?;
@@ -47,9 +60,18 @@ async fn boot() -> Result<(), AnyError> {
     result
 }
 
-async fn supervise(spec: &LaunchSpec, facts: &HostFacts, run_directory: &std::path::Path) -> Result<(), AnyError> {
+async fn supervise(
+    spec: &LaunchSpec,
+    facts: &HostFacts,
+    run_directory: &std::path::Path,
+) -> Result<(), AnyError> {
     let trampoline = Trampoline::this_program();
-    let request = StartRequest { spec, facts, run_directory, trampoline: &trampoline };
+    let request = StartRequest {
+        spec,
+        facts,
+        run_directory,
+        trampoline: &trampoline,
+    };
     // Dropping the writer would only close the guest's input.
     let (mut vm, mut console, _input) = Vm::start(request).await?;
     say(&format!("process {}", vm.process_id()));

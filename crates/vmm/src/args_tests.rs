@@ -6,16 +6,24 @@ use proptest::prelude::*;
 use super::*;
 use crate::test_facts;
 
-/// Compares with `tests/golden/NAME.argv`, one argument a line; writes the file instead when `UPDATE_GOLDEN` is set.
+/// Compares with `tests/golden/NAME.argv`, one argument a line; writes the file instead when `UPDATE_GOLDEN`
+/// is set.
 fn assert_golden(name: &str, arguments: &[String]) {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("{name}.argv"));
+    let file = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(format!("{name}.argv"));
     let mut text = arguments.join("\n");
     text.push('\n');
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(&file, &text).unwrap();
     }
     let expected = std::fs::read_to_string(&file).unwrap();
-    assert_eq!(text, expected, "{} differs; UPDATE_GOLDEN=1 rewrites it", file.display());
+    assert_eq!(
+        text,
+        expected,
+        "{} differs; UPDATE_GOLDEN=1 rewrites it",
+        file.display()
+    );
 }
 
 fn paths() -> RunPaths {
@@ -37,7 +45,11 @@ fn everything() -> LaunchSpec {
     spec.name = "every, thing".to_owned();
     spec.machine_type = "pc-q35-7.2".to_owned();
     spec.memory_bytes = (1 << 30) + 4096;
-    spec.cpus = CpuTopology { sockets: 2, cores: 3, threads: 2 };
+    spec.cpus = CpuTopology {
+        sockets: 2,
+        cores: 3,
+        threads: 2,
+    };
     spec.cpu_model = Some("Haswell-noTSX,+pcid".to_owned());
     spec.kernel = "/store/a,b/kernel".into();
     spec.command_line = "console=ttyS0 root=/dev/vda1, quoted=\"a b\" id=x".to_owned();
@@ -97,14 +109,19 @@ fn a_guest_with_nothing() {
 
 #[test]
 fn memory_is_exact() {
-    for (bytes, expected) in
-        [(1 << 20, "1M"), (1 << 30, "1024M"), ((1 << 20) + 1, "1048577B"), (8192, "8192B"), (u64::MAX, "18446744073709551615B")]
-    {
+    for (bytes, expected) in [
+        (1 << 20, "1M"),
+        (1 << 30, "1024M"),
+        ((1 << 20) + 1, "1048577B"),
+        (8192, "8192B"),
+        (u64::MAX, "18446744073709551615B"),
+    ] {
         assert_eq!(size(bytes), expected);
     }
 }
 
-/// Splits the value of an option as QEMU does (`get_opt_value`): a comma ends a part, two commas are one of them.
+/// Splits the value of an option as QEMU does (`get_opt_value`): a comma ends a part, two commas are one of
+/// them.
 fn split_option(text: &str) -> Vec<String> {
     let mut parts = vec![String::new()];
     let mut rest = text.chars().peekable();
@@ -122,14 +139,24 @@ fn split_option(text: &str) -> Vec<String> {
 
 /// The value that follows `option`, in its `occurrence`-th appearance.
 fn value_of<'a>(arguments: &'a [String], option: &str, occurrence: usize) -> &'a str {
-    let place = arguments.iter().enumerate().filter(|(_, argument)| *argument == option).nth(occurrence).unwrap().0;
+    let place = arguments
+        .iter()
+        .enumerate()
+        .filter(|(_, argument)| *argument == option)
+        .nth(occurrence)
+        .unwrap()
+        .0;
     &arguments[place + 1]
 }
 
 proptest! {
     /// Whatever a value contains, it stays one value: nothing of it becomes an option.
     #[test]
-    fn a_value_never_becomes_an_option(name in "[ -~]{0,20}", asset in "[,=a-z]{1,12}", directory in "/[,=a-z/]{1,30}") {
+    fn a_value_never_becomes_an_option(
+        name in "[ -~]{0,20}",
+        asset in "[,=a-z]{1,12}",
+        directory in "/[,=a-z/]{1,30}",
+    ) {
         let mut spec = reference();
         spec.name = name.clone();
         spec.smbios.chassis.asset = Some(asset.clone());

@@ -1,12 +1,12 @@
-//! What a virtual machine is, as data: everything that the QEMU command line depends on and nothing that belongs to
-//! one host. A spec made on one machine starts the same guest on another; what differs between hosts (which
-//! accelerator, which QEMU, whose user id) is in [`HostFacts`](crate::HostFacts).
+//! What a virtual machine is, as data: everything that the QEMU command line depends on and nothing that
+//! belongs to one host. A spec made on one machine starts the same guest on another; what differs between
+//! hosts (which accelerator, which QEMU, whose user id) is in [`HostFacts`](crate::HostFacts).
 //!
-//! Plain structs without control flow: who wants to know what a machine can have reads this file. The only rule kept
-//! here is [`LaunchSpec::check`], which names what QEMU would refuse or, worse, silently change.
+//! Plain structs without control flow: who wants to know what a machine can have reads this file. The only
+//! rule kept here is [`LaunchSpec::check`], which names what QEMU would refuse or, worse, silently change.
 //!
-//! The type is written to `launch.json`, so it carries a `version`: [`LAUNCH_SPEC_VERSION`] moves when a field changes
-//! its meaning, a reader refuses versions it does not know, and unknown fields are errors.
+//! The type is written to `launch.json`, so it carries a `version`: [`LAUNCH_SPEC_VERSION`] moves when a
+//! field changes its meaning, a reader refuses versions it does not know, and unknown fields are errors.
 
 use std::path::PathBuf;
 
@@ -17,11 +17,12 @@ use crate::host_facts::HostFacts;
 /// The version of [`LaunchSpec`] that this crate writes and reads.
 pub const LAUNCH_SPEC_VERSION: u32 = 1;
 
-/// Most virtual CPUs of a q35 guest without an interrupt-remapping IOMMU: local APIC ids have eight bits and 255 is
-/// the broadcast id (Intel SDM volume 3, 11.6; QEMU `hw/i386/x86.c`).
+/// Most virtual CPUs of a q35 guest without an interrupt-remapping IOMMU: local APIC ids have eight bits and
+/// 255 is the broadcast id (Intel SDM volume 3, 11.6; QEMU `hw/i386/x86.c`).
 pub const MAX_VCPUS: u64 = 255;
 
-/// Longest kernel command line in bytes that x86 Linux keeps (`COMMAND_LINE_SIZE` of 2048, minus its final zero).
+/// Longest kernel command line in bytes that x86 Linux keeps (`COMMAND_LINE_SIZE` of 2048, minus its final
+/// zero).
 pub const MAX_COMMAND_LINE_BYTES: usize = 2047;
 
 /// One virtual machine, ready to be started on any host.
@@ -48,8 +49,8 @@ pub struct LaunchSpec {
     pub initrd: Option<PathBuf>,
     /// Kernel command line, handed over byte for byte. Empty means no `-append`.
     pub command_line: String,
-    /// Whether the guest has a first serial port (`ttyS0`), connected to [`ConsoleReader`](crate::ConsoleReader) and
-    /// [`ConsoleWriter`](crate::ConsoleWriter).
+    /// Whether the guest has a first serial port (`ttyS0`), connected to
+    /// [`ConsoleReader`](crate::ConsoleReader) and [`ConsoleWriter`](crate::ConsoleWriter).
     pub serial_console: bool,
     /// Whether the guest has a virtio entropy source fed from the host's `/dev/urandom`.
     pub rng: bool,
@@ -99,20 +100,26 @@ pub struct CpuTopology {
 impl CpuTopology {
     /// Number of virtual CPUs, the product of the three.
     pub fn vcpus(&self) -> u64 {
-        u64::from(self.sockets).saturating_mul(u64::from(self.cores)).saturating_mul(u64::from(self.threads))
+        u64::from(self.sockets)
+            .saturating_mul(u64::from(self.cores))
+            .saturating_mul(u64::from(self.threads))
     }
 }
 
 impl Default for CpuTopology {
     fn default() -> Self {
-        Self { sockets: 1, cores: 1, threads: 1 }
+        Self {
+            sockets: 1,
+            cores: 1,
+            threads: 1,
+        }
     }
 }
 
 /// The SMBIOS strings that name the machine; absent ones are left to QEMU.
 ///
-/// `manufacturer`, `product`, `family`, `uuid`, `serial`, `version` and `sku` make the system table (type 1); `chassis`
-/// makes the chassis table (type 3).
+/// `manufacturer`, `product`, `family`, `uuid`, `serial`, `version` and `sku` make the system table (type 1);
+/// `chassis` makes the chassis table (type 3).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Smbios {
@@ -263,9 +270,10 @@ impl SpecError {
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Memory { host_bytes, .. } => {
-                Some(format!("set `memory.guest` to less than {} MiB", host_bytes / (1024 * 1024)))
-            }
+            Self::Memory { host_bytes, .. } => Some(format!(
+                "set `memory.guest` to less than {} MiB",
+                host_bytes / (1024 * 1024)
+            )),
             Self::NoMemory => Some("set `memory.guest` or `resources.requests.memory`".to_owned()),
             Self::Cpus { .. } => Some("change `cpu.sockets`, `cpu.cores` or `cpu.threads`".to_owned()),
             Self::CommandLine { .. } => Some("shorten `kernelArgs`".to_owned()),
@@ -288,14 +296,27 @@ impl LaunchSpec {
         }
         if self.memory_bytes > facts.memory_bytes {
             let (wanted_bytes, host_bytes) = (self.memory_bytes, facts.memory_bytes);
-            return Err(SpecError::Memory { wanted_bytes, host_bytes });
+            return Err(SpecError::Memory {
+                wanted_bytes,
+                host_bytes,
+            });
         }
         if !(1..=MAX_VCPUS).contains(&self.cpus.vcpus()) {
-            let CpuTopology { sockets, cores, threads } = self.cpus;
-            return Err(SpecError::Cpus { sockets, cores, threads });
+            let CpuTopology {
+                sockets,
+                cores,
+                threads,
+            } = self.cpus;
+            return Err(SpecError::Cpus {
+                sockets,
+                cores,
+                threads,
+            });
         }
         if self.command_line.len() > MAX_COMMAND_LINE_BYTES {
-            return Err(SpecError::CommandLine { length: self.command_line.len() });
+            return Err(SpecError::CommandLine {
+                length: self.command_line.len(),
+            });
         }
         let printable = |text: Option<&str>, what| match text {
             Some(text) if !text.contains('\0') => Ok(()),
@@ -307,9 +328,36 @@ impl LaunchSpec {
             printable(initrd.to_str(), "path of the initial RAM disk")?;
         }
         printable(Some(&self.command_line), "kernel command line")?;
-        let Smbios { manufacturer, product, family, uuid, serial, version, sku, chassis } = &self.smbios;
-        let Chassis { manufacturer: maker, version: model, serial: number, asset, sku: unit } = chassis;
-        for text in [manufacturer, product, family, serial, version, sku, maker, model, number, asset, unit] {
+        let Smbios {
+            manufacturer,
+            product,
+            family,
+            uuid,
+            serial,
+            version,
+            sku,
+            chassis,
+        } = &self.smbios;
+        let Chassis {
+            manufacturer: maker,
+            version: model,
+            serial: number,
+            asset,
+            sku: unit,
+        } = chassis;
+        for text in [
+            manufacturer,
+            product,
+            family,
+            serial,
+            version,
+            sku,
+            maker,
+            model,
+            number,
+            asset,
+            unit,
+        ] {
             printable(Some(text.as_deref().unwrap_or_default()), "SMBIOS text")?;
         }
         if let Some(text) = uuid.as_ref().filter(|text| !is_uuid(text)) {
@@ -320,7 +368,10 @@ impl LaunchSpec {
             if !text.is_empty() && text.bytes().all(plain) {
                 Ok(())
             } else {
-                Err(SpecError::Name { what, text: text.to_owned() })
+                Err(SpecError::Name {
+                    what,
+                    text: text.to_owned(),
+                })
             }
         };
         named(&self.machine_type, "machine type")?;
@@ -337,10 +388,9 @@ fn is_uuid(text: &str) -> bool {
     let lengths = [8, 4, 4, 4, 12];
     let groups: Vec<&str> = text.split('-').collect();
     groups.len() == lengths.len()
-        && groups
-            .iter()
-            .zip(lengths)
-            .all(|(group, length)| group.len() == length && group.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        && groups.iter().zip(lengths).all(|(group, length)| {
+            group.len() == length && group.bytes().all(|byte| byte.is_ascii_hexdigit())
+        })
 }
 
 #[cfg(test)]
@@ -362,7 +412,11 @@ mod tests {
         spec.cpu_model = Some("Haswell-noTSX,+pcid".to_owned());
         spec.command_line = "x".repeat(MAX_COMMAND_LINE_BYTES);
         spec.memory_bytes = test_facts().memory_bytes;
-        spec.cpus = CpuTopology { sockets: 255, cores: 1, threads: 1 };
+        spec.cpus = CpuTopology {
+            sockets: 255,
+            cores: 1,
+            threads: 1,
+        };
         assert_eq!(spec.check(&test_facts()), Ok(()));
     }
 
@@ -372,7 +426,10 @@ mod tests {
         let host = test_facts();
         type Change = fn(&mut LaunchSpec);
         let cases: [(Change, &str); 11] = [
-            (|spec| spec.version = 2, "the launch spec has version 2, only 1 is understood"),
+            (
+                |spec| spec.version = 2,
+                "the launch spec has version 2, only 1 is understood",
+            ),
             (|spec| spec.memory_bytes = 0, "the guest has no memory"),
             (
                 |spec| spec.memory_bytes = test_facts().memory_bytes + 1,
@@ -390,14 +447,26 @@ mod tests {
                 |spec| spec.command_line = "x".repeat(2048),
                 "the kernel command line has 2048 bytes, 2047 are possible",
             ),
-            (|spec| spec.name.push('\0'), "the name contains a zero byte or is not UTF-8"),
+            (
+                |spec| spec.name.push('\0'),
+                "the name contains a zero byte or is not UTF-8",
+            ),
             (
                 |spec| spec.smbios.chassis.asset = Some("\0".into()),
                 "the SMBIOS text contains a zero byte or is not UTF-8",
             ),
-            (|spec| spec.smbios.uuid = Some("x".into()), "the system UUID `x` is not a UUID"),
-            (|spec| spec.machine_type = "q35,accel=x".into(), "the machine type `q35,accel=x` is not a name"),
-            (|spec| spec.cpu_model = Some(",+x".into()), "the CPU model `` is not a name"),
+            (
+                |spec| spec.smbios.uuid = Some("x".into()),
+                "the system UUID `x` is not a UUID",
+            ),
+            (
+                |spec| spec.machine_type = "q35,accel=x".into(),
+                "the machine type `q35,accel=x` is not a name",
+            ),
+            (
+                |spec| spec.cpu_model = Some(",+x".into()),
+                "the CPU model `` is not a name",
+            ),
         ];
         for (change, expected) in cases {
             let mut spec = spec();

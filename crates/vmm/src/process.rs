@@ -1,10 +1,11 @@
 //! Starting QEMU as a process that cannot outlive its supervisor.
 //!
-//! Between fork and exec a few calls are needed that std's `Command` does not offer without unsafe code. So the binary
-//! starts itself again, in the role of a trampoline, which makes them in the open and then becomes QEMU:
+//! Between fork and exec a few calls are needed that std's `Command` does not offer without unsafe code. So
+//! the binary starts itself again, in the role of a trampoline, which makes them in the open and then becomes
+//! QEMU:
 //!
 //! ```text
-//!  supervisor ── spawn ──► ferrovirt __exec --parent PID [--uid U --gid G --groups A,B] -- qemu-system-x86_64 …
+//!  supervisor ── spawn ──► ferrovirt __exec --parent PID [--uid U --gid G --groups A,B] -- qemu …
 //!                            1 groups, gid, uid      changing credentials clears the death signal: first
 //!                            2 death signal KILL     sent when the parent *thread* ends
 //!                            3 parent still PID?     else it died before 2, and nobody would ever kill QEMU
@@ -13,8 +14,8 @@
 //! ```
 //!
 //! # Caveats
-//! The kernel sends the death signal when the *thread* that forked ends, prctl(2). So spawn from a thread that lives as
-//! long as the machine shall: the main thread of a current-thread runtime.
+//! The kernel sends the death signal when the *thread* that forked ends, prctl(2). So spawn from a thread
+//! that lives as long as the machine shall: the main thread of a current-thread runtime.
 
 use std::convert::Infallible;
 use std::ffi::OsString;
@@ -41,28 +42,43 @@ pub struct Trampoline {
 }
 
 impl Trampoline {
-    /// The running program itself, by the link that stays right even when its file has been replaced meanwhile.
+    /// The running program itself, by the link that stays right even when its file has been replaced
+    /// meanwhile.
     pub fn this_program() -> Self {
-        Self { program: PathBuf::from("/proc/self/exe") }
+        Self {
+            program: PathBuf::from("/proc/self/exe"),
+        }
     }
 
     /// Another program.
     pub fn program(program: impl Into<PathBuf>) -> Self {
-        Self { program: program.into() }
+        Self {
+            program: program.into(),
+        }
     }
 
-    /// The command that runs `binary` with `arguments` as `run_as`, in a process group of its own (a Ctrl-C on the
-    /// terminal is for the supervisor), with all three standard streams piped.
+    /// The command that runs `binary` with `arguments` as `run_as`, in a process group of its own (a Ctrl-C
+    /// on the terminal is for the supervisor), with all three standard streams piped.
     pub(crate) fn command(&self, run_as: &RunAs, binary: &Path, arguments: &[String]) -> Command {
         let mut command = Command::new(&self.program);
         command.arg(TRAMPOLINE_COMMAND);
         command.args(["--parent", &std::process::id().to_string()]);
         if let RunAs::User { uid, gid, groups } = run_as {
             let groups: Vec<String> = groups.iter().map(u32::to_string).collect();
-            command.args(["--uid", &uid.to_string(), "--gid", &gid.to_string(), "--groups", &groups.join(",")]);
+            command.args([
+                "--uid",
+                &uid.to_string(),
+                "--gid",
+                &gid.to_string(),
+                "--groups",
+                &groups.join(","),
+            ]);
         }
         command.arg("--").arg(binary).args(arguments);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         command.process_group(0);
         command
     }
@@ -97,7 +113,8 @@ enum TrampolineError {
 /// Becomes the program that the arguments (those after [`TRAMPOLINE_COMMAND`]) name, or ends the process with
 /// [`TRAMPOLINE_EXIT_CODE`] and one line on standard error.
 ///
-/// Call it first thing in `main`, before any thread is started: credentials are changed for the calling thread.
+/// Call it first thing in `main`, before any thread is started: credentials are changed for the calling
+/// thread.
 pub fn trampoline(arguments: impl IntoIterator<Item = OsString>) -> ! {
     let Err(error) = prepare_and_execute(arguments.into_iter());
     let mut text = format!("cannot start the virtual machine: {error}");
@@ -128,14 +145,21 @@ fn read_order(mut arguments: impl Iterator<Item = OsString>) -> Result<Order, Tr
         }
         let value = arguments.next().ok_or(wrong("an option without value"))?;
         let value = value.to_str().ok_or(wrong("a value that is not text"))?;
-        let number = || value.parse::<u32>().map_err(|_| wrong("a value that is no number"));
+        let number = || {
+            value
+                .parse::<u32>()
+                .map_err(|_| wrong("a value that is no number"))
+        };
         match option.to_str() {
             Some("--parent") => parent = Some(i32::try_from(number()?).map_err(|_| wrong("no process id"))?),
             Some("--uid") => uid = Some(number()?),
             Some("--gid") => gid = Some(number()?),
             Some("--groups") => {
-                let list: Result<Vec<u32>, _> =
-                    value.split(',').filter(|group| !group.is_empty()).map(str::parse).collect();
+                let list: Result<Vec<u32>, _> = value
+                    .split(',')
+                    .filter(|group| !group.is_empty())
+                    .map(str::parse)
+                    .collect();
                 groups = Some(list.map_err(|_| wrong("a group that is no number"))?);
             }
             _ => return Err(wrong("an unknown option")),
@@ -170,7 +194,10 @@ fn prepare_and_execute(arguments: impl Iterator<Item = OsString>) -> Result<Infa
     }
     rustix::thread::set_no_new_privs(true).map_err(|error| TrampolineError::NoNewPrivileges(error.into()))?;
     let source = Command::new(&order.program).args(&order.arguments).exec();
-    Err(TrampolineError::Execute { program: order.program.into(), source })
+    Err(TrampolineError::Execute {
+        program: order.program.into(),
+        source,
+    })
 }
 
 /// The user id goes last, since it takes away the right to change the others.
@@ -196,9 +223,16 @@ mod tests {
 
     #[test]
     fn what_the_supervisor_writes_is_what_the_trampoline_reads() {
-        let run_as = RunAs::User { uid: 107, gid: 108, groups: vec![104, 36] };
-        let command =
-            Trampoline::program("/bin/x").command(&run_as, Path::new("/bin/qemu"), &["-S".into(), "--".into()]);
+        let run_as = RunAs::User {
+            uid: 107,
+            gid: 108,
+            groups: vec![104, 36],
+        };
+        let command = Trampoline::program("/bin/x").command(
+            &run_as,
+            Path::new("/bin/qemu"),
+            &["-S".into(), "--".into()],
+        );
         let mut written = command.get_args().map(OsStr::to_owned);
         assert_eq!(written.next().unwrap(), TRAMPOLINE_COMMAND);
         assert_eq!(
@@ -211,8 +245,17 @@ mod tests {
             }
         );
         let command = Trampoline::program("/bin/x").command(&RunAs::Caller, Path::new("/bin/qemu"), &[]);
-        assert_eq!(read_order(command.get_args().skip(1).map(OsStr::to_owned)).unwrap().credentials, None);
-        let alone = RunAs::User { uid: 1, gid: 2, groups: vec![] };
+        assert_eq!(
+            read_order(command.get_args().skip(1).map(OsStr::to_owned))
+                .unwrap()
+                .credentials,
+            None
+        );
+        let alone = RunAs::User {
+            uid: 1,
+            gid: 2,
+            groups: vec![],
+        };
         let command = Trampoline::program("/bin/x").command(&alone, Path::new("/bin/qemu"), &[]);
         let order = read_order(command.get_args().skip(1).map(OsStr::to_owned)).unwrap();
         assert_eq!(order.credentials, Some((1, 2, vec![])));
@@ -224,8 +267,14 @@ mod tests {
             ("", "no `--`"),
             ("--parent", "an option without value"),
             ("--parent x -- a", "a value that is no number"),
-            ("--uid 1 --gid 2 --parent 3 -- a", "`--uid`, `--gid` and `--groups` come together"),
-            ("--uid 1 --gid 2 --groups 3,x --parent 3 -- a", "a group that is no number"),
+            (
+                "--uid 1 --gid 2 --parent 3 -- a",
+                "`--uid`, `--gid` and `--groups` come together",
+            ),
+            (
+                "--uid 1 --gid 2 --groups 3,x --parent 3 -- a",
+                "a group that is no number",
+            ),
             ("--speed 3 -- a", "an unknown option"),
             ("-- a", "no `--parent`"),
             ("--parent 3 --", "no program"),

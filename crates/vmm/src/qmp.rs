@@ -1,21 +1,22 @@
-//! The QEMU Machine Protocol: one JSON object a line, commands with ids in one direction, replies and events in the other
-//! (QEMU, `docs/interop/qmp-spec`).
+//! The QEMU Machine Protocol: one JSON object a line, commands with ids in one direction, replies and events
+//! in the other (QEMU, `docs/interop/qmp-spec`).
 //!
-//! Supervision must outlive anything that a newer QEMU may say, so nothing is decoded further than the protocol itself
-//! needs: events are a name and a JSON value, replies are JSON values.
+//! Supervision must outlive anything that a newer QEMU may say, so nothing is decoded further than the
+//! protocol itself needs: events are a name and a JSON value, replies are JSON values.
 //!
 //! ```text
-//!  execute() ── line ──► writer task ──► socket ──► reader task ─┬─ {"return"|"error", "id"} ──► the waiting call
-//!      ▲                                                         └─ {"event"} ──► bounded queue ──► next_event()
-//!      └───────────────── oneshot, removed when the call ends or is dropped ◄─┘
+//!  execute() ─ line ─► writer task ─► socket ─► reader task ─┬─ {"return"|"error", "id"} ─► the waiting call
+//!      ▲                                                      └─ {"event"} ─► bounded queue ─► next_event()
+//!      └────────────── oneshot, removed when the call ends or is dropped ◄─┘
 //! ```
 //!
 //! # Guarantees
 //! - A call ends: with its reply, with an error, or after its time limit.
 //! - A call that is dropped or late leaves nothing behind; its reply is ignored when it comes.
 //! - Whole lines are written even if the caller is dropped in the middle, since another task writes.
-//! - An unknown event, an unknown member or an unknown reply never ends the connection. What is no JSON object, or longer
-//!   than [`MAX_LINE_BYTES`], does: the stream cannot be trusted after that. All waiting calls then fail with the reason.
+//! - An unknown event, an unknown member or an unknown reply never ends the connection. What is no JSON
+//!   object, or longer than [`MAX_LINE_BYTES`], does: the stream cannot be trusted after that. All waiting
+//!   calls then fail with the reason.
 //! - At most [`EVENT_QUEUE_LENGTH`] events wait; beyond that the oldest are dropped and counted.
 //!
 //! # Assumptions
@@ -32,7 +33,8 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-/// Longest line accepted, in bytes. The longest replies in use (`query-qmp-schema`, about 200 KiB) stay far below.
+/// Longest line accepted, in bytes. The longest replies in use (`query-qmp-schema`, about 200 KiB) stay far
+/// below.
 pub const MAX_LINE_BYTES: usize = 4 * 1024 * 1024;
 
 /// Events that may wait to be read.
@@ -132,7 +134,9 @@ impl Shared {
     }
 
     fn closed_error(&self) -> QmpError {
-        QmpError::Closed { reason: self.state().closed.clone().unwrap_or_else(|| "ended".to_owned()) }
+        QmpError::Closed {
+            reason: self.state().closed.clone().unwrap_or_else(|| "ended".to_owned()),
+        }
     }
 }
 
@@ -149,8 +153,8 @@ impl Drop for PendingCall<'_> {
 }
 
 impl Qmp {
-    /// Reads the greeting and leaves negotiation mode. No capability is asked for: nothing here needs out-of-band
-    /// execution, and without it replies come in the order of the commands.
+    /// Reads the greeting and leaves negotiation mode. No capability is asked for: nothing here needs
+    /// out-of-band execution, and without it replies come in the order of the commands.
     ///
     /// # Errors
     /// [`QmpError::Handshake`] when no greeting comes within `limit`, or the peer is not QMP.
@@ -184,10 +188,13 @@ impl Qmp {
             commands,
             greeting,
         };
-        session.execute("qmp_capabilities", Value::Null, limit).await.map_err(|error| match error {
-            QmpError::Handshake { .. } => error,
-            other => handshake(other.to_string()),
-        })?;
+        session
+            .execute("qmp_capabilities", Value::Null, limit)
+            .await
+            .map_err(|error| match error {
+                QmpError::Handshake { .. } => error,
+                other => handshake(other.to_string()),
+            })?;
         Ok(session)
     }
 
@@ -211,12 +218,16 @@ impl Qmp {
         let mut line = message.to_string().into_bytes();
         line.push(b'\n');
         let exchange = async {
-            self.commands.send(line).await.map_err(|_| self.shared.closed_error())?;
+            self.commands
+                .send(line)
+                .await
+                .map_err(|_| self.shared.closed_error())?;
             reply.await.map_err(|_| self.shared.closed_error())
         };
-        let reply = timeout(limit, exchange)
-            .await
-            .map_err(|_| QmpError::TimedOut { command: command.to_owned(), limit })??;
+        let reply = timeout(limit, exchange).await.map_err(|_| QmpError::TimedOut {
+            command: command.to_owned(),
+            limit,
+        })??;
         drop(call);
         outcome(command, reply)
     }
@@ -224,13 +235,21 @@ impl Qmp {
     fn register(&self) -> Result<(PendingCall<'_>, oneshot::Receiver<Value>), QmpError> {
         let mut state = self.shared.state();
         if let Some(reason) = &state.closed {
-            return Err(QmpError::Closed { reason: reason.clone() });
+            return Err(QmpError::Closed {
+                reason: reason.clone(),
+            });
         }
         let id = state.next_id;
         state.next_id += 1;
         let (sender, receiver) = oneshot::channel();
         state.pending.insert(id, sender);
-        Ok((PendingCall { shared: &self.shared, id }, receiver))
+        Ok((
+            PendingCall {
+                shared: &self.shared,
+                id,
+            },
+            receiver,
+        ))
     }
 
     /// The next event, in the order QEMU sent them; `None` once the connection is closed and all are read.
@@ -284,9 +303,17 @@ fn outcome(command: &str, mut reply: Value) -> Result<Value, QmpError> {
         return Ok(value.take());
     }
     let text = |member: &str| {
-        reply.pointer(&format!("/error/{member}")).and_then(Value::as_str).unwrap_or("unknown").to_owned()
+        reply
+            .pointer(&format!("/error/{member}"))
+            .and_then(Value::as_str)
+            .unwrap_or("unknown")
+            .to_owned()
     };
-    Err(QmpError::Refused { command: command.to_owned(), class: text("class"), description: text("desc") })
+    Err(QmpError::Refused {
+        command: command.to_owned(),
+        class: text("class"),
+        description: text("desc"),
+    })
 }
 
 /// Sorts what QEMU says until it stops saying it.
@@ -321,7 +348,10 @@ fn dispatch(mut message: Value, shared: &Shared) {
         shared.changed.notify_waiters();
         return;
     }
-    let waiting = message.get("id").and_then(Value::as_u64).and_then(|id| shared.state().pending.remove(&id));
+    let waiting = message
+        .get("id")
+        .and_then(Value::as_u64)
+        .and_then(|id| shared.state().pending.remove(&id));
     match waiting {
         // The call may have ended in this very moment; then nobody wants the reply.
         Some(call) => drop(call.send(message)),
@@ -352,7 +382,10 @@ async fn read_line(lines: &mut (impl AsyncBufRead + Unpin), line: &mut Vec<u8>) 
             return if line.is_empty() {
                 Ok(false)
             } else {
-                Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the connection ended inside a line"))
+                Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    "the connection ended inside a line",
+                ))
             };
         }
         let end = chunk.iter().position(|byte| *byte == b'\n');

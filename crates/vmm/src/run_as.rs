@@ -1,8 +1,8 @@
 //! Whose credentials QEMU runs with.
 //!
-//! As root, QEMU is given away to user 107, group 107, the account that KubeVirt runs it as. It is only given away when
-//! that account can reach the files it needs; a kernel under `/root` would otherwise fail with a bare "Permission denied".
-//! As an ordinary user there is nothing to choose.
+//! As root, QEMU is given away to user 107, group 107, the account that KubeVirt runs it as. It is only given
+//! away when that account can reach the files it needs; a kernel under `/root` would otherwise fail with a
+//! bare "Permission denied". As an ordinary user there is nothing to choose.
 //!
 //! The decision ([`choose_run_as`]) is a function of facts; [`RunAsFacts::gather`] does the looking.
 //! Access control lists are not considered: a path that only an ACL opens counts as closed.
@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-/// User id of QEMU under KubeVirt (`pkg/util/util.go`, `NonRootUID`), and of `qemu` in Red Hat's distributions.
+/// User id of QEMU under KubeVirt (`pkg/util/util.go`, `NonRootUID`), and of `qemu` in Red Hat's
+/// distributions.
 pub const QEMU_UID: u32 = 107;
 
 /// Group id of QEMU, see [`QEMU_UID`].
@@ -101,13 +102,16 @@ pub struct Node {
 impl RunAsFacts {
     /// Looks at every path and at the directories that lead to it.
     ///
-    /// A path that is a symbolic link is looked at both as it is written and as it resolves. What does not exist is left
-    /// out: the run will fail on it with a better message than could be given here.
+    /// A path that is a symbolic link is looked at both as it is written and as it resolves. What does not
+    /// exist is left out: the run will fail on it with a better message than could be given here.
     ///
     /// # Errors
     /// What looking at a path or making it absolute fails with, other than that it does not exist.
     pub fn gather(needs: &[(&Path, Access)]) -> io::Result<Self> {
-        let mut facts = Self { caller_uid: rustix::process::geteuid().as_raw(), needs: Vec::new() };
+        let mut facts = Self {
+            caller_uid: rustix::process::geteuid().as_raw(),
+            needs: Vec::new(),
+        };
         if facts.caller_uid != 0 {
             return Ok(facts);
         }
@@ -132,7 +136,10 @@ impl RunAsFacts {
                     });
                 }
                 nodes.reverse();
-                facts.needs.push(Need { access: *access, nodes });
+                facts.needs.push(Need {
+                    access: *access,
+                    nodes,
+                });
             }
         }
         Ok(facts)
@@ -141,8 +148,12 @@ impl RunAsFacts {
 
 /// Chooses the credentials, and says why when root has to keep its own.
 ///
-/// An ordinary user gets [`RunAs::Caller`] without a word. Root gets 107:107 with the groups of the devices it needs,
-/// unless that account cannot reach something; then [`RunAs::Caller`] with a warning that names what and the remedy.
+/// Name `/dev/kvm` among the needs only when KVM is to be used: where TCG runs the guest, a closed device is
+/// no reason to stay root.
+///
+/// An ordinary user gets [`RunAs::Caller`] without a word. Root gets 107:107 with the groups of the devices
+/// it needs, unless that account cannot reach something; then [`RunAs::Caller`] with a warning that names
+/// what and the remedy.
 pub fn choose_run_as(facts: &RunAsFacts) -> (RunAs, Option<String>) {
     if facts.caller_uid != 0 {
         return (RunAs::Caller, None);
@@ -162,7 +173,9 @@ pub fn choose_run_as(facts: &RunAsFacts) -> (RunAs, Option<String>) {
         }
     }
     for need in &facts.needs {
-        let Some((file, directories)) = need.nodes.split_last() else { continue };
+        let Some((file, directories)) = need.nodes.split_last() else {
+            continue;
+        };
         let closed = directories
             .iter()
             .map(|directory| (directory, Access::Traverse))
@@ -172,10 +185,18 @@ pub fn choose_run_as(facts: &RunAsFacts) -> (RunAs, Option<String>) {
             return (RunAs::Caller, Some(refusal(node, access, file)));
         }
     }
-    (RunAs::User { uid: QEMU_UID, gid: QEMU_GID, groups }, None)
+    (
+        RunAs::User {
+            uid: QEMU_UID,
+            gid: QEMU_GID,
+            groups,
+        },
+        None,
+    )
 }
 
-/// Whether 107:107 with `groups` may use the node so, by the order of path_resolution(7): owner, then group, then others.
+/// Whether 107:107 with `groups` may use the node so, by the order of path_resolution(7): owner, then group,
+/// then others.
 fn allows(node: &Node, access: Access, groups: &[u32]) -> bool {
     let granted = if node.uid == QEMU_UID {
         node.mode >> 6
@@ -191,7 +212,11 @@ fn refusal(node: &Node, access: Access, file: &Node) -> String {
     let what = if node.path == file.path {
         format!("`{}`", node.path.display())
     } else {
-        format!("`{}` on the way to `{}`", node.path.display(), file.path.display())
+        format!(
+            "`{}` on the way to `{}`",
+            node.path.display(),
+            file.path.display()
+        )
     };
     format!(
         "QEMU runs as root: user {QEMU_UID} cannot {} {what} (owner {}:{}, mode {:04o})",
@@ -209,15 +234,27 @@ mod tests {
     use super::*;
 
     fn node(path: &str, uid: u32, gid: u32, mode: u32) -> Node {
-        Node { path: path.into(), uid, gid, mode }
+        Node {
+            path: path.into(),
+            uid,
+            gid,
+            mode,
+        }
     }
 
     fn facts(access: Access, nodes: Vec<Node>) -> RunAsFacts {
-        RunAsFacts { caller_uid: 0, needs: vec![Need { access, nodes }] }
+        RunAsFacts {
+            caller_uid: 0,
+            needs: vec![Need { access, nodes }],
+        }
     }
 
     fn given_away(groups: &[u32]) -> RunAs {
-        RunAs::User { uid: 107, gid: 107, groups: groups.to_vec() }
+        RunAs::User {
+            uid: 107,
+            gid: 107,
+            groups: groups.to_vec(),
+        }
     }
 
     #[test]
@@ -231,7 +268,11 @@ mod tests {
     fn root_gives_qemu_away_when_everything_is_reachable() {
         let open = facts(
             Access::Read,
-            vec![node("/", 0, 0, 0o755), node("/store", 0, 0, 0o711), node("/store/kernel", 0, 0, 0o444)],
+            vec![
+                node("/", 0, 0, 0o755),
+                node("/store", 0, 0, 0o711),
+                node("/store/kernel", 0, 0, 0o444),
+            ],
         );
         assert_eq!(choose_run_as(&open), (given_away(&[]), None));
     }
@@ -240,22 +281,32 @@ mod tests {
     fn a_closed_directory_keeps_root_and_is_named() {
         let closed = facts(
             Access::Read,
-            vec![node("/", 0, 0, 0o755), node("/root", 0, 0, 0o700), node("/root/bzImage", 0, 0, 0o644)],
+            vec![
+                node("/", 0, 0, 0o755),
+                node("/root", 0, 0, 0o700),
+                node("/root/bzImage", 0, 0, 0o644),
+            ],
         );
         let (run_as, warning) = choose_run_as(&closed);
         assert_eq!(run_as, RunAs::Caller);
         assert_eq!(
             warning.unwrap(),
-            "QEMU runs as root: user 107 cannot pass through `/root` on the way to `/root/bzImage` (owner 0:0, mode 0700)"
+            "QEMU runs as root: user 107 cannot pass through `/root` on the way to `/root/bzImage` \
+             (owner 0:0, mode 0700)"
         );
     }
 
     #[test]
     fn an_unreadable_file_keeps_root_and_is_named() {
-        let (run_as, warning) =
-            choose_run_as(&facts(Access::Read, vec![node("/", 0, 0, 0o755), node("/k", 0, 0, 0o640)]));
+        let (run_as, warning) = choose_run_as(&facts(
+            Access::Read,
+            vec![node("/", 0, 0, 0o755), node("/k", 0, 0, 0o640)],
+        ));
         assert_eq!(run_as, RunAs::Caller);
-        assert_eq!(warning.unwrap(), "QEMU runs as root: user 107 cannot read `/k` (owner 0:0, mode 0640)");
+        assert_eq!(
+            warning.unwrap(),
+            "QEMU runs as root: user 107 cannot read `/k` (owner 0:0, mode 0640)"
+        );
     }
 
     #[test]
@@ -270,8 +321,14 @@ mod tests {
     fn the_group_of_a_device_is_lent() {
         let path = vec![node("/", 0, 0, 0o755), node("/dev", 0, 0, 0o755)];
         let with = |device: Node| facts(Access::Device, [path.clone(), vec![device]].concat());
-        assert_eq!(choose_run_as(&with(node("/dev/kvm", 0, 104, 0o660))), (given_away(&[104]), None));
-        assert_eq!(choose_run_as(&with(node("/dev/kvm", 0, 104, 0o666))), (given_away(&[]), None));
+        assert_eq!(
+            choose_run_as(&with(node("/dev/kvm", 0, 104, 0o660))),
+            (given_away(&[104]), None)
+        );
+        assert_eq!(
+            choose_run_as(&with(node("/dev/kvm", 0, 104, 0o666))),
+            (given_away(&[]), None)
+        );
         let (run_as, warning) = choose_run_as(&with(node("/dev/kvm", 0, 0, 0o660)));
         assert_eq!(run_as, RunAs::Caller, "root's own group is never lent");
         assert!(warning.unwrap().contains("cannot open `/dev/kvm`"));
@@ -289,7 +346,12 @@ mod tests {
             let need = facts.needs.last().unwrap();
             assert_eq!(need.nodes.first().unwrap().path, Path::new("/"));
             assert_eq!(need.nodes.last().unwrap().path, fs::canonicalize(&file).unwrap());
-            assert!(facts.needs.iter().all(|need| need.nodes.last().unwrap().path.ends_with("kernel")));
+            assert!(
+                facts
+                    .needs
+                    .iter()
+                    .all(|need| need.nodes.last().unwrap().path.ends_with("kernel"))
+            );
         } else {
             assert!(facts.needs.is_empty());
         }

@@ -11,8 +11,8 @@
 //! (`-action panic=pause`), so its last console lines can be read before the caller ends it.
 //!
 //! # Assumptions
-//! [`Vm::start`] runs on a thread that lives as long as the machine (see [`process`](crate::process)), and somebody reads
-//! the console: when its pipe is full, the guest waits.
+//! [`Vm::start`] runs on a thread that lives as long as the machine (see [`process`](crate::process)), and
+//! somebody reads the console: when its pipe is full, the guest waits.
 //!
 //! Dropping a [`Vm`] kills QEMU.
 
@@ -45,8 +45,8 @@ pub type ConsoleReader = ChildStdout;
 /// What the guest reads from its serial console.
 pub type ConsoleWriter = ChildStdin;
 
-/// Longest time that QEMU may take from its start to its first QMP reply. It is busy with memory and firmware then;
-/// on a loaded host seconds, never this long.
+/// Longest time that QEMU may take from its start to its first QMP reply. It is busy with memory and firmware
+/// then; on a loaded host seconds, never this long.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// Time limit of one QMP command on a running machine.
@@ -69,8 +69,9 @@ pub struct StartRequest<'a> {
     pub spec: &'a LaunchSpec,
     /// The host.
     pub facts: &'a HostFacts,
-    /// Directory of this one run, which exists and belongs to the caller. QEMU's socket goes into a directory of its own
-    /// in there. When QEMU runs as another user, that one must be able to pass through (mode 0711).
+    /// Directory of this one run, which exists and belongs to the caller. QEMU's socket goes into a directory
+    /// of its own in there. When QEMU runs as another user, that one must be able to pass through (mode
+    /// 0711).
     pub run_directory: &'a Path,
     /// The program that becomes QEMU.
     pub trampoline: &'a Trampoline,
@@ -229,11 +230,19 @@ pub enum StartError {
 }
 
 fn said(stderr: &[String]) -> String {
-    if stderr.is_empty() { "it said nothing".to_owned() } else { stderr.join("; ") }
+    if stderr.is_empty() {
+        "it said nothing".to_owned()
+    } else {
+        stderr.join("; ")
+    }
 }
 
 fn also_said(stderr: &[String]) -> String {
-    if stderr.is_empty() { String::new() } else { format!(" (QEMU said: {})", stderr.join("; ")) }
+    if stderr.is_empty() {
+        String::new()
+    } else {
+        format!(" (QEMU said: {})", stderr.join("; "))
+    }
 }
 
 impl StartError {
@@ -251,15 +260,39 @@ impl StartError {
 /// What is known about QEMU's complaints.
 fn hint_for(stderr: &[String]) -> Option<String> {
     const KNOWN: [(&str, &str); 9] = [
-        ("Could not access KVM kernel module", "use `--accel tcg`, or let this user open /dev/kvm (group `kvm`)"),
+        (
+            "Could not access KVM kernel module",
+            "use `--accel tcg`, or let this user open /dev/kvm (group `kvm`)",
+        ),
         ("failed to initialize kvm", "use `--accel tcg`"),
-        ("cannot set up guest memory", "give the guest less memory: the host has not that much free"),
-        ("unable to find CPU model", "`qemu-system-x86_64 -cpu help` lists the models"),
-        ("unsupported machine type", "`qemu-system-x86_64 -machine help` lists the machine types"),
-        ("could not load PC BIOS", "install the firmware that belongs to QEMU (Debian: package `seabios`)"),
-        ("could not open kernel file", "the kernel must be readable by the user that QEMU runs as"),
-        ("could not load kernel", "the kernel must be readable by the user that QEMU runs as, and a bzImage or ELF"),
-        ("without PVH ELF Note", "boot the kernel's bzImage: this vmlinux has no PVH entry (CONFIG_PVH)"),
+        (
+            "cannot set up guest memory",
+            "give the guest less memory: the host has not that much free",
+        ),
+        (
+            "unable to find CPU model",
+            "`qemu-system-x86_64 -cpu help` lists the models",
+        ),
+        (
+            "unsupported machine type",
+            "`qemu-system-x86_64 -machine help` lists the machine types",
+        ),
+        (
+            "could not load PC BIOS",
+            "install the firmware that belongs to QEMU (Debian: package `seabios`)",
+        ),
+        (
+            "could not open kernel file",
+            "the kernel must be readable by the user that QEMU runs as",
+        ),
+        (
+            "could not load kernel",
+            "the kernel must be readable by the user that QEMU runs as, and a bzImage or ELF",
+        ),
+        (
+            "without PVH ELF Note",
+            "boot the kernel's bzImage: this vmlinux has no PVH entry (CONFIG_PVH)",
+        ),
     ];
     let known = |line: &String| KNOWN.iter().find(|(text, _)| line.contains(text));
     stderr.iter().find_map(known).map(|(_, hint)| (*hint).to_owned())
@@ -290,24 +323,41 @@ enum Phase {
 }
 
 impl Vm {
-    /// Starts QEMU and returns when it answers, with both ends of the guest's console. The guest runs already.
+    /// Starts QEMU and returns when it answers, with both ends of the guest's console. The guest runs
+    /// already.
     ///
-    /// A guest so short that QEMU has ended well before it could answer is no error: [`Vm::next_event`] tells of it.
+    /// A guest so short that QEMU has ended well before it could answer is no error: [`Vm::next_event`] tells
+    /// of it.
     ///
     /// # Errors
     /// See [`StartError`]; after an error no process is left.
-    pub async fn start(request: StartRequest<'_>) -> Result<(Self, ConsoleReader, ConsoleWriter), StartError> {
-        let StartRequest { spec, facts, run_directory, trampoline } = request;
-        spec.check(facts).map_err(|source| StartError::Spec { name: spec.name.clone(), source })?;
+    pub async fn start(
+        request: StartRequest<'_>,
+    ) -> Result<(Self, ConsoleReader, ConsoleWriter), StartError> {
+        let StartRequest {
+            spec,
+            facts,
+            run_directory,
+            trampoline,
+        } = request;
+        spec.check(facts).map_err(|source| StartError::Spec {
+            name: spec.name.clone(),
+            source,
+        })?;
         let paths = RunPaths::in_directory(run_directory);
         prepare_socket_directory(&paths, &facts.run_as)?;
         let arguments = qemu_args(spec, facts, &paths);
         tracing::debug!(binary = %facts.qemu.binary.display(), ?arguments, "starting QEMU");
 
-        let spawn_error = |source| StartError::Spawn { binary: facts.qemu.binary.clone(), source };
+        let spawn_error = |source| StartError::Spawn {
+            binary: facts.qemu.binary.clone(),
+            source,
+        };
         let command = trampoline.command(&facts.run_as, &facts.qemu.binary, &arguments);
-        let mut child =
-            tokio::process::Command::from(command).kill_on_drop(true).spawn().map_err(spawn_error)?;
+        let mut child = tokio::process::Command::from(command)
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(spawn_error)?;
         let missing = || spawn_error(io::Error::other("the process has no standard streams"));
         let console_reader = child.stdout.take().ok_or_else(missing)?;
         let console_writer = child.stdin.take().ok_or_else(missing)?;
@@ -339,7 +389,10 @@ impl Vm {
             Ok((qmp, run_state)) => {
                 if run_state == "guest-panicked" {
                     let action = "pause".to_owned();
-                    self.early_events.push_back(VmEvent::GuestPanicked { action, info: Value::Null });
+                    self.early_events.push_back(VmEvent::GuestPanicked {
+                        action,
+                        info: Value::Null,
+                    });
                 }
                 self.qmp = Some(qmp);
                 Ok(())
@@ -361,7 +414,10 @@ impl Vm {
             self.exit_status = Some(status);
             return Ok(());
         }
-        Err(StartError::Exited { status, stderr: self.stderr.finish().await })
+        Err(StartError::Exited {
+            status,
+            stderr: self.stderr.finish().await,
+        })
     }
 
     /// QEMU's process id. It may be in use by another process once [`VmEvent::Exited`] has come.
@@ -417,7 +473,8 @@ impl Vm {
     }
 
     fn note_exit(&mut self, status: io::Result<ExitStatus>) {
-        // Waiting for a child of ours fails only if somebody else has reaped it; then nothing is known of its end.
+        // Waiting for a child of ours fails only if somebody else has reaped it; then nothing is known of its
+        // end.
         self.exit_status = Some(status.unwrap_or_else(|error| {
             tracing::warn!(%error, "the exit status of QEMU is lost");
             std::os::unix::process::ExitStatusExt::from_raw(0xff00)
@@ -439,7 +496,8 @@ impl Vm {
         VmEvent::Exited(ExitReport { status, stderr_tail })
     }
 
-    /// Presses the power button: asks the guest to power itself off. Many guests without init system ignore it.
+    /// Presses the power button: asks the guest to power itself off. Many guests without init system ignore
+    /// it.
     ///
     /// # Errors
     /// See [`QmpError`].
@@ -494,8 +552,8 @@ impl Vm {
         }
     }
 
-    /// Ends QEMU whatever it does: by `quit`, and by [`Vm::kill`] when it has not ended within `limit`. Events on the way
-    /// are dropped.
+    /// Ends QEMU whatever it does: by `quit`, and by [`Vm::kill`] when it has not ended within `limit`.
+    /// Events on the way are dropped.
     pub async fn terminate(&mut self, limit: Duration) -> Option<ExitReport> {
         let deadline = Instant::now() + limit;
         let asked = timeout_at(deadline, self.quit()).await;
@@ -521,11 +579,16 @@ impl Vm {
     }
 
     async fn command(&self, name: &str) -> Result<(), QmpError> {
-        self.control()?.execute(name, Value::Null, COMMAND_LIMIT).await.map(drop)
+        self.control()?
+            .execute(name, Value::Null, COMMAND_LIMIT)
+            .await
+            .map(drop)
     }
 
     fn control(&self) -> Result<&Qmp, QmpError> {
-        self.qmp.as_ref().ok_or_else(|| QmpError::Closed { reason: "QEMU has ended".to_owned() })
+        self.qmp.as_ref().ok_or_else(|| QmpError::Closed {
+            reason: "QEMU has ended".to_owned(),
+        })
     }
 }
 
@@ -554,8 +617,8 @@ fn prepare_socket_directory(paths: &RunPaths, run_as: &RunAs) -> Result<(), Star
     }
 }
 
-/// Connects as soon as QEMU has made its socket, and learns the run state: whatever happened before the connection was
-/// there has not been told as an event.
+/// Connects as soon as QEMU has made its socket, and learns the run state: whatever happened before the
+/// connection was there has not been told as an event.
 async fn connect(socket: &Path) -> Result<(Qmp, String), QmpError> {
     let deadline = Instant::now() + START_LIMIT;
     let (mut pause, longest_pause) = SOCKET_PAUSES;
@@ -563,7 +626,9 @@ async fn connect(socket: &Path) -> Result<(Qmp, String), QmpError> {
         match UnixStream::connect(socket).await {
             Ok(stream) => break stream,
             Err(error) if Instant::now() > deadline => {
-                return Err(QmpError::Handshake { reason: format!("no connection: {error}") });
+                return Err(QmpError::Handshake {
+                    reason: format!("no connection: {error}"),
+                });
             }
             Err(_) => sleep(pause).await,
         }
@@ -576,12 +641,23 @@ async fn connect(socket: &Path) -> Result<(Qmp, String), QmpError> {
 
 async fn run_state(qmp: &Qmp) -> Result<String, QmpError> {
     let status = qmp.execute("query-status", Value::Null, COMMAND_LIMIT).await?;
-    Ok(status.get("status").and_then(Value::as_str).unwrap_or("unknown").to_owned())
+    Ok(status
+        .get("status")
+        .and_then(Value::as_str)
+        .unwrap_or("unknown")
+        .to_owned())
 }
 
 /// QEMU's event in our words. Members that are missing or new never make an event disappear.
 fn translate(event: QmpEvent) -> VmEvent {
-    let text = |member: &str| event.data.get(member).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let text = |member: &str| {
+        event
+            .data
+            .get(member)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
     let reason = || ShutdownReason::from_name(&text("reason"));
     let origin = match event.data.get("guest").and_then(Value::as_bool) {
         Some(true) => Origin::Guest,
@@ -592,9 +668,18 @@ fn translate(event: QmpEvent) -> VmEvent {
             action: text("action"),
             info: event.data.get("info").cloned().unwrap_or_default(),
         },
-        "SHUTDOWN" => VmEvent::GuestShutdown { reason: reason(), origin },
-        "RESET" => VmEvent::GuestReset { reason: reason(), origin },
-        _ => VmEvent::Other { name: event.name, data: event.data },
+        "SHUTDOWN" => VmEvent::GuestShutdown {
+            reason: reason(),
+            origin,
+        },
+        "RESET" => VmEvent::GuestReset {
+            reason: reason(),
+            origin,
+        },
+        _ => VmEvent::Other {
+            name: event.name,
+            data: event.data,
+        },
     }
 }
 
@@ -670,14 +755,20 @@ mod tests {
     use super::*;
 
     fn event(name: &str, data: Value) -> VmEvent {
-        translate(QmpEvent { name: name.to_owned(), data })
+        translate(QmpEvent {
+            name: name.to_owned(),
+            data,
+        })
     }
 
     #[test]
     fn events_of_qemu_are_translated_and_unknown_ones_kept() {
         assert_eq!(
             event("GUEST_PANICKED", json!({"action": "pause"})),
-            VmEvent::GuestPanicked { action: "pause".to_owned(), info: Value::Null }
+            VmEvent::GuestPanicked {
+                action: "pause".to_owned(),
+                info: Value::Null
+            }
         );
         for (name, reason) in [
             ("guest-shutdown", ShutdownReason::GuestShutdown),
@@ -689,23 +780,34 @@ mod tests {
             let origin = Origin::Guest;
             assert_eq!(
                 event("SHUTDOWN", data.clone()),
-                VmEvent::GuestShutdown { reason: reason.clone(), origin }
+                VmEvent::GuestShutdown {
+                    reason: reason.clone(),
+                    origin
+                }
             );
             assert_eq!(event("RESET", data), VmEvent::GuestReset { reason, origin });
         }
         assert_eq!(
             event("SHUTDOWN", json!({"guest": false, "reason": "host-qmp-quit"})),
-            VmEvent::GuestShutdown { reason: ShutdownReason::HostQuit, origin: Origin::Host }
+            VmEvent::GuestShutdown {
+                reason: ShutdownReason::HostQuit,
+                origin: Origin::Host
+            }
         );
         assert_eq!(
             event("ACPI_DEVICE_OST", json!({"info": 1})),
-            VmEvent::Other { name: "ACPI_DEVICE_OST".to_owned(), data: json!({"info": 1}) }
+            VmEvent::Other {
+                name: "ACPI_DEVICE_OST".to_owned(),
+                data: json!({"info": 1})
+            }
         );
     }
 
     #[tokio::test]
     async fn only_the_last_lines_of_standard_error_are_kept_and_long_ones_cut() {
-        let mut text: String = (0..STDERR_LINES + 20).map(|number| format!("line {number}\n")).collect();
+        let mut text: String = (0..STDERR_LINES + 20)
+            .map(|number| format!("line {number}\n"))
+            .collect();
         text.push_str(&"x".repeat(STDERR_LINE_BYTES * 3));
         let tail = Arc::new(Mutex::new(VecDeque::new()));
         keep_last_lines(text.as_bytes(), Arc::clone(&tail)).await;
@@ -718,7 +820,8 @@ mod tests {
     #[test]
     fn complaints_of_qemu_come_with_a_remedy() {
         let said = vec![
-            "qemu-system-x86_64: -accel kvm: Could not access KVM kernel module: Permission denied".to_owned(),
+            "qemu-system-x86_64: -accel kvm: Could not access KVM kernel module: Permission denied"
+                .to_owned(),
             "qemu-system-x86_64: -accel kvm: failed to initialize kvm: Permission denied".to_owned(),
         ];
         assert!(hint_for(&said).unwrap().contains("--accel tcg"));
@@ -736,9 +839,13 @@ mod tests {
         std::fs::create_dir(&longest).unwrap();
         prepare_socket_directory(&RunPaths::in_directory(&longest), &RunAs::Caller).unwrap();
         let too_long = with_length(MAX_SOCKET_PATH_BYTES + 1);
-        let error =
-            prepare_socket_directory(&RunPaths::in_directory(&too_long), &RunAs::Caller).unwrap_err();
-        assert!(error.to_string().ends_with("the path has 108 bytes, 107 are possible"), "{error}");
+        let error = prepare_socket_directory(&RunPaths::in_directory(&too_long), &RunAs::Caller).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .ends_with("the path has 108 bytes, 107 are possible"),
+            "{error}"
+        );
         assert!(error.hint().is_some());
     }
 }
