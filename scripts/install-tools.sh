@@ -76,12 +76,16 @@ install=("${apt[@]}" install --yes --no-install-recommends "${missing[@]}")
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 # The package lists of this machine may be recent enough; fetching them anew takes longer than most installs.
-if "${install[@]}" >"$log" 2>&1; then
-    exit 0
-fi
-"${apt[@]}" update >"$log" 2>&1 || true # a broken third-party source must not stop the rest
 if ! "${install[@]}" >"$log" 2>&1; then
-    cat "$log" >&2
-    echo "error: apt-get could not install ${missing[*]}" >&2
-    exit 1
+    "${apt[@]}" update >"$log" 2>&1 || true # a broken third-party source must not stop the rest
+    if ! "${install[@]}" >"$log" 2>&1; then
+        cat "$log" >&2
+        echo "error: apt-get could not install ${missing[*]}" >&2
+        exit 1
+    fi
+fi
+
+# The tests start registries of their own; the package's service would listen on every address of this machine.
+if [[ " ${missing[*]} " == *" docker-registry "* ]] && [[ -d /run/systemd/system ]]; then
+    "${as_root[@]}" systemctl disable --now --quiet docker-registry.service >"$log" 2>&1 || cat "$log" >&2
 fi
