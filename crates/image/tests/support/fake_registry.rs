@@ -467,7 +467,13 @@ fn content_reply(
         ));
     }
     let announced = body.len();
-    let broken = || stream::once(async { Err::<Bytes, _>(std::io::Error::other("broken on purpose")) });
+    let broken = || {
+        stream::once(async {
+            // Being pending for a moment makes the server flush what came before.
+            tokio::task::yield_now().await;
+            Err::<Bytes, _>(std::io::Error::other("broken on purpose"))
+        })
+    };
     let pieces = |bytes: Bytes| {
         let pieces: Vec<Bytes> = bytes.chunks(1024).map(Bytes::copy_from_slice).collect();
         stream::iter(pieces.into_iter().map(Ok::<_, std::io::Error>))
