@@ -8,13 +8,14 @@
 //! ```
 //!
 //! What is written here is one tar file that both families of tools read (`skopeo copy oci-archive:` and
-//! `docker-archive:`, `podman load`, `docker load`, `ctr image import`), as Docker itself writes it since version 25.
-//! What is read is an OCI layout, as a tar file or a directory, or a Docker archive of any age; tar files may be
-//! compressed by gzip or zstd.
+//! `docker-archive:`, `podman load`, `docker load`, `ctr image import`), as Docker itself writes it since
+//! version 25. What is read is an OCI layout, as a tar file or a directory, or a Docker archive of any age;
+//! tar files may be compressed by gzip or zstd.
 //!
-//! Archives come from anywhere. Nothing is unpacked under a name of the archive's choosing: members are found by name
-//! where they lie and go into the store under their digests, which are verified on the way. Documents, names, counts and
-//! decompressed sizes are bounded. An image gets its name in the store last, when all of it is there.
+//! Archives come from anywhere. Nothing is unpacked under a name of the archive's choosing: members are found
+//! by name where they lie and go into the store under their digests, which are verified on the way.
+//! Documents, names, counts and decompressed sizes are bounded. An image gets its name in the store last,
+//! when all of it is there.
 
 mod documents;
 mod load;

@@ -4,15 +4,16 @@
 //! BuildRequest ──► plan ──► one layer per file or tree ──► config ──► manifest ──► a name in the store
 //! ```
 //!
-//! **Reproducible.** The same files and request give the same digests on any machine and at any time: the only clock
-//! is [`BuildRequest::timestamp_seconds`], owners are given, entries are sorted, compressors run at fixed settings.
+//! **Reproducible.** The same files and request give the same digests on any machine and at any time: the
+//! only clock is [`BuildRequest::timestamp_seconds`], owners are given, entries are sorted, compressors run
+//! at fixed settings.
 //!
-//! **One layer per input**, trees at the bottom and files above them in the order given. What has not changed keeps its
-//! digest and is not sent again; and who pulls for a boot, reading from the top down, finds kernel and initrd in the
-//! upper layers and never asks for the modules. So put kernel and initrd last.
+//! **One layer per input**, trees at the bottom and files above them in the order given. What has not changed
+//! keeps its digest and is not sent again; and who pulls for a boot, reading from the top down, finds kernel
+//! and initrd in the upper layers and never asks for the modules. So put kernel and initrd last.
 //!
-//! **Gzip unless asked otherwise**: every registry, container runtime and builder reads it. Zstandard is faster and
-//! smaller, but Docker before 23 and older containerd do not read it.
+//! **Gzip unless asked otherwise**: every registry, container runtime and builder reads it. Zstandard is
+//! faster and smaller, but Docker before 23 and older containerd do not read it.
 //!
 //! What a kernel is, and for which architecture, is not known here: the caller inspects it and passes labels.
 
@@ -70,7 +71,9 @@ impl FromStr for Compression {
             "gzip" => Ok(Self::Gzip),
             "zstd" => Ok(Self::Zstd),
             "none" => Ok(Self::None),
-            _ => Err(UnknownCompression { text: text.to_owned() }),
+            _ => Err(UnknownCompression {
+                text: text.to_owned(),
+            }),
         }
     }
 }
@@ -121,14 +124,20 @@ impl ImageFile {
     }
 
     fn boot_artifact(source: PathBuf, destination: &str) -> Self {
-        Self { source, destination: destination.to_owned(), mode: 0o444, uid: QEMU_UID, gid: QEMU_GID }
+        Self {
+            source,
+            destination: destination.to_owned(),
+            mode: 0o444,
+            uid: QEMU_UID,
+            gid: QEMU_GID,
+        }
     }
 }
 
 /// A directory of the image with all that is below it.
 ///
-/// Files get mode 0644, or 0755 where their owner may execute them, directories 0755. Symbolic links below the root
-/// stay links. Hard links become separate files; extended attributes and holes are not kept.
+/// Files get mode 0644, or 0755 where their owner may execute them, directories 0755. Symbolic links below
+/// the root stay links. Hard links become separate files; extended attributes and holes are not kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageTree {
     /// The directory to copy; a symbolic link to one is followed.
@@ -150,7 +159,13 @@ impl ImageTree {
     #[must_use]
     pub fn modules(source: PathBuf, version: &str) -> Self {
         let left_out_links = vec!["build".to_owned(), "source".to_owned()];
-        Self { source, destination: format!("/lib/modules/{version}"), uid: 0, gid: 0, left_out_links }
+        Self {
+            source,
+            destination: format!("/lib/modules/{version}"),
+            uid: 0,
+            gid: 0,
+            left_out_links,
+        }
     }
 }
 
@@ -167,7 +182,8 @@ pub struct BuildRequest {
     pub platform: Platform,
     /// How layers are compressed.
     pub compression: Compression,
-    /// The time that every file and the image itself carry, in seconds since 1970: `SOURCE_DATE_EPOCH`, or zero.
+    /// The time that every file and the image itself carry, in seconds since 1970: `SOURCE_DATE_EPOCH`, or
+    /// zero.
     pub timestamp_seconds: u64,
 }
 
@@ -284,9 +300,9 @@ impl BuildError {
                 // Ubuntu installs kernels readable by root alone.
                 Some("make it readable with `sudo chmod a+r`, or build as root".to_owned())
             }
-            Self::NotAFile { found: "a directory", .. } => {
-                Some("a directory can be carried with `--add DIR:PATH`".to_owned())
-            }
+            Self::NotAFile {
+                found: "a directory", ..
+            } => Some("a directory can be carried with `--add DIR:PATH`".to_owned()),
             Self::Destination { .. } => Some("write it as an absolute path, such as `/opt/tool`".to_owned()),
             Self::Store { source } => source.hint(),
             Self::Changed { .. } => Some("build again when nothing writes to it any more".to_owned()),
@@ -303,8 +319,9 @@ const WRITE_BUFFER_BYTES: usize = 128 * 1024;
 
 /// Builds an image and names it `reference` in the store.
 ///
-/// Blocks for as long as compressing takes: call it on a blocking thread. Nothing has the name before everything is in
-/// the store, so a build that fails or is killed leaves an earlier image of that name as it was.
+/// Blocks for as long as compressing takes: call it on a blocking thread. Nothing has the name before
+/// everything is in the store, so a build that fails or is killed leaves an earlier image of that name as it
+/// was.
 ///
 /// # Errors
 ///
@@ -323,7 +340,9 @@ pub fn build(store: &Store, reference: &Reference, request: &BuildRequest) -> Re
         history.push(layer.description);
     }
     let mut labels = request.labels.clone();
-    labels.entry(LABEL_CREATED.to_owned()).or_insert_with(|| documents::rfc3339(request.timestamp_seconds));
+    labels
+        .entry(LABEL_CREATED.to_owned())
+        .or_insert_with(|| documents::rfc3339(request.timestamp_seconds));
     let facts = ConfigFacts {
         platform: &request.platform,
         labels: &labels,
@@ -335,8 +354,16 @@ pub fn build(store: &Store, reference: &Reference, request: &BuildRequest) -> Re
     let manifest_bytes = documents::manifest(&config, &layers);
     let manifest = put_document(store, &lease, OCI_MANIFEST, &manifest_bytes).map_err(in_store)?;
     store.tag(reference, &manifest.digest).map_err(in_store)?;
-    let size_bytes = layers.iter().chain([&config, &manifest]).map(|descriptor| descriptor.size_bytes).sum();
-    Ok(BuiltImage { digest: manifest.digest, size_bytes, layers })
+    let size_bytes = layers
+        .iter()
+        .chain([&config, &manifest])
+        .map(|descriptor| descriptor.size_bytes)
+        .sum();
+    Ok(BuiltImage {
+        digest: manifest.digest,
+        size_bytes,
+        layers,
+    })
 }
 
 /// Writes a layer as a blob of the store.
@@ -347,10 +374,16 @@ fn write_to_store(
     request: &BuildRequest,
 ) -> Result<(Descriptor, Digest), BuildError> {
     let in_store = |source| BuildError::Store { source };
-    let writer = store.create(lease, Area::Blobs, Algorithm::Sha256).map_err(in_store)?;
+    let writer = store
+        .create(lease, Area::Blobs, Algorithm::Sha256)
+        .map_err(in_store)?;
     let mut buffered = BufWriter::with_capacity(WRITE_BUFFER_BYTES, writer);
-    let written =
-        layer_writer::write_layer(entries, request.timestamp_seconds, request.compression, &mut buffered);
+    let written = layer_writer::write_layer(
+        entries,
+        request.timestamp_seconds,
+        request.compression,
+        &mut buffered,
+    );
     // Flushed by `write_layer` when it succeeded, and of no use when it failed.
     let (writer, _) = buffered.into_parts();
     let diff_id = match written {
@@ -359,7 +392,14 @@ fn write_to_store(
     };
     let (digest, size_bytes) = writer.commit().map_err(in_store)?;
     let media_type = oci_layer(request.compression).to_owned();
-    Ok((Descriptor { media_type, digest, size_bytes }, diff_id))
+    Ok((
+        Descriptor {
+            media_type,
+            digest,
+            size_bytes,
+        },
+        diff_id,
+    ))
 }
 
 /// Puts a config or manifest into the store.
@@ -370,5 +410,9 @@ pub(crate) fn put_document(
     bytes: &[u8],
 ) -> Result<Descriptor, StoreError> {
     let digest = store.put_blob(lease, bytes, Algorithm::Sha256)?;
-    Ok(Descriptor { media_type: media_type.to_owned(), digest, size_bytes: bytes.len() as u64 })
+    Ok(Descriptor {
+        media_type: media_type.to_owned(),
+        digest,
+        size_bytes: bytes.len() as u64,
+    })
 }

@@ -1,7 +1,8 @@
 //! An image in the store that is to leave it whole, to a registry or into an archive.
 //!
-//! A pull for a boot fetches only what the boot needs, so an image in the store may lack layers. That is found out here,
-//! before anything is sent or written. What was found present is leased, so that pruning does not take it away meanwhile.
+//! A pull for a boot fetches only what the boot needs, so an image in the store may lack layers. That is
+//! found out here, before anything is sent or written. What was found present is leased, so that pruning does
+//! not take it away meanwhile.
 
 use serde::Deserialize;
 
@@ -50,7 +51,10 @@ pub enum OutgoingError {
         platform: Platform,
     },
     /// Parts of the image were never fetched, or were found corrupted and removed.
-    #[error("image `{reference}` is not complete in the image store: `{}` is missing{}", first_missing, and_more(*.missing_count))]
+    #[error(
+        "image `{reference}` is not complete in the image store: `{first_missing}` is missing{}",
+        and_more(*.missing_count)
+    )]
     Incomplete {
         /// The reference asked for.
         reference: String,
@@ -90,8 +94,8 @@ impl OutgoingError {
     }
 }
 
-/// Finds an image and makes sure that all of it is there. Reads the manifest; of the other blobs it looks only at presence
-/// and size, their bytes have to be verified by who reads them.
+/// Finds an image and makes sure that all of it is there. Reads the manifest; of the other blobs it looks
+/// only at presence and size, their bytes have to be verified by who reads them.
 pub(crate) fn find(
     store: &Store,
     reference: &Reference,
@@ -152,7 +156,8 @@ pub(crate) fn find(
     Ok(outgoing)
 }
 
-/// The media type that a manifest has to be sent as. OCI lets it leave its own out; then the config's kind tells.
+/// The media type that a manifest has to be sent as. OCI lets it leave its own out; then the config's kind
+/// tells.
 fn media_type(manifest_bytes: &[u8], config: &Descriptor) -> &'static str {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]

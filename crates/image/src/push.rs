@@ -1,12 +1,12 @@
 //! Sends an image from the store to a registry.
 //!
 //! ```text
-//! find the image, whole ──► for each blob: ask ──► there: skip │ not there: verify, upload ──► manifest, last
+//! find the image, whole ──► each blob: ask ──► there: skip │ not there: verify, upload ──► manifest, last
 //! ```
 //!
 //! The manifest goes last, so the reference never names an image whose parts are missing. A push that was
-//! interrupted is simply done again: what arrived the first time is found there and skipped. Requests that fail for a
-//! reason that may pass are repeated by the client.
+//! interrupted is simply done again: what arrived the first time is found there and skipped. Requests that
+//! fail for a reason that may pass are repeated by the client.
 //!
 //! Only one platform's image is sent, also when the store knows its name as an index of several.
 
@@ -291,8 +291,8 @@ impl Job<'_> {
         Ok((outcome, blob.size_bytes))
     }
 
-    /// Hashes a blob before it is sent: the registry would refuse it too, but only at the end and without saying what
-    /// to do.
+    /// Hashes a blob before it is sent: the registry would refuse it too, but only at the end and without
+    /// saying what to do.
     async fn verify(&self, blob: &Descriptor) -> Result<(), PushError> {
         let destination = || self.request.destination.to_string();
         let (store, digest) = (self.store.clone(), blob.digest.clone());

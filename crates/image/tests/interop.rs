@@ -1,7 +1,7 @@
 //! Images made here, in the hands of the usual container tools, and theirs in ours.
 //!
-//! The other side is real: Debian's `docker-registry` on a loopback port, `skopeo`, `buildah` and `podman` with storage of
-//! their own. Each test starts its own registry and leaves nothing behind.
+//! The other side is real: Debian's `docker-registry` on a loopback port, `skopeo`, `buildah` and `podman`
+//! with storage of their own. Each test starts its own registry and leaves nothing behind.
 
 #![allow(clippy::unwrap_used)]
 
@@ -14,12 +14,14 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use image::archive::{LoadRequest, LoadSource, load, save_to_file};
 use image::build::{self, BuildRequest, BuiltImage, Compression, ImageFile, ImageTree};
-use image::push::{BlobOutcome, PushEvent, PushProgress, PushRequest, push};
+use image::push::{BlobOutcome, PushError, PushEvent, PushProgress, PushRequest, push};
 use image::store::Area;
-use image::{Client, Platform, Reference, RegistrySettings, Store, UserMode};
-use real_registry::{RealRegistry, Tools, write_file};
+use image::{Client, Platform, PullSecret, Reference, RegistryError, RegistrySettings, Store, UserMode};
+use real_registry::{PASSWORD, RealRegistry, Tools, USER, write_file};
 
 const KERNEL: &[u8] = b"not a kernel, but this test cares for bytes only";
 const INITRD: &[u8] = b"nor is this an initrd";
@@ -34,7 +36,10 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let registry = RealRegistry::start();
+        Self::with(RealRegistry::start())
+    }
+
+    fn with(registry: RealRegistry) -> Self {
         let tools = Tools::new();
         let store = Store::open(&tools.path("our store")).unwrap();
         // No variable is set, so that no configuration of whoever runs the tests takes part.
@@ -316,6 +321,57 @@ async fn a_push_to_nowhere_fails_with_the_registry_error() {
     assert!(
         matches!(error, image::push::PushError::Registry { .. }),
         "{error:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_registry_with_a_password_wants_it() {
+    let bench = Bench::with(RealRegistry::start_with_password());
+    let built = bench.build("team/boot:1", Compression::Gzip);
+    let secret = |password: &str| {
+        let auth = BASE64.encode(format!("{USER}:{password}"));
+        let config = serde_json::json!({"auths": {bench.registry.host(): {"auth": auth}}});
+        PullSecret::from_docker_config_json("test", config.to_string().as_bytes()).unwrap()
+    };
+    let request = |secrets| PushRequest {
+        image: bench.reference("team/boot:1"),
+        destination: bench.reference("team/boot:1"),
+        platform: Platform::linux("amd64"),
+        secrets,
+    };
+    let attempt = async |secrets| {
+        push(
+            &bench.store,
+            &bench.client,
+            &request(secrets),
+            Arc::new(Events::default()),
+        )
+        .await
+    };
+
+    let PushError::Registry { source, .. } = attempt(vec![]).await.unwrap_err() else {
+        panic!()
+    };
+    assert!(
+        matches!(source, RegistryError::NoCredentials { .. }),
+        "{source:?}"
+    );
+    let PushError::Registry { source, .. } = attempt(vec![secret("wrong")]).await.unwrap_err() else {
+        panic!()
+    };
+    assert!(
+        matches!(source, RegistryError::CredentialsRefused { .. }),
+        "{source:?}"
+    );
+    let pushed = attempt(vec![secret(PASSWORD)]).await.unwrap();
+    assert_eq!(pushed.digest, built.digest);
+
+    let credentials = format!("--creds={USER}:{PASSWORD}");
+    let remote = bench.remote("team/boot:1");
+    assert_label(
+        &bench
+            .tools
+            .skopeo(["inspect", "--tls-verify=false", &credentials, &remote]),
     );
 }
 

@@ -1,7 +1,7 @@
 //! Images made by other tools, pulled here out of a real registry.
 //!
-//! What varies is what differs between the images of the world: manifest format, compression, layers that remove or
-//! replace what is below them, links, lists of several platforms.
+//! What varies is what differs between the images of the world: manifest format, compression, layers that
+//! remove or replace what is below them, links, lists of several platforms.
 
 #![allow(clippy::unwrap_used)]
 
@@ -90,8 +90,8 @@ impl Bench {
         ]);
     }
 
-    /// An image of two layers. The lower has a kernel, a directory that is replaced, and files that are removed; the upper
-    /// has the initrd and links.
+    /// An image of two layers. The lower has a kernel, a directory that is replaced, and files that are
+    /// removed; the upper has the initrd and links.
     fn layered_image(&self, name: &str) {
         let (lower, _) = self.container("scratch");
         self.copy(&lower, "vmlinuz", b"the kernel", "/boot/real/vmlinuz");

@@ -2,7 +2,8 @@
 //!
 //! An OCI layout says it in `oci-layout` and `index.json` (OCI image specification, "Image Layout"), what
 //! `docker save` writes in `manifest.json` (Moby image specification v1.2, "Combined Image JSON + Filesystem
-//! Changeset Format"). Archives written here carry both, over the same blobs, so that every tool finds what it knows.
+//! Changeset Format"). Archives written here carry both, over the same blobs, so that every tool finds what
+//! it knows.
 
 use std::collections::BTreeMap;
 

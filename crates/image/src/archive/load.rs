@@ -15,7 +15,8 @@ use crate::platform::Platform;
 use crate::reference::{Reference, ReferenceError};
 use crate::store::{Area, BlobWriter, Lease, Store, StoreError};
 
-/// Most bytes that a compressed archive, one that comes through a pipe, or one compressed layer may unpack to.
+/// Most bytes that a compressed archive, one that comes through a pipe, or one compressed layer may unpack
+/// to.
 const UNPACKED_LIMIT_BYTES: u64 = 64 << 30;
 
 /// An index may name an index; more levels than this are nonsense.
@@ -205,18 +206,27 @@ impl LoadError {
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::NotImages | Self::Members { source: MembersError::BadHeader { .. } } => Some(
-                "`image load` reads what `ferrovirt image save`, `podman save`, `docker save`, `skopeo copy … oci-archive:FILE` \
-                 and `buildah push … oci:DIR` write"
+            Self::NotImages
+            | Self::Members {
+                source: MembersError::BadHeader { .. },
+            } => Some(
+                "`image load` reads what `ferrovirt image save`, `podman save`, `docker save`, \
+                 `skopeo copy … oci-archive:FILE` and `buildah push … oci:DIR` write"
                     .to_owned(),
             ),
             Self::Packing { .. } => Some("unpack it first, or compress it with gzip or zstd".to_owned()),
-            Self::Unnamed { .. } => Some("give it a name with `--name NAME:TAG`".to_owned()),
-            Self::ManyImages { .. } => Some("load it without `--name`".to_owned()),
-            Self::Members { source: MembersError::Truncated { .. } }
+            Self::Unnamed { .. } => Some("give it a name with `--tag NAME:TAG`".to_owned()),
+            Self::ManyImages { .. } => {
+                Some("load it without `--tag`: each image keeps its own name".to_owned())
+            }
+            Self::Members {
+                source: MembersError::Truncated { .. },
+            }
             | Self::WrongDigest { .. }
             | Self::WrongSize { .. }
-            | Self::Missing { .. } => Some("the archive is damaged or incomplete: save or copy it again".to_owned()),
+            | Self::Missing { .. } => {
+                Some("the archive is damaged or incomplete: save or copy it again".to_owned())
+            }
             Self::Manifest { source, .. } => source.hint(),
             Self::Store { source } => source.hint(),
             _ => None,
@@ -238,7 +248,8 @@ impl From<StoreError> for LoadError {
 
 /// Loads every image of an archive. All of them get their names, or none does.
 ///
-/// Blocks for as long as copying takes: call it on a blocking thread. What is in the store already is not copied again.
+/// Blocks for as long as copying takes: call it on a blocking thread. What is in the store already is not
+/// copied again.
 ///
 /// # Errors
 ///
@@ -528,8 +539,8 @@ impl Loader<'_> {
         Ok(())
     }
 
-    /// Takes in an image of a Docker archive, as an OCI image: the config as it is, the layers as they are packed, and a
-    /// manifest that the archive does not have. Returns the manifest's digest.
+    /// Takes in an image of a Docker archive, as an OCI image: the config as it is, the layers as they are
+    /// packed, and a manifest that the archive does not have. Returns the manifest's digest.
     fn docker_image(&self, entry: &DockerEntry) -> Result<Digest, LoadError> {
         let bytes = read_document(&entry.config, self.member(&entry.config)?)?;
         if let Some(claimed) = claimed_digest(&entry.config) {
@@ -747,8 +758,8 @@ fn check_digest(member: &str, expected: &Digest, actual: Digest) -> Result<(), L
     })
 }
 
-/// The digest that a config's name in a Docker archive claims: `HEX.json` from Docker and podman, `blobs/sha256/HEX` from
-/// newer Docker, `sha256:HEX` from kaniko.
+/// The digest that a config's name in a Docker archive claims: `HEX.json` from Docker and podman,
+/// `blobs/sha256/HEX` from newer Docker, `sha256:HEX` from kaniko.
 fn claimed_digest(name: &str) -> Option<Digest> {
     let last = name.rsplit('/').next()?;
     let hex = last.strip_suffix(".json").unwrap_or(last);

@@ -1,11 +1,13 @@
 //! The named members of an archive that is to be loaded: a tar file, or a directory laid out alike.
 //!
-//! A tar file is walked once, header by header, noting where each member's bytes lie; they are read from there
-//! when wanted, in any order and as often as needed. Nothing is ever unpacked under a name that the archive chose.
+//! A tar file is walked once, header by header, noting where each member's bytes lie; they are read from
+//! there when wanted, in any order and as often as needed. Nothing is ever unpacked under a name that the
+//! archive chose.
 //!
-//! The walk is our own, because the archive comes from anywhere: the extensions that carry long names are read into
-//! memory, so their size is bounded, and so is the number of members. A member that claims more bytes than the file
-//! holds is a truncated archive. Sparse members are refused: their bytes are not their content.
+//! The walk is our own, because the archive comes from anywhere: the extensions that carry long names are
+//! read into memory, so their size is bounded, and so is the number of members. A member that claims more
+//! bytes than the file holds is a truncated archive. Sparse members are refused: their bytes are not their
+//! content.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -244,7 +246,8 @@ impl TarIndex {
                 }
                 extensions = Extensions::default();
             }
-            // The last member may lack its padding, which the test at the top of the loop then sees as the end.
+            // The last member may lack its padding, which the test at the top of the loop then sees as the
+            // end.
             offset_bytes = (content_bytes + size_bytes.next_multiple_of(BLOCK_BYTES)).min(file_bytes);
         }
         Ok(Self { file, places })
@@ -384,8 +387,8 @@ fn place(
     Some((name, Place::Link { target }))
 }
 
-/// `name`, counted from the directory `base`, without `.`, `..` and doubled slashes. `None` when it is absolute
-/// or leads out of the archive.
+/// `name`, counted from the directory `base`, without `.`, `..` and doubled slashes. `None` when it is
+/// absolute or leads out of the archive.
 fn normalise(name: &str, base: &str) -> Option<String> {
     if name.starts_with('/') {
         return None;

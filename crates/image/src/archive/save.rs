@@ -89,7 +89,8 @@ impl SaveError {
 
 /// Writes images to `out` as one tar stream. The same images give the same bytes.
 ///
-/// Blocks for as long as copying takes: call it on a blocking thread. What was written before an error is of no use.
+/// Blocks for as long as copying takes: call it on a blocking thread. What was written before an error is of
+/// no use.
 ///
 /// # Errors
 ///
@@ -104,8 +105,8 @@ pub fn save(
     write_archive(store, &images, out)
 }
 
-/// Writes images to the file at `path` as one tar file, which is there whole or not at all. Whatever is not a regular
-/// file (a pipe, `/dev/stdout`) is written to as it is.
+/// Writes images to the file at `path` as one tar file, which is there whole or not at all. Whatever is not a
+/// regular file (a pipe, `/dev/stdout`) is written to as it is.
 ///
 /// Blocks for as long as copying takes: call it on a blocking thread.
 ///

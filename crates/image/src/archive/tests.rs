@@ -246,16 +246,21 @@ fn images_that_are_not_whole_are_not_saved() {
     );
 }
 
-/// A Docker archive as versions before 25 write it: layers in directories of their own, the second a link to the first.
+/// A Docker archive as versions before 25 write it: layers in directories of their own, the second a link to
+/// the first.
 fn docker_archive(layer: &[u8], diff_id: &Digest, config_name: Option<&str>) -> Vec<u8> {
-    let config = format!(
-        r#"{{"architecture":"amd64","os":"linux","config":{{}},"rootfs":{{"type":"layers","diff_ids":["{diff_id}","{diff_id}"]}}}}"#
-    );
+    let config = serde_json::json!({
+        "architecture": "amd64", "os": "linux", "config": {},
+        "rootfs": {"type": "layers", "diff_ids": [diff_id, diff_id]}
+    });
+    let config = config.to_string();
     let digest = Digest::sha256_of(config.as_bytes());
     let name = config_name.map_or_else(|| format!("{}.json", digest.hex()), str::to_owned);
-    let listing = format!(
-        r#"[{{"Config":"{name}","RepoTags":["old:1","registry.example/old:2"],"Layers":["a/layer.tar","b/layer.tar"]}}]"#
-    );
+    let listing = serde_json::json!([{
+        "Config": name, "RepoTags": ["old:1", "registry.example/old:2"],
+        "Layers": ["a/layer.tar", "b/layer.tar"]
+    }]);
+    let listing = listing.to_string();
     let mut builder = tar::Builder::new(Vec::new());
     let mut append = |name: &str, content: &[u8]| {
         let mut header = tar::Header::new_ustar();
@@ -750,7 +755,8 @@ mod any_bytes {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
-        /// Whatever a member's header says after it was tampered with, loading ends with an error or with the image.
+        /// Whatever a member's header says after it was tampered with, loading ends with an error or with the
+        /// image.
         #[test]
         fn tampering_is_harmless(position in 0_usize..4096, value: u8) {
             let directory = tempfile::tempdir().unwrap();

@@ -64,7 +64,8 @@ impl<R: Read> Packed<R> {
     }
 }
 
-/// Decompresses what `reader` yields. Reads no further than needed, so what follows the compressed data is left.
+/// Decompresses what `reader` yields. Reads no further than needed, so what follows the compressed data is
+/// left.
 ///
 /// # Errors
 ///
@@ -91,7 +92,8 @@ pub(super) enum SpoolError {
     Write(io::Error),
 }
 
-/// Copies a stream into a file without a name in `directory`, which is gone when it is closed, whatever happens.
+/// Copies a stream into a file without a name in `directory`, which is gone when it is closed, whatever
+/// happens.
 pub(super) fn spool(directory: &Path, mut reader: impl Read, limit_bytes: u64) -> Result<File, SpoolError> {
     let mut file = nameless_file(directory).map_err(SpoolError::Write)?;
     let mut buffer = vec![0_u8; 64 * 1024];

@@ -1,7 +1,7 @@
 //! The two JSON documents of a built image: its config and its manifest.
 //!
-//! Written from structs of our own with sorted maps and a fixed order of fields, because both documents are named by
-//! the digest of their bytes.
+//! Written from structs of our own with sorted maps and a fixed order of fields, because both documents are
+//! named by the digest of their bytes.
 
 use std::collections::BTreeMap;
 
@@ -117,8 +117,8 @@ pub(crate) fn rfc3339(seconds: u64) -> String {
 
 /// The Gregorian date of a day counted from 1970-01-01.
 ///
-/// Years are counted from March, so that the leap day is the last of its year and month lengths follow one formula;
-/// eras of 400 years have equal lengths.
+/// Years are counted from March, so that the leap day is the last of its year and month lengths follow one
+/// formula; eras of 400 years have equal lengths.
 const fn civil_date(days_since_1970: u64) -> (u64, u64, u64) {
     const DAYS_PER_ERA: u64 = 146_097;
     /// From 0000-03-01 to 1970-01-01.

@@ -4,8 +4,9 @@
 //! entries ──► tar ──► hash (diff id) ──► compressor ──► destination
 //! ```
 //!
-//! The stream holds nothing but the plan and the files' bytes: no time but the given one, no names of users, no
-//! device numbers, and the compressors run single-threaded at a fixed level, so equal inputs give equal bytes.
+//! The stream holds nothing but the plan and the files' bytes: no time but the given one, no names of users,
+//! no device numbers, and the compressors run single-threaded at a fixed level, so equal inputs give equal
+//! bytes.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -29,8 +30,8 @@ const ZSTD_LEVEL: i32 = 3;
 /// The longest link target that fits a tar header's own field (POSIX ustar, `linkname`).
 const MAX_PLAIN_LINK_BYTES: usize = 100;
 
-/// Writes `entries` to `destination`, each with the modification time `timestamp_seconds`. Returns the layer's diff id,
-/// the digest of the uncompressed stream.
+/// Writes `entries` to `destination`, each with the modification time `timestamp_seconds`. Returns the
+/// layer's diff id, the digest of the uncompressed stream.
 ///
 /// # Errors
 ///
@@ -92,7 +93,8 @@ fn append<W: Write>(
     match &entry.content {
         Content::Directory => {
             header.set_entry_type(tar::EntryType::Directory);
-            // By convention a directory's name ends with a slash; readers of old formats know it by that alone.
+            // By convention a directory's name ends with a slash; readers of old formats know it by that
+            // alone.
             let mut name = entry.path.clone().into_os_string();
             name.push("/");
             builder
@@ -126,8 +128,9 @@ fn append<W: Write>(
     }
 }
 
-/// Reads exactly the announced number of bytes from a source file and remembers what went wrong: the tar builder
-/// would pass on a bare I/O error that does not tell a source that failed from a destination that did.
+/// Reads exactly the announced number of bytes from a source file and remembers what went wrong: the tar
+/// builder would pass on a bare I/O error that does not tell a source that failed from a destination that
+/// did.
 struct SourceReader<'a> {
     path: &'a Path,
     file: File,

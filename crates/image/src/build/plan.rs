@@ -1,9 +1,10 @@
 //! What goes into each layer, decided before a byte is written.
 //!
-//! Reads directories and file metadata, never contents. Every fault in the sources that can be seen without reading
-//! them is found here, so that a build that fails has not touched the store. The result does not depend on the order
-//! in which directories list their entries, on the umask of whoever made the files, nor on their times: entries are
-//! sorted, modes are reduced to "may be executed or not", and times come from the request.
+//! Reads directories and file metadata, never contents. Every fault in the sources that can be seen without
+//! reading them is found here, so that a build that fails has not touched the store. The result does not
+//! depend on the order in which directories list their entries, on the umask of whoever made the files, nor
+//! on their times: entries are sorted, modes are reduced to "may be executed or not", and times come from the
+//! request.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -13,15 +14,15 @@ use std::path::{Component, Path, PathBuf};
 
 use super::{BuildError, BuildRequest, ImageTree};
 
-/// Directories nested deeper than this are refused: no tree of kernel modules comes near it, and a bind mount of a
-/// directory into itself does.
+/// Directories nested deeper than this are refused: no tree of kernel modules comes near it, and a bind mount
+/// of a directory into itself does.
 const MAX_DEPTH: usize = 64;
 
 /// More entries than this in one image are refused; Debian's largest kernel has about 5,000 modules.
 const MAX_ENTRIES: usize = 1_000_000;
 
-/// Layer entries as the image format reads them begin with this where something is to be removed, so a file of that
-/// name cannot be carried (OCI image specification, "Whiteouts").
+/// Layer entries as the image format reads them begin with this where something is to be removed, so a file
+/// of that name cannot be carried (OCI image specification, "Whiteouts").
 const WHITEOUT_PREFIX: &[u8] = b".wh.";
 
 /// One layer: what it holds, sorted by path, parent directories included.
@@ -59,8 +60,8 @@ pub(super) enum Content {
     },
 }
 
-/// Lays out the layers of `request`, the lowest first: trees, then files, each in a layer of its own, so that what has
-/// not changed since the last build is not sent again.
+/// Lays out the layers of `request`, the lowest first: trees, then files, each in a layer of its own, so that
+/// what has not changed since the last build is not sent again.
 ///
 /// # Errors
 ///
@@ -285,7 +286,8 @@ fn add_parents(entries: &mut BTreeMap<PathBuf, Entry>) {
     }
 }
 
-/// Every path of the image so far, to refuse two sources for one place: in an image the upper layer would silently win.
+/// Every path of the image so far, to refuse two sources for one place: in an image the upper layer would
+/// silently win.
 #[derive(Default)]
 struct Taken {
     /// Each path with whether it is a directory; directories may be named by several layers.

@@ -1,5 +1,5 @@
-//! A real registry (Debian's `docker-registry`) on a loopback port of its own, ended when dropped, and calls of the
-//! container tools that sit on the other side of it.
+//! A real registry (Debian's `docker-registry`) on a loopback port of its own, ended when dropped, and calls
+//! of the container tools that sit on the other side of it.
 
 #![allow(dead_code, reason = "each test binary uses its part of the helpers")]
 
@@ -17,19 +17,48 @@ const START_DEADLINE: Duration = Duration::from_secs(60);
 /// How often another port is tried when someone else took the one that was free a moment ago.
 const START_ATTEMPTS: usize = 5;
 
+/// The one user of a registry with a password.
+pub const USER: &str = "tester";
+/// That user's password.
+pub const PASSWORD: &str = "correct horse";
+/// [`PASSWORD`], hashed by bcrypt at its lowest cost, as `htpasswd -nbB -C 5` does.
+const PASSWORD_HASH: &str = "$2y$05$abcdefghijklmnopqrstuuHNbAKRhpaujgo33bRWs.NLUTJO3lOy2";
+
 /// A running registry, empty at first.
 pub struct RealRegistry {
     process: Child,
     address: SocketAddr,
     directory: tempfile::TempDir,
+    /// Read by the registry when it starts and when it wants to.
+    _passwords: Option<tempfile::TempDir>,
 }
 
 impl RealRegistry {
-    /// Starts a registry and waits until it answers.
+    /// Starts a registry that anyone may use, and waits until it answers.
     pub fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// Starts a registry that asks for [`USER`] and [`PASSWORD`], and waits until it answers.
+    pub fn start_with_password() -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let passwords = directory.path().join("htpasswd");
+        fs::write(&passwords, format!("{USER}:{PASSWORD_HASH}\n")).expect("the registry's passwords");
+        let access = format!(
+            "auth:\n  htpasswd:\n    realm: test\n    path: {}\n",
+            passwords.display()
+        );
+        let mut registry = Self::start_with(&access);
+        registry._passwords = Some(directory);
+        registry
+    }
+
+    /// Starts a registry with `extra` at the end of its configuration: lines of its section `http`, which is the last
+    /// one, and then further sections.
+    pub fn start_with(extra: &str) -> Self {
         let mut log = String::new();
         for _ in 0..START_ATTEMPTS {
-            match Self::start_once() {
+            match Self::start_once(extra) {
                 Ok(registry) => return registry,
                 Err(output) => log = output,
             }
@@ -37,7 +66,7 @@ impl RealRegistry {
         panic!("docker-registry did not start in {START_ATTEMPTS} attempts; the last one said:\n{log}");
     }
 
-    fn start_once() -> Result<Self, String> {
+    fn start_once(extra: &str) -> Result<Self, String> {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let address = free_address();
         let configuration = directory.path().join("config.yml");
@@ -46,7 +75,7 @@ impl RealRegistry {
             &configuration,
             format!(
                 "version: 0.1\nlog:\n  level: warn\nstorage:\n  filesystem:\n    rootdirectory: {}\n  \
-                 delete:\n    enabled: true\nhttp:\n  addr: {address}\n",
+                 delete:\n    enabled: true\nhttp:\n  addr: {address}\n{extra}",
                 root.display()
             ),
         )
@@ -65,6 +94,7 @@ impl RealRegistry {
             process,
             address,
             directory,
+            _passwords: None,
         };
         let deadline = Instant::now() + START_DEADLINE;
         loop {
@@ -77,7 +107,14 @@ impl RealRegistry {
             {
                 return Err(fs::read_to_string(&log_path).unwrap_or_default());
             }
-            if registry.answers() {
+            // If another process had taken the port, ours would have ended by the time of the answer.
+            if registry.answers()
+                && registry
+                    .process
+                    .try_wait()
+                    .expect("the registry's state")
+                    .is_none()
+            {
                 return Ok(registry);
             }
             // Pace of the probe only; what is waited for is the answer.
@@ -85,7 +122,7 @@ impl RealRegistry {
         }
     }
 
-    /// Whether `GET /v2/` is answered with 200.
+    /// Whether `GET /v2/` is answered, be it by the question for a password.
     fn answers(&self) -> bool {
         let Ok(mut stream) = TcpStream::connect_timeout(&self.address, Duration::from_secs(5)) else {
             return false;
@@ -99,7 +136,7 @@ impl RealRegistry {
             .set_read_timeout(Some(Duration::from_secs(5)))
             .and_then(|()| stream.write_all(request.as_bytes()))
             .and_then(|()| stream.take(4096).read_to_end(&mut answer));
-        exchanged.is_ok() && answer.starts_with(b"HTTP/1.1 200")
+        exchanged.is_ok() && (answer.starts_with(b"HTTP/1.") || answer.starts_with(b"HTTP/1.1 401"))
     }
 
     /// `127.0.0.1:PORT`, the registry's name in references.
@@ -141,8 +178,8 @@ fn missing_tool(tool: &str, package: &str, error: &std::io::Error) -> ! {
     panic!("cannot start `{tool}`: {error}; this test needs Debian's package `{package}`")
 }
 
-/// Container tools with storage, run-time files and configuration in a directory of their own, so that nothing of the
-/// machine's configuration takes part and nothing is left behind.
+/// Container tools with storage, run-time files and configuration in a directory of their own, so that
+/// nothing of the machine's configuration takes part and nothing is left behind.
 pub struct Tools {
     directory: tempfile::TempDir,
 }
