@@ -33,7 +33,7 @@ mod kvm_guest;
 mod qemu_check;
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -44,7 +44,9 @@ use serde::{Deserialize, Serialize};
 
 pub use helper::{HELPER_COMMAND, helper_main};
 
-use crate::{Accelerator, RunAs};
+use crate::host_facts::Accelerator;
+use crate::process::Trampoline;
+use crate::run_as::RunAs;
 use child::Ended;
 use helper::GuestOutcome;
 
@@ -56,7 +58,7 @@ const KVM_DEVICE: &str = "/dev/kvm";
 const GUEST_CPU_LIMIT: Duration = Duration::from_millis(250);
 
 /// Elapsed time after which stage 1 is given up even if the child hardly got a CPU.
-const GUEST_WALL_LIMIT: Duration = Duration::from_secs(4);
+const GUEST_WALL_LIMIT: Duration = Duration::from_secs(8);
 
 /// CPU time that QEMU may take for its start with a guest that ends at once: it takes about 150 ms.
 const QEMU_CPU_LIMIT: Duration = Duration::from_secs(3);
@@ -180,8 +182,9 @@ pub struct ProbeRequest {
     pub cpu_model: String,
     /// The user that QEMU will run as.
     pub run_as: RunAs,
-    /// The program that answers [`HELPER_COMMAND`], usually the caller's own (`/proc/self/exe`), and the arguments
-    /// that go before it.
+    /// What starts both stages' processes.
+    pub trampoline: Trampoline,
+    /// The program that answers [`HELPER_COMMAND`].
     pub helper: Helper,
     /// Where the verdict is kept, and whether it may be used; `None` keeps none. The directory is made if absent.
     pub cache: Option<(PathBuf, CacheUse)>,
@@ -192,12 +195,13 @@ pub struct ProbeRequest {
 pub struct Helper {
     /// Its path.
     pub program: PathBuf,
-    /// Arguments before [`HELPER_COMMAND`]; none for the binary itself.
+    /// Arguments before [`HELPER_COMMAND`]; usually none.
     pub arguments: Vec<String>,
 }
 
 impl Helper {
-    /// The running program, as it is even if its file has been replaced meanwhile.
+    /// The program that the trampoline is: the same file, by the link that stays right even when it has been replaced
+    /// meanwhile.
     pub fn this_program() -> Self {
         Self {
             program: PathBuf::from("/proc/self/exe"),
@@ -271,69 +275,110 @@ pub fn probe(request: &ProbeRequest) -> KvmStatus {
         Ok(metadata) => metadata,
         Err(error) => return KvmStatus::Unusable(no_device(&error)),
     };
-    let Some((directory, cache_use)) = &request.cache else {
-        return probe_afresh(request, &device);
-    };
-    let key = match cache::Key::of(request, &device) {
-        Ok(key) => key,
-        Err(error) => {
-            tracing::debug!(%error, "the accelerator's verdict cannot be cached");
-            return probe_afresh(request, &device);
-        }
-    };
-    if *cache_use == CacheUse::Reuse
-        && let Some(status) = cache::load(directory, &key)
+    let cache =
+        request
+            .cache
+            .as_ref()
+            .and_then(|(directory, cache_use)| match cache::Key::of(request, &device) {
+                Ok(key) => Some((directory, *cache_use, key)),
+                Err(error) => {
+                    tracing::debug!(%error, "the verdict on KVM cannot be cached");
+                    None
+                }
+            });
+    if let Some((directory, CacheUse::Reuse, key)) = &cache
+        && let Some(status) = cache::load(directory, key)
     {
         return status;
     }
-    let status = probe_afresh(request, &device);
-    if let Err(error) = cache::store(directory, &key, &status) {
-        tracing::debug!(%error, directory = %directory.display(), "the accelerator's verdict was not cached");
+    let (status, keep) = match probe_afresh(request, &device) {
+        Ok(measurement) => (KvmStatus::Usable(measurement), true),
+        Err(Obstacle::Lasting(unusable)) => (KvmStatus::Unusable(unusable), true),
+        Err(Obstacle::Passing(unusable)) => (KvmStatus::Unusable(unusable), false),
+    };
+    if let (Some((directory, _, key)), true) = (&cache, keep)
+        && let Err(error) = cache::store(directory, key, &status)
+    {
+        tracing::debug!(%error, directory = %directory.display(), "the verdict on KVM was not cached");
     }
     status
 }
 
-fn probe_afresh(request: &ProbeRequest, device: &std::fs::Metadata) -> KvmStatus {
-    let measurement = match run_test_guest(request, device) {
-        Ok(measurement) => measurement,
-        Err(unusable) => return KvmStatus::Unusable(unusable),
-    };
-    match qemu_check::start_with(request, "kvm", QEMU_CPU_LIMIT, QEMU_WALL_LIMIT) {
-        Ok(()) => KvmStatus::Usable(measurement),
-        Err(unusable) => KvmStatus::Unusable(unusable),
+/// Why KVM is not used, and whether that will be so until something changes that the cache's key holds.
+#[derive(Debug, PartialEq, Eq)]
+enum Obstacle {
+    Lasting(KvmUnusable),
+    /// The next probe may find otherwise, so this verdict is not kept.
+    Passing(KvmUnusable),
+}
+
+impl Obstacle {
+    /// The probe itself could not be done.
+    fn cannot(what: &str, error: &io::Error) -> Self {
+        Self::Passing(KvmUnusable::new(format!("cannot {what}: {error}")))
     }
 }
 
+fn probe_afresh(request: &ProbeRequest, device: &Metadata) -> Result<KvmMeasurement, Obstacle> {
+    let device = DeviceOwner {
+        uid: device.uid(),
+        gid: device.gid(),
+        mode: device.mode() & 0o7777,
+    };
+    let measurement = run_test_guest(request, device, GUEST_CPU_LIMIT, GUEST_WALL_LIMIT)?;
+    qemu_check::start_with(request, "kvm", QEMU_CPU_LIMIT, QEMU_WALL_LIMIT)?;
+    Ok(measurement)
+}
+
 /// Stage 1: the test guest in a helper process.
-fn run_test_guest(request: &ProbeRequest, device: &std::fs::Metadata) -> Result<KvmMeasurement, KvmUnusable> {
-    let failed = |what: &str, error: io::Error| KvmUnusable::new(format!("cannot {what}: {error}"));
-    let memory = guest_image::memory().map_err(|error| failed("make the test guest's memory", error))?;
+fn run_test_guest(
+    request: &ProbeRequest,
+    device: DeviceOwner,
+    cpu_limit: Duration,
+    wall_limit: Duration,
+) -> Result<KvmMeasurement, Obstacle> {
+    const MAKE_MEMORY: &str = "make the test guest's memory";
+    let memory = guest_image::memory().map_err(|error| Obstacle::cannot(MAKE_MEMORY, &error))?;
     let stdin = memory
         .try_clone()
-        .map_err(|error| failed("make the test guest's memory", error))?;
-    let mut command = helper::command(request, helper::Stage::Guest);
-    let (ended, output) = child::run(&mut command, stdin, GUEST_CPU_LIMIT, GUEST_WALL_LIMIT)
-        .map_err(|error| failed("start the process that tests KVM", error))?;
-    match ended {
-        Ended::OutOfTime { cpu, elapsed } => Err(too_slow(&memory, cpu, elapsed)),
-        Ended::Exited(status) => match helper::read_outcome(&output.stdout) {
-            Some(GuestOutcome::Ran { microseconds }) => Ok(KvmMeasurement {
-                instructions: guest_image::INSTRUCTIONS,
-                microseconds,
-            }),
-            Some(GuestOutcome::CannotOpen { errno }) => Err(cannot_open(request, device, errno)),
-            Some(GuestOutcome::Failed { doing, errno }) => Err(refused(&doing, errno)),
-            Some(GuestOutcome::Stopped { how }) => Err(KvmUnusable::new(format!(
-                "KVM did not run the test guest to its end: {how}"
-            ))),
-            None => Err(KvmUnusable::new(format!(
-                "the process that tests KVM ended without an answer ({status}{})",
-                output
-                    .stderr_tail()
-                    .map(|tail| format!(": {tail}"))
-                    .unwrap_or_default()
-            ))),
-        },
+        .map_err(|error| Obstacle::cannot(MAKE_MEMORY, &error))?;
+    let mut arguments = request.helper.arguments.clone();
+    arguments.push(HELPER_COMMAND.to_owned());
+    let mut command = request
+        .trampoline
+        .command(&request.run_as, &request.helper.program, &arguments);
+    let (ended, output) = child::run(&mut command, stdin, cpu_limit, wall_limit)
+        .map_err(|error| Obstacle::cannot("run the process that tests KVM", &error))?;
+    let status = match ended {
+        Ended::OutOfTime { cpu, elapsed } if cpu < cpu_limit => {
+            return Err(Obstacle::Passing(KvmUnusable::new(format!(
+                "KVM's test guest got only {} ms of CPU time in {} ms and did not end: the machine is too busy to tell",
+                cpu.as_millis(),
+                elapsed.as_millis()
+            ))));
+        }
+        Ended::OutOfTime { cpu, elapsed } => return Err(Obstacle::Lasting(too_slow(&memory, cpu, elapsed))),
+        Ended::Exited(status) => status,
+    };
+    match helper::read_outcome(&output.stdout) {
+        Some(GuestOutcome::Ran { microseconds }) => Ok(KvmMeasurement {
+            instructions: guest_image::INSTRUCTIONS,
+            microseconds,
+        }),
+        Some(GuestOutcome::CannotOpen { errno }) => {
+            Err(Obstacle::Lasting(cannot_open(&request.run_as, device, errno)))
+        }
+        Some(GuestOutcome::Failed { doing, errno }) => Err(Obstacle::Passing(refused(&doing, errno))),
+        Some(GuestOutcome::Stopped { how }) => Err(Obstacle::Lasting(KvmUnusable::new(format!(
+            "KVM did not run the test guest to its end: {how}"
+        )))),
+        None => Err(Obstacle::Passing(KvmUnusable::new(format!(
+            "the process that tests KVM ended without an answer ({status}{})",
+            output
+                .stderr_tail()
+                .map(|tail| format!(": {tail}"))
+                .unwrap_or_default()
+        )))),
     }
 }
 
@@ -345,13 +390,13 @@ fn too_slow(memory: &File, cpu: Duration, elapsed: Duration) -> KvmUnusable {
     };
     KvmUnusable::with_hint(
         format!(
-            "`{KVM_DEVICE}` opens, but its test guest executed {executed} of {} instructions in {} ms (CPU time {} ms) \
-             where hardware takes about 2 ms for all: the host emulates the guest",
+            "`{KVM_DEVICE}` opens, but KVM's test guest executed {executed} of {} instructions in {} ms of CPU time \
+             ({} ms in all), where hardware takes about 2 ms for all of them: the host emulates the guest",
             guest_image::INSTRUCTIONS,
-            elapsed.as_millis(),
             cpu.as_millis(),
+            elapsed.as_millis(),
         ),
-        "this machine is itself a guest whose hypervisor does not pass virtualisation on; only that can be changed",
+        "this machine is itself a guest; its hypervisor would have to pass hardware virtualisation on",
     )
 }
 
@@ -385,20 +430,23 @@ fn no_device(error: &io::Error) -> KvmUnusable {
     KvmUnusable::with_hint(format!("there is no `{KVM_DEVICE}`"), hint)
 }
 
-fn cannot_open(request: &ProbeRequest, device: &std::fs::Metadata, errno: i32) -> KvmUnusable {
+/// To whom `/dev/kvm` belongs.
+#[derive(Debug, Clone, Copy)]
+struct DeviceOwner {
+    uid: u32,
+    gid: u32,
+    mode: u32,
+}
+
+fn cannot_open(run_as: &RunAs, device: DeviceOwner, errno: i32) -> KvmUnusable {
     let error = io::Error::from_raw_os_error(errno);
     if error.kind() != io::ErrorKind::PermissionDenied {
         let hint = "is the module for this CPU loaded? `sudo dmesg | grep -i kvm` says why it may not be";
         return KvmUnusable::with_hint(format!("cannot open `{KVM_DEVICE}`: {error}"), hint);
     }
-    let owner = format!(
-        "{}:{} mode {:04o}",
-        device.uid(),
-        device.gid(),
-        device.mode() & 0o7777
-    );
-    let group_may = device.mode() & 0o060 == 0o060 && device.gid() != 0;
-    match &request.run_as {
+    let owner = format!("{}:{} mode {:04o}", device.uid, device.gid, device.mode);
+    let group_may = device.mode & 0o060 == 0o060 && device.gid != 0;
+    match run_as {
         RunAs::User { uid, gid, .. } => KvmUnusable::with_hint(
             format!("`{KVM_DEVICE}` ({owner}) does not open for {uid}:{gid}, which QEMU runs as"),
             format!(

@@ -3,7 +3,7 @@
 //! ```text
 //! file ─► recognise ─┬─ bzImage ───────────────────────────────► given to QEMU as it is
 //!                    ├─ ELF with a PVH note ───────────────────► given to QEMU as it is
-//!                    ├─ gzip, zstd, lz4, EFI zboot ─► unpack ──► recognise what is inside (two levels at most)
+//!                    ├─ gzip, zstd, EFI zboot ─► unpack ───────► recognise what is inside (two levels at most)
 //!                    └─ anything else ─────────────────────────► an error that says what it is
 //! ```
 //!
@@ -14,7 +14,6 @@
 mod bzimage;
 mod elf;
 mod initrd;
-mod lz4;
 mod other;
 mod prepare;
 mod source;
@@ -67,8 +66,6 @@ pub enum Wrapping {
     Gzip,
     /// zstd, as in `vmlinux.zst`.
     Zstd,
-    /// lz4 in the old format that the kernel's build uses.
-    Lz4,
     /// An EFI application that unpacks itself (`CONFIG_EFI_ZBOOT`).
     EfiZboot,
 }
@@ -78,7 +75,6 @@ impl fmt::Display for Wrapping {
         formatter.write_str(match self {
             Self::Gzip => "gzip",
             Self::Zstd => "zstd",
-            Self::Lz4 => "lz4",
             Self::EfiZboot => "EFI zboot",
         })
     }
@@ -142,8 +138,8 @@ pub enum KernelError {
         /// What to do.
         hint: Option<String>,
     },
-    /// A kernel, for another machine.
-    #[error("`{}` is a kernel for another architecture: it is {found}, and the guest is x86_64", path.display())]
+    /// Something for another machine.
+    #[error("`{}` is for another architecture: it is {found}, and the guest is x86_64", path.display())]
     OtherArchitecture {
         /// The file.
         path: PathBuf,
@@ -323,13 +319,10 @@ fn resolve(source: Box<dyn Source>) -> Result<(KernelInfo, Box<dyn Source>), Fau
             }
         }
     }
-    Err(wrapped::inside(
-        &wrappings,
-        Fault::NotAKernel {
-            found: "more compressed data".to_owned(),
-            hint: None,
-        },
-    ))
+    Err(Fault::NotAKernel {
+        found: "something compressed more than twice".to_owned(),
+        hint: None,
+    })
 }
 
 fn inspect_source(source: Box<dyn Source>) -> Result<KernelInfo, Fault> {

@@ -4,13 +4,12 @@
 //! aborts. The guest is a kernel of nine bytes that QEMU loads as it loads a real one; it tells its success through
 //! the `isa-debug-exit` device, which turns the byte that it is given into QEMU's exit code.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::time::Duration;
 
 use super::child::{self, Ended};
 use super::guest_image::{DONE, DONE_PORT};
-use super::helper::{self, Stage};
-use super::{KvmUnusable, ProbeRequest};
+use super::{KvmUnusable, Obstacle, ProbeRequest};
 
 /// The exit code that `isa-debug-exit` makes of [`DONE`] (QEMU, hw/misc/debugexit.c: value times two plus one).
 const SUCCESS: i32 = (DONE as i32) << 1 | 1;
@@ -21,32 +20,25 @@ pub(super) fn start_with(
     accelerator: &str,
     cpu_limit: Duration,
     wall_limit: Duration,
-) -> Result<(), KvmUnusable> {
+) -> Result<(), Obstacle> {
     let options = format!(
         "-machine {},accel={accelerator} -cpu {}",
         request.machine, request.cpu_model
     );
-    let failed = |error| KvmUnusable::new(format!("cannot try `{}`: {error}", request.qemu.display()));
+    let failed = |error: io::Error| Obstacle::cannot(&format!("try `{}`", request.qemu.display()), &error);
     let mut kernel = child::memory_file("kvm-test-kernel").map_err(failed)?;
     kernel.write_all(&tiny_kernel()).map_err(failed)?;
-    let mut command = helper::command(request, Stage::Exec(&request.qemu));
-    command.args([
-        "-machine",
-        &format!("{},accel={accelerator}", request.machine),
-        "-cpu",
-        &request.cpu_model,
-    ]);
-    command.args([
-        "-m",
-        "32M",
-        "-nodefaults",
-        "-no-user-config",
-        "-display",
-        "none",
-        "-no-reboot",
-    ]);
-    command.args(["-kernel", "/dev/stdin", "-device"]);
-    command.arg(format!("isa-debug-exit,iobase={DONE_PORT:#x},iosize=0x04"));
+    let machine = format!("{},accel={accelerator}", request.machine);
+    let exit_device = format!("isa-debug-exit,iobase={DONE_PORT:#x},iosize=0x04");
+    #[rustfmt::skip]
+    let arguments = [
+        "-machine", &machine, "-cpu", &request.cpu_model, "-m", "32M", "-display", "none",
+        "-nodefaults", "-no-user-config", "-no-reboot", "-kernel", "/dev/stdin", "-device", &exit_device,
+    ]
+    .map(str::to_owned);
+    let mut command = request
+        .trampoline
+        .command(&request.run_as, &request.qemu, &arguments);
     let (ended, output) = child::run(&mut command, kernel, cpu_limit, wall_limit).map_err(failed)?;
     let said = || {
         output
@@ -55,19 +47,19 @@ pub(super) fn start_with(
     };
     match ended {
         Ended::Exited(status) if status.code() == Some(SUCCESS) => Ok(()),
-        Ended::Exited(status) => Err(KvmUnusable::with_hint(
+        Ended::Exited(status) => Err(Obstacle::Lasting(KvmUnusable::with_hint(
             format!(
                 "KVM runs a guest, but QEMU with `{options}` failed ({status}): {}",
                 said()
             ),
             "another CPU model may work, and so may a newer QEMU",
-        )),
-        Ended::OutOfTime { cpu, elapsed } => Err(KvmUnusable::new(format!(
-            "KVM runs a guest, but QEMU with `{options}` did not run one in {} ms (CPU time {} ms): {}",
-            elapsed.as_millis(),
-            cpu.as_millis(),
-            said()
         ))),
+        Ended::OutOfTime { cpu, elapsed } => Err(Obstacle::Passing(KvmUnusable::new(format!(
+            "KVM runs a guest, but QEMU with `{options}` did not run one in {} ms of CPU time ({} ms in all): {}",
+            cpu.as_millis(),
+            elapsed.as_millis(),
+            said()
+        )))),
     }
 }
 

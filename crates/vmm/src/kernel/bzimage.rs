@@ -3,17 +3,14 @@
 use super::source::{Source, bytes, up_to};
 use super::{Architecture, Fault, KernelFormat, KernelInfo, version};
 
-/// What the image holds beside the setup header's facts.
+/// The setup header's facts, as far as they matter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SetupHeader {
     /// Where the protected-mode code starts in the file, in bytes.
-    pub(super) code_start: u64,
-    /// Version of the boot protocol, such as `0x020f`.
-    pub(super) protocol: u16,
-    /// Offset of the compressed kernel from `code_start`, and its length; zero where the protocol is too old.
-    pub(super) payload: (u32, u32),
+    code_start: u64,
     /// Length of the protected-mode code in units of 16 bytes.
     code_paragraphs: u32,
+    /// Where the version text is, from 0x200; zero if there is none.
     version_offset: u16,
     is_64_bit: bool,
 }
@@ -24,8 +21,9 @@ const MAGIC: [u8; 4] = *b"HdrS";
 /// Since this version of the protocol, `xloadflags` tells whether there is a 64-bit entry (Linux 3.8).
 const PROTOCOL_WITH_64_BIT_FLAG: u16 = 0x020c;
 
-/// Since this version the header names the payload.
-const PROTOCOL_WITH_PAYLOAD: u16 = 0x0208;
+/// Where the header starts, and its length up to `xloadflags`.
+const START: usize = 0x1f1;
+const LENGTH: usize = 0x238 - START;
 
 impl SetupHeader {
     /// Reads the header; `None` if there is none.
@@ -33,13 +31,10 @@ impl SetupHeader {
         if bytes(source, 0x202)? != Some(MAGIC) || bytes(source, 0x1fe)? != Some([0x55, 0xaa]) {
             return Ok(None);
         }
-        let header: [u8; 0x5f] = match bytes(source, 0x1f1)? {
-            Some(header) => header,
-            None => return Err(Fault::Damaged("it ends within its setup header".to_owned())),
+        let Some(header) = bytes::<LENGTH>(source, START as u64)? else {
+            return Err(Fault::Damaged("it ends within its setup header".to_owned()));
         };
-        let half = |offset: usize| u16::from_le_bytes([header[offset - 0x1f1], header[offset - 0x1f0]]);
-        let word = |offset: usize| u32::from(half(offset)) | u32::from(half(offset + 2)) << 16;
-        let protocol = half(0x206);
+        let half = |offset: usize| u16::from_le_bytes([header[offset - START], header[offset - START + 1]]);
         // Zero stands for four, for the sake of the oldest kernels.
         let setup_sectors = match header[0] {
             0 => 4,
@@ -47,15 +42,9 @@ impl SetupHeader {
         };
         Ok(Some(Self {
             code_start: (u64::from(setup_sectors) + 1) * 512,
-            protocol,
-            payload: if protocol >= PROTOCOL_WITH_PAYLOAD {
-                (word(0x248), word(0x24c))
-            } else {
-                (0, 0)
-            },
-            code_paragraphs: word(0x1f4),
+            code_paragraphs: u32::from(half(0x1f4)) | u32::from(half(0x1f6)) << 16,
             version_offset: half(0x20e),
-            is_64_bit: protocol >= PROTOCOL_WITH_64_BIT_FLAG && half(0x236) & 1 != 0,
+            is_64_bit: half(0x206) >= PROTOCOL_WITH_64_BIT_FLAG && half(0x236) & 1 != 0,
         }))
     }
 }
@@ -69,9 +58,12 @@ pub(super) fn inspect(source: &mut dyn Source) -> Result<Option<KernelInfo>, Fau
     let last_byte = header.code_start + (u64::from(header.code_paragraphs) * 16).saturating_sub(16);
     if bytes::<1>(source, last_byte)?.is_none() {
         let needed = header.code_start + u64::from(header.code_paragraphs) * 16;
+        let has = source
+            .length()
+            .map(|length| format!(" at {length}"))
+            .unwrap_or_default();
         return Err(Fault::Damaged(format!(
-            "its header announces {needed} bytes, the file ends before them at {}",
-            length(source, last_byte)?
+            "its header announces {needed} bytes, and it ends before{has}"
         )));
     }
     let banner = match header.version_offset {
@@ -93,18 +85,4 @@ pub(super) fn inspect(source: &mut dyn Source) -> Result<Option<KernelInfo>, Fau
         version: banner.as_deref().and_then(version::release),
         banner,
     }))
-}
-
-/// Where a source ends that ends before `limit`, by halving.
-fn length(source: &mut dyn Source, limit: u64) -> Result<u64, Fault> {
-    let (mut reached, mut beyond) = (0, limit);
-    while reached < beyond {
-        let middle = reached + (beyond - reached) / 2;
-        if bytes::<1>(source, middle)?.is_some() {
-            reached = middle + 1;
-        } else {
-            beyond = middle;
-        }
-    }
-    Ok(reached)
 }

@@ -21,6 +21,7 @@ const PHYS32_ENTRY: u32 = 18;
 /// A multiboot header is within so many bytes (Multiboot specification 3.1.1).
 const MULTIBOOT_SEARCH_BYTES: usize = 8192;
 
+const PT_LOAD: u32 = 1;
 const PT_INTERP: u32 = 3;
 const PT_NOTE: u32 = 4;
 const ET_REL: u16 = 1;
@@ -34,11 +35,11 @@ const EM_X86_64: u16 = 62;
 fn machine_name(machine: u16) -> String {
     match machine {
         2 | 18 | 43 => "SPARC",
-        EM_386 => "32-bit x86",
+        EM_386 => "x86",
         8 => "MIPS",
         20 | 21 => "PowerPC",
         22 => "IBM Z (s390)",
-        40 => "32-bit ARM",
+        40 => "ARM",
         EM_X86_64 => "x86_64",
         183 => "arm64",
         243 => "RISC-V",
@@ -79,15 +80,15 @@ pub(super) fn inspect(source: &mut dyn Source) -> Result<Option<KernelInfo>, Fau
         ));
     }
     if machine != EM_X86_64 || !is_64_bit {
-        let machine = machine_name(machine);
-        return Err(Fault::OtherArchitecture {
-            found: format!("an ELF file for {machine}"),
-        });
+        let bits = if is_64_bit { 64 } else { 32 };
+        let found = format!("a {bits}-bit ELF file for {}", machine_name(machine));
+        return Err(Fault::OtherArchitecture { found });
     }
     let segments = segments(source, &head)?;
     for segment in segments.iter().filter(|segment| segment.kind == PT_NOTE) {
         if has_entry_note(source, segment)? {
             let banner = version::search(source)?;
+            check_end(source, &segments)?;
             return Ok(Some(KernelInfo {
                 format: KernelFormat::ElfPvh,
                 wrappings: Vec::new(),
@@ -162,18 +163,29 @@ fn segments(source: &mut dyn Source, head: &[u8]) -> Result<Vec<Segment>, Fault>
             alignment: long(48),
         });
     }
-    if let Some(segment) = segments
-        .iter()
-        .find(|segment| segment.kind == 1 && segment.size > 0)
-    {
-        let end = segment.offset.checked_add(segment.size);
-        if end.is_none() || bytes::<1>(source, end.unwrap_or(u64::MAX) - 1)?.is_none() {
-            return Err(Fault::Damaged(
-                "it ends within what its ELF program headers load".to_owned(),
-            ));
-        }
-    }
     Ok(segments)
+}
+
+/// Checks that everything is there that is to be loaded.
+fn check_end(source: &mut dyn Source, segments: &[Segment]) -> Result<(), Fault> {
+    let loaded = segments
+        .iter()
+        .filter(|segment| segment.kind == PT_LOAD && segment.size > 0);
+    match loaded
+        .map(|segment| segment.offset.saturating_add(segment.size))
+        .max()
+    {
+        Some(end) if bytes::<1>(source, end - 1)?.is_none() => {
+            let has = source
+                .length()
+                .map(|length| format!(" at {length}"))
+                .unwrap_or_default();
+            Err(Fault::Damaged(format!(
+                "its ELF header announces {end} bytes, and it ends before{has}"
+            )))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Whether the notes of `segment` name the PVH entry point.

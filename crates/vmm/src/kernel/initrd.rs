@@ -38,7 +38,6 @@ pub(super) fn inspect_source(source: &mut dyn Source) -> Result<InitrdKind, Faul
         return Ok(InitrdKind::Compressed(match compression {
             super::source::Compression::Gzip => "gzip",
             super::source::Compression::Zstd => "zstd",
-            super::source::Compression::Lz4Legacy => "lz4",
         }));
     }
     if let Some(name) = other::compressed(source)? {

@@ -74,6 +74,7 @@ const COMPRESSED: &[Magic] = &[
     (0, b"BZh", "bzip2"),
     (0, b"\x89LZO\0\r\n\x1a\n", "lzop"),
     (0, b"\x04\x22\x4d\x18", "lz4"),
+    (0, b"\x02\x21\x4c\x18", "lz4"), // the legacy format, which the kernel takes for an initrd
     (0, b"]\0\0", "lzma"),
 ];
 

@@ -232,7 +232,7 @@ fn remove_unused(directory: &Path, current: &Path) {
             kernels.push((used, is_unused, path));
         }
     }
-    kernels.sort_by(|one, other| other.0.cmp(&one.0));
+    kernels.sort_by_key(|(used, ..)| std::cmp::Reverse(*used));
     for (_, is_unused, path) in kernels.into_iter().skip(KEPT - 1) {
         if is_unused {
             let _ = fs::remove_file(&path);

@@ -6,12 +6,17 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 
-use super::{MAX_UNPACKED_BYTES, Wrapping, lz4};
+use super::{MAX_UNPACKED_BYTES, Wrapping};
 
 /// Something with bytes at offsets.
 pub(super) trait Source {
     /// Fills `buffer` from `offset` on as far as the source reaches; returns how much was filled.
     fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// How many bytes there are, where that is known without reading them.
+    fn length(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// `N` bytes at `offset`, if the source reaches so far.
@@ -55,6 +60,10 @@ impl Source for FileSource {
         }
         Ok(filled)
     }
+
+    fn length(&self) -> Option<u64> {
+        self.0.metadata().ok().map(|metadata| metadata.len())
+    }
 }
 
 /// Bytes in memory.
@@ -69,6 +78,10 @@ impl Source for BytesSource {
         let length = rest.len().min(buffer.len());
         buffer[..length].copy_from_slice(&rest[..length]);
         Ok(length)
+    }
+
+    fn length(&self) -> Option<u64> {
+        Some(self.0.len() as u64)
     }
 }
 
@@ -106,7 +119,6 @@ pub(super) struct UnpackFailure {
 pub(super) enum Compression {
     Gzip,
     Zstd,
-    Lz4Legacy,
 }
 
 impl Compression {
@@ -114,7 +126,6 @@ impl Compression {
         match self {
             Self::Gzip => Wrapping::Gzip,
             Self::Zstd => Wrapping::Zstd,
-            Self::Lz4Legacy => Wrapping::Lz4,
         }
     }
 }
@@ -124,6 +135,10 @@ const BLOCK_BYTES: usize = 64 * 1024;
 
 /// Windows of zstd above 2^27 bytes (128 MiB) are refused; the kernel's own build uses at most that.
 const MAX_ZSTD_WINDOW_LOG: u32 = 27;
+
+/// All passes over one compressed part together may unpack so much: a header that sends its reader back and forth is
+/// not a kernel's.
+const MAX_WORK_BYTES: u64 = 4 * MAX_UNPACKED_BYTES;
 
 /// The unpacked form of a part of a source. Reading forwards unpacks; reading backwards starts again, except in the
 /// first block, where headers are.
@@ -138,6 +153,8 @@ pub(super) struct UnpackedSource {
     /// The block read last, and where it starts.
     block: Vec<u8>,
     block_start: u64,
+    /// What has been unpacked in all passes.
+    work_bytes: u64,
 }
 
 impl UnpackedSource {
@@ -153,6 +170,7 @@ impl UnpackedSource {
             head: Vec::new(),
             block: Vec::new(),
             block_start: 0,
+            work_bytes: 0,
         }
     }
 
@@ -179,7 +197,6 @@ impl UnpackedSource {
                 decoder.window_log_max(MAX_ZSTD_WINDOW_LOG)?;
                 Box::new(decoder)
             }
-            Compression::Lz4Legacy => Box::new(lz4::LegacyReader::new(part)),
         })
     }
 
@@ -201,6 +218,13 @@ impl UnpackedSource {
             .take(BLOCK_BYTES as u64)
             .read_to_end(&mut self.block)?;
         self.reader = Some(reader);
+        self.work_bytes += self.block.len() as u64;
+        if self.work_bytes > MAX_WORK_BYTES {
+            return Err(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                "its headers lead back and forth too often",
+            ));
+        }
         if self.block_start + self.block.len() as u64 > MAX_UNPACKED_BYTES {
             return Err(io::Error::new(
                 io::ErrorKind::FileTooLarge,

@@ -1,8 +1,8 @@
-//! Kernels inside something else: gzip, zstd, lz4, EFI zboot.
+//! Kernels inside something else: gzip, zstd, EFI zboot.
 
 use super::other::{PeMachine, pe_machine};
 use super::source::{Compression, Source, UnpackedSource, bytes};
-use super::{Fault, Wrapping, lz4};
+use super::{Fault, Wrapping};
 
 /// A compressed part of a source.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,11 +44,9 @@ pub(super) fn recognise(source: &mut dyn Source) -> Result<Option<Payload>, Faul
 
 /// The compression of what starts at `offset`, of those that can be unpacked here.
 pub(super) fn compression(source: &mut dyn Source, offset: u64) -> Result<Option<Compression>, Fault> {
-    const LZ4_LEGACY: [u8; 4] = lz4::LEGACY_MAGIC.to_le_bytes();
     Ok(match bytes::<4>(source, offset)? {
         Some([0x1f, 0x8b, 8, _]) => Some(Compression::Gzip),
         Some([0x28, 0xb5, 0x2f, 0xfd]) => Some(Compression::Zstd),
-        Some(LZ4_LEGACY) => Some(Compression::Lz4Legacy),
         _ => None,
     })
 }
