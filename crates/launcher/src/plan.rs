@@ -148,3 +148,120 @@ fn chassis(domain: &DomainSpec) -> Chassis {
             sku: chassis.sku.clone(),
         })
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use manifest::Document;
+
+    fn instance(domain: &str) -> VirtualMachineInstance {
+        let text = format!(
+            "{{apiVersion: kubevirt.io/v1, kind: VirtualMachineInstance, metadata: {{name: vm}}, spec: {{domain: {{{domain}}}}}}}"
+        );
+        match manifest::decode_stream("test", &text).unwrap().remove(0) {
+            Document::VirtualMachineInstance(instance) => *instance,
+            other => panic!("decoded {other:?}"),
+        }
+    }
+
+    fn planned(domain: &str, append: &[&str]) -> LaunchSpec {
+        let files = BootFiles {
+            kernel: "/store/kernel".into(),
+            initrd: Some("/store/initrd".into()),
+        };
+        let append: Vec<String> = append.iter().map(|words| (*words).to_owned()).collect();
+        plan(&instance(domain), &files, &append).unwrap()
+    }
+
+    #[test]
+    fn the_smallest_machine_has_kubevirts_defaults() {
+        let spec = planned("devices: {}, memory: {guest: 1Gi}", &[]);
+        assert_eq!(
+            spec,
+            LaunchSpec {
+                initrd: Some("/store/initrd".into()),
+                ..LaunchSpec::new("vm", "/store/kernel", 1 << 30)
+            }
+        );
+    }
+
+    #[test]
+    fn every_field_that_is_supported_reaches_the_plan() {
+        let spec = planned(
+            "devices: {rng: {}, autoattachSerialConsole: false, panicDevices: [{model: pvpanic}]}, \
+             resources: {requests: {memory: 64Mi}}, cpu: {cores: 2, threads: 2, model: Haswell}, \
+             machine: {type: pc-q35-7.2}, rebootPolicy: Terminate, chassis: {asset: a1}, \
+             firmware: {uuid: 5d307ca9-b3ef-428c-8861-06e72d69f223, serial: s1, kernelBoot: {kernelArgs: console=ttyS0 quiet, \
+             container: {image: i, kernelPath: /k}}}",
+            &["panic=-1", "debug"],
+        );
+        assert!(spec.rng && !spec.serial_console);
+        assert_eq!(spec.memory_bytes, 64 << 20);
+        assert_eq!(
+            spec.cpus,
+            CpuTopology {
+                sockets: 1,
+                cores: 2,
+                threads: 2
+            }
+        );
+        assert_eq!(spec.cpu_model.as_deref(), Some("Haswell"));
+        assert_eq!(spec.machine_type, "pc-q35-7.2");
+        assert_eq!(spec.guest_reboot, GuestReboot::Terminate);
+        assert_eq!(spec.panic_device, PanicDevice::Pci);
+        assert_eq!(
+            spec.smbios.uuid.as_deref(),
+            Some("5d307ca9-b3ef-428c-8861-06e72d69f223")
+        );
+        assert_eq!(spec.smbios.serial.as_deref(), Some("s1"));
+        assert_eq!(spec.smbios.chassis.asset.as_deref(), Some("a1"));
+        assert_eq!(spec.smbios.manufacturer.as_deref(), Some("KubeVirt"));
+        assert_eq!(spec.command_line, "console=ttyS0 quiet panic=-1 debug");
+    }
+
+    #[test]
+    fn a_model_like_the_host_is_the_best_there_is() {
+        for model in ["host-model", "host-passthrough", "\"\""] {
+            let spec = planned(
+                &format!("devices: {{}}, memory: {{guest: 1Gi}}, cpu: {{model: {model}}}"),
+                &[],
+            );
+            assert_eq!(spec.cpu_model, None, "{model}");
+        }
+    }
+
+    #[test]
+    fn a_machine_without_memory_is_no_plan() {
+        let files = BootFiles {
+            kernel: "/k".into(),
+            initrd: None,
+        };
+        assert!(matches!(
+            plan(&instance("devices: {}"), &files, &[]),
+            Err(MemoryError::Unset)
+        ));
+    }
+
+    #[test]
+    fn the_boot_source_is_read_as_kubevirt_reads_it() {
+        assert_eq!(
+            boot_source(&instance("devices: {}").spec.domain),
+            BootSource::None
+        );
+        let with = instance(
+            "devices: {}, firmware: {kernelBoot: {container: {image: a/b:c, kernelPath: /k, initrdPath: \"\", \
+             imagePullPolicy: Always, imagePullSecret: s}}}",
+        );
+        assert_eq!(
+            boot_source(&with.spec.domain),
+            BootSource::Image {
+                image: "a/b:c",
+                kernel_path: Some("/k"),
+                initrd_path: None,
+                pull_policy: Some("Always"),
+                pull_secret: Some("s"),
+            }
+        );
+    }
+}

@@ -106,7 +106,8 @@ fn qemu_and_kvm(context: &Context) -> Vec<Finding> {
         text: format!("{} at `{}`, {sandbox}", qemu.version, qemu.binary.display()),
         hint: None,
     };
-    let run_as = host::run_as(context, &[(Path::new("/dev/kvm"), Access::Device)]).unwrap_or(RunAs::Caller);
+    let run_as =
+        host::run_as(&[(Path::new("/dev/kvm"), Access::Device)]).map_or(RunAs::Caller, |(run_as, _)| run_as);
     let kvm = match host::accelerator(context, Accel::Auto, &qemu, &run_as, CacheUse::Refresh) {
         Err(failure) => failed("KVM", failure),
         Ok(chosen) => match chosen.kvm {

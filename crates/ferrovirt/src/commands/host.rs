@@ -25,19 +25,15 @@ pub fn qemu(context: &Context) -> Result<QemuFacts, Failure> {
     Ok(QemuFacts::probe(&search)?)
 }
 
-/// Decides whose credentials QEMU gets, and says so when root has to keep its own.
+/// Decides whose credentials QEMU gets, with a warning when root has to keep its own.
 ///
 /// # Errors
 /// When a path that QEMU needs cannot be looked at.
-pub fn run_as(context: &Context, needs: &[(&Path, Access)]) -> Result<RunAs, Failure> {
+pub fn run_as(needs: &[(&Path, Access)]) -> Result<(RunAs, Option<String>), Failure> {
     let facts = RunAsFacts::gather(needs).map_err(|error| {
         Failure::from(anyhow::Error::new(error).context("cannot look at the files that QEMU needs"))
     })?;
-    let (run_as, warning) = choose_run_as(&facts);
-    if let Some(warning) = warning {
-        context.reporter.warning(warning);
-    }
-    Ok(run_as)
+    Ok(choose_run_as(&facts))
 }
 
 /// Settles what executes the guest's instructions; blocks while KVM is tried.

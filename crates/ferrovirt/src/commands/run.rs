@@ -34,12 +34,15 @@ use vmm::{Accelerator, Access, HostFacts, LaunchSpec, RunPaths, StartError, Star
 
 use self::files::{Boot, Wanted};
 use self::last_boot::LastBoot;
-use self::summary::{KernelSummary, MemorySummary, Summary};
+use self::summary::{AcceleratorSummary, KernelSummary, MemorySummary, Summary};
 use super::{Context, host, manifests};
 use crate::cli::{Accel, RunFlags, SummaryOutput};
 use crate::progress::PullReporter;
 use crate::report::{ExitCode, Failure, write_line};
 use crate::settings::{Mode, ensure_dir};
+
+/// KVM's device, which QEMU opens by itself.
+const KVM_DEVICE: &str = "/dev/kvm";
 
 /// Runs the command.
 pub async fn run(context: &Context, flags: RunFlags) -> Result<ExitCode, Failure> {
@@ -223,9 +226,8 @@ fn host_facts(
             .as_ref()
             .map(|initrd| (initrd.as_path(), Access::Read)),
     );
-    let kvm = Path::new("/dev/kvm");
-    let device = (flags.accel != Accel::Tcg).then_some((kvm, Access::Device));
-    let run_as = host::run_as(context, &[needs.as_slice(), device.as_slice()].concat())?;
+    let with_kvm = [needs.as_slice(), &[(Path::new(KVM_DEVICE), Access::Device)]].concat();
+    let (mut run_as, mut warning) = host::run_as(&with_kvm)?;
     let chosen = host::accelerator(context, flags.accel, &qemu, &run_as, CacheUse::Reuse)?;
     if let Some(KvmStatus::Unusable(unusable)) = &chosen.kvm {
         let hint = unusable
@@ -237,6 +239,12 @@ fn host_facts(
             "no KVM, so the guest runs many times slower under TCG: {}{hint}",
             unusable.reason
         ));
+    }
+    if chosen.accelerator != Accelerator::Kvm {
+        (run_as, warning) = host::run_as(&needs)?;
+    }
+    if let Some(warning) = warning {
+        context.reporter.warning(warning);
     }
     Ok(HostFacts::probe(qemu, chosen.accelerator, run_as)?)
 }
@@ -456,8 +464,14 @@ fn finish(
             path: boot.kernel.shown_path.clone(),
         },
         accelerator: match &facts.accelerator {
-            Accelerator::Kvm => "KVM".to_owned(),
-            Accelerator::Tcg { reason } => format!("TCG ({reason})"),
+            Accelerator::Kvm => AcceleratorSummary {
+                name: "KVM",
+                reason: None,
+            },
+            Accelerator::Tcg { reason } => AcceleratorSummary {
+                name: "TCG",
+                reason: Some(reason.clone()),
+            },
         },
         phases: Summary::phases_of(&outcome.timeline),
         duration_ms: outcome.timeline.ended.unwrap_or_default().as_millis(),

@@ -28,7 +28,7 @@ pub struct Summary {
     /// The kernel.
     pub kernel: KernelSummary,
     /// What ran the guest's instructions.
-    pub accelerator: String,
+    pub accelerator: AcceleratorSummary,
     /// Where the time went.
     pub phases: Vec<PhaseSummary>,
     /// From the start of the run to the guest's end, in milliseconds.
@@ -56,6 +56,17 @@ pub struct ImageSummary {
     pub fetched_bytes: u64,
     /// Everything was in the store already.
     pub cached: bool,
+}
+
+/// What ran the guest's instructions.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AcceleratorSummary {
+    /// `KVM` or `TCG`.
+    pub name: &'static str,
+    /// Why not KVM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// The kernel of a run.
@@ -156,7 +167,7 @@ impl Summary {
         if !memory.is_empty() {
             lines.push(format!("  memory   peak: {}", memory.join(" · ")));
         }
-        lines.push(format!("  ran on   {}", self.accelerator));
+        lines.push(format!("  ran on   {}", self.accelerator.name));
         lines.push(format!("  console  {}", self.console_log.display()));
         lines.join("\n")
     }
@@ -213,7 +224,10 @@ mod tests {
                 changed_from: Some("6.1.0".into()),
                 path: "/boot/vmlinuz-virt".into(),
             },
-            accelerator: "TCG (no /dev/kvm)".into(),
+            accelerator: AcceleratorSummary {
+                name: "TCG",
+                reason: Some("no /dev/kvm".into()),
+            },
             phases: Summary::phases_of(&timeline),
             duration_ms: 2100,
             memory: MemorySummary {
@@ -234,7 +248,7 @@ mod tests {
                kernel   6.12.1 (/boot/vmlinuz-virt)\n           kernel changed: 6.1.0 → 6.12.1\n  \
                time     pull 12.0 ms · prepare 8.0 ms · VMM 0.13 s · kernel 1.85 s · userspace 0.10 s\n  \
                memory   peak: QEMU 180.0 MiB\n  \
-               ran on   TCG (no /dev/kvm)\n  \
+               ran on   TCG\n  \
                console  /run/ferrovirt/machines/default.demo/console.log"
         );
     }
