@@ -16,28 +16,35 @@
 //!
 //! Dropping a [`Vm`] kills QEMU.
 
+mod error;
+mod event;
+mod stderr;
+
 use std::collections::VecDeque;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitStatus;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, BufReader};
 use tokio::net::UnixStream;
-use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
-use tokio::task::JoinHandle;
+use tokio::process::{Child, ChildStdin, ChildStdout};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::args::{MAX_SOCKET_PATH_BYTES, RunPaths, qemu_args};
 use crate::host_facts::HostFacts;
-use crate::launch_spec::{LaunchSpec, SpecError};
+use crate::launch_spec::LaunchSpec;
 use crate::process::Trampoline;
-use crate::qmp::{Qmp, QmpError, QmpEvent};
+use crate::qmp::{Qmp, QmpError};
 use crate::run_as::RunAs;
+
+pub use error::StartError;
+pub use event::{ExitReport, Origin, ShutdownReason, VmEvent};
+
+use event::translate;
+use stderr::Stderr;
 
 /// What the guest writes to its serial console.
 pub type ConsoleReader = ChildStdout;
@@ -58,10 +65,6 @@ const SOCKET_PAUSES: (Duration, Duration) = (Duration::from_millis(4), Duration:
 /// How long streams of an ended QEMU may stay open, if something has inherited them.
 const DRAIN_LIMIT: Duration = Duration::from_secs(1);
 
-/// Lines of standard error that are kept, and bytes of each.
-const STDERR_LINES: usize = 50;
-const STDERR_LINE_BYTES: usize = 1000;
-
 /// What [`Vm::start`] needs.
 #[derive(Debug, Clone, Copy)]
 pub struct StartRequest<'a> {
@@ -77,227 +80,6 @@ pub struct StartRequest<'a> {
     pub trampoline: &'a Trampoline,
 }
 
-/// Something that happened to the machine.
-#[derive(Debug, Clone, PartialEq)]
-pub enum VmEvent {
-    /// The guest's kernel reported its panic; the virtual CPUs are stopped.
-    GuestPanicked {
-        /// What QEMU did about it, `pause` here.
-        action: String,
-        /// QEMU's details, `Null` for most guests.
-        info: Value,
-    },
-    /// The guest is about to end. [`VmEvent::Exited`] follows.
-    GuestShutdown {
-        /// Why.
-        reason: ShutdownReason,
-        /// Whether the guest itself wanted it.
-        origin: Origin,
-    },
-    /// The machine was reset and starts again.
-    GuestReset {
-        /// Why.
-        reason: ShutdownReason,
-        /// Whether the guest itself wanted it.
-        origin: Origin,
-    },
-    /// Any other event of QEMU.
-    Other {
-        /// Its name, e.g. `STOP`.
-        name: String,
-        /// Its data.
-        data: Value,
-    },
-    /// QEMU runs on, and no longer answers. The machine can only be killed.
-    ControlLost {
-        /// Why the connection ended.
-        reason: String,
-    },
-    /// QEMU has ended. The last event.
-    Exited(ExitReport),
-}
-
-/// Who asked for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
-    /// The guest.
-    Guest,
-    /// The host.
-    Host,
-}
-
-/// Why a machine shuts down or resets: QEMU's `ShutdownCause`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ShutdownReason {
-    /// `guest-shutdown`: the guest powered itself off.
-    GuestShutdown,
-    /// `guest-reset`: the guest rebooted.
-    GuestReset,
-    /// `guest-panic`: the guest panicked.
-    GuestPanic,
-    /// `host-qmp-quit`: the QMP command `quit`.
-    HostQuit,
-    /// `host-qmp-system-reset`: the QMP command `system_reset`.
-    HostReset,
-    /// `host-signal`: a signal to QEMU.
-    HostSignal,
-    /// Any other, by QEMU's name.
-    Other(String),
-}
-
-impl ShutdownReason {
-    fn from_name(name: &str) -> Self {
-        match name {
-            "guest-shutdown" => Self::GuestShutdown,
-            "guest-reset" => Self::GuestReset,
-            "guest-panic" => Self::GuestPanic,
-            "host-qmp-quit" => Self::HostQuit,
-            "host-qmp-system-reset" => Self::HostReset,
-            "host-signal" => Self::HostSignal,
-            other => Self::Other(other.to_owned()),
-        }
-    }
-}
-
-/// How QEMU ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ExitReport {
-    /// Its exit status.
-    pub status: ExitStatus,
-    /// The last lines of its standard error, oldest first.
-    pub stderr_tail: Vec<String>,
-}
-
-/// Why a machine could not be started. None is worth a retry unchanged.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The machine cannot be on this host, or at all.
-    #[error("cannot start the virtual machine `{name}`")]
-    Spec {
-        /// The machine.
-        name: String,
-        /// What is wrong with it.
-        #[source]
-        source: SpecError,
-    },
-    /// The path of QEMU's socket is too long for a UNIX socket.
-    #[error(
-        "cannot make a socket at `{}`: the path has {} bytes, {MAX_SOCKET_PATH_BYTES} are possible",
-        path.display(),
-        path.as_os_str().len()
-    )]
-    SocketPath {
-        /// The path.
-        path: PathBuf,
-    },
-    /// The run directory could not be prepared.
-    #[error("cannot prepare `{}` for QEMU", path.display())]
-    RunDirectory {
-        /// The directory or file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// The process could not be started.
-    #[error("cannot start `{}`", binary.display())]
-    Spawn {
-        /// QEMU.
-        binary: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// QEMU ended before the machine ran.
-    #[error("QEMU ended at once with {status}: {}", said(stderr))]
-    Exited {
-        /// Its exit status.
-        status: ExitStatus,
-        /// The last lines of its standard error.
-        stderr: Vec<String>,
-    },
-    /// QEMU runs and cannot be controlled.
-    #[error("cannot control QEMU through `{}`{}", socket.display(), also_said(stderr))]
-    Control {
-        /// The socket.
-        socket: PathBuf,
-        /// The last lines of its standard error.
-        stderr: Vec<String>,
-        /// Why.
-        #[source]
-        source: QmpError,
-    },
-}
-
-fn said(stderr: &[String]) -> String {
-    if stderr.is_empty() {
-        "it said nothing".to_owned()
-    } else {
-        stderr.join("; ")
-    }
-}
-
-fn also_said(stderr: &[String]) -> String {
-    if stderr.is_empty() {
-        String::new()
-    } else {
-        format!(" (QEMU said: {})", stderr.join("; "))
-    }
-}
-
-impl StartError {
-    /// What the user can do about it.
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::Spec { source, .. } => source.hint(),
-            Self::SocketPath { .. } => Some("choose a shorter run directory with `--run-dir`".to_owned()),
-            Self::Exited { stderr, .. } | Self::Control { stderr, .. } => hint_for(stderr),
-            Self::RunDirectory { .. } | Self::Spawn { .. } => None,
-        }
-    }
-}
-
-/// What is known about QEMU's complaints.
-fn hint_for(stderr: &[String]) -> Option<String> {
-    const KNOWN: [(&str, &str); 9] = [
-        (
-            "Could not access KVM kernel module",
-            "use `--accel tcg`, or let this user open /dev/kvm (group `kvm`)",
-        ),
-        ("failed to initialize kvm", "use `--accel tcg`"),
-        (
-            "cannot set up guest memory",
-            "give the guest less memory: the host has not that much free",
-        ),
-        (
-            "unable to find CPU model",
-            "`qemu-system-x86_64 -cpu help` lists the models",
-        ),
-        (
-            "unsupported machine type",
-            "`qemu-system-x86_64 -machine help` lists the machine types",
-        ),
-        (
-            "could not load PC BIOS",
-            "install the firmware that belongs to QEMU (Debian: package `seabios`)",
-        ),
-        (
-            "could not open kernel file",
-            "the kernel must be readable by the user that QEMU runs as",
-        ),
-        (
-            "could not load kernel",
-            "the kernel must be readable by the user that QEMU runs as, and a bzImage or ELF",
-        ),
-        (
-            "without PVH ELF Note",
-            "boot the kernel's bzImage: this vmlinux has no PVH entry (CONFIG_PVH)",
-        ),
-    ];
-    let known = |line: &String| KNOWN.iter().find(|(text, _)| line.contains(text));
-    stderr.iter().find_map(known).map(|(_, hint)| (*hint).to_owned())
-}
-
 /// A virtual machine whose QEMU has been started.
 #[derive(Debug)]
 pub struct Vm {
@@ -308,6 +90,8 @@ pub struct Vm {
     /// Events found out before the caller asked.
     early_events: VecDeque<VmEvent>,
     exit_status: Option<ExitStatus>,
+    /// When the end of the QMP connection becomes a fault, once it has ended.
+    control_lost: Option<Instant>,
     phase: Phase,
 }
 
@@ -370,6 +154,7 @@ impl Vm {
             stderr,
             early_events: VecDeque::new(),
             exit_status: None,
+            control_lost: None,
             phase: Phase::Supervised,
         };
         vm.establish_control(&paths).await?;
@@ -416,7 +201,7 @@ impl Vm {
         }
         Err(StartError::Exited {
             status,
-            stderr: self.stderr.finish().await,
+            stderr: self.stderr.finish(DRAIN_LIMIT).await,
         })
     }
 
@@ -460,7 +245,11 @@ impl Vm {
                 Some(event) => return Some(translate(event)),
                 None => {
                     // The socket closes a moment before the process is gone; only a longer moment is a fault.
-                    if let Ok(status) = timeout(DRAIN_LIMIT, self.child.wait()).await {
+                    // The deadline is kept, since this call may be dropped and made again.
+                    let deadline = *self
+                        .control_lost
+                        .get_or_insert_with(|| Instant::now() + DRAIN_LIMIT);
+                    if let Ok(status) = timeout_at(deadline, self.child.wait()).await {
                         self.note_exit(status);
                         continue;
                     }
@@ -490,7 +279,7 @@ impl Vm {
             return translate(event);
         }
         self.phase = Phase::Uncontrolled;
-        let stderr_tail = self.stderr.finish().await;
+        let stderr_tail = self.stderr.finish(DRAIN_LIMIT).await;
         self.phase = Phase::Over;
         let status = self.exit_status.expect("only called once the status is known");
         VmEvent::Exited(ExitReport { status, stderr_tail })
@@ -648,185 +437,11 @@ async fn run_state(qmp: &Qmp) -> Result<String, QmpError> {
         .to_owned())
 }
 
-/// QEMU's event in our words. Members that are missing or new never make an event disappear.
-fn translate(event: QmpEvent) -> VmEvent {
-    let text = |member: &str| {
-        event
-            .data
-            .get(member)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_owned()
-    };
-    let reason = || ShutdownReason::from_name(&text("reason"));
-    let origin = match event.data.get("guest").and_then(Value::as_bool) {
-        Some(true) => Origin::Guest,
-        _ => Origin::Host,
-    };
-    match event.name.as_str() {
-        "GUEST_PANICKED" => VmEvent::GuestPanicked {
-            action: text("action"),
-            info: event.data.get("info").cloned().unwrap_or_default(),
-        },
-        "SHUTDOWN" => VmEvent::GuestShutdown {
-            reason: reason(),
-            origin,
-        },
-        "RESET" => VmEvent::GuestReset {
-            reason: reason(),
-            origin,
-        },
-        _ => VmEvent::Other {
-            name: event.name,
-            data: event.data,
-        },
-    }
-}
-
-/// The last lines of a stream, collected by a task.
-#[derive(Debug)]
-struct Stderr {
-    tail: Arc<Mutex<VecDeque<Vec<u8>>>>,
-    task: JoinHandle<()>,
-}
-
-impl Stderr {
-    fn collect(stream: ChildStderr) -> Self {
-        let tail = Arc::new(Mutex::new(VecDeque::new()));
-        let task = tokio::spawn(keep_last_lines(stream, Arc::clone(&tail)));
-        Self { tail, task }
-    }
-
-    fn so_far(&self) -> Vec<String> {
-        let tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
-        let text = |line: &Vec<u8>| String::from_utf8_lossy(line).trim_end().to_owned();
-        tail.iter().map(text).filter(|line| !line.is_empty()).collect()
-    }
-
-    /// Everything up to the end of the stream, which comes with the end of the process.
-    async fn finish(&mut self) -> Vec<String> {
-        if !self.task.is_finished() {
-            // Whoever still holds the stream is not QEMU: what has been read is all of it.
-            let _ = timeout(DRAIN_LIMIT, &mut self.task).await;
-        }
-        self.so_far()
-    }
-}
-
-impl Drop for Stderr {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-async fn keep_last_lines(stream: impl tokio::io::AsyncRead + Unpin, tail: Arc<Mutex<VecDeque<Vec<u8>>>>) {
-    let mut stream = BufReader::new(stream);
-    let mut buffer = [0; 1024];
-    loop {
-        let length = match stream.read(&mut buffer).await {
-            Ok(0) | Err(_) => return,
-            Ok(length) => length,
-        };
-        let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
-        for byte in &buffer[..length] {
-            if tail.is_empty() {
-                tail.push_back(Vec::new());
-            }
-            if *byte == b'\n' {
-                tail.push_back(Vec::new());
-                if tail.len() > STDERR_LINES + 1 {
-                    tail.pop_front();
-                }
-            } else if let Some(line) = tail.back_mut()
-                && line.len() < STDERR_LINE_BYTES
-            {
-                line.push(*byte);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use serde_json::json;
-
     use super::*;
-
-    fn event(name: &str, data: Value) -> VmEvent {
-        translate(QmpEvent {
-            name: name.to_owned(),
-            data,
-        })
-    }
-
-    #[test]
-    fn events_of_qemu_are_translated_and_unknown_ones_kept() {
-        assert_eq!(
-            event("GUEST_PANICKED", json!({"action": "pause"})),
-            VmEvent::GuestPanicked {
-                action: "pause".to_owned(),
-                info: Value::Null
-            }
-        );
-        for (name, reason) in [
-            ("guest-shutdown", ShutdownReason::GuestShutdown),
-            ("guest-reset", ShutdownReason::GuestReset),
-            ("guest-panic", ShutdownReason::GuestPanic),
-            ("volcano", ShutdownReason::Other("volcano".to_owned())),
-        ] {
-            let data = json!({"guest": true, "reason": name});
-            let origin = Origin::Guest;
-            assert_eq!(
-                event("SHUTDOWN", data.clone()),
-                VmEvent::GuestShutdown {
-                    reason: reason.clone(),
-                    origin
-                }
-            );
-            assert_eq!(event("RESET", data), VmEvent::GuestReset { reason, origin });
-        }
-        assert_eq!(
-            event("SHUTDOWN", json!({"guest": false, "reason": "host-qmp-quit"})),
-            VmEvent::GuestShutdown {
-                reason: ShutdownReason::HostQuit,
-                origin: Origin::Host
-            }
-        );
-        assert_eq!(
-            event("ACPI_DEVICE_OST", json!({"info": 1})),
-            VmEvent::Other {
-                name: "ACPI_DEVICE_OST".to_owned(),
-                data: json!({"info": 1})
-            }
-        );
-    }
-
-    #[tokio::test]
-    async fn only_the_last_lines_of_standard_error_are_kept_and_long_ones_cut() {
-        let mut text: String = (0..STDERR_LINES + 20)
-            .map(|number| format!("line {number}\n"))
-            .collect();
-        text.push_str(&"x".repeat(STDERR_LINE_BYTES * 3));
-        let tail = Arc::new(Mutex::new(VecDeque::new()));
-        keep_last_lines(text.as_bytes(), Arc::clone(&tail)).await;
-        let tail = tail.lock().unwrap();
-        assert_eq!(tail.len(), STDERR_LINES + 1);
-        assert_eq!(tail.front().unwrap(), b"line 20");
-        assert_eq!(tail.back().unwrap().len(), STDERR_LINE_BYTES);
-    }
-
-    #[test]
-    fn complaints_of_qemu_come_with_a_remedy() {
-        let said = vec![
-            "qemu-system-x86_64: -accel kvm: Could not access KVM kernel module: Permission denied"
-                .to_owned(),
-            "qemu-system-x86_64: -accel kvm: failed to initialize kvm: Permission denied".to_owned(),
-        ];
-        assert!(hint_for(&said).unwrap().contains("--accel tcg"));
-        assert_eq!(hint_for(&["something new".to_owned()]), None);
-    }
 
     #[test]
     fn a_socket_path_is_refused_from_108_bytes_on() {
