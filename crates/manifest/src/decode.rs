@@ -9,10 +9,11 @@ use std::fmt;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use crate::locate::{join, locate_in};
 use crate::schema::{Described, Fault, check, json_type};
 use crate::secret::{Secret, WrittenSecret};
 use crate::types::{VirtualMachine, VirtualMachineInstance};
-use crate::value::read_documents;
+use crate::value::{RawDocument, read_documents};
 
 /// Longest text that is read, in bytes: what a Kubernetes API server takes as one request.
 pub const MAX_INPUT_BYTES: usize = 3 << 20;
@@ -89,7 +90,7 @@ pub enum DecodeError {
         column: u64,
         /// What is wrong.
         message: String,
-        /// The line itself, cut to a readable length.
+        /// The line itself, cut to a readable length; empty where the text holds Secrets, which nobody wants in a log.
         excerpt: String,
     },
     /// Objects whose shape is wrong.
@@ -109,6 +110,7 @@ impl DecodeError {
             Self::TooLong { .. } => {
                 Some("a manifest describes machines; their disks and kernels go into images".to_owned())
             }
+            Self::Syntax { excerpt, .. } if excerpt.is_empty() => None,
             Self::Syntax {
                 line,
                 column,
@@ -214,7 +216,7 @@ pub fn decode_stream(source_name: &str, text: &str) -> Result<Vec<Document>, Dec
             length_bytes: text.len(),
         });
     }
-    let values = read_documents(text).map_err(|fault| DecodeError::Syntax {
+    let documents = read_documents(text).map_err(|fault| DecodeError::Syntax {
         source_name: source_name.to_owned(),
         excerpt: excerpt(text, fault.line),
         line: fault.line,
@@ -222,28 +224,44 @@ pub fn decode_stream(source_name: &str, text: &str) -> Result<Vec<Document>, Dec
         message: fault.message,
     })?;
     let mut reading = Reading::default();
-    for (index, value) in values.into_iter().enumerate() {
+    for (index, mut document) in documents.into_iter().enumerate() {
         reading.document = index + 1;
-        reading.value(value, None);
+        let value = document.value.take();
+        let already_refused = reading.invalid.len();
+        reading.value(value, "", None);
+        for (object, prefix) in &mut reading.invalid[already_refused..] {
+            point(&document, prefix, object);
+        }
     }
     if reading.invalid.is_empty() {
         Ok(reading.documents)
     } else {
         Err(DecodeError::Invalid {
             source_name: source_name.to_owned(),
-            objects: reading.invalid,
+            objects: reading.invalid.into_iter().map(|(object, _)| object).collect(),
         })
     }
 }
 
-/// One line of the text, cut to 200 characters.
+/// Notes where the faults of an object at `prefix` of the document are.
+fn point(document: &RawDocument<'_>, prefix: &str, object: &mut InvalidObject) {
+    let places: Vec<&str> = object.faults.iter().map(|fault| fault.place.as_str()).collect();
+    let locations = locate_in(document, prefix, &places);
+    for (fault, location) in object.faults.iter_mut().zip(locations) {
+        fault.location = location;
+    }
+}
+
+/// One line of the text, cut to 200 characters and made printable; nothing of a text that holds Secrets.
 fn excerpt(text: &str, line: u64) -> String {
+    if text.contains("kind: Secret") || text.contains("\"Secret\"") {
+        return String::new();
+    }
     let index = usize::try_from(line.saturating_sub(1)).unwrap_or(usize::MAX);
-    text.lines()
-        .nth(index)
-        .unwrap_or_default()
-        .chars()
+    let line = text.lines().nth(index).unwrap_or_default();
+    line.chars()
         .take(200)
+        .map(|letter| if letter.is_control() { ' ' } else { letter })
         .collect()
 }
 
@@ -258,23 +276,24 @@ struct Identity {
 struct Reading {
     document: usize,
     documents: Vec<Document>,
-    invalid: Vec<InvalidObject>,
+    /// The objects refused, each with its path in the document.
+    invalid: Vec<(InvalidObject, String)>,
 }
 
 impl Reading {
     /// Reads one object or list. The elements of a typed list (`VirtualMachineList`) may leave out what the list says
     /// they are; `assumed` is that.
-    fn value(&mut self, value: Value, assumed: Option<&Identity>) {
+    fn value(&mut self, value: Value, prefix: &str, assumed: Option<&Identity>) {
         let Value::Object(mut map) = value else {
-            let message = format!(" in body must be of type object: \"{}\"", json_type(&value));
-            self.refuse("", "", vec![fault("", message)]);
+            let message = format!("the document must be of type object: \"{}\"", json_type(&value));
+            self.refuse(prefix, "", "", vec![fault("", message)]);
             return;
         };
         let identity = match self.identity(&map, assumed) {
             Ok(identity) => identity,
             Err(faults) => {
                 let kind = text_at(&map, "kind").unwrap_or_default().to_owned();
-                self.refuse(&kind, &name_of(&map), faults);
+                self.refuse(prefix, &kind, &name_of(&map), faults);
                 return;
             }
         };
@@ -285,12 +304,13 @@ impl Reading {
                 api_version: identity.api_version.clone(),
                 kind: element_kind.to_owned(),
             });
-            for item in items {
-                self.value(item, element.as_ref());
+            for (index, item) in items.into_iter().enumerate() {
+                let prefix = join(prefix, &format!("items[{index}]"));
+                self.value(item, &prefix, element.as_ref());
             }
             return;
         }
-        self.object(identity, map);
+        self.object(identity, prefix, map);
     }
 
     fn identity(&self, map: &Map<String, Value>, assumed: Option<&Identity>) -> Result<Identity, Vec<Fault>> {
@@ -320,7 +340,7 @@ impl Reading {
         }
     }
 
-    fn object(&mut self, identity: Identity, map: Map<String, Value>) {
+    fn object(&mut self, identity: Identity, prefix: &str, map: Map<String, Value>) {
         let name = name_of(&map);
         let is_machine = matches!(
             identity.kind.as_str(),
@@ -329,7 +349,7 @@ impl Reading {
         let Identity { api_version, kind } = identity;
         if is_machine && api_version.starts_with(GROUP) && !API_VERSIONS.contains(&api_version.as_str()) {
             let message = format!("no matches for kind \"{kind}\" in version \"{api_version}\"");
-            self.refuse(&kind, &name, vec![fault("apiVersion", message)]);
+            self.refuse(prefix, &kind, &name, vec![fault("apiVersion", message)]);
             return;
         }
         let decoded = match (API_VERSIONS.contains(&api_version.as_str()), kind.as_str()) {
@@ -354,17 +374,18 @@ impl Reading {
         };
         match decoded {
             Ok(document) => self.documents.push(document),
-            Err(faults) => self.refuse(&kind, &name, faults),
+            Err(faults) => self.refuse(prefix, &kind, &name, faults),
         }
     }
 
-    fn refuse(&mut self, kind: &str, name: &str, faults: Vec<Fault>) {
-        self.invalid.push(InvalidObject {
+    fn refuse(&mut self, prefix: &str, kind: &str, name: &str, faults: Vec<Fault>) {
+        let object = InvalidObject {
             document: self.document,
             kind: kind.to_owned(),
             name: name.to_owned(),
             faults,
-        });
+        };
+        self.invalid.push((object, prefix.to_owned()));
     }
 }
 
@@ -384,6 +405,7 @@ fn fault(place: &str, message: String) -> Fault {
     Fault {
         place: place.to_owned(),
         message,
+        location: None,
     }
 }
 

@@ -13,6 +13,7 @@ pub mod bootable;
 pub mod decode;
 pub mod defaults;
 mod kubernetes;
+mod locate;
 pub mod quantity;
 pub mod resources;
 mod schema;
@@ -26,6 +27,7 @@ mod value;
 
 pub use decode::{DecodeError, Document, InvalidObject, decode_stream};
 pub use defaults::{DefaultsContext, apply_vm, apply_vmi, initial_status, vmi_for};
+pub use locate::{Location, locate};
 pub use quantity::Quantity;
 pub use resources::{CpuTopology, MemoryError, cpu_topology, guest_memory, guest_memory_bytes};
 pub use schema::{Empty, Fault};

@@ -24,6 +24,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Number, Value};
 
+use crate::locate::Location;
 use crate::quantity::Quantity;
 
 /// The shape of a value.
@@ -195,15 +196,19 @@ pub struct Fault {
     pub place: String,
     /// What is wrong, in the words of KubeVirt's schema check; its path leaves the list indexes out.
     pub message: String,
+    /// Where that is in the text; a missing field is located at the object that should hold it.
+    pub location: Option<Location>,
 }
 
 impl fmt::Display for Fault {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.message)?;
-        if self.place.contains('[') {
-            write!(formatter, " (at `{}`)", self.place)?;
+        match (self.location, self.place.contains('[')) {
+            (Some(location), true) => write!(formatter, " (line {}, at `{}`)", location.line, self.place),
+            (Some(location), false) => write!(formatter, " (line {})", location.line),
+            (None, true) => write!(formatter, " (at `{}`)", self.place),
+            (None, false) => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -217,6 +222,9 @@ pub(crate) fn check(node: &'static Node, value: &mut Value) -> Vec<Fault> {
 
 /// The pattern that Kubernetes holds a quantity against.
 const QUANTITY_PATTERN: &str = r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$";
+
+/// Most faults kept for one object; what comes after them is of no help any more.
+const MAX_FAULTS: usize = 1000;
 
 /// One step of a path.
 enum Step {
@@ -341,7 +349,13 @@ impl Walk {
 
     fn push(&mut self, message: String) {
         let place = self.place();
-        self.faults.push(Fault { place, message });
+        if self.faults.len() < MAX_FAULTS {
+            self.faults.push(Fault {
+                place,
+                message,
+                location: None,
+            });
+        }
     }
 
     /// The path without indexes.

@@ -43,7 +43,7 @@ fn fixtures_hold_every_field_of_the_schema() {
         (VirtualMachineInstance::NODE, instance),
     ] {
         let mut found = Vec::new();
-        missing(node, &read_documents(text).unwrap()[0], "", &mut found);
+        missing(node, &read_documents(text).unwrap()[0].value, "", &mut found);
         assert_eq!(found, Vec::<String>::new());
     }
 }

@@ -60,6 +60,7 @@ impl Secret {
                 Err(_) => faults.push(Fault {
                     place: format!("data.{key}"),
                     message: format!("data.{key} in body must be of type byte: \"string\""),
+                    location: None,
                 }),
             }
         }

@@ -222,7 +222,7 @@ fn places_in_lists_are_told_beside_the_message() {
     assert!(
         error
             .to_string()
-            .contains("is required (at `spec.domain.devices.disks[1].name`)"),
+            .contains("is required (line 10, at `spec.domain.devices.disks[1].name`)"),
         "{error}"
     );
     assert_eq!(error.hint().unwrap(), "the field is spelled `readonly` in disks");
@@ -332,7 +332,7 @@ fn an_object_must_say_what_it_is() {
     let error = refused("- a\n- b\n");
     assert_eq!(
         error.to_string(),
-        "could not read manifest `test.yaml`: document 1:  in body must be of type object: \"array\""
+        "could not read manifest `test.yaml`: document 1: the document must be of type object: \"array\" (line 1)"
     );
 }
 
@@ -342,7 +342,7 @@ fn an_unknown_version_is_refused_with_the_known_one() {
     assert_eq!(
         error.to_string(),
         "could not read manifest `test.yaml`: VirtualMachine `tiny`: no matches for kind \"VirtualMachine\" in version \
-         \"kubevirt.io/v2\""
+         \"kubevirt.io/v2\" (line 1)"
     );
     assert_eq!(error.hint().unwrap(), "use `apiVersion: kubevirt.io/v1`");
 }
@@ -356,8 +356,8 @@ fn faults_of_all_objects_are_reported() {
     );
     assert_eq!(
         error.to_string(),
-        "could not read manifest `test.yaml`: VirtualMachineInstance `a`: spec.domain in body is required; \
-         VirtualMachine in document 3: spec.x in body is a forbidden property"
+        "could not read manifest `test.yaml`: VirtualMachineInstance `a`: spec.domain in body is required \
+         (line 4); VirtualMachine in document 3: spec.x in body is a forbidden property (line 11)"
     );
 }
 
@@ -385,6 +385,16 @@ fn faults_of_syntax_name_source_line_and_column() {
         hint,
         format!("line 4 reads:\na: b: c\n{}^", " ".repeat(*column as usize - 1))
     );
+}
+
+#[test]
+fn a_line_of_a_text_with_secrets_is_not_shown() {
+    let error = refused("apiVersion: v1\nkind: Secret\nstringData:\n  password: hunter2: x\n");
+    let DecodeError::Syntax { line, excerpt, .. } = &error else {
+        panic!("{error:?}");
+    };
+    assert_eq!((*line, excerpt.as_str(), error.hint()), (4, "", None));
+    assert!(!error.to_string().contains("hunter2"), "{error}");
 }
 
 #[test]
