@@ -6,6 +6,8 @@
 //! The check looks at an object as it is written out (JSON), not at the types: names here are the names that users
 //! write. Apply it to what the user wrote, before defaults: otherwise fields that only defaults set are warned about.
 
+use std::fmt;
+
 use serde::Serialize;
 use serde_json::Value;
 
@@ -31,7 +33,7 @@ pub enum Support {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SupportedField {
     /// The field below its table's root; `[]` stands for each element of a list. Everything below the field is
-    /// included.
+    /// included, unless rows of their own say what is.
     pub path: &'static str,
     /// How far it is supported.
     pub support: Support,
@@ -79,12 +81,12 @@ pub const SPEC_FIELDS: &[SupportedField] = &[
     row("dnsConfig", NoEffect, NO_NETWORK),
     row("dnsPolicy", NoEffect, NO_NETWORK),
     row("domain.chassis", Full, "SMBIOS chassis"),
+    row("domain.clock.utc", Full, "the guest's clock is UTC"),
     row(
         "domain.clock.utc.offsetSeconds",
         Only(&["0"]),
         "the guest's clock is UTC",
     ),
-    row("domain.clock.utc", Full, "the guest's clock is UTC"),
     row("domain.cpu.cores", Full, "per socket"),
     row(
         "domain.cpu.dedicatedCpuPlacement",
@@ -155,11 +157,20 @@ pub const SPEC_FIELDS: &[SupportedField] = &[
     ),
     row("domain.devices.rng", Full, "virtio-rng"),
     row(
-        "domain.features.acpi",
-        Full,
-        "without it the guest cannot be asked to power off",
+        "domain.features.acpi.enabled",
+        Only(&["true"]),
+        "guests always have ACPI",
     ),
-    row("domain.firmware.bootloader.bios", Full, "SeaBIOS"),
+    row(
+        "domain.firmware.bootloader.bios",
+        Full,
+        "a BIOS is what guests have",
+    ),
+    row(
+        "domain.firmware.bootloader.bios.useSerial",
+        NoEffectUnless(&["false"]),
+        "the firmware prints nothing",
+    ),
     row(
         "domain.firmware.kernelBoot.container.image",
         Full,
@@ -184,7 +195,11 @@ pub const SPEC_FIELDS: &[SupportedField] = &[
     ),
     row("domain.firmware.serial", Full, "SMBIOS serial"),
     row("domain.firmware.uuid", Full, "SMBIOS UUID"),
-    row("domain.machine.type", Only(&["q35", "pc-q35*"]), "QEMU's q35"),
+    row(
+        "domain.machine.type",
+        Only(&["q35", "pc-q35*"]),
+        "or a version of it that the QEMU here knows",
+    ),
     row("domain.memory.guest", Full, ""),
     row(
         "domain.memory.maxGuest",
@@ -236,6 +251,30 @@ pub const SPEC_FIELDS: &[SupportedField] = &[
     row("tolerations", NoEffect, ONE_MACHINE),
     row("topologySpreadConstraints", NoEffect, ONE_MACHINE),
 ];
+
+/// A table of support as Markdown, for the documentation: one line for each field, `root` in front of it.
+pub fn markdown(fields: &[SupportedField], root: &str) -> String {
+    let mut text = String::from("| field | support | note |\n|---|---|---|\n");
+    for SupportedField { path, support, note } in fields {
+        text.push_str(&format!("| `{}` | {support} | {note} |\n", join(root, path)));
+    }
+    text
+}
+
+/// As the documentation's table says it.
+impl fmt::Display for Support {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Full => formatter.write_str("yes"),
+            Only(values) => write!(formatter, "only {}", listed(values)),
+            Exactly(_) => formatter.write_str("only what defaults add, without effect"),
+            NoEffect => formatter.write_str("accepted, without effect"),
+            NoEffectUnless(values) => {
+                write!(formatter, "{}; others accepted, without effect", listed(values))
+            }
+        }
+    }
+}
 
 /// What the check of support found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
