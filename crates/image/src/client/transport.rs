@@ -319,11 +319,7 @@ impl Client {
                     return Ok(reply);
                 }
                 Err(error) if !is_last && may_be_the_wrong_scheme(*scheme, access.endpoint, &error) => error,
-                Err(error) => match first_failure {
-                    // That HTTPS was the wrong scheme explains nothing once HTTP has failed too.
-                    None | Some(RegistryError::PlainHttp { .. }) => return Err(error),
-                    Some(first) => return Err(first),
-                },
+                Err(error) => return Err(telling(first_failure, error)),
             };
             first_failure = Some(failure);
         }
@@ -633,6 +629,23 @@ fn is_answer_of_a_tls_server(reply: &Reply) -> bool {
             .response
             .headers()
             .contains_key("docker-distribution-api-version")
+}
+
+/// Of the failures with either scheme, the one that explains more.
+fn telling(first: Option<RegistryError>, second: RegistryError) -> RegistryError {
+    match (first, &second) {
+        // That HTTPS was the wrong scheme explains nothing once HTTP has failed too.
+        (None | Some(RegistryError::PlainHttp { .. }), _) => second,
+        // The server does speak TLS, so that what is wrong with that is what matters.
+        (
+            Some(_),
+            RegistryError::Certificate { .. }
+            | RegistryError::Tls { .. }
+            | RegistryError::Certificates(_)
+            | RegistryError::Setup { .. },
+        ) => second,
+        (Some(first), _) => first,
+    }
 }
 
 fn may_be_the_wrong_scheme(scheme: Scheme, endpoint: &super::Endpoint, error: &RegistryError) -> bool {

@@ -136,7 +136,7 @@ impl RealRegistry {
             .set_read_timeout(Some(Duration::from_secs(5)))
             .and_then(|()| stream.write_all(request.as_bytes()))
             .and_then(|()| stream.take(4096).read_to_end(&mut answer));
-        exchanged.is_ok() && (answer.starts_with(b"HTTP/1.") || answer.starts_with(b"HTTP/1.1 401"))
+        exchanged.is_ok() && answer.starts_with(b"HTTP/1.")
     }
 
     /// `127.0.0.1:PORT`, the registry's name in references.
