@@ -20,7 +20,7 @@
 //! of stage 1 is the calling program itself, started with [`HELPER_COMMAND`]; its `main` hands over to
 //! [`helper_main`]. The deadline counts the child's CPU time, so that a busy host is not mistaken for a slow one.
 //!
-//! The verdict is kept in one small JSON file; its key holds everything that could change the answer (boot, kernel,
+//! The verdict is kept in a small JSON file; its key holds everything that could change the answer (boot, kernel,
 //! the device's inode, QEMU's binary, machine, CPU model, user), so an outdated verdict is never used and a missing
 //! or damaged file only costs another probe.
 
@@ -36,7 +36,7 @@ use std::fmt;
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -476,11 +476,6 @@ fn refused(doing: &str, errno: i32) -> KvmUnusable {
         );
     }
     KvmUnusable::new(reason)
-}
-
-/// The directory and file name of the cached verdict, for messages.
-pub fn cache_file(directory: &Path) -> PathBuf {
-    directory.join(cache::FILE_NAME)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The verdict of this boot, in one JSON file.
+//! The verdict of this boot, in a JSON file per user that QEMU runs as.
 //!
 //! The file may be lost, torn or written by two processes at once: what does not parse, or was made under another
 //! [`Key`], is as good as absent. It is written beside its place and renamed, so readers see old or new.
@@ -6,15 +6,15 @@
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::{KvmStatus, ProbeRequest};
 use crate::RunAs;
 
-/// The file's name; the number is the format's version, so that an older program never misreads a newer file.
-pub(super) const FILE_NAME: &str = "accelerator-1.json";
+/// The file's name starts so; the number is the format's version, so that an older program never misreads a newer file.
+const FILE_PREFIX: &str = "accelerator-1";
 
 /// A verdict is far smaller; more is not ours.
 const MAXIMUM_BYTES: u64 = 64 * 1024;
@@ -74,6 +74,12 @@ impl Key {
     }
 }
 
+/// The file for `key`. QEMU's user is in its name: root starts some machines as that user and some as itself, and one
+/// verdict would keep replacing the other.
+pub(super) fn file(directory: &Path, key: &Key) -> PathBuf {
+    directory.join(format!("{FILE_PREFIX}-{}.json", key.user.0))
+}
+
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Entry {
@@ -83,7 +89,7 @@ struct Entry {
 
 /// The verdict made under the same key, if there is one.
 pub(super) fn load(directory: &Path, key: &Key) -> Option<KvmStatus> {
-    let path = directory.join(FILE_NAME);
+    let path = file(directory, key);
     if fs::metadata(&path).ok()?.len() > MAXIMUM_BYTES {
         return None;
     }
@@ -99,10 +105,9 @@ pub(super) fn store(directory: &Path, key: &Key, status: &KvmStatus) -> io::Resu
         status: status.clone(),
     };
     let text = serde_json::to_vec_pretty(&entry).map_err(io::Error::other)?;
-    let temporary = directory.join(format!(".{FILE_NAME}.{}", std::process::id()));
+    let temporary = directory.join(format!(".{FILE_PREFIX}.{}", std::process::id()));
     // No fsync: a verdict lost in a crash belongs to a boot that is over.
-    let written =
-        fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, directory.join(FILE_NAME)));
+    let written = fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, file(directory, key)));
     if written.is_err() {
         let _ = fs::remove_file(&temporary); // the first error is the one to tell
     }

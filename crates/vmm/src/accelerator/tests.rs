@@ -1,6 +1,8 @@
 #![allow(clippy::unwrap_used)]
 use std::os::unix::fs::PermissionsExt;
 
+use std::path::Path;
+
 use super::*;
 
 /// Not a test: the process that the tests start as the helper. The harness runs it on request only.
@@ -141,7 +143,7 @@ fn a_helper_that_says_nothing_is_no_lasting_verdict() {
         )))
     );
     probe(&request);
-    assert!(!cache_file(&directory.path().join("cache")).exists());
+    assert!(!directory.path().join("cache").exists());
 }
 
 /// What a helper that answers `outcome` makes of KVM.
@@ -250,6 +252,16 @@ fn a_guest_that_is_killed_is_reported_with_how_far_it_came() {
     );
 }
 
+/// The only file in `cache`.
+fn verdict_in(cache: &Path) -> PathBuf {
+    let mut files: Vec<PathBuf> = std::fs::read_dir(cache)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    assert_eq!(files.len(), 1, "{files:?}");
+    files.remove(0)
+}
+
 /// Whatever this machine is, the probe comes to an answer, and does not come to it twice.
 #[test]
 fn a_verdict_is_taken_from_the_cache_until_what_it_depends_on_changes() {
@@ -261,7 +273,7 @@ fn a_verdict_is_taken_from_the_cache_until_what_it_depends_on_changes() {
             panic!("{first:?}")
         };
         assert_eq!(unusable.reason, "there is no `/dev/kvm`");
-        assert!(!cache_file(&cache).exists(), "a device may appear at any time");
+        assert!(!cache.exists(), "a device may appear at any time");
         return;
     }
     let mut request = first_request.clone();
@@ -270,7 +282,7 @@ fn a_verdict_is_taken_from_the_cache_until_what_it_depends_on_changes() {
         probe(&request),
         first,
         "from {}",
-        std::fs::read_to_string(cache_file(&cache)).unwrap()
+        std::fs::read_to_string(verdict_in(&cache)).unwrap()
     );
     let afresh = KvmStatus::Unusable(KvmUnusable::new(
         "cannot run the process that tests KVM: No such file or directory (os error 2)",
@@ -294,8 +306,9 @@ fn a_verdict_is_taken_from_the_cache_until_what_it_depends_on_changes() {
         assert_eq!(probe(&request), afresh, "change {index}");
     }
     assert_eq!(probe(&request), first, "passing failures replace no verdict");
+    let verdict = verdict_in(&cache);
     for damage in ["", "{", "null"] {
-        std::fs::write(cache_file(&cache), damage).unwrap();
+        std::fs::write(&verdict, damage).unwrap();
         assert_eq!(probe(&request), afresh, "{damage}");
     }
 }
