@@ -121,12 +121,7 @@ impl Search {
                 return;
             };
             match event {
-                Event::Scalar(text, ..) => {
-                    if !self.take_key(&text, span) {
-                        self.begin(span);
-                        self.end();
-                    }
-                }
+                Event::Scalar(text, ..) => self.scalar(&text, span),
                 Event::Alias(..) => {
                     self.begin(span);
                     self.end();
@@ -154,22 +149,23 @@ impl Search {
         }
     }
 
-    /// Takes a scalar as the next key, if a key is due.
-    fn take_key(&mut self, key: &str, span: Span) -> bool {
-        let Some(Frame::Object { path_length, has_key }) = self.frames.last_mut() else {
-            return false;
-        };
-        if *has_key {
-            return false;
+    /// Takes a scalar as the next key, if a key is due, else as a value.
+    fn scalar(&mut self, text: &str, span: Span) {
+        match self.frames.last_mut() {
+            Some(Frame::Object { path_length, has_key }) if !*has_key => {
+                *has_key = true;
+                self.path.truncate(*path_length);
+                if !self.path.is_empty() {
+                    self.path.push('.');
+                }
+                self.path.push_str(text);
+                self.record(span);
+            }
+            _ => {
+                self.begin(span);
+                self.end();
+            }
         }
-        *has_key = true;
-        self.path.truncate(*path_length);
-        if !self.path.is_empty() {
-            self.path.push('.');
-        }
-        self.path.push_str(key);
-        self.record(span);
-        true
     }
 
     /// A value begins. The value of a field has been recorded with its key.

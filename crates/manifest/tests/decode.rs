@@ -195,6 +195,27 @@ fn the_image_of_a_kernel_is_required() {
 }
 
 #[test]
+fn a_machine_needs_a_spec_a_template_and_devices() {
+    let table = [
+        ("", "spec in body is required"),
+        ("spec: {}", "spec.template in body is required"),
+        ("spec: {template: {}}", "spec.template.spec in body is required"),
+        (
+            "spec: {template: {spec: {}}}",
+            "spec.template.spec.domain in body is required",
+        ),
+        (
+            "spec: {template: {spec: {domain: {}}}}",
+            "spec.template.spec.domain.devices in body is required",
+        ),
+    ];
+    for (spec, expected) in table {
+        let text = format!("apiVersion: kubevirt.io/v1\nkind: VirtualMachine\n{spec}\n");
+        assert_eq!(messages(&text), [expected]);
+    }
+}
+
+#[test]
 fn places_in_lists_are_told_beside_the_message() {
     let text = instance(
         "  domain:\n    devices:\n      disks:\n      - name: a\n      - cdrom: {readOnly: true}\n  volumes: [text]\n",
