@@ -342,7 +342,7 @@ impl Bench {
         assert!(!words.is_empty(), "no command line in the dry run:\n{printed}");
         let by_hand = || {
             let mut command = Command::new("sh");
-            command.args(["-c", &format!("exec {}", words.join(" "))]);
+            command.args(["-c", &format!("exec {}", words.join("\n"))]);
             self.world.environment(&mut command);
             command
         };

@@ -220,7 +220,7 @@ fn answers_that_refuse() {
     let json = "{\"errors\":[{\"code\":\"DENIED\",\"message\":\"the words of the registry\"}]}";
     refused(
         |_| Response::new(401, "").header("www-authenticate", "Basic realm=\"here\""),
-        &["401", "bad", "credentials"],
+        &["requires credentials", "bad", "log in"],
     );
     refused(fixed(403, json), &["403", "the words of the registry"]);
     refused(fixed(404, "not json"), &["404", "bad"]);
@@ -228,7 +228,7 @@ fn answers_that_refuse() {
 
 #[test]
 fn answers_that_may_pass_are_asked_again_and_then_given_up() {
-    for (status, word) in [(429, "429"), (500, "500")] {
+    for (status, word) in [(429, "limits requests"), (500, "500")] {
         let registry = refused(
             move |_| Response::new(status, "").header("retry-after", "0"),
             &[word],
@@ -441,24 +441,10 @@ fn layers_that_are_broken_or_never_end() {
     );
     refused_layer(
         LAYER,
-        layer(&[("boot/vmlinuz-virt", Entry::Claims(u64::from(u32::MAX)))]),
+        layer(&[("boot/vmlinuz-virt", Entry::Claims(7 << 30))]),
         &[],
     );
     let mut cut = good_layer();
     cut.truncate(cut.len() / 2);
     refused_layer(LAYER, cut, &[]);
-
-    // A small blob that unpacks to a file far larger than any kernel: refused, not unpacked to the end.
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    let mut header = tar::Header::new_ustar();
-    header.set_path("boot/vmlinuz-virt").unwrap();
-    header.set_mode(0o644);
-    header.set_size(3 << 30);
-    header.set_cksum();
-    std::io::Write::write_all(&mut encoder, header.as_bytes()).unwrap();
-    let zeros = vec![0; 1 << 20];
-    for _ in 0..3 << 10 {
-        std::io::Write::write_all(&mut encoder, &zeros).unwrap();
-    }
-    refused_layer(GZIP_LAYER, encoder.finish().unwrap(), &["/boot/vmlinuz-virt"]);
 }

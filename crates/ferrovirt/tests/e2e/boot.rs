@@ -124,14 +124,20 @@ fn the_end_of_init_is_a_panic() {
 fn a_panic_is_noticed_without_a_console() {
     // Nothing is printed, so only the panic device can tell.
     let world = World::new();
-    let mut arguments = world.boot_arguments("", &["--timeout=110s"]);
-    arguments.retain(|argument| !argument.starts_with("--append"));
-    arguments.push("--append=console=null guest=panic".to_owned());
-    world
-        .ferrovirt(arguments)
-        .expect_code(3)
-        .expect_stderr("warning: ")
-        .expect_stderr("console=ttyS0");
+    let file = world.file(
+        "vm.yaml",
+        manifest(
+            "silent",
+            "demo/absent:latest",
+            "Never",
+            "console=null guest=panic",
+        ),
+    );
+    let outcome = world
+        .boot("", &["--timeout=110s", "-f", &file.display().to_string()])
+        .expect_code(3);
+    assert_eq!(outcome.stdout, "", "{outcome}");
+    outcome.expect_stderr("warning: ").expect_stderr("console=ttyS0");
 }
 
 #[test]
@@ -218,7 +224,7 @@ fn a_killed_vmm_is_the_vmms_failure() {
     session.wait_for_stdout("guest: files in the initrd", 1);
     let qemu = session.children_running("qemu-system-x86_64");
     rustix::process::kill_process(qemu[0], Signal::KILL).unwrap();
-    session.finish().expect_code(4).expect_stderr("error: ");
+    session.finish().expect_code(4).expect_stderr("QEMU ended");
 }
 
 #[test]
@@ -266,7 +272,7 @@ fn files_and_fields_of_a_manifest_are_replaced_for_one_run() {
     let mut arguments = world.boot_arguments("second", &["--append=third", "--filename"]);
     arguments.push(file.display().to_string());
     let outcome = world.ferrovirt(&arguments).expect_code(0);
-    let outcome = outcome.expect_stdout("guest: command line console=ttyS0 first console=ttyS0 second third");
+    let outcome = outcome.expect_stdout("guest: command line console=ttyS0 first second third");
     let before = memory_kib(&outcome);
     assert!(
         (160 << 10..256 << 10).contains(&before),
@@ -295,7 +301,7 @@ fn the_command_line_of_a_dry_run_boots_by_hand() {
     assert!(words.len() > 10, "one argument a line: {outcome}");
     // One argument a line, as a shell reads it.
     let mut command = Command::new("sh");
-    command.args(["-c", &words.join(" ")]);
+    command.args(["-c", &words.join("\n")]);
     world.environment(&mut command);
     Session::start(command)
         .finish()
@@ -348,12 +354,25 @@ fn a_missing_console_is_warned_of() {
 
 #[test]
 fn the_accelerator_is_chosen_and_said() {
-    let outcome = World::new()
-        .boot("", &["--accel=auto"])
+    let world = World::new();
+    let kernel = format!("--kernel={}", Fixtures::path("vmlinuz").display());
+    let initrd = format!("--initrd={}", Fixtures::path("initrd").display());
+    let outcome = world
+        .ferrovirt(["run", &kernel, &initrd])
         .expect_code(0)
         .expect_stdout(POWERING_OFF);
     assert!(
         outcome.stderr.contains("KVM") || outcome.stderr.contains("TCG"),
+        "{outcome}"
+    );
+    let outcome = world.ferrovirt(["run", "--accel=kvm", "--dry-run", &kernel, &initrd]);
+    assert!(
+        matches!(outcome.code(), Some(0 | 1)),
+        "KVM or a refusal, never TCG: {outcome}"
+    );
+    assert_eq!(
+        outcome.code() == Some(0),
+        outcome.stdout.contains("kvm"),
         "{outcome}"
     );
 }

@@ -145,14 +145,15 @@ impl World {
         Session::start(command).finish().expect_code(0)
     }
 
-    /// The arguments that boot the fixture kernel without an image, with `append` behind the command line.
+    /// The arguments that boot the fixture kernel without an image, with `append` behind the command line (which is
+    /// `console=ttyS0` where no manifest gives another).
     pub fn boot_arguments(&self, append: &str, extra: &[&str]) -> Vec<String> {
         let mut arguments = vec![
             "run".to_owned(),
             "--accel=tcg".to_owned(),
             format!("--kernel={}", Fixtures::path("vmlinuz").display()),
             format!("--initrd={}", Fixtures::path("initrd").display()),
-            format!("--append=console=ttyS0 {append}"),
+            format!("--append={append}"),
         ];
         arguments.extend(extra.iter().map(|&argument| argument.to_owned()));
         arguments
