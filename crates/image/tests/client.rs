@@ -958,6 +958,50 @@ async fn refused_connections_and_unknown_hosts_are_told_apart() {
 }
 
 #[tokio::test]
+async fn proxies_are_used_except_where_excepted_and_on_loopback() {
+    let proxy = FakeRegistry::start().await;
+    proxy.add_manifest("team/image", "v1", OCI_MANIFEST, MANIFEST);
+    let directory = tempfile::tempdir().unwrap();
+    let configuration = directory.path().join("registries.conf");
+    std::fs::write(
+        &configuration,
+        "[[registry]]\nlocation = \"registry.invalid\"\ninsecure = true\n",
+    )
+    .unwrap();
+    let mut settings = RegistrySettings {
+        registries_conf: vec![(configuration, Presence::Required)],
+        ..settings()
+    };
+    settings.proxies.http = Some(format!("http://{}", proxy.host()));
+    let behind_proxy: Reference = "registry.invalid/team/image:v1".parse().unwrap();
+    let client = Client::new(settings.clone()).unwrap();
+    client.manifest(&behind_proxy, None, &[]).await.unwrap();
+    assert_eq!(proxy.seen()[0].headers["host"], "registry.invalid");
+
+    let loopback = registry().await;
+    client.manifest(&reference(&loopback), None, &[]).await.unwrap();
+    assert_eq!((proxy.requests().len(), loopback.requests().len()), (1, 1));
+
+    settings.proxies.exceptions = Some("other.invalid,registry.invalid".to_owned());
+    let error = Client::new(settings.clone())
+        .unwrap()
+        .manifest(&behind_proxy, None, &[])
+        .await
+        .unwrap_err();
+    assert!(matches!(&error, RegistryError::UnknownHost { .. }), "{error:?}");
+
+    settings.proxies.exceptions = None;
+    settings.proxies.https = Some("http://user:hunter2@[".to_owned());
+    let error = Client::new(settings)
+        .unwrap()
+        .manifest(&behind_proxy, None, &[])
+        .await
+        .unwrap_err();
+    assert!(matches!(&error, RegistryError::Proxy { .. }), "{error:?}");
+    assert!(!chain(&error).contains("hunter2"), "{error:?}");
+}
+
+#[tokio::test]
 async fn pushed_blobs_and_manifests_arrive() {
     for in_pieces in [false, true] {
         let registry = FakeRegistry::start().await;

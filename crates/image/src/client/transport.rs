@@ -111,8 +111,8 @@ impl Connections {
             .insert(host.to_owned(), scheme);
     }
 
-    fn pool(&self, url: &Url, trust: Trust) -> Result<reqwest::Client, RegistryError> {
-        let host = host_of(url);
+    /// The pool for `url`, whose host is called `host` in certs.d.
+    fn pool(&self, url: &Url, host: &str, trust: Trust) -> Result<reqwest::Client, RegistryError> {
         let scheme = if url.scheme() == "http" {
             Scheme::Http
         } else {
@@ -120,13 +120,13 @@ impl Connections {
         };
         let certificates = match scheme {
             Scheme::Http => None,
-            Scheme::Https => certs::find(&self.certs_directories, &host)?,
+            Scheme::Https => certs::find(&self.certs_directories, host)?,
         };
         let key = PoolKey {
             scheme,
             trust,
-            is_loopback: is_loopback(&host),
-            own_certificates: certificates.as_ref().map(|_| host.clone()),
+            is_loopback: is_loopback(host),
+            own_certificates: certificates.as_ref().map(|_| host.to_owned()),
         };
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(pool) = pools.get(&key) {
@@ -141,7 +141,7 @@ impl Connections {
             .referer(false)
             .no_proxy();
         if !key.is_loopback {
-            builder = self.with_proxies(builder, &host)?;
+            builder = self.with_proxies(builder, host)?;
         }
         match (scheme, trust) {
             (Scheme::Http, _) => builder = builder.tls_certs_only([]),
@@ -149,11 +149,12 @@ impl Connections {
             (Scheme::Https, Trust::Verified) => {}
         }
         if let Some(certificates) = &certificates {
-            builder = certs::apply(certificates, &host, builder)?;
+            builder = certs::apply(certificates, host, builder)?;
         }
-        let pool = builder
-            .build()
-            .map_err(|source| RegistryError::Setup { host, source })?;
+        let pool = builder.build().map_err(|source| RegistryError::Setup {
+            host: host.to_owned(),
+            source,
+        })?;
         pools.insert(key, pool.clone());
         Ok(pool)
     }
@@ -298,7 +299,7 @@ impl Client {
                 return self.follow(url.clone(), request, access, authorization).await;
             }
             Target::Upload(url) => {
-                let authorization = authorization.filter(|_| host_of(url) == access.endpoint.host());
+                let authorization = authorization.filter(|_| belongs_to(url, access.endpoint));
                 return self.follow(url.clone(), request, access, authorization).await;
             }
             Target::Path(path) => path,
@@ -354,7 +355,7 @@ impl Client {
             if !follows {
                 return Ok(Reply {
                     response,
-                    host: host_of(&url),
+                    host: name_of(&url, access.endpoint),
                     url,
                 });
             }
@@ -382,7 +383,8 @@ impl Client {
         access: &Access<'_>,
         authorization: Option<&HeaderValue>,
     ) -> Result<reqwest::Response, RegistryError> {
-        let pool = self.shared.connections.pool(url, access.endpoint.trust)?;
+        let host = name_of(url, access.endpoint);
+        let pool = self.shared.connections.pool(url, &host, access.endpoint.trust)?;
         let mut builder = pool
             .request(request.method.clone(), url.clone())
             .headers(request.headers.clone());
@@ -400,7 +402,7 @@ impl Client {
             }
         }
         self.count_request();
-        tracing::debug!(method = %request.method, host = %host_of(url), path = url.path(), "request");
+        tracing::debug!(method = %request.method, host, path = url.path(), "request");
 
         let limit = self.shared.connections.limits.stall;
         let mut response = Box::pin(builder.send());
@@ -408,11 +410,11 @@ impl Client {
         loop {
             match tokio::time::timeout(limit, &mut response).await {
                 Ok(Ok(response)) => return Ok(response),
-                Ok(Err(error)) => return Err(classify(error, &host_of(url), access.what, limit)),
+                Ok(Err(error)) => return Err(classify(error, &host, access.what, limit)),
                 Err(_) => {
                     let now = sent.as_ref().map_or(0, |sent| sent.load(Ordering::Relaxed));
                     if now == progress {
-                        return Err(silence(&host_of(url), access.what, limit));
+                        return Err(silence(&host, access.what, limit));
                     }
                     progress = now;
                 }
@@ -529,12 +531,16 @@ impl Client {
     /// What the registry says in an error's body; nothing if it cannot be read, for the status says enough.
     pub(super) async fn detail_of(&self, reply: &mut Reply, what: &str) -> String {
         let mut bytes = Vec::new();
-        while let Ok(Some(piece)) = self.next_piece(reply, what).await {
-            bytes.extend_from_slice(&piece);
-            if bytes.len() >= LONGEST_ERROR_BODY_BYTES {
-                break;
+        let read = async {
+            while let Ok(Some(piece)) = self.next_piece(reply, what).await {
+                bytes.extend_from_slice(&piece);
+                if bytes.len() >= LONGEST_ERROR_BODY_BYTES {
+                    break;
+                }
             }
-        }
+        };
+        // What came in time is enough; nothing depends on it.
+        let _ = tokio::time::timeout(self.shared.connections.limits.small_body, read).await;
         detail_in(&bytes)
     }
 }
@@ -609,6 +615,26 @@ pub(super) fn host_of(url: &Url) -> String {
     }
 }
 
+/// Whether `url` is at the endpoint's own host and port.
+fn belongs_to(url: &Url, endpoint: &super::Endpoint) -> bool {
+    let scheme = if url.scheme() == "http" {
+        Scheme::Http
+    } else {
+        Scheme::Https
+    };
+    url_at(scheme, endpoint.host(), "/").is_ok_and(|own| own.origin() == url.origin())
+}
+
+/// What the host of `url` is called: as the reference writes it, where it is the endpoint's, since URLs drop the port
+/// that goes without saying.
+fn name_of(url: &Url, endpoint: &super::Endpoint) -> String {
+    if belongs_to(url, endpoint) {
+        endpoint.host().to_owned()
+    } else {
+        host_of(url)
+    }
+}
+
 /// Whether `host` (with or without port) is an address of this machine that never leaves it.
 pub(super) fn is_loopback(host: &str) -> bool {
     if let Some(literal) = host.strip_prefix('[') {
@@ -659,9 +685,11 @@ fn may_be_the_wrong_scheme(scheme: Scheme, endpoint: &super::Endpoint, error: &R
         (Scheme::Http, RegistryError::Connection { .. })
         | (Scheme::Https, RegistryError::PlainHttp { .. }) => true,
         // A certificate that cannot be verified never leads to plain HTTP, unless that was allowed outright.
-        (Scheme::Https, RegistryError::Tls { .. } | RegistryError::Connection { .. }) => {
-            endpoint.trust == Trust::Insecure
-        }
+        // A name that only a proxy for plain HTTP can resolve is unknown here.
+        (
+            Scheme::Https,
+            RegistryError::Tls { .. } | RegistryError::Connection { .. } | RegistryError::UnknownHost { .. },
+        ) => endpoint.trust == Trust::Insecure,
         _ => false,
     }
 }
@@ -691,6 +719,23 @@ mod tests {
         ] {
             assert!(!is_loopback(host), "{host}");
         }
+    }
+
+    #[test]
+    fn a_port_that_goes_without_saying_is_still_the_endpoints() {
+        let endpoint = |registry: &str| super::super::Endpoint {
+            registry: registry.to_owned(),
+            repository: "a".to_owned(),
+            trust: Trust::Verified,
+            role: crate::registries::Role::Primary,
+        };
+        let url = Url::parse("https://r.example.com/v2/a/blobs/uploads/1").expect("a URL");
+        assert_eq!(name_of(&url, &endpoint("r.example.com:443")), "r.example.com:443");
+        assert!(belongs_to(&url, &endpoint("r.example.com")));
+        assert!(!belongs_to(&url, &endpoint("r.example.com:444")));
+        assert!(!belongs_to(&url, &endpoint("example.com")));
+        let url = Url::parse("http://[::1]:5000/v2/").expect("a URL");
+        assert_eq!(name_of(&url, &endpoint("[::1]:5000")), "[::1]:5000");
     }
 
     #[test]
