@@ -8,7 +8,7 @@
 //! interfaces are allowed on the pod network, changes roll out live (so that a guest larger than its memory limit is
 //! no fault).
 //!
-//! One file for each group of rules; [`spec_causes`] puts them in order. Whether Ferrovirt can *boot* what is valid is
+//! One file for each group of rules; `spec_causes` puts them in order. Whether Ferrovirt can *boot* what is valid is
 //! another question: see [`unsupported`](crate::unsupported), [`runnable_vm`], and
 //! [`bootable`](crate::bootable) for all of it at once.
 
