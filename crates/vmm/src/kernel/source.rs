@@ -272,3 +272,34 @@ impl Source for UnpackedSource {
         Ok(filled)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn reading_back_and_forth_has_an_end() {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(&vec![0; 5 * BLOCK_BYTES]).unwrap();
+        let packed = encoder.finish().unwrap();
+        let end = packed.len() as u64;
+        let mut source = UnpackedSource::new(Box::new(BytesSource(packed)), 0, end, Compression::Gzip);
+        let (near, far) = (BLOCK_BYTES as u64, 4 * BLOCK_BYTES as u64);
+        for offset in [far, near, far] {
+            assert_eq!(bytes(&mut source, offset).unwrap(), Some([0]), "{offset}");
+        }
+        source.work_bytes = MAX_WORK_BYTES - BLOCK_BYTES as u64;
+        let failure = bytes::<1>(&mut source, near)
+            .unwrap_err()
+            .downcast::<UnpackFailure>()
+            .unwrap();
+        assert_eq!(failure.wrapping, Wrapping::Gzip);
+        assert_eq!(
+            failure.cause.to_string(),
+            "its headers lead back and forth too often"
+        );
+    }
+}

@@ -474,6 +474,15 @@ fn only_regular_files_are_opened() {
         error.to_string(),
         "`/dev/null` is not a kernel that QEMU can boot: it is a device, pipe or socket"
     );
+    let directory = tempfile::tempdir().unwrap();
+    let pipe = directory.path().join("pipe");
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let error = inspect(&pipe).unwrap_err(); // and does not wait for a writer
+    assert!(
+        error.to_string().ends_with("it is a device, pipe or socket"),
+        "{error}"
+    );
     let error = inspect(Path::new("/nonexistent/kernel")).unwrap_err();
     assert_eq!(error.to_string(), "cannot read kernel `/nonexistent/kernel`");
 }

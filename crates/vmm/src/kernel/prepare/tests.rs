@@ -157,3 +157,28 @@ fn a_directory_that_cannot_be_made_is_an_error_that_names_it() {
     let expected = format!("cannot write the unpacked kernel to `{}/out`", path.display());
     assert_eq!(error.to_string(), expected);
 }
+
+#[test]
+fn several_at_once_get_the_same_whole_kernel() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("vmlinuz.gz");
+    fs::write(&path, gzip(&bz_image(1))).unwrap();
+    let out = directory.path().join("out");
+    let kept = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8)
+            .map(|_| {
+                scope.spawn(|| {
+                    let kept = prepare(&path, &out).unwrap().path;
+                    assert!(fs::read(&kept).unwrap() == bz_image(1));
+                    kept
+                })
+            })
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect::<BTreeSet<_>>()
+    });
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    assert_eq!(names(&out).len(), 2, "nothing temporary is left");
+}
