@@ -44,17 +44,14 @@ impl RealRegistry {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let passwords = directory.path().join("htpasswd");
         fs::write(&passwords, format!("{USER}:{PASSWORD_HASH}\n")).expect("the registry's passwords");
-        let access = format!(
-            "auth:\n  htpasswd:\n    realm: test\n    path: {}\n",
-            passwords.display()
-        );
+        let access = format!("auth:\n  htpasswd:\n    realm: test\n    path: {}\n", passwords.display());
         let mut registry = Self::start_with(&access);
         registry._passwords = Some(directory);
         registry
     }
 
-    /// Starts a registry with `extra` at the end of its configuration: lines of its section `http`, which is the last
-    /// one, and then further sections.
+    /// Starts a registry with `extra` at the end of its configuration: lines of its section `http`, which is
+    /// the last one, and then further sections.
     pub fn start_with(extra: &str) -> Self {
         let mut log = String::new();
         for _ in 0..START_ATTEMPTS {
@@ -90,31 +87,16 @@ impl RealRegistry {
             .stderr(log)
             .spawn()
             .unwrap_or_else(|error| missing_tool("docker-registry", "docker-registry", &error));
-        let mut registry = Self {
-            process,
-            address,
-            directory,
-            _passwords: None,
-        };
+        let mut registry = Self { process, address, directory, _passwords: None };
         let deadline = Instant::now() + START_DEADLINE;
         loop {
-            if registry
-                .process
-                .try_wait()
-                .expect("the registry's state")
-                .is_some()
+            if registry.process.try_wait().expect("the registry's state").is_some()
                 || Instant::now() > deadline
             {
                 return Err(fs::read_to_string(&log_path).unwrap_or_default());
             }
             // If another process had taken the port, ours would have ended by the time of the answer.
-            if registry.answers()
-                && registry
-                    .process
-                    .try_wait()
-                    .expect("the registry's state")
-                    .is_none()
-            {
+            if registry.answers() && registry.process.try_wait().expect("the registry's state").is_none() {
                 return Ok(registry);
             }
             // Pace of the probe only; what is waited for is the answer.
@@ -127,10 +109,7 @@ impl RealRegistry {
         let Ok(mut stream) = TcpStream::connect_timeout(&self.address, Duration::from_secs(5)) else {
             return false;
         };
-        let request = format!(
-            "GET /v2/ HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
-            self.address
-        );
+        let request = format!("GET /v2/ HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.address);
         let mut answer = Vec::new();
         let exchanged = stream
             .set_read_timeout(Some(Duration::from_secs(5)))
@@ -147,9 +126,7 @@ impl RealRegistry {
     /// The requests so far as the registry's access log has them: `METHOD PATH` each.
     pub fn requests(&self) -> Vec<String> {
         let log = fs::read_to_string(self.directory.path().join("log")).expect("the registry's log");
-        let quoted = log
-            .lines()
-            .filter_map(|line| line.split_once("] \"")?.1.split_once(" HTTP/"));
+        let quoted = log.lines().filter_map(|line| line.split_once("] \"")?.1.split_once(" HTTP/"));
         quoted.map(|(request, _)| request.to_owned()).collect()
     }
 
@@ -191,11 +168,8 @@ impl Tools {
         let tools = Self { directory };
         let policy = r#"{"default":[{"type":"insecureAcceptAnything"}]}"#;
         fs::write(tools.path("policy.json"), policy).expect("the signature policy");
-        fs::write(
-            tools.path("registries.conf"),
-            "short-name-mode = \"permissive\"\n",
-        )
-        .expect("registries.conf");
+        fs::write(tools.path("registries.conf"), "short-name-mode = \"permissive\"\n")
+            .expect("registries.conf");
         let storage = format!(
             "[storage]\ndriver = \"vfs\"\ngraphroot = \"{}\"\nrunroot = \"{}\"\n",
             tools.path("storage").display(),
@@ -216,10 +190,7 @@ impl Tools {
     /// Runs skopeo and returns what it printed.
     pub fn skopeo<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(&self, arguments: I) -> String {
         let mut command = Command::new("skopeo");
-        command
-            .arg("--policy")
-            .arg(self.path("policy.json"))
-            .args(arguments);
+        command.arg("--policy").arg(self.path("policy.json")).args(arguments);
         self.run(command, "skopeo")
     }
 
@@ -245,11 +216,7 @@ impl Tools {
 
     fn storage_arguments(&self, command: &mut Command) {
         command.args(["--storage-driver", "vfs"]);
-        command
-            .arg("--root")
-            .arg(self.path("storage"))
-            .arg("--runroot")
-            .arg(self.path("run"));
+        command.arg("--root").arg(self.path("storage")).arg("--runroot").arg(self.path("run"));
     }
 
     fn run(&self, mut command: Command, package: &str) -> String {
@@ -263,13 +230,9 @@ impl Tools {
             .env("HOME", self.directory.path())
             .env_remove("XDG_RUNTIME_DIR")
             .stdin(Stdio::null());
-        let output = command
-            .output()
-            .unwrap_or_else(|error| missing_tool(package, package, &error));
-        let (stdout, stderr) = (
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr),
-        );
+        let output = command.output().unwrap_or_else(|error| missing_tool(package, package, &error));
+        let (stdout, stderr) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(
             output.status.success(),
             "{command:?} ended with {}\nstdout:\n{stdout}\nstderr:\n{stderr}",
@@ -277,6 +240,39 @@ impl Tools {
         );
         stdout.into_owned()
     }
+}
+
+/// Whether the test is done already, because it ran again as root.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Rerun {
+    /// It ran in another process, and passed there.
+    Passed,
+    /// The caller is root: go on.
+    NotNeeded,
+}
+
+/// Sees to it that a test which has images with files of several owners unpacked runs as root.
+///
+/// For anybody else the test `name` runs once more in a user namespace, where the caller is root and the
+/// users that /etc/subuid grants are the others; that is also how buildah and podman themselves do it.
+pub fn rerun_as_root(name: &str) -> Rerun {
+    const MARK: &str = "FERROVIRT_TEST_RERUN";
+    if rustix::process::geteuid().is_root() {
+        return Rerun::NotNeeded;
+    }
+    assert!(std::env::var_os(MARK).is_none(), "`buildah unshare` did not make this process root");
+    let program = std::env::current_exe().expect("this test's own path");
+    let mut command = Command::new("buildah");
+    command.args(["unshare", "--"]).arg(program).args([name, "--exact", "--nocapture"]).env(MARK, "1");
+    let output = command.output().unwrap_or_else(|error| missing_tool("buildah", "buildah", &error));
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success() && stdout.contains("1 passed"),
+        "{command:?} ended with {}; it needs Debian's package `uidmap` and a line for this user in /etc/subuid and \
+         /etc/subgid\nstdout:\n{stdout}\nstderr:\n{stderr}",
+        output.status
+    );
+    Rerun::Passed
 }
 
 /// Writes `bytes` to `path`, making its directories first.
