@@ -24,38 +24,19 @@ const RESTRICTED: &[(&str, &[&str], &str)] = &[
     ("tar", &["image"], "layers are read in one place"),
     ("kvm-ioctls", &["vmm"], "KVM is probed in one place"),
     ("kvm-bindings", &["vmm"], "KVM is probed in one place"),
-    (
-        "k8s-openapi",
-        &["manifest"],
-        "Kubernetes' types come through the manifest's",
-    ),
+    ("k8s-openapi", &["manifest"], "Kubernetes' types come through the manifest's"),
     ("serde-saphyr", &["manifest"], "YAML is decoded in one place"),
-    (
-        "anyhow",
-        &["ferrovirt"],
-        "libraries have error types of their own",
-    ),
+    ("anyhow", &["ferrovirt"], "libraries have error types of their own"),
     ("clap", &["ferrovirt"], "flags are the binary's"),
     ("indicatif", &["ferrovirt"], "progress is drawn by the binary"),
-    (
-        "tracing-subscriber",
-        &["ferrovirt"],
-        "where logs go is decided by the binary",
-    ),
+    ("tracing-subscriber", &["ferrovirt"], "where logs go is decided by the binary"),
 ];
 
 /// What a crate must do without, beside what [`RESTRICTED`] keeps from it: a pure crate has no runtime and no host.
 const FORBIDDEN: &[(&str, &[&str])] = &[("manifest", &["tokio", "rustix", "tempfile", "http"])];
 
 /// Packages that must not be in the build at all, however deep: they bring a C library or a second TLS stack.
-const BANNED: &[&str] = &[
-    "openssl",
-    "openssl-sys",
-    "native-tls",
-    "aws-lc-rs",
-    "aws-lc-sys",
-    "hyper-tls",
-];
+const BANNED: &[&str] = &["openssl", "openssl-sys", "native-tls", "aws-lc-rs", "aws-lc-sys", "hyper-tls"];
 
 /// What this workspace resolves to for the platform it runs on.
 fn metadata() -> Metadata {
@@ -118,14 +99,8 @@ fn faults(dependencies: &BTreeMap<String, BTreeSet<String>>) -> Vec<String> {
 #[test]
 fn every_dependency_follows_the_arrows() {
     let dependencies = direct_dependencies(&metadata());
-    let missing: Vec<_> = ARROWS
-        .iter()
-        .filter(|(name, _)| !dependencies.contains_key(*name))
-        .collect();
-    assert!(
-        missing.is_empty(),
-        "the table names crates that do not exist: {missing:?}"
-    );
+    let missing: Vec<_> = ARROWS.iter().filter(|(name, _)| !dependencies.contains_key(*name)).collect();
+    assert!(missing.is_empty(), "the table names crates that do not exist: {missing:?}");
     assert_eq!(faults(&dependencies), Vec::<String>::new());
 }
 
@@ -140,45 +115,25 @@ fn no_banned_package_is_built() {
         .iter()
         .map(|node| metadata[&node.id].name.to_string())
         .collect();
-    assert!(
-        resolved.contains("ring"),
-        "the resolved packages are read wrongly: `ring` must be among them"
-    );
+    assert!(resolved.contains("ring"), "the resolved packages are read wrongly: `ring` must be among them");
     let found: Vec<_> = BANNED.iter().filter(|name| resolved.contains(**name)).collect();
-    assert!(
-        found.is_empty(),
-        "banned packages are part of the build: {found:?}"
-    );
+    assert!(found.is_empty(), "banned packages are part of the build: {found:?}");
 }
 
 #[test]
 fn a_wrong_arrow_would_be_noticed() {
     let table = |name: &str, used: &[&str]| {
-        let mut all: BTreeMap<String, BTreeSet<String>> = ARROWS
-            .iter()
-            .map(|(known, _)| ((*known).to_owned(), BTreeSet::new()))
-            .collect();
-        all.insert(
-            name.to_owned(),
-            used.iter().map(|used| (*used).to_owned()).collect(),
-        );
+        let mut all: BTreeMap<String, BTreeSet<String>> =
+            ARROWS.iter().map(|(known, _)| ((*known).to_owned(), BTreeSet::new())).collect();
+        all.insert(name.to_owned(), used.iter().map(|used| (*used).to_owned()).collect());
         faults(&all)
     };
-    assert_eq!(
-        table("vmm", &["manifest"]),
-        ["`vmm` must not depend on `manifest`"]
-    );
+    assert_eq!(table("vmm", &["manifest"]), ["`vmm` must not depend on `manifest`"]);
     assert_eq!(
         table("launcher", &["reqwest"]),
         ["`launcher` must not depend on `reqwest`: registries are spoken to in one place"]
     );
-    assert_eq!(
-        table("manifest", &["tokio"]),
-        ["`manifest` is pure and must not depend on `tokio`"]
-    );
-    assert_eq!(
-        table("common", &[]),
-        ["crate `common` has no place in the table of arrows"]
-    );
+    assert_eq!(table("manifest", &["tokio"]), ["`manifest` is pure and must not depend on `tokio`"]);
+    assert_eq!(table("common", &[]), ["crate `common` has no place in the table of arrows"]);
     assert_eq!(table("launcher", &["manifest", "vmm"]), Vec::<String>::new());
 }

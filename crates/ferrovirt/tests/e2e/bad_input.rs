@@ -30,10 +30,7 @@ fn a_file_that_is_no_kernel_is_called_what_it_is() {
     refused_kernel(b"", &["empty"]);
     refused_kernel(b"#!/bin/sh\necho this is a script\n", &["script"]);
     refused_kernel(&fs::read(Fixtures::path("initrd")).unwrap(), &["initrd"]);
-    refused_kernel(
-        &fs::read(env!("CARGO_BIN_EXE_ferrovirt")).unwrap()[..1 << 20],
-        &["ELF"],
-    );
+    refused_kernel(&fs::read(env!("CARGO_BIN_EXE_ferrovirt")).unwrap()[..1 << 20], &["ELF"]);
     refused_kernel(&[0xa5; 100_000], &[]);
     // The head of a kernel alone: a download that was cut short.
     refused_kernel(&fs::read(Fixtures::path("vmlinuz")).unwrap()[..10_000], &[]);
@@ -63,15 +60,9 @@ fn files_that_are_not_there_are_named() {
     world
         .ferrovirt(["run", "--accel=tcg", &kernel, "--initrd=no/such/initrd"])
         .expect_refusal(&["no/such/initrd"]);
-    world
-        .ferrovirt(["run", "--accel=tcg", "-f", "no/such.yaml"])
-        .expect_refusal(&["no/such.yaml"]);
-    world
-        .ferrovirt(["image", "load", "--input", "no/such.tar"])
-        .expect_refusal(&["no/such.tar"]);
-    world
-        .ferrovirt(["image", "inspect", "no/such:image"])
-        .expect_refusal(&["no/such:image"]);
+    world.ferrovirt(["run", "--accel=tcg", "-f", "no/such.yaml"]).expect_refusal(&["no/such.yaml"]);
+    world.ferrovirt(["image", "load", "--input", "no/such.tar"]).expect_refusal(&["no/such.tar"]);
+    world.ferrovirt(["image", "inspect", "no/such:image"]).expect_refusal(&["no/such:image"]);
 }
 
 #[test]
@@ -84,21 +75,14 @@ fn an_initrd_needs_a_kernel() {
 
     let text = manifest("initrd-only", "demo/x:1", "Never", "console=ttyS0");
     let text = text.replace("              kernelPath: /boot/vmlinuz-virt\n", "");
-    run_manifest(&text)
-        .expect_code(1)
-        .expect_stderr("spec.template.spec.domain.firmware.kernelBoot");
+    run_manifest(&text).expect_code(1).expect_stderr("spec.template.spec.domain.firmware.kernelBoot");
 }
 
 #[test]
 fn more_memory_than_the_host_has_is_refused() {
     let world = World::new();
-    world.file(
-        "vm.yaml",
-        manifest("huge", "demo/x:1", "Never", "console=ttyS0").replace("256Mi", "64Ti"),
-    );
-    world
-        .boot("", &["-f", "vm.yaml"])
-        .expect_refusal(&["64", "memory"]);
+    world.file("vm.yaml", manifest("huge", "demo/x:1", "Never", "console=ttyS0").replace("256Mi", "64Ti"));
+    world.boot("", &["-f", "vm.yaml"]).expect_refusal(&["64", "memory"]);
 }
 
 #[test]
@@ -110,10 +94,7 @@ fn malformed_manifests_are_refused_with_line_and_column() {
         .expect_stderr("vm.yaml")
         .expect_stderr("line ")
         .expect_stderr("column ");
-    run_manifest("{\"kind\": ")
-        .expect_code(1)
-        .expect_stderr("line 1")
-        .expect_stderr("column ");
+    run_manifest("{\"kind\": ").expect_code(1).expect_stderr("line 1").expect_stderr("column ");
     run_manifest("").expect_code(1).expect_stderr("vm.yaml");
     run_manifest("kind: ConfigMap\napiVersion: v1\nmetadata: {name: x}\n")
         .expect_code(1)
@@ -126,13 +107,8 @@ fn unknown_and_unsupported_fields_are_refused_by_path() {
     run_manifest(&text.replace("kernelArgs", "kernalArgs"))
         .expect_code(1)
         .expect_stderr("spec.template.spec.domain.firmware.kernelBoot.kernalArgs");
-    let disks = text.replace(
-        "devices: {}",
-        "devices: {disks: [{name: root, disk: {bus: virtio}}]}",
-    );
-    run_manifest(&disks)
-        .expect_code(1)
-        .expect_stderr("spec.template.spec.domain.devices.disks");
+    let disks = text.replace("devices: {}", "devices: {disks: [{name: root, disk: {bus: virtio}}]}");
+    run_manifest(&disks).expect_code(1).expect_stderr("spec.template.spec.domain.devices.disks");
 }
 
 #[test]
@@ -142,15 +118,9 @@ fn every_fault_of_a_manifest_is_said_at_once() {
     assert_eq!(outcome.stdout, "", "{outcome}");
     let text = manifest("faults", "demo/x:1", "Never", "console=ttyS0")
         .replace("              kernelPath: /boot/vmlinuz-virt\n", "")
-        .replace(
-            "devices: {}",
-            "cpu: {model: host-passthrough, sockets: 0}\n        devices: {}",
-        )
+        .replace("devices: {}", "cpu: {model: host-passthrough, sockets: 0}\n        devices: {}")
         .replace("256Mi", "-1");
-    let outcome = run_manifest(&text)
-        .expect_code(1)
-        .expect_stderr("kernelBoot")
-        .expect_stderr("memory");
+    let outcome = run_manifest(&text).expect_code(1).expect_stderr("kernelBoot").expect_stderr("memory");
     assert_eq!(outcome.stdout, "", "{outcome}");
 }
 
@@ -162,26 +132,16 @@ fn one_of_several_machines_must_be_named() {
     world.file("vms.yaml", text);
     let outcome = world.ferrovirt(["run", "-f", "vms.yaml"]);
     assert!(matches!(outcome.code(), Some(1 | 2)), "{outcome}");
-    outcome
-        .expect_stderr("--name")
-        .expect_stderr("first")
-        .expect_stderr("second");
+    outcome.expect_stderr("--name").expect_stderr("first").expect_stderr("second");
     let outcome = world.ferrovirt(["run", "-f", "vms.yaml", "--name=third"]);
-    outcome
-        .expect_code(1)
-        .expect_stderr("third")
-        .expect_stderr("first");
+    outcome.expect_code(1).expect_stderr("third").expect_stderr("first");
 }
 
 #[test]
 fn usage_has_a_code_of_its_own() {
-    for arguments in [
-        &["run", "--no-such-flag"][..],
-        &["run"],
-        &["frobnicate"],
-        &[],
-        &["run", "--timeout=soon"],
-    ] {
+    for arguments in
+        [&["run", "--no-such-flag"][..], &["run"], &["frobnicate"], &[], &["run", "--timeout=soon"]]
+    {
         let outcome = World::new().ferrovirt(arguments).expect_code(2);
         assert_eq!(outcome.stdout, "", "{outcome}");
     }
@@ -200,10 +160,7 @@ fn a_full_disk_leaves_nothing_half_written_behind() {
     // Not enough for the layer, enough for it but not for the kernel in it, and not enough for the initrd beside it.
     for megabytes in [6, 14, 26] {
         let world = World::new();
-        world.file(
-            "vm.yaml",
-            manifest("full", &image, "IfNotPresent", "console=ttyS0"),
-        );
+        world.file("vm.yaml", manifest("full", &image, "IfNotPresent", "console=ttyS0"));
         fs::create_dir(world.path("state")).unwrap();
         // A mount namespace of its own: the small file system is gone when the shell is, whatever happens.
         let script = format!(
@@ -224,16 +181,10 @@ fn a_full_disk_leaves_nothing_half_written_behind() {
         let first = fs::read_to_string(world.path("first.err")).unwrap_or_default();
         let code = fs::read_to_string(world.path("first.code")).unwrap_or_default();
         assert_eq!(code.trim(), "1", "{megabytes} MB:\n{first}\n{outcome}");
-        assert_eq!(
-            fs::read_to_string(world.path("first.out")).unwrap(),
-            "",
-            "{first}"
-        );
+        assert_eq!(fs::read_to_string(world.path("first.out")).unwrap(), "", "{first}");
         for word in ["error: ", "hint: ", "space left"] {
             assert!(first.contains(word), "{megabytes} MB: no `{word}` in:\n{first}");
         }
-        outcome
-            .expect_code(0)
-            .expect_stdout(&format!("guest: kernel {}", Fixtures::version("vmlinuz")));
+        outcome.expect_code(0).expect_stdout(&format!("guest: kernel {}", Fixtures::version("vmlinuz")));
     }
 }

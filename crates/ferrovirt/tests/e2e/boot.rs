@@ -11,10 +11,7 @@ use crate::harness::{Fixtures, Outcome, Session, World, manifest, wait_until_gon
 const POWERING_OFF: &str = "guest: powering off";
 
 fn memory_kib(outcome: &Outcome) -> u64 {
-    let line = outcome
-        .stdout
-        .lines()
-        .find_map(|line| line.strip_prefix("guest: memory "));
+    let line = outcome.stdout.lines().find_map(|line| line.strip_prefix("guest: memory "));
     line.and_then(|line| line.split(' ').next()?.parse().ok())
         .unwrap_or_else(|| panic!("no memory line in {outcome}"))
 }
@@ -25,68 +22,34 @@ fn a_guest_that_powers_off_is_a_success_and_its_console_is_standard_output() {
     let log = world.path("asked.log");
     let json = world.path("summary.json");
     let outcome = world
-        .boot(
-            "",
-            &[
-                &format!("--log={}", log.display()),
-                &format!("--output=json={}", json.display()),
-            ],
-        )
+        .boot("", &[&format!("--log={}", log.display()), &format!("--output=json={}", json.display())])
         .expect_code(0)
         .expect_stdout(&format!("guest: kernel {}", Fixtures::version("vmlinuz")))
         .expect_stdout("guest: command line console=ttyS0")
         .expect_stdout(POWERING_OFF);
 
     // The console and nothing else: the same bytes are in both logs.
-    assert_eq!(
-        String::from_utf8_lossy(&fs::read(&log).unwrap()),
-        outcome.stdout,
-        "--log"
-    );
+    assert_eq!(String::from_utf8_lossy(&fs::read(&log).unwrap()), outcome.stdout, "--log");
     assert_eq!(
         String::from_utf8_lossy(&fs::read(world.console_log()).unwrap()),
         outcome.stdout,
         "run directory"
     );
-    assert!(
-        !outcome.stderr.contains("guest: "),
-        "the console is not repeated after a success: {outcome}"
-    );
+    assert!(!outcome.stderr.contains("guest: "), "the console is not repeated after a success: {outcome}");
 
     let summary: serde_json::Value = serde_json::from_slice(&fs::read(&json).unwrap()).unwrap();
     assert_eq!(summary["exitCode"], 0, "{summary}");
-    assert_eq!(
-        summary["kernel"]["version"],
-        Fixtures::version("vmlinuz"),
-        "{summary}"
-    );
-    assert!(
-        summary["memory"]["qemuPeakBytes"].as_u64() > Some(16 << 20),
-        "{summary}"
-    );
-    let phases: Vec<_> = summary["phases"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|phase| &phase["name"])
-        .collect();
-    assert_eq!(
-        phases,
-        ["pull", "prepare", "VMM", "kernel", "userspace"],
-        "{summary}"
-    );
+    assert_eq!(summary["kernel"]["version"], Fixtures::version("vmlinuz"), "{summary}");
+    assert!(summary["memory"]["qemuPeakBytes"].as_u64() > Some(16 << 20), "{summary}");
+    let phases: Vec<_> = summary["phases"].as_array().unwrap().iter().map(|phase| &phase["name"]).collect();
+    assert_eq!(phases, ["pull", "prepare", "VMM", "kernel", "userspace"], "{summary}");
 }
 
 #[test]
 fn the_summary_goes_to_an_open_descriptor() {
     let world = World::new();
     let mut command = Command::new("sh");
-    command.args([
-        "-c",
-        "exec \"$@\" 7>summary.json",
-        "sh",
-        env!("CARGO_BIN_EXE_ferrovirt"),
-    ]);
+    command.args(["-c", "exec \"$@\" 7>summary.json", "sh", env!("CARGO_BIN_EXE_ferrovirt")]);
     command.args(world.boot_arguments("", &["--output=json=fd:7"]));
     world.environment(&mut command);
     Session::start(command).finish().expect_code(0);
@@ -107,10 +70,7 @@ fn a_panic_is_noticed_and_shown() {
         .lines()
         .filter(|line| outcome.stdout.contains(line.trim()) && line.contains('['))
         .collect();
-    assert!(
-        shown.len() >= 10,
-        "the last console lines are shown with a panic: {outcome}"
-    );
+    assert!(shown.len() >= 10, "the last console lines are shown with a panic: {outcome}");
     assert!(shown.len() <= 31, "30 console lines are enough: {outcome}");
 }
 
@@ -124,18 +84,9 @@ fn the_end_of_init_is_a_panic() {
 fn a_panic_is_noticed_without_a_console() {
     // Nothing is printed, so only the panic device can tell.
     let world = World::new();
-    let file = world.file(
-        "vm.yaml",
-        manifest(
-            "silent",
-            "demo/absent:latest",
-            "Never",
-            "console=null guest=panic",
-        ),
-    );
-    let outcome = world
-        .boot("", &["--timeout=110s", "-f", &file.display().to_string()])
-        .expect_code(3);
+    let file =
+        world.file("vm.yaml", manifest("silent", "demo/absent:latest", "Never", "console=null guest=panic"));
+    let outcome = world.boot("", &["--timeout=110s", "-f", &file.display().to_string()]).expect_code(3);
     assert_eq!(outcome.stdout, "", "{outcome}");
     outcome.expect_stderr("warning: ").expect_stderr("console=ttyS0");
 }
@@ -144,27 +95,16 @@ fn a_panic_is_noticed_without_a_console() {
 fn a_kernel_without_a_root_file_system_is_a_failure_of_the_guest() {
     let world = World::new();
     let kernel = format!("--kernel={}", Fixtures::path("vmlinuz").display());
-    let outcome = world.ferrovirt([
-        "run",
-        "--accel=tcg",
-        &kernel,
-        "--append=console=ttyS0",
-        "--timeout=110s",
-    ]);
+    let outcome =
+        world.ferrovirt(["run", "--accel=tcg", &kernel, "--append=console=ttyS0", "--timeout=110s"]);
     outcome.expect_code(3).expect_stderr("Unable to mount root fs");
 }
 
 #[test]
 fn an_oops_ends_the_run_unless_told_otherwise() {
     let world = World::new();
-    world
-        .boot("guest=oops", &[])
-        .expect_code(3)
-        .expect_stderr("BUG: unable to handle page fault");
-    world
-        .boot("guest=oops", &["--no-fail-on"])
-        .expect_code(0)
-        .expect_stdout(POWERING_OFF);
+    world.boot("guest=oops", &[]).expect_code(3).expect_stderr("BUG: unable to handle page fault");
+    world.boot("guest=oops", &["--no-fail-on"]).expect_code(0).expect_stdout(POWERING_OFF);
 }
 
 #[test]
@@ -176,9 +116,7 @@ fn a_pattern_of_the_users_decides() {
     let outcome = world.boot("guest=hang", &["--fail-on=guest: mem[o]ry"]);
     outcome.expect_code(3).expect_stderr("guest: mem");
     // --no-fail-on takes away the default set only.
-    world
-        .boot("guest=hang", &["--no-fail-on", "--fail-on=guest: mem[o]ry"])
-        .expect_code(3);
+    world.boot("guest=hang", &["--no-fail-on", "--fail-on=guest: mem[o]ry"]).expect_code(3);
 }
 
 #[test]
@@ -243,21 +181,13 @@ fn standard_input_reaches_the_guest_and_a_reboot_starts_the_same_kernel() {
     session.type_line("poweroff");
     let outcome = session.finish().expect_code(0);
     let version = format!("guest: kernel {}", Fixtures::version("vmlinuz"));
-    assert_eq!(
-        outcome.stdout.matches(&version).count(),
-        2,
-        "both boots are of the same kernel: {outcome}"
-    );
+    assert_eq!(outcome.stdout.matches(&version).count(), 2, "both boots are of the same kernel: {outcome}");
 }
 
 #[test]
 fn a_talkative_guest_loses_no_line() {
     let outcome = World::new().boot("quiet guest=spam", &[]).expect_code(0);
-    let lines: Vec<_> = outcome
-        .stdout
-        .lines()
-        .filter_map(|line| line.strip_prefix("guest: line "))
-        .collect();
+    let lines: Vec<_> = outcome.stdout.lines().filter_map(|line| line.strip_prefix("guest: line ")).collect();
     let expected: Vec<_> = (1..=20_000).map(|number| number.to_string()).collect();
     assert_eq!(lines, expected);
 }
@@ -265,26 +195,18 @@ fn a_talkative_guest_loses_no_line() {
 #[test]
 fn files_and_fields_of_a_manifest_are_replaced_for_one_run() {
     let world = World::new();
-    let file = world.file(
-        "vm.yaml",
-        manifest("replaced", "demo/absent:latest", "Never", "console=ttyS0 first"),
-    );
+    let file =
+        world.file("vm.yaml", manifest("replaced", "demo/absent:latest", "Never", "console=ttyS0 first"));
     let mut arguments = world.boot_arguments("second", &["--append=third", "--filename"]);
     arguments.push(file.display().to_string());
     let outcome = world.ferrovirt(&arguments).expect_code(0);
     let outcome = outcome.expect_stdout("guest: command line console=ttyS0 first second third");
     let before = memory_kib(&outcome);
-    assert!(
-        (160 << 10..256 << 10).contains(&before),
-        "{before} KiB of 256 MiB"
-    );
+    assert!((160 << 10..256 << 10).contains(&before), "{before} KiB of 256 MiB");
 
     arguments.push("--set=spec.template.spec.domain.memory.guest=384Mi".to_owned());
     arguments.push("--set=spec.template.spec.domain.cpu.cores=2".to_owned());
-    let outcome = world
-        .ferrovirt(&arguments)
-        .expect_code(0)
-        .expect_stdout(", 2 CPU");
+    let outcome = world.ferrovirt(&arguments).expect_code(0).expect_stdout(", 2 CPU");
     let after = memory_kib(&outcome);
     assert!((288 << 10..384 << 10).contains(&after), "{after} KiB of 384 MiB");
 }
@@ -293,20 +215,14 @@ fn files_and_fields_of_a_manifest_are_replaced_for_one_run() {
 fn the_command_line_of_a_dry_run_boots_by_hand() {
     let world = World::new();
     let outcome = world.boot("", &["--dry-run"]).expect_code(0);
-    let words: Vec<_> = outcome
-        .stdout
-        .lines()
-        .skip_while(|line| !line.trim().contains("qemu-system-x86_64"))
-        .collect();
+    let words: Vec<_> =
+        outcome.stdout.lines().skip_while(|line| !line.trim().contains("qemu-system-x86_64")).collect();
     assert!(words.len() > 10, "one argument a line: {outcome}");
     // One argument a line, as a shell reads it.
     let mut command = Command::new("sh");
     command.args(["-c", &words.join("\n")]);
     world.environment(&mut command);
-    Session::start(command)
-        .finish()
-        .expect_code(0)
-        .expect_stdout(POWERING_OFF);
+    Session::start(command).finish().expect_code(0).expect_stdout(POWERING_OFF);
 }
 
 #[test]
@@ -320,9 +236,7 @@ fn the_guest_sees_the_firmware_of_the_manifest() {
             &format!("firmware:\n          uuid: {uuid}\n          serial: e4686d2c-6e8d\n"),
         );
     let file = world.file("vm.yaml", text);
-    let outcome = world
-        .boot("", &["--filename", &file.display().to_string()])
-        .expect_code(0);
+    let outcome = world.boot("", &["--filename", &file.display().to_string()]).expect_code(0);
     outcome
         .expect_stdout("guest: firmware KubeVirt, family KubeVirt")
         .expect_stdout(&format!("uuid {uuid}, serial e4686d2c-6e8d"))
@@ -334,22 +248,11 @@ fn a_missing_console_is_warned_of() {
     let world = World::new();
     let kernel = format!("--kernel={}", Fixtures::path("vmlinuz").display());
     let initrd = format!("--initrd={}", Fixtures::path("initrd").display());
-    let file = world.file(
-        "vm.yaml",
-        manifest("silent", "demo/absent:latest", "Never", "quiet"),
-    );
+    let file = world.file("vm.yaml", manifest("silent", "demo/absent:latest", "Never", "quiet"));
     let file = file.display().to_string();
     let outcome = world.ferrovirt(["run", "--accel=tcg", &kernel, &initrd, "-f", &file]);
     let outcome = outcome.expect_code(0).expect_stderr("console=ttyS0");
-    assert_eq!(
-        outcome
-            .stderr
-            .lines()
-            .filter(|line| line.starts_with("warning: "))
-            .count(),
-        1,
-        "{outcome}"
-    );
+    assert_eq!(outcome.stderr.lines().filter(|line| line.starts_with("warning: ")).count(), 1, "{outcome}");
 }
 
 #[test]
@@ -357,22 +260,9 @@ fn the_accelerator_is_chosen_and_said() {
     let world = World::new();
     let kernel = format!("--kernel={}", Fixtures::path("vmlinuz").display());
     let initrd = format!("--initrd={}", Fixtures::path("initrd").display());
-    let outcome = world
-        .ferrovirt(["run", &kernel, &initrd])
-        .expect_code(0)
-        .expect_stdout(POWERING_OFF);
-    assert!(
-        outcome.stderr.contains("KVM") || outcome.stderr.contains("TCG"),
-        "{outcome}"
-    );
+    let outcome = world.ferrovirt(["run", &kernel, &initrd]).expect_code(0).expect_stdout(POWERING_OFF);
+    assert!(outcome.stderr.contains("KVM") || outcome.stderr.contains("TCG"), "{outcome}");
     let outcome = world.ferrovirt(["run", "--accel=kvm", "--dry-run", &kernel, &initrd]);
-    assert!(
-        matches!(outcome.code(), Some(0 | 1)),
-        "KVM or a refusal, never TCG: {outcome}"
-    );
-    assert_eq!(
-        outcome.code() == Some(0),
-        outcome.stdout.contains("kvm"),
-        "{outcome}"
-    );
+    assert!(matches!(outcome.code(), Some(0 | 1)), "KVM or a refusal, never TCG: {outcome}");
+    assert_eq!(outcome.code() == Some(0), outcome.stdout.contains("kvm"), "{outcome}");
 }

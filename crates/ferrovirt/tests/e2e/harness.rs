@@ -25,26 +25,16 @@ pub struct Fixtures;
 impl Fixtures {
     /// A file of `target/fixtures`.
     pub fn path(name: &str) -> PathBuf {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("../../target/fixtures")
-            .join(name);
-        assert!(
-            path.exists(),
-            "`{}` is missing; `make fixtures` makes it",
-            path.display()
-        );
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/fixtures").join(name);
+        assert!(path.exists(), "`{}` is missing; `make fixtures` makes it", path.display());
         path.canonicalize().unwrap()
     }
 
     /// What `uname -r` prints in a guest with kernel `name`.
     pub fn version(name: &str) -> String {
         let versions = fs::read_to_string(Self::path("versions")).unwrap();
-        let found = versions
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        found
-            .unwrap_or_else(|| panic!("no version of `{name}` in:\n{versions}"))
-            .to_owned()
+        let found = versions.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        found.unwrap_or_else(|| panic!("no version of `{name}` in:\n{versions}")).to_owned()
     }
 }
 
@@ -95,15 +85,7 @@ impl World {
     pub fn environment(&self, command: &mut Command) {
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy();
-            let configures = [
-                "FERROVIRT_",
-                "XDG_",
-                "DOCKER_",
-                "REGISTRY_",
-                "CONTAINERS_",
-                "CARGO",
-                "RUST",
-            ];
+            let configures = ["FERROVIRT_", "XDG_", "DOCKER_", "REGISTRY_", "CONTAINERS_", "CARGO", "RUST"];
             if configures.iter().any(|prefix| name.starts_with(prefix))
                 || name.to_lowercase().ends_with("_proxy")
             {
@@ -131,17 +113,9 @@ impl World {
 
     /// Builds image `reference` out of a kernel of the fixtures and its initrd.
     pub fn build_image(&self, reference: &str, kernel: &str, extra: &[&str]) -> Outcome {
-        let (kernel, initrd) = (
-            Fixtures::path(kernel),
-            Fixtures::path(&kernel.replace("vmlinuz", "initrd")),
-        );
+        let (kernel, initrd) = (Fixtures::path(kernel), Fixtures::path(&kernel.replace("vmlinuz", "initrd")));
         let mut command = self.command(["image", "build", "--tag", reference]);
-        command
-            .arg("--kernel")
-            .arg(kernel)
-            .arg("--initrd")
-            .arg(initrd)
-            .args(extra);
+        command.arg("--kernel").arg(kernel).arg("--initrd").arg(initrd).args(extra);
         Session::start(command).finish().expect_code(0)
     }
 
@@ -189,11 +163,8 @@ impl World {
 
 /// A manifest of a `VirtualMachine` that boots kernel and initrd of `image`.
 pub fn manifest(name: &str, image: &str, policy: &str, kernel_arguments: &str) -> String {
-    let policy = if policy.is_empty() {
-        String::new()
-    } else {
-        format!("\n              imagePullPolicy: {policy}")
-    };
+    let policy =
+        if policy.is_empty() { String::new() } else { format!("\n              imagePullPolicy: {policy}") };
     format!(
         "apiVersion: kubevirt.io/v1
 kind: VirtualMachine
@@ -247,20 +218,14 @@ impl Outcome {
     /// Fails the test unless standard output holds `text`.
     #[track_caller]
     pub fn expect_stdout(self, text: &str) -> Self {
-        assert!(
-            self.stdout.contains(text),
-            "no `{text}` on the standard output of {self}"
-        );
+        assert!(self.stdout.contains(text), "no `{text}` on the standard output of {self}");
         self
     }
 
     /// Fails the test unless standard error holds `text`.
     #[track_caller]
     pub fn expect_stderr(self, text: &str) -> Self {
-        assert!(
-            self.stderr.contains(text),
-            "no `{text}` on the standard error of {self}"
-        );
+        assert!(self.stderr.contains(text), "no `{text}` on the standard error of {self}");
         self
     }
 
@@ -273,15 +238,9 @@ impl Outcome {
         assert_eq!(lines("error: "), 1, "there should be one error in {self}");
         assert!(lines("hint: ") >= 1, "there should be a hint in {self}");
         assert_eq!(self.stdout, "", "a refusal prints no data: {self}");
-        assert!(
-            !self.stderr.contains("panicked at"),
-            "the program panicked: {self}"
-        );
+        assert!(!self.stderr.contains("panicked at"), "the program panicked: {self}");
         for word in words {
-            assert!(
-                self.stderr.contains(word),
-                "no `{word}` on the standard error of {self}"
-            );
+            assert!(self.stderr.contains(word), "no `{word}` on the standard error of {self}");
         }
         self
     }
@@ -289,17 +248,9 @@ impl Outcome {
 
 impl std::fmt::Display for Outcome {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let signal = self
-            .status
-            .signal()
-            .map(|number| format!(" (signal {number})"))
-            .unwrap_or_default();
+        let signal = self.status.signal().map(|number| format!(" (signal {number})")).unwrap_or_default();
         writeln!(formatter, "{}\n{}{signal}", self.call, self.status)?;
-        writeln!(
-            formatter,
-            "--- stdout\n{}\n--- stderr\n{}",
-            self.stdout, self.stderr
-        )
+        writeln!(formatter, "--- stdout\n{}\n--- stderr\n{}", self.stdout, self.stderr)
     }
 }
 
@@ -384,17 +335,9 @@ impl Session {
     pub fn spawn(mut command: Command) -> Self {
         // Debug output of a command lists every variable of its environment.
         let words = std::iter::once(command.get_program()).chain(command.get_args());
-        let call = words
-            .map(|word| format!("{word:?}"))
-            .collect::<Vec<_>>()
-            .join(" ");
-        command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0);
-        let mut child = command
-            .spawn()
-            .unwrap_or_else(|error| panic!("cannot start {call}: {error}"));
+        let call = words.map(|word| format!("{word:?}")).collect::<Vec<_>>().join(" ");
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {call}: {error}"));
         Self {
             call,
             stdin: child.stdin.take(),
@@ -413,9 +356,7 @@ impl Session {
     /// Waits until standard output holds `text` `count` times.
     #[track_caller]
     pub fn wait_for_stdout(&self, text: &str, count: usize) {
-        let (seen, enough) = self
-            .stdout
-            .wait(self.deadline, |seen| seen.matches(text).count() >= count);
+        let (seen, enough) = self.stdout.wait(self.deadline, |seen| seen.matches(text).count() >= count);
         assert!(
             enough,
             "`{text}` was not printed {count} times by {}\n--- stdout\n{seen}\n--- stderr\n{}",
@@ -428,11 +369,7 @@ impl Session {
     #[track_caller]
     pub fn wait_for_stderr(&self, text: &str) {
         let (seen, enough) = self.stderr.wait(self.deadline, |seen| seen.contains(text));
-        assert!(
-            enough,
-            "`{text}` was not said by {}\n--- stderr\n{seen}",
-            self.call
-        );
+        assert!(enough, "`{text}` was not said by {}\n--- stderr\n{seen}", self.call);
     }
 
     /// Types a line into standard input.
@@ -473,12 +410,7 @@ impl Session {
         let deadline = Instant::now() + DEADLINE;
         let (stdout, _) = self.stdout.wait(deadline, |_| false);
         let (stderr, _) = self.stderr.wait(deadline, |_| false);
-        Outcome {
-            call: self.call.clone(),
-            status,
-            stdout,
-            stderr,
-        }
+        Outcome { call: self.call.clone(), status, stdout, stderr }
     }
 }
 
@@ -498,11 +430,7 @@ fn children_of(parent: Pid) -> Vec<Pid> {
     let mut children = Vec::new();
     for task in tasks.flatten() {
         let listed = fs::read_to_string(task.path().join("children")).unwrap_or_default();
-        children.extend(
-            listed
-                .split_whitespace()
-                .filter_map(|pid| Pid::from_raw(pid.parse().ok()?)),
-        );
+        children.extend(listed.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)));
     }
     children
 }
@@ -524,10 +452,7 @@ pub fn wait_until_gone(process: Pid) {
         if matches!(state, None | Some('Z' | 'X')) {
             return;
         }
-        assert!(
-            Instant::now() < deadline,
-            "process {process:?} is still alive: {stat}"
-        );
+        assert!(Instant::now() < deadline, "process {process:?} is still alive: {stat}");
         thread::park_timeout(PACE);
     }
 }

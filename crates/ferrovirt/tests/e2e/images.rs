@@ -36,10 +36,7 @@ spec:
 const RUN: [&str; 4] = ["run", "--accel=tcg", "--timeout=110s", "-f"];
 
 fn run<'a>(file: &'a str, extra: &[&'a str]) -> Vec<&'a str> {
-    RUN.into_iter()
-        .chain([file])
-        .chain(extra.iter().copied())
-        .collect()
+    RUN.into_iter().chain([file]).chain(extra.iter().copied()).collect()
 }
 
 #[test]
@@ -60,33 +57,21 @@ fn the_reference_manifest_boots_unchanged() {
         .expect_stdout("guest: command line console=ttyS0\r\n")
         .expect_stderr("warning: ")
         .expect_stderr("IfNotPresent");
-    let memory = outcome.stdout.lines().find_map(|line| {
-        line.strip_prefix("guest: memory ")?
-            .split(' ')
-            .next()?
-            .parse()
-            .ok()
-    });
-    assert!(
-        matches!(memory, Some(900_000..=1_048_576)),
-        "the requested 1Gi, not {memory:?} KiB: {outcome}"
-    );
+    let memory = outcome
+        .stdout
+        .lines()
+        .find_map(|line| line.strip_prefix("guest: memory ")?.split(' ').next()?.parse().ok());
+    assert!(matches!(memory, Some(900_000..=1_048_576)), "the requested 1Gi, not {memory:?} KiB: {outcome}");
 
     // The two other ways of registries.conf(5) to give a short name a registry.
     for configuration in [
         format!("unqualified-search-registries = [\"{}\"]\n", registry.host()),
-        format!(
-            "[[registry]]\nprefix = \"docker.io\"\nlocation = \"{}\"\n",
-            registry.host()
-        ),
+        format!("[[registry]]\nprefix = \"docker.io\"\nlocation = \"{}\"\n", registry.host()),
     ] {
         let world = World::new();
         world.file("vm.yaml", REFERENCE_MANIFEST);
         world.registries(&configuration);
-        world
-            .ferrovirt(run("vm.yaml", &["--dry-run"]))
-            .expect_code(0)
-            .expect_stdout("sha256:");
+        world.ferrovirt(run("vm.yaml", &["--dry-run"])).expect_code(0).expect_stdout("sha256:");
     }
 }
 
@@ -95,18 +80,11 @@ fn a_manifest_may_come_from_standard_input_with_its_secret() {
     let (world, registry) = (World::new(), RealRegistry::start());
     let image = format!("{}/demo/secret:latest", registry.host());
     world.build_image(&image, "vmlinuz", &["--push"]);
-    let config = format!(
-        "{{\"auths\":{{\"{}\":{{\"username\":\"u\",\"password\":\"p\"}}}}}}",
-        registry.host()
-    );
+    let config =
+        format!("{{\"auths\":{{\"{}\":{{\"username\":\"u\",\"password\":\"p\"}}}}}}", registry.host());
     let text = manifest("other", "demo/absent:latest", "Never", "console=ttyS0")
         + "---\n"
-        + &manifest(
-            "wanted",
-            &image,
-            "Always\n              imagePullSecret: puller",
-            "console=ttyS0",
-        )
+        + &manifest("wanted", &image, "Always\n              imagePullSecret: puller", "console=ttyS0")
         + &format!(
             "---\napiVersion: v1\nkind: Secret\nmetadata:\n  name: puller\ntype: kubernetes.io/dockerconfigjson\n\
              stringData:\n  .dockerconfigjson: '{config}'\n"
@@ -114,14 +92,8 @@ fn a_manifest_may_come_from_standard_input_with_its_secret() {
     let mut command = world.command(run("-", &["--name=wanted", "--dry-run"]));
     let file = world.file("stream.yaml", text);
     command.stdin(fs::File::open(file).unwrap());
-    let outcome = crate::harness::Session::spawn(command)
-        .finish()
-        .expect_code(0)
-        .expect_stdout("sha256:");
-    assert!(
-        !outcome.stderr.contains("warning: "),
-        "the secret is there: {outcome}"
-    );
+    let outcome = crate::harness::Session::spawn(command).finish().expect_code(0).expect_stdout("sha256:");
+    assert!(!outcome.stderr.contains("warning: "), "the secret is there: {outcome}");
 }
 
 #[test]
@@ -129,10 +101,7 @@ fn an_image_of_buildah_boots() {
     let (world, registry, tools) = (World::new(), RealRegistry::start(), Tools::new());
     let image = format!("{}/built/by-buildah:1", registry.host());
     let container = tools.buildah(["from", "scratch"]).trim().to_owned();
-    for (file, destination) in [
-        ("vmlinuz", "/boot/vmlinuz-virt"),
-        ("initrd", "/boot/initramfs-virt"),
-    ] {
+    for (file, destination) in [("vmlinuz", "/boot/vmlinuz-virt"), ("initrd", "/boot/initramfs-virt")] {
         let source = Fixtures::path(file).display().to_string();
         tools.buildah(["add", "--chown=107:107", &container, &source, destination]);
     }
@@ -142,10 +111,7 @@ fn an_image_of_buildah_boots() {
     world.file("vm.yaml", manifest("foreign", &image, "", "console=ttyS0"));
     let outcome = world.ferrovirt(run("vm.yaml", &[])).expect_code(0);
     let outcome = outcome.expect_stdout(&format!("guest: kernel {}", Fixtures::version("vmlinuz")));
-    assert!(
-        !outcome.stderr.contains("107"),
-        "owned by 107:107, no warning: {outcome}"
-    );
+    assert!(!outcome.stderr.contains("107"), "owned by 107:107, no warning: {outcome}");
 }
 
 #[test]
@@ -156,22 +122,9 @@ fn files_that_qemu_may_not_read_are_refused_and_foreign_owners_warned_of() {
         let image = format!("{}/owners:{tag}", registry.host());
         let container = tools.buildah(["from", "scratch"]).trim().to_owned();
         let source = private.display().to_string();
-        tools.buildah([
-            "add",
-            "--chown=0:0",
-            chmod,
-            &container,
-            &source,
-            "/boot/vmlinuz-virt",
-        ]);
+        tools.buildah(["add", "--chown=0:0", chmod, &container, &source, "/boot/vmlinuz-virt"]);
         let initrd = Fixtures::path("initrd").display().to_string();
-        tools.buildah([
-            "add",
-            "--chown=107:107",
-            &container,
-            &initrd,
-            "/boot/initramfs-virt",
-        ]);
+        tools.buildah(["add", "--chown=107:107", &container, &initrd, "/boot/initramfs-virt"]);
         tools.buildah(["commit", &container, &image]);
         tools.buildah(["push", "--tls-verify=false", &image]);
         image
@@ -188,10 +141,7 @@ fn files_that_qemu_may_not_read_are_refused_and_foreign_owners_warned_of() {
     let image = build("foreign", "--chmod=0644");
     world.file("vm.yaml", manifest("owners", &image, "", "console=ttyS0"));
     let outcome = world.ferrovirt(run("vm.yaml", &["--dry-run"])).expect_code(0);
-    outcome
-        .expect_stderr("warning: ")
-        .expect_stderr("/boot/vmlinuz-virt")
-        .expect_stderr("0:0");
+    outcome.expect_stderr("warning: ").expect_stderr("/boot/vmlinuz-virt").expect_stderr("0:0");
 }
 
 #[test]
@@ -204,19 +154,12 @@ fn other_tools_read_what_we_push() {
         serde_json::from_str(&tools.skopeo(["inspect", "--tls-verify=false", "--config", &remote])).unwrap();
     assert_eq!(config["architecture"], "amd64", "{config}");
     let labels = config["config"]["Labels"].to_string();
-    assert!(
-        labels.contains(&Fixtures::version("vmlinuz")),
-        "the kernel's version is a label: {labels}"
-    );
+    assert!(labels.contains(&Fixtures::version("vmlinuz")), "the kernel's version is a label: {labels}");
 
     tools.podman(["pull", "--tls-verify=false", &image]);
     let container = tools.podman(["create", &image, "none"]).trim().to_owned();
     let copy = tools.path("vmlinuz");
-    tools.podman([
-        "cp",
-        &format!("{container}:/boot/vmlinuz-virt"),
-        &copy.display().to_string(),
-    ]);
+    tools.podman(["cp", &format!("{container}:/boot/vmlinuz-virt"), &copy.display().to_string()]);
     assert!(
         fs::read(copy).unwrap() == fs::read(Fixtures::path("vmlinuz")).unwrap(),
         "the kernel came through"
@@ -232,25 +175,16 @@ fn always_boots_what_the_tag_means_now_and_asks_once() {
     let pusher = World::new();
     pusher.build_image(&image, "vmlinuz-other", &["--push"]);
     world.file("vm.yaml", manifest("moving", &image, "Always", "console=ttyS0"));
-    let outcome = world
-        .ferrovirt(run("vm.yaml", &[]))
-        .expect_code(0)
-        .expect_stdout(&format!("guest: kernel {old}"));
-    assert!(
-        !outcome.stderr.contains("kernel changed"),
-        "the first boot is no change: {outcome}"
-    );
+    let outcome =
+        world.ferrovirt(run("vm.yaml", &[])).expect_code(0).expect_stdout(&format!("guest: kernel {old}"));
+    assert!(!outcome.stderr.contains("kernel changed"), "the first boot is no change: {outcome}");
 
     let before = registry.requests().len();
     let json = world.path("summary.json").display().to_string();
     let output = format!("--output=json={json}");
     let outcome = world.ferrovirt(run("vm.yaml", &[&output])).expect_code(0);
     let requests = registry.requests()[before..].to_vec();
-    assert_eq!(
-        requests.len(),
-        1,
-        "an unchanged tag costs one request, not {requests:?}"
-    );
+    assert_eq!(requests.len(), 1, "an unchanged tag costs one request, not {requests:?}");
     assert!(requests[0].contains("/v2/moving/manifests/"), "{requests:?}");
     let outcome = outcome.expect_stdout(&format!("guest: kernel {old}"));
     assert!(!outcome.stderr.contains("kernel changed"), "{outcome}");
@@ -305,10 +239,7 @@ fn a_lower_layer_that_cannot_matter_is_never_requested() {
     let base = format!("{}/base:1", registry.host());
     tools.buildah(["commit", &container, &base]);
     let container = tools.buildah(["from", "--pull-never", &base]).trim().to_owned();
-    for (file, destination) in [
-        ("vmlinuz", "/boot/vmlinuz-virt"),
-        ("initrd", "/boot/initramfs-virt"),
-    ] {
+    for (file, destination) in [("vmlinuz", "/boot/vmlinuz-virt"), ("initrd", "/boot/initramfs-virt")] {
         let source = Fixtures::path(file).display().to_string();
         tools.buildah(["add", "--chown=107:107", &container, &source, destination]);
     }
@@ -328,10 +259,7 @@ fn a_lower_layer_that_cannot_matter_is_never_requested() {
     let before = registry.requests().len();
     world.ferrovirt(run("vm.yaml", &["--dry-run"])).expect_code(0);
     let requests = registry.requests()[before..].to_vec();
-    assert!(
-        !requests.iter().any(|request| request.contains(lowest)),
-        "{lowest} was requested: {requests:?}"
-    );
+    assert!(!requests.iter().any(|request| request.contains(lowest)), "{lowest} was requested: {requests:?}");
 
     world.succeed(["image", "pull", &image]);
     let requests = registry.requests()[before..].to_vec();
@@ -346,21 +274,11 @@ fn a_damaged_store_is_noticed_and_mended() {
     let (world, registry) = (World::new(), RealRegistry::start());
     let image = format!("{}/mended:1", registry.host());
     World::new().build_image(&image, "vmlinuz", &["--push"]);
-    world.file(
-        "vm.yaml",
-        manifest("mended", &image, "IfNotPresent", "console=ttyS0"),
-    );
+    world.file("vm.yaml", manifest("mended", &image, "IfNotPresent", "console=ttyS0"));
     let outcome = world.ferrovirt(run("vm.yaml", &["--dry-run"])).expect_code(0);
     // Damages what QEMU would be given.
-    let kernel = outcome
-        .stdout
-        .lines()
-        .map(|line| line.trim_matches(|character| " '\\".contains(character)));
-    let kernel = kernel
-        .skip_while(|line| *line != "-kernel")
-        .nth(1)
-        .expect("a -kernel argument")
-        .to_owned();
+    let kernel = outcome.stdout.lines().map(|line| line.trim_matches(|character| " '\\".contains(character)));
+    let kernel = kernel.skip_while(|line| *line != "-kernel").nth(1).expect("a -kernel argument").to_owned();
     let mut bytes = fs::read(&kernel).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
@@ -379,10 +297,7 @@ fn prune_leaves_what_a_running_machine_uses() {
     let (world, registry) = (World::new(), RealRegistry::start());
     let image = format!("{}/pruned:1", registry.host());
     World::new().build_image(&image, "vmlinuz", &["--push"]);
-    world.file(
-        "vm.yaml",
-        manifest("pruned", &image, "IfNotPresent", "console=ttyS0 guest=shell"),
-    );
+    world.file("vm.yaml", manifest("pruned", &image, "IfNotPresent", "console=ttyS0 guest=shell"));
     let command = world.command(run("vm.yaml", &["--interactive"]));
     let mut session = crate::harness::Session::start_with_input(command);
     session.wait_for_stdout("guest: shell is ready", 1);
@@ -410,18 +325,10 @@ fn two_runs_at_once_fetch_each_blob_once() {
     for session in sessions {
         session.finish().expect_code(0);
     }
-    let mut blobs: Vec<_> = registry.requests()[before..]
-        .iter()
-        .filter(|request| request.contains("/blobs/"))
-        .cloned()
-        .collect();
+    let mut blobs: Vec<_> =
+        registry.requests()[before..].iter().filter(|request| request.contains("/blobs/")).cloned().collect();
     let total = blobs.len();
     blobs.sort();
     blobs.dedup();
-    assert_eq!(
-        total,
-        blobs.len(),
-        "a blob was fetched twice: {:?}",
-        registry.requests()
-    );
+    assert_eq!(total, blobs.len(), "a blob was fetched twice: {:?}", registry.requests());
 }

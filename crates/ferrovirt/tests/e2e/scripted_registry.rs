@@ -43,12 +43,7 @@ impl Response {
     /// An answer with a body.
     pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
         let body = body.into();
-        Self {
-            status,
-            headers: Vec::new(),
-            sent: body.len(),
-            body,
-        }
+        Self { status, headers: Vec::new(), sent: body.len(), body }
     }
 
     /// Adds a header.
@@ -93,12 +88,7 @@ impl ScriptedRegistry {
                 thread::spawn(move || connection.map(|stream| serve(stream, &*answer, &log)));
             }
         });
-        Self {
-            address,
-            requests,
-            is_over,
-            acceptor: Some(acceptor),
-        }
+        Self { address, requests, is_over, acceptor: Some(acceptor) }
     }
 
     /// `127.0.0.1:PORT`, the registry's name in references.
@@ -138,23 +128,14 @@ fn serve(mut stream: TcpStream, answer: &Answer, log: &Mutex<Vec<Request>>) {
     while let Some(request) = read_request(&mut input) {
         log.lock().unwrap().push(request.clone());
         let response = answer(&request);
-        let mut head = format!(
-            "HTTP/1.1 {} Scripted\r\ncontent-length: {}\r\n",
-            response.status,
-            response.body.len()
-        );
+        let mut head =
+            format!("HTTP/1.1 {} Scripted\r\ncontent-length: {}\r\n", response.status, response.body.len());
         for (name, value) in &response.headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
         head.push_str("\r\n");
-        let body = if request.method == "HEAD" {
-            &[]
-        } else {
-            &response.body[..response.sent]
-        };
-        let written = stream
-            .write_all(head.as_bytes())
-            .and_then(|()| stream.write_all(body));
+        let body = if request.method == "HEAD" { &[] } else { &response.body[..response.sent] };
+        let written = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
         if written.is_err() || response.sent < response.body.len() {
             return;
         }
@@ -173,11 +154,7 @@ fn read_request(input: &mut impl BufRead) -> Option<Request> {
         match line.trim_end().split_once(':') {
             Some((name, value)) => headers.push((name.to_lowercase(), value.trim().to_owned())),
             None => {
-                return Some(Request {
-                    method,
-                    path,
-                    headers,
-                });
+                return Some(Request { method, path, headers });
             }
         }
     }

@@ -23,15 +23,8 @@ impl Terminal {
         grantpt(&keyboard).unwrap();
         unlockpt(&keyboard).unwrap();
         let name = ptsname(&keyboard, Vec::new()).unwrap();
-        let device = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(name.to_str().unwrap())
-            .unwrap();
-        Self {
-            keyboard: File::from(keyboard),
-            device,
-        }
+        let device = OpenOptions::new().read(true).write(true).open(name.to_str().unwrap()).unwrap();
+        Self { keyboard: File::from(keyboard), device }
     }
 
     fn stdin(&self) -> Stdio {
@@ -48,9 +41,7 @@ impl Terminal {
 }
 
 fn is_raw(settings: &Termios) -> bool {
-    !settings
-        .local_modes
-        .intersects(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG)
+    !settings.local_modes.intersects(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG)
 }
 
 #[test]
@@ -64,10 +55,7 @@ fn keys_go_to_the_guest_and_the_escape_key_leaves() {
     let session = Session::spawn(command);
     session.wait_for_stderr("Ctrl-]");
     session.wait_for_stdout("guest: echo is ready", 1);
-    assert!(
-        is_raw(&terminal.settings()),
-        "the guest's console takes every key"
-    );
+    assert!(is_raw(&terminal.settings()), "the guest's console takes every key");
 
     // Ctrl-C is a key like another: it belongs to the guest, where the shell is not ended by it as PID 1.
     terminal.press(b"from the keyboard\r");
@@ -84,17 +72,11 @@ fn keys_go_to_the_guest_and_the_escape_key_leaves() {
 #[test]
 fn the_terminal_is_restored_after_a_panic_and_after_a_timeout() {
     let world = World::new();
-    for (append, extra, code) in [
-        ("guest=panic", "--timeout=110s", 3),
-        ("guest=hang", "--timeout=8s", 124),
-    ] {
+    for (append, extra, code) in [("guest=panic", "--timeout=110s", 3), ("guest=hang", "--timeout=8s", 124)] {
         let terminal = Terminal::open();
         let mut command = world.command(world.boot_arguments(append, &[extra]));
         command.stdin(terminal.stdin());
         Session::spawn(command).finish().expect_code(code);
-        assert!(
-            !is_raw(&terminal.settings()),
-            "the terminal is as it was after {append}"
-        );
+        assert!(!is_raw(&terminal.settings()), "the terminal is as it was after {append}");
     }
 }
