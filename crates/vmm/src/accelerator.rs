@@ -128,17 +128,11 @@ pub struct KvmUnusable {
 
 impl KvmUnusable {
     fn new(reason: impl Into<String>) -> Self {
-        Self {
-            reason: reason.into(),
-            hint: None,
-        }
+        Self { reason: reason.into(), hint: None }
     }
 
     fn with_hint(reason: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self {
-            reason: reason.into(),
-            hint: Some(hint.into()),
-        }
+        Self { reason: reason.into(), hint: Some(hint.into()) }
     }
 }
 
@@ -203,10 +197,7 @@ impl Helper {
     /// The program that the trampoline is: the same file, by the link that stays right even when it has been replaced
     /// meanwhile.
     pub fn this_program() -> Self {
-        Self {
-            program: PathBuf::from("/proc/self/exe"),
-            arguments: Vec::new(),
-        }
+        Self { program: PathBuf::from("/proc/self/exe"), arguments: Vec::new() }
     }
 }
 
@@ -242,13 +233,8 @@ impl AcceleratorError {
 /// [`AcceleratorError::KvmUnusable`] if `choice` demands KVM and KVM does not work.
 pub fn choose(choice: AcceleratorChoice, request: &ProbeRequest) -> Result<Chosen, AcceleratorError> {
     if choice == AcceleratorChoice::Tcg {
-        let accelerator = Accelerator::Tcg {
-            reason: "it was asked for".to_owned(),
-        };
-        return Ok(Chosen {
-            accelerator,
-            kvm: None,
-        });
+        let accelerator = Accelerator::Tcg { reason: "it was asked for".to_owned() };
+        return Ok(Chosen { accelerator, kvm: None });
     }
     let kvm = probe(request);
     let accelerator = match (&kvm, choice) {
@@ -256,14 +242,9 @@ pub fn choose(choice: AcceleratorChoice, request: &ProbeRequest) -> Result<Chose
         (KvmStatus::Unusable(unusable), AcceleratorChoice::Kvm) => {
             return Err(AcceleratorError::KvmUnusable(unusable.clone()));
         }
-        (KvmStatus::Unusable(unusable), _) => Accelerator::Tcg {
-            reason: unusable.reason.clone(),
-        },
+        (KvmStatus::Unusable(unusable), _) => Accelerator::Tcg { reason: unusable.reason.clone() },
     };
-    Ok(Chosen {
-        accelerator,
-        kvm: Some(kvm),
-    })
+    Ok(Chosen { accelerator, kvm: Some(kvm) })
 }
 
 /// Finds out whether KVM runs a guest here, from the cache or by running one.
@@ -276,16 +257,13 @@ pub fn probe(request: &ProbeRequest) -> KvmStatus {
         Err(error) => return KvmStatus::Unusable(no_device(&error)),
     };
     let cache =
-        request
-            .cache
-            .as_ref()
-            .and_then(|(directory, cache_use)| match cache::Key::of(request, &device) {
-                Ok(key) => Some((directory, *cache_use, key)),
-                Err(error) => {
-                    tracing::debug!(%error, "the verdict on KVM cannot be cached");
-                    None
-                }
-            });
+        request.cache.as_ref().and_then(|(directory, cache_use)| match cache::Key::of(request, &device) {
+            Ok(key) => Some((directory, *cache_use, key)),
+            Err(error) => {
+                tracing::debug!(%error, "the verdict on KVM cannot be cached");
+                None
+            }
+        });
     if let Some((directory, CacheUse::Reuse, key)) = &cache
         && let Some(status) = cache::load(directory, key)
     {
@@ -320,11 +298,7 @@ impl Obstacle {
 }
 
 fn probe_afresh(request: &ProbeRequest, device: &Metadata) -> Result<KvmMeasurement, Obstacle> {
-    let device = DeviceOwner {
-        uid: device.uid(),
-        gid: device.gid(),
-        mode: device.mode() & 0o7777,
-    };
+    let device = DeviceOwner { uid: device.uid(), gid: device.gid(), mode: device.mode() & 0o7777 };
     let measurement = run_test_guest(request, device, GUEST_CPU_LIMIT, GUEST_WALL_LIMIT)?;
     qemu_check::start_with(request, "kvm", QEMU_CPU_LIMIT, QEMU_WALL_LIMIT)?;
     Ok(measurement)
@@ -339,14 +313,10 @@ fn run_test_guest(
 ) -> Result<KvmMeasurement, Obstacle> {
     const MAKE_MEMORY: &str = "make the test guest's memory";
     let memory = guest_image::memory().map_err(|error| Obstacle::cannot(MAKE_MEMORY, &error))?;
-    let stdin = memory
-        .try_clone()
-        .map_err(|error| Obstacle::cannot(MAKE_MEMORY, &error))?;
+    let stdin = memory.try_clone().map_err(|error| Obstacle::cannot(MAKE_MEMORY, &error))?;
     let mut arguments = request.helper.arguments.clone();
     arguments.push(HELPER_COMMAND.to_owned());
-    let mut command = request
-        .trampoline
-        .command(&request.run_as, &request.helper.program, &arguments);
+    let mut command = request.trampoline.command(&request.run_as, &request.helper.program, &arguments);
     let (ended, output) = child::run(&mut command, stdin, cpu_limit, wall_limit)
         .map_err(|error| Obstacle::cannot("run the process that tests KVM", &error))?;
     let status = match ended {
@@ -361,10 +331,9 @@ fn run_test_guest(
         Ended::Exited(status) => status,
     };
     match helper::read_outcome(&output.stdout) {
-        Some(GuestOutcome::Ran { microseconds }) => Ok(KvmMeasurement {
-            instructions: guest_image::INSTRUCTIONS,
-            microseconds,
-        }),
+        Some(GuestOutcome::Ran { microseconds }) => {
+            Ok(KvmMeasurement { instructions: guest_image::INSTRUCTIONS, microseconds })
+        }
         Some(GuestOutcome::CannotOpen { errno }) => {
             Err(Obstacle::Lasting(cannot_open(&request.run_as, device, errno)))
         }
@@ -374,10 +343,7 @@ fn run_test_guest(
         )))),
         None => Err(Obstacle::Passing(KvmUnusable::new(format!(
             "the process that tests KVM ended without an answer ({status}{})",
-            output
-                .stderr_tail()
-                .map(|tail| format!(": {tail}"))
-                .unwrap_or_default()
+            output.stderr_tail().map(|tail| format!(": {tail}")).unwrap_or_default()
         )))),
     }
 }

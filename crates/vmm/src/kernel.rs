@@ -7,7 +7,7 @@
 //!                    └─ anything else ─────────────────────────► an error that says what it is
 //! ```
 //!
-//! Everything is read through [`Source`](source::Source): a few bytes at given places, of a file or of a compressed
+//! Everything is read through one narrow interface: a few bytes at given places, of a file or of a compressed
 //! stream that is unpacked as it goes by. No kernel is ever held in memory, so the size of a file (or what a few
 //! bytes claim to unpack to) costs time at most, and [`MAX_UNPACKED_BYTES`] bounds that.
 
@@ -213,10 +213,7 @@ pub fn inspect_bytes(name: &Path, bytes: &[u8]) -> Result<KernelInfo, KernelErro
 
 /// Opens a regular file; opening a pipe or a device must neither block nor do anything.
 fn open(path: &Path) -> Result<File, KernelError> {
-    let read = |source: io::Error| KernelError::Read {
-        path: path.to_owned(),
-        source,
-    };
+    let read = |source: io::Error| KernelError::Read { path: path.to_owned(), source };
     let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC | rustix::fs::OFlags::NONBLOCK;
     let file = File::from(
         rustix::fs::open(path, flags, rustix::fs::Mode::empty()).map_err(|error| read(error.into()))?,
@@ -225,17 +222,8 @@ fn open(path: &Path) -> Result<File, KernelError> {
     if kind.is_file() {
         return Ok(file);
     }
-    let found = if kind.is_dir() {
-        "a directory"
-    } else {
-        "a device, pipe or socket"
-    }
-    .to_owned();
-    Err(KernelError::NotAKernel {
-        path: path.to_owned(),
-        found,
-        hint: None,
-    })
+    let found = if kind.is_dir() { "a directory" } else { "a device, pipe or socket" }.to_owned();
+    Err(KernelError::NotAKernel { path: path.to_owned(), found, hint: None })
 }
 
 /// Why something is no kernel, before it is known where it was read from.
@@ -250,10 +238,7 @@ enum Fault {
 
 impl Fault {
     fn not_a_kernel(found: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self::NotAKernel {
-            found: found.into(),
-            hint: Some(hint.into()),
-        }
+        Self::NotAKernel { found: found.into(), hint: Some(hint.into()) }
     }
 
     fn at(self, path: &Path) -> KernelError {
@@ -263,11 +248,7 @@ impl Fault {
             Self::NotAKernel { found, hint } => KernelError::NotAKernel { path, found, hint },
             Self::OtherArchitecture { found } => KernelError::OtherArchitecture { path, found },
             Self::Damaged(what) => KernelError::Damaged { path, what },
-            Self::Unpack { wrapping, source } => KernelError::Unpack {
-                path,
-                wrapping,
-                source,
-            },
+            Self::Unpack { wrapping, source } => KernelError::Unpack { path, wrapping, source },
         }
     }
 }
@@ -276,10 +257,7 @@ impl Fault {
 impl From<io::Error> for Fault {
     fn from(error: io::Error) -> Self {
         match error.downcast::<source::UnpackFailure>() {
-            Ok(failure) => Self::Unpack {
-                wrapping: failure.wrapping,
-                source: failure.cause,
-            },
+            Ok(failure) => Self::Unpack { wrapping: failure.wrapping, source: failure.cause },
             Err(error) => Self::Read(error),
         }
     }
@@ -319,10 +297,7 @@ fn resolve(source: Box<dyn Source>) -> Result<(KernelInfo, Box<dyn Source>), Fau
             }
         }
     }
-    Err(Fault::NotAKernel {
-        found: "something compressed more than twice".to_owned(),
-        hint: None,
-    })
+    Err(Fault::NotAKernel { found: "something compressed more than twice".to_owned(), hint: None })
 }
 
 fn inspect_source(source: Box<dyn Source>) -> Result<KernelInfo, Fault> {

@@ -8,23 +8,15 @@ use std::path::{Path, PathBuf};
 use vmm::kernel::{Architecture, InitrdKind, KernelFormat, Wrapping, inspect, inspect_initrd, prepare};
 
 fn fixture(name: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../target/fixtures")
-        .join(name);
-    assert!(
-        path.exists(),
-        "`{}` is missing: `make fixtures` makes it",
-        path.display()
-    );
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/fixtures").join(name);
+    assert!(path.exists(), "`{}` is missing: `make fixtures` makes it", path.display());
     path
 }
 
 /// What `uname -r` prints under the kernel `name`.
 fn release(name: &str) -> String {
     let versions = fs::read_to_string(fixture("versions")).unwrap();
-    let line = versions
-        .lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    let line = versions.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.expect("a line per kernel").to_owned()
 }
 
@@ -32,11 +24,7 @@ fn release(name: &str) -> String {
 fn its_format_architecture_and_release_are_read() {
     for name in ["vmlinuz", "vmlinuz-other"] {
         let info = inspect(&fixture(name)).unwrap();
-        assert_eq!(
-            (info.format, info.architecture),
-            (KernelFormat::BzImage, Architecture::X86_64),
-            "{name}"
-        );
+        assert_eq!((info.format, info.architecture), (KernelFormat::BzImage, Architecture::X86_64), "{name}");
         assert_eq!(info.version, Some(release(name)), "{name}");
     }
 }
@@ -57,23 +45,14 @@ fn wrapped_it_is_unpacked_to_the_same_bytes() {
         assert_eq!(prepared.info.wrappings, [wrapping]);
         assert_eq!(prepared.info.version, Some(release("vmlinuz")));
         assert!(prepared.unwrapped);
-        assert!(
-            fs::read(&prepared.path).unwrap() == kernel,
-            "{wrapping}: the bytes differ"
-        );
+        assert!(fs::read(&prepared.path).unwrap() == kernel, "{wrapping}: the bytes differ");
     }
 }
 
 #[test]
 fn an_initrd_is_one_and_the_kernel_is_none() {
     let initrd = inspect_initrd(&fixture("initrd")).unwrap();
-    assert!(
-        matches!(initrd, InitrdKind::Cpio | InitrdKind::Compressed(_)),
-        "{initrd:?}"
-    );
+    assert!(matches!(initrd, InitrdKind::Cpio | InitrdKind::Compressed(_)), "{initrd:?}");
     let found = "a kernel (bzImage)".to_owned();
-    assert_eq!(
-        inspect_initrd(&fixture("vmlinuz")).unwrap(),
-        InitrdKind::Unknown { found }
-    );
+    assert_eq!(inspect_initrd(&fixture("vmlinuz")).unwrap(), InitrdKind::Unknown { found });
 }

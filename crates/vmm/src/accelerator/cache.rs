@@ -45,16 +45,11 @@ impl Key {
             RunAs::Caller => (
                 rustix::process::geteuid().as_raw(),
                 rustix::process::getegid().as_raw(),
-                rustix::process::getgroups()?
-                    .into_iter()
-                    .map(|group| group.as_raw())
-                    .collect(),
+                rustix::process::getgroups()?.into_iter().map(|group| group.as_raw()).collect(),
             ),
         };
         Ok(Self {
-            boot_id: fs::read_to_string("/proc/sys/kernel/random/boot_id")?
-                .trim()
-                .to_owned(),
+            boot_id: fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned(),
             kernel_release: rustix::system::uname().release().to_string_lossy().into_owned(),
             device: (
                 device.rdev(),
@@ -100,10 +95,7 @@ pub(super) fn load(directory: &Path, key: &Key) -> Option<KvmStatus> {
 /// Keeps the verdict, in place of any older one.
 pub(super) fn store(directory: &Path, key: &Key, status: &KvmStatus) -> io::Result<()> {
     fs::create_dir_all(directory)?;
-    let entry = Entry {
-        key: key.clone(),
-        status: status.clone(),
-    };
+    let entry = Entry { key: key.clone(), status: status.clone() };
     let text = serde_json::to_vec_pretty(&entry).map_err(io::Error::other)?;
     let temporary = directory.join(format!(".{FILE_PREFIX}.{}", std::process::id()));
     // No fsync: a verdict lost in a crash belongs to a boot that is over.

@@ -43,12 +43,7 @@ pub(super) struct Output {
 impl Output {
     /// The last three non-empty lines of stderr, in one line.
     pub(super) fn stderr_tail(&self) -> Option<String> {
-        let lines: Vec<&str> = self
-            .stderr
-            .lines()
-            .map(str::trim)
-            .filter(|line| !line.is_empty())
-            .collect();
+        let lines: Vec<&str> = self.stderr.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
         let tail = lines[lines.len().saturating_sub(3)..].join("; ");
         (!tail.is_empty()).then_some(tail)
     }
@@ -65,23 +60,14 @@ pub(super) fn run(
     // Files in memory rather than pipes: nobody has to read them while the child runs.
     let stdout = memory_file("stdout")?;
     let stderr = memory_file("stderr")?;
-    command
-        .stdin(stdin)
-        .stdout(Stdio::from(stdout.try_clone()?))
-        .stderr(Stdio::from(stderr.try_clone()?));
+    command.stdin(stdin).stdout(Stdio::from(stdout.try_clone()?)).stderr(Stdio::from(stderr.try_clone()?));
     let mut child = command.spawn()?;
     let ended = wait(&mut child, cpu_limit, wall_limit);
     if !matches!(ended, Ok(Ended::Exited(_))) {
         child.kill()?;
         child.wait()?;
     }
-    Ok((
-        ended?,
-        Output {
-            stdout: tail_of(&stdout)?,
-            stderr: tail_of(&stderr)?,
-        },
-    ))
+    Ok((ended?, Output { stdout: tail_of(&stdout)?, stderr: tail_of(&stderr)? }))
 }
 
 fn wait(child: &mut Child, cpu_limit: Duration, wall_limit: Duration) -> io::Result<Ended> {
@@ -89,10 +75,7 @@ fn wait(child: &mut Child, cpu_limit: Duration, wall_limit: Duration) -> io::Res
     let pidfd = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
     let mut pause = cpu_limit;
     loop {
-        let timeout = Timespec {
-            tv_sec: 0,
-            tv_nsec: pause.min(Duration::from_millis(999)).as_nanos() as _,
-        };
+        let timeout = Timespec { tv_sec: 0, tv_nsec: pause.min(Duration::from_millis(999)).as_nanos() as _ };
         match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout)) {
             Ok(0) | Err(rustix::io::Errno::INTR) => {}
             Ok(_) => return Ok(Ended::Exited(child.wait()?)),
@@ -153,10 +136,7 @@ mod tests {
         let limit = Duration::from_millis(50);
         let stdin = memory_file("empty").unwrap();
         let (ended, output) = run(&mut command, stdin, limit, Duration::from_secs(60)).unwrap();
-        assert!(
-            matches!(ended, Ended::OutOfTime { cpu, .. } if cpu >= limit),
-            "{ended:?}"
-        );
+        assert!(matches!(ended, Ended::OutOfTime { cpu, .. } if cpu >= limit), "{ended:?}");
         assert_eq!(output.stdout, "begun\n");
     }
 
@@ -166,18 +146,12 @@ mod tests {
         let mut command = Command::new("sleep");
         command.arg("1000");
         let (ended, _) = run(&mut command, memory_file("empty").unwrap(), limit, limit).unwrap();
-        assert!(
-            matches!(ended, Ended::OutOfTime { elapsed, .. } if elapsed >= limit),
-            "{ended:?}"
-        );
+        assert!(matches!(ended, Ended::OutOfTime { elapsed, .. } if elapsed >= limit), "{ended:?}");
         let mut command = Command::new("sh");
         command.args(["-c", "echo one >&2; echo; echo two >&2; exit 7"]);
         let minute = Duration::from_secs(60);
         let (ended, output) = run(&mut command, memory_file("empty").unwrap(), minute, minute).unwrap();
-        assert!(
-            matches!(ended, Ended::Exited(status) if status.code() == Some(7)),
-            "{ended:?}"
-        );
+        assert!(matches!(ended, Ended::Exited(status) if status.code() == Some(7)), "{ended:?}");
         assert_eq!(output.stderr_tail().as_deref(), Some("one; two"));
     }
 }

@@ -98,10 +98,7 @@ pub(super) fn memory() -> io::Result<File> {
     let memory = super::child::memory_file("kvm-test-guest")?;
     memory.set_len(MEMORY_BYTES)?;
     memory.write_all_at(&((PAGE_TABLES + 0x1000) | TABLE_ENTRY).to_le_bytes(), PAGE_TABLES)?;
-    memory.write_all_at(
-        &((PAGE_TABLES + 0x2000) | TABLE_ENTRY).to_le_bytes(),
-        PAGE_TABLES + 0x1000,
-    )?;
+    memory.write_all_at(&((PAGE_TABLES + 0x2000) | TABLE_ENTRY).to_le_bytes(), PAGE_TABLES + 0x1000)?;
     memory.write_all_at(&LARGE_PAGE_ENTRY.to_le_bytes(), PAGE_TABLES + 0x2000)?;
     memory.write_all_at(PROGRAM, CODE)?;
     memory.write_all_at(&ROUNDS.to_le_bytes(), PROGRESS)?;

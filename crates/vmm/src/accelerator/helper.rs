@@ -64,10 +64,7 @@ mod tests {
     fn the_answer_is_found_among_other_lines() {
         let answer = serde_json::to_string(&GuestOutcome::CannotOpen { errno: 13 }).unwrap();
         let stdout = format!("running 1 test\n{ANSWER}{answer}\nmore\n");
-        assert_eq!(
-            read_outcome(&stdout),
-            Some(GuestOutcome::CannotOpen { errno: 13 })
-        );
+        assert_eq!(read_outcome(&stdout), Some(GuestOutcome::CannotOpen { errno: 13 }));
         assert_eq!(read_outcome("no answer\n"), None);
     }
 }

@@ -33,30 +33,22 @@ pub(super) fn run(memory: &File) -> GuestOutcome {
         let how = format!("it speaks version {version} of its interface, not {KVM_API_VERSION}");
         return GuestOutcome::Stopped { how };
     }
-    prepare(&kvm, memory)
-        .and_then(|(_vm, vcpu)| execute(vcpu))
-        .unwrap_or_else(|failure| failure)
+    prepare(&kvm, memory).and_then(|(_vm, vcpu)| execute(vcpu)).unwrap_or_else(|failure| failure)
 }
 
 /// What failed, as an outcome.
 fn failed(doing: &str) -> impl FnOnce(kvm_ioctls::Error) -> GuestOutcome {
-    move |error| GuestOutcome::Failed {
-        doing: doing.to_owned(),
-        errno: error.errno(),
-    }
+    move |error| GuestOutcome::Failed { doing: doing.to_owned(), errno: error.errno() }
 }
 
 fn prepare(kvm: &Kvm, memory: &File) -> Result<(VmFd, VcpuFd), GuestOutcome> {
     let vm = kvm.create_vm().map_err(failed("create a virtual machine"))?;
-    vm.set_tss_address(TASK_STATE_ADDRESS)
-        .map_err(failed("place the task state segment"))?;
+    vm.set_tss_address(TASK_STATE_ADDRESS).map_err(failed("place the task state segment"))?;
     map_memory(&vm, memory)?;
     let vcpu = vm.create_vcpu(0).map_err(failed("create a virtual CPU"))?;
-    let cpuid: CpuId = kvm
-        .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
-        .map_err(failed("name the CPU features it offers"))?;
-    vcpu.set_cpuid2(&cpuid)
-        .map_err(failed("give the virtual CPU its features"))?;
+    let cpuid: CpuId =
+        kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(failed("name the CPU features it offers"))?;
+    vcpu.set_cpuid2(&cpuid).map_err(failed("give the virtual CPU its features"))?;
     enter_long_mode(&vcpu)?;
     Ok((vm, vcpu))
 }
@@ -64,9 +56,7 @@ fn prepare(kvm: &Kvm, memory: &File) -> Result<(VmFd, VcpuFd), GuestOutcome> {
 fn map_memory(vm: &VmFd, memory: &File) -> Result<(), GuestOutcome> {
     // Beyond the file's end the mapping would fault; the file is made by the parent with this very length.
     if memory.metadata().map(|metadata| metadata.len()).ok() != Some(MEMORY_BYTES) {
-        return Err(GuestOutcome::Stopped {
-            how: "its memory has the wrong size".to_owned(),
-        });
+        return Err(GuestOutcome::Stopped { how: "its memory has the wrong size".to_owned() });
     }
     // SAFETY: the kernel chooses the address (the hint is null), so no mapping that exists is replaced; no Rust
     // reference into the mapping is ever made, and the file keeps its length: only our parent has it too, and it
@@ -117,13 +107,7 @@ fn enter_long_mode(vcpu: &VcpuFd) -> Result<(), GuestOutcome> {
         g: 1,
         ..Default::default()
     };
-    let data = kvm_segment {
-        selector: 0x10,
-        type_: 0b0011,
-        db: 1,
-        l: 0,
-        ..code
-    };
+    let data = kvm_segment { selector: 0x10, type_: 0b0011, db: 1, l: 0, ..code };
     special.cs = code;
     (special.ds, special.es, special.ss, special.fs, special.gs) = (data, data, data, data, data);
     special.cr0 = CR0_PROTECTION_MONITOR_EXTENSION_NUMERIC_WRITE_PROTECT_PAGING;
@@ -131,13 +115,10 @@ fn enter_long_mode(vcpu: &VcpuFd) -> Result<(), GuestOutcome> {
     special.cr4 = CR4_PHYSICAL_ADDRESS_EXTENSION;
     special.efer = EFER_LONG_MODE_ENABLE_AND_ACTIVE;
     vcpu.set_sregs(&special).map_err(failed("enter 64-bit mode"))?;
-    let mut registers = vcpu
-        .get_regs()
-        .map_err(failed("read the virtual CPU's registers"))?;
+    let mut registers = vcpu.get_regs().map_err(failed("read the virtual CPU's registers"))?;
     registers.rip = CODE;
     registers.rflags = 1 << 1; // the bit that is always set
-    vcpu.set_regs(&registers)
-        .map_err(failed("set the virtual CPU's registers"))
+    vcpu.set_regs(&registers).map_err(failed("set the virtual CPU's registers"))
 }
 
 fn execute(mut vcpu: VcpuFd) -> Result<GuestOutcome, GuestOutcome> {
@@ -160,7 +141,5 @@ fn execute(mut vcpu: VcpuFd) -> Result<GuestOutcome, GuestOutcome> {
         };
         return Ok(GuestOutcome::Stopped { how });
     }
-    Ok(GuestOutcome::Stopped {
-        how: format!("{MAXIMUM_EXITS} interruptions without progress"),
-    })
+    Ok(GuestOutcome::Stopped { how: format!("{MAXIMUM_EXITS} interruptions without progress") })
 }

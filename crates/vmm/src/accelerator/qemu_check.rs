@@ -21,10 +21,7 @@ pub(super) fn start_with(
     cpu_limit: Duration,
     wall_limit: Duration,
 ) -> Result<(), Obstacle> {
-    let options = format!(
-        "-machine {},accel={accelerator} -cpu {}",
-        request.machine, request.cpu_model
-    );
+    let options = format!("-machine {},accel={accelerator} -cpu {}", request.machine, request.cpu_model);
     let failed = |error: io::Error| Obstacle::cannot(&format!("try `{}`", request.qemu.display()), &error);
     let mut kernel = child::memory_file("kvm-test-kernel").map_err(failed)?;
     kernel.write_all(&tiny_kernel()).map_err(failed)?;
@@ -36,22 +33,13 @@ pub(super) fn start_with(
         "-nodefaults", "-no-user-config", "-no-reboot", "-kernel", "/dev/stdin", "-device", &exit_device,
     ]
     .map(str::to_owned);
-    let mut command = request
-        .trampoline
-        .command(&request.run_as, &request.qemu, &arguments);
+    let mut command = request.trampoline.command(&request.run_as, &request.qemu, &arguments);
     let (ended, output) = child::run(&mut command, kernel, cpu_limit, wall_limit).map_err(failed)?;
-    let said = || {
-        output
-            .stderr_tail()
-            .unwrap_or_else(|| "it said nothing".to_owned())
-    };
+    let said = || output.stderr_tail().unwrap_or_else(|| "it said nothing".to_owned());
     match ended {
         Ended::Exited(status) if status.code() == Some(SUCCESS) => Ok(()),
         Ended::Exited(status) => Err(Obstacle::Lasting(KvmUnusable::with_hint(
-            format!(
-                "KVM runs a guest, but QEMU with `{options}` failed ({status}): {}",
-                said()
-            ),
+            format!("KVM runs a guest, but QEMU with `{options}` failed ({status}): {}", said()),
             "another CPU model may work, and so may a newer QEMU",
         ))),
         Ended::OutOfTime { cpu, elapsed } => Err(Obstacle::Passing(KvmUnusable::new(format!(
@@ -86,11 +74,7 @@ fn tiny_kernel() -> Vec<u8> {
     file.extend(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0");
     file.extend([2u16, 62].iter().flat_map(|half| half.to_le_bytes()));
     file.extend(1u32.to_le_bytes());
-    file.extend(
-        [LOAD_ADDRESS + HEADERS + NOTE, 64, 0]
-            .iter()
-            .flat_map(|word| word.to_le_bytes()),
-    );
+    file.extend([LOAD_ADDRESS + HEADERS + NOTE, 64, 0].iter().flat_map(|word| word.to_le_bytes()));
     file.extend(0u32.to_le_bytes());
     file.extend([64u16, 56, 2, 0, 0, 0].iter().flat_map(|half| half.to_le_bytes()));
     let length = HEADERS + NOTE + CODE.len() as u64;
@@ -100,14 +84,7 @@ fn tiny_kernel() -> Vec<u8> {
     file.extend(place.iter().flat_map(|word| word.to_le_bytes()));
     // Where the note is (type 4).
     file.extend([4u32, 4].iter().flat_map(|word| word.to_le_bytes()));
-    let place = [
-        HEADERS,
-        LOAD_ADDRESS + HEADERS,
-        LOAD_ADDRESS + HEADERS,
-        NOTE,
-        NOTE,
-        4,
-    ];
+    let place = [HEADERS, LOAD_ADDRESS + HEADERS, LOAD_ADDRESS + HEADERS, NOTE, NOTE, 4];
     file.extend(place.iter().flat_map(|word| word.to_le_bytes()));
     file.extend([4u32, 8, ENTRY_NOTE].iter().flat_map(|word| word.to_le_bytes()));
     file.extend(b"Xen\0");

@@ -15,27 +15,15 @@ fn helper_process() {
 }
 
 fn helper() -> Helper {
-    let arguments = [
-        "accelerator::tests::helper_process",
-        "--exact",
-        "--ignored",
-        "--nocapture",
-        "--",
-    ];
-    Helper {
-        program: std::env::current_exe().unwrap(),
-        arguments: arguments.map(str::to_owned).into(),
-    }
+    let arguments = ["accelerator::tests::helper_process", "--exact", "--ignored", "--nocapture", "--"];
+    Helper { program: std::env::current_exe().unwrap(), arguments: arguments.map(str::to_owned).into() }
 }
 
 /// Stands for the trampoline, which only the binary is: drops the trampoline's own arguments and becomes the rest.
 fn stand_in(directory: &Path) -> Trampoline {
     let script = directory.join("trampoline");
-    std::fs::write(
-        &script,
-        "#!/bin/sh\nwhile [ \"$1\" != -- ]; do shift; done\nshift\nexec \"$@\"\n",
-    )
-    .unwrap();
+    std::fs::write(&script, "#!/bin/sh\nwhile [ \"$1\" != -- ]; do shift; done\nshift\nexec \"$@\"\n")
+        .unwrap();
     std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
     Trampoline::program(script)
 }
@@ -43,9 +31,7 @@ fn stand_in(directory: &Path) -> Trampoline {
 fn qemu() -> PathBuf {
     let path = std::env::var_os("PATH").unwrap();
     let mut candidates = std::env::split_paths(&path).map(|directory| directory.join("qemu-system-x86_64"));
-    candidates
-        .find(|candidate| candidate.is_file())
-        .expect("QEMU is installed by `make tools`")
+    candidates.find(|candidate| candidate.is_file()).expect("QEMU is installed by `make tools`")
 }
 
 /// A request with its own directory, which lives as long as the value beside it.
@@ -65,18 +51,11 @@ fn request() -> (ProbeRequest, tempfile::TempDir) {
 
 #[test]
 fn the_choice_is_read_as_it_is_written() {
-    for choice in [
-        AcceleratorChoice::Auto,
-        AcceleratorChoice::Kvm,
-        AcceleratorChoice::Tcg,
-    ] {
+    for choice in [AcceleratorChoice::Auto, AcceleratorChoice::Kvm, AcceleratorChoice::Tcg] {
         assert_eq!(choice.to_string().parse(), Ok(choice));
     }
     let error = "xen".parse::<AcceleratorChoice>().unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "`xen` is not an accelerator: `auto`, `kvm` and `tcg` are"
-    );
+    assert_eq!(error.to_string(), "`xen` is not an accelerator: `auto`, `kvm` and `tcg` are");
 }
 
 #[test]
@@ -85,12 +64,7 @@ fn tcg_asked_for_probes_nothing() {
     request.helper.program = PathBuf::from("/nonexistent");
     let chosen = choose(AcceleratorChoice::Tcg, &request).unwrap();
     assert_eq!(chosen.kvm, None);
-    assert_eq!(
-        chosen.accelerator,
-        Accelerator::Tcg {
-            reason: "it was asked for".to_owned()
-        }
-    );
+    assert_eq!(chosen.accelerator, Accelerator::Tcg { reason: "it was asked for".to_owned() });
 }
 
 /// Long enough for any machine that gets there at all.
@@ -105,37 +79,20 @@ fn qemu_runs_the_smallest_guest_as_the_second_stage_does() {
 #[test]
 fn a_cpu_model_that_qemu_refuses_is_a_reason_with_its_words() {
     let (request, _directory) = request();
-    let request = ProbeRequest {
-        cpu_model: "no-such-model".to_owned(),
-        ..request
-    };
+    let request = ProbeRequest { cpu_model: "no-such-model".to_owned(), ..request };
     let obstacle = qemu_check::start_with(&request, "tcg", MINUTE, MINUTE).unwrap_err();
-    let Obstacle::Lasting(unusable) = obstacle else {
-        panic!("{obstacle:?}")
-    };
+    let Obstacle::Lasting(unusable) = obstacle else { panic!("{obstacle:?}") };
     let ours = "KVM runs a guest, but QEMU with `-machine q35,accel=tcg -cpu no-such-model` failed (exit status: 1): ";
-    let words = unusable
-        .reason
-        .strip_prefix(ours)
-        .unwrap_or_else(|| panic!("{}", unusable.reason));
-    assert!(
-        words.ends_with("unable to find CPU model 'no-such-model'"),
-        "{words}"
-    );
+    let words = unusable.reason.strip_prefix(ours).unwrap_or_else(|| panic!("{}", unusable.reason));
+    assert!(words.ends_with("unable to find CPU model 'no-such-model'"), "{words}");
 }
 
 #[test]
 fn a_helper_that_says_nothing_is_no_lasting_verdict() {
     let (mut request, directory) = request();
-    request.helper = Helper {
-        program: PathBuf::from("/bin/sh"),
-        arguments: vec!["-c".into(), "echo why >&2".into()],
-    };
-    let owner = DeviceOwner {
-        uid: 0,
-        gid: 0,
-        mode: 0o600,
-    };
+    request.helper =
+        Helper { program: PathBuf::from("/bin/sh"), arguments: vec!["-c".into(), "echo why >&2".into()] };
+    let owner = DeviceOwner { uid: 0, gid: 0, mode: 0o600 };
     assert_eq!(
         run_test_guest(&request, owner, MINUTE, MINUTE),
         Err(Obstacle::Passing(KvmUnusable::new(
@@ -150,34 +107,19 @@ fn a_helper_that_says_nothing_is_no_lasting_verdict() {
 fn answered(outcome: &GuestOutcome) -> Result<KvmMeasurement, Obstacle> {
     let (mut request, _directory) = request();
     let answer = format!("echo 'kvm-probe: {}'", serde_json::to_string(outcome).unwrap());
-    request.helper = Helper {
-        program: PathBuf::from("/bin/sh"),
-        arguments: vec!["-c".into(), answer],
-    };
-    let owner = DeviceOwner {
-        uid: 0,
-        gid: 0,
-        mode: 0o600,
-    };
+    request.helper = Helper { program: PathBuf::from("/bin/sh"), arguments: vec!["-c".into(), answer] };
+    let owner = DeviceOwner { uid: 0, gid: 0, mode: 0o600 };
     run_test_guest(&request, owner, MINUTE, MINUTE)
 }
 
 #[test]
 fn every_answer_of_the_helper_has_its_verdict() {
-    let measured = KvmMeasurement {
-        instructions: guest_image::INSTRUCTIONS,
-        microseconds: 1900,
-    };
+    let measured = KvmMeasurement { instructions: guest_image::INSTRUCTIONS, microseconds: 1900 };
     assert_eq!(answered(&GuestOutcome::Ran { microseconds: 1900 }), Ok(measured));
-    let stopped = GuestOutcome::Stopped {
-        how: "triple fault".to_owned(),
-    };
+    let stopped = GuestOutcome::Stopped { how: "triple fault".to_owned() };
     let expected = KvmUnusable::new("KVM did not run the test guest to its end: triple fault");
     assert_eq!(answered(&stopped), Err(Obstacle::Lasting(expected)));
-    let busy = GuestOutcome::Failed {
-        doing: "create a virtual machine".to_owned(),
-        errno: 16,
-    };
+    let busy = GuestOutcome::Failed { doing: "create a virtual machine".to_owned(), errno: 16 };
     let expected = KvmUnusable::with_hint(
         "KVM refused to create a virtual machine: Device or resource busy (os error 16)",
         "another hypervisor (VirtualBox, VMware) holds the CPU; stop it",
@@ -189,21 +131,9 @@ fn every_answer_of_the_helper_has_its_verdict() {
 
 #[test]
 fn permission_denied_says_whose_the_device_is_and_what_to_do() {
-    let private = DeviceOwner {
-        uid: 0,
-        gid: 0,
-        mode: 0o600,
-    };
-    let shared = DeviceOwner {
-        uid: 0,
-        gid: 36,
-        mode: 0o660,
-    };
-    let qemu = RunAs::User {
-        uid: 107,
-        gid: 107,
-        groups: Vec::new(),
-    };
+    let private = DeviceOwner { uid: 0, gid: 0, mode: 0o600 };
+    let shared = DeviceOwner { uid: 0, gid: 36, mode: 0o660 };
+    let qemu = RunAs::User { uid: 107, gid: 107, groups: Vec::new() };
     let chmod = "`sudo chgrp kvm /dev/kvm && sudo chmod 0660 /dev/kvm`";
     for (run_as, device, reason, hint) in [
         (
@@ -225,10 +155,7 @@ fn permission_denied_says_whose_the_device_is_and_what_to_do() {
             format!("{chmod}, as a distribution's udev rule does"),
         ),
     ] {
-        assert_eq!(
-            cannot_open(run_as, device, 13),
-            KvmUnusable::with_hint(reason, hint)
-        );
+        assert_eq!(cannot_open(run_as, device, 13), KvmUnusable::with_hint(reason, hint));
     }
 }
 
@@ -242,22 +169,14 @@ fn a_guest_that_is_killed_is_reported_with_how_far_it_came() {
         "`/dev/kvm` opens, but KVM's test guest executed 0 of 4718592 instructions in 250 ms of CPU time (403 ms in \
          all), where hardware takes about 2 ms for all of them: the host emulates the guest"
     );
-    memory
-        .write_all_at(&0x7_0000u32.to_le_bytes(), guest_image::PROGRESS)
-        .unwrap();
-    assert!(
-        text(&memory).contains(" executed 589824 of 4718592 "),
-        "{}",
-        text(&memory)
-    );
+    memory.write_all_at(&0x7_0000u32.to_le_bytes(), guest_image::PROGRESS).unwrap();
+    assert!(text(&memory).contains(" executed 589824 of 4718592 "), "{}", text(&memory));
 }
 
 /// The only file in `cache`.
 fn verdict_in(cache: &Path) -> PathBuf {
-    let mut files: Vec<PathBuf> = std::fs::read_dir(cache)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(cache).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert_eq!(files.len(), 1, "{files:?}");
     files.remove(0)
 }
@@ -269,21 +188,14 @@ fn a_verdict_is_taken_from_the_cache_until_what_it_depends_on_changes() {
     let first = probe(&first_request);
     let cache = directory.path().join("cache");
     if !Path::new(KVM_DEVICE).exists() {
-        let KvmStatus::Unusable(unusable) = first else {
-            panic!("{first:?}")
-        };
+        let KvmStatus::Unusable(unusable) = first else { panic!("{first:?}") };
         assert_eq!(unusable.reason, "there is no `/dev/kvm`");
         assert!(!cache.exists(), "a device may appear at any time");
         return;
     }
     let mut request = first_request.clone();
     request.trampoline = Trampoline::program("/nonexistent");
-    assert_eq!(
-        probe(&request),
-        first,
-        "from {}",
-        std::fs::read_to_string(verdict_in(&cache)).unwrap()
-    );
+    assert_eq!(probe(&request), first, "from {}", std::fs::read_to_string(verdict_in(&cache)).unwrap());
     let afresh = KvmStatus::Unusable(KvmUnusable::new(
         "cannot run the process that tests KVM: No such file or directory (os error 2)",
     ));
@@ -291,13 +203,7 @@ fn a_verdict_is_taken_from_the_cache_until_what_it_depends_on_changes() {
         &|request| request.cpu_model = "host".to_owned(),
         &|request| request.machine = "microvm".to_owned(),
         &|request| request.qemu = PathBuf::from("/bin/sh"),
-        &|request| {
-            request.run_as = RunAs::User {
-                uid: 107,
-                gid: 107,
-                groups: vec![36],
-            }
-        },
+        &|request| request.run_as = RunAs::User { uid: 107, gid: 107, groups: vec![36] },
         &|request| request.cache = Some((cache.clone(), CacheUse::Refresh)),
     ];
     for (index, change) in others.iter().enumerate() {
@@ -317,25 +223,12 @@ fn a_verdict_is_taken_from_the_cache_until_what_it_depends_on_changes() {
 fn kvm_demanded_and_unusable_is_an_error_and_auto_falls_back() {
     let (mut request, _directory) = request();
     request.trampoline = Trampoline::program("/nonexistent");
-    let KvmStatus::Unusable(unusable) = probe(&request) else {
-        panic!("nothing was there to run")
-    };
+    let KvmStatus::Unusable(unusable) = probe(&request) else { panic!("nothing was there to run") };
     let chosen = choose(AcceleratorChoice::Auto, &request).unwrap();
-    assert_eq!(
-        chosen.accelerator,
-        Accelerator::Tcg {
-            reason: unusable.reason.clone()
-        }
-    );
+    assert_eq!(chosen.accelerator, Accelerator::Tcg { reason: unusable.reason.clone() });
     assert_eq!(chosen.kvm, Some(KvmStatus::Unusable(unusable.clone())));
     let error = choose(AcceleratorChoice::Kvm, &request).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        format!("cannot use KVM as asked: {}", unusable.reason)
-    );
+    assert_eq!(error.to_string(), format!("cannot use KVM as asked: {}", unusable.reason));
     let hint = error.hint().unwrap();
-    assert!(
-        hint.ends_with("`--accel auto` runs the guest under TCG, slower, without KVM"),
-        "{hint}"
-    );
+    assert!(hint.ends_with("`--accel auto` runs the guest under TCG, slower, without KVM"), "{hint}");
 }

@@ -58,30 +58,17 @@ pub(super) fn inspect(source: &mut dyn Source) -> Result<Option<KernelInfo>, Fau
     let last_byte = header.code_start + (u64::from(header.code_paragraphs) * 16).saturating_sub(16);
     if bytes::<1>(source, last_byte)?.is_none() {
         let needed = header.code_start + u64::from(header.code_paragraphs) * 16;
-        let has = source
-            .length()
-            .map(|length| format!(" at {length}"))
-            .unwrap_or_default();
-        return Err(Fault::Damaged(format!(
-            "its header announces {needed} bytes, and it ends before{has}"
-        )));
+        let has = source.length().map(|length| format!(" at {length}")).unwrap_or_default();
+        return Err(Fault::Damaged(format!("its header announces {needed} bytes, and it ends before{has}")));
     }
     let banner = match header.version_offset {
         0 => None,
-        offset => version::text(&up_to(
-            source,
-            u64::from(offset) + 0x200,
-            version::MAX_BANNER_BYTES,
-        )?),
+        offset => version::text(&up_to(source, u64::from(offset) + 0x200, version::MAX_BANNER_BYTES)?),
     };
     Ok(Some(KernelInfo {
         format: KernelFormat::BzImage,
         wrappings: Vec::new(),
-        architecture: if header.is_64_bit {
-            Architecture::X86_64
-        } else {
-            Architecture::X86
-        },
+        architecture: if header.is_64_bit { Architecture::X86_64 } else { Architecture::X86 },
         version: banner.as_deref().and_then(version::release),
         banner,
     }))

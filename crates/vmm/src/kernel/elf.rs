@@ -112,10 +112,7 @@ fn not_bootable(source: &mut dyn Source, kind: u16, segments: &[Segment]) -> Res
         _ => {
             return Ok(match version::search(source)? {
                 Some(banner) => Fault::not_a_kernel(
-                    format!(
-                        "`{}` as an ELF file without a PVH entry note",
-                        banner_head(&banner)
-                    ),
+                    format!("`{}` as an ELF file without a PVH entry note", banner_head(&banner)),
                     "build it with CONFIG_PVH=y, or give its bzImage (arch/x86/boot/bzImage)",
                 ),
                 None => Fault::not_a_kernel("an ELF executable without a PVH entry note", give),
@@ -141,15 +138,11 @@ fn segments(source: &mut dyn Source, head: &[u8]) -> Result<Vec<Segment>, Fault>
     let count = u16::from_le_bytes([head[56], head[57]]).min(MAX_PROGRAM_HEADERS);
     let mut segments = Vec::new();
     if count > 0 && entry_bytes != 56 {
-        return Err(Fault::Damaged(format!(
-            "its ELF program headers have {entry_bytes} bytes each, not 56"
-        )));
+        return Err(Fault::Damaged(format!("its ELF program headers have {entry_bytes} bytes each, not 56")));
     }
     for index in 0..u64::from(count) {
         let Some(entry) = bytes::<56>(source, table.saturating_add(index * 56))? else {
-            return Err(Fault::Damaged(
-                "it ends before its ELF program headers".to_owned(),
-            ));
+            return Err(Fault::Damaged("it ends before its ELF program headers".to_owned()));
         };
         let long = |offset: usize| {
             let mut value = [0; 8];
@@ -168,21 +161,11 @@ fn segments(source: &mut dyn Source, head: &[u8]) -> Result<Vec<Segment>, Fault>
 
 /// Checks that everything is there that is to be loaded.
 fn check_end(source: &mut dyn Source, segments: &[Segment]) -> Result<(), Fault> {
-    let loaded = segments
-        .iter()
-        .filter(|segment| segment.kind == PT_LOAD && segment.size > 0);
-    match loaded
-        .map(|segment| segment.offset.saturating_add(segment.size))
-        .max()
-    {
+    let loaded = segments.iter().filter(|segment| segment.kind == PT_LOAD && segment.size > 0);
+    match loaded.map(|segment| segment.offset.saturating_add(segment.size)).max() {
         Some(end) if bytes::<1>(source, end - 1)?.is_none() => {
-            let has = source
-                .length()
-                .map(|length| format!(" at {length}"))
-                .unwrap_or_default();
-            Err(Fault::Damaged(format!(
-                "its ELF header announces {end} bytes, and it ends before{has}"
-            )))
+            let has = source.length().map(|length| format!(" at {length}")).unwrap_or_default();
+            Err(Fault::Damaged(format!("its ELF header announces {end} bytes, and it ends before{has}")))
         }
         _ => Ok(()),
     }
@@ -190,15 +173,11 @@ fn check_end(source: &mut dyn Source, segments: &[Segment]) -> Result<(), Fault>
 
 /// Whether the notes of `segment` name the PVH entry point.
 fn has_entry_note(source: &mut dyn Source, segment: &Segment) -> Result<bool, Fault> {
-    let length = usize::try_from(segment.size)
-        .unwrap_or(MAX_NOTE_BYTES)
-        .min(MAX_NOTE_BYTES);
+    let length = usize::try_from(segment.size).unwrap_or(MAX_NOTE_BYTES).min(MAX_NOTE_BYTES);
     let notes = up_to(source, segment.offset, length)?;
     let alignment = if segment.alignment == 8 { 8 } else { 4 };
     let word = |at: usize| {
-        notes
-            .get(at..at + 4)
-            .map(|bytes| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+        notes.get(at..at + 4).map(|bytes| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
     };
     let mut at = 0;
     while let (Some(name_bytes), Some(content_bytes), Some(kind)) = (word(at), word(at + 4), word(at + 8)) {
@@ -219,10 +198,8 @@ fn has_entry_note(source: &mut dyn Source, segment: &Segment) -> Result<bool, Fa
 /// Whether there is a multiboot header (version 1 or 2): magic number, flags and a checksum that makes the sum zero.
 fn multiboot(source: &mut dyn Source) -> Result<bool, Fault> {
     let start = up_to(source, 0, MULTIBOOT_SEARCH_BYTES)?;
-    let words: Vec<u32> = start
-        .chunks_exact(4)
-        .map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]]))
-        .collect();
+    let words: Vec<u32> =
+        start.chunks_exact(4).map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]])).collect();
     let sums_to_zero = |words: &[u32]| words.iter().fold(0u32, |sum, word| sum.wrapping_add(*word)) == 0;
     Ok(words.windows(4).any(|four| match four[0] {
         0x1bad_b002 => sums_to_zero(&four[..3]),

@@ -51,14 +51,10 @@ pub(super) fn inspect_source(source: &mut dyn Source) -> Result<InitrdKind, Faul
         return Ok(InitrdKind::Cpio);
     }
     if bzimage::SetupHeader::read(source).is_ok_and(|header| header.is_some()) {
-        return Ok(InitrdKind::Unknown {
-            found: "a kernel (bzImage)".to_owned(),
-        });
+        return Ok(InitrdKind::Unknown { found: "a kernel (bzImage)".to_owned() });
     }
     if bytes(source, 0)? == Some(*b"\x7fELF") {
-        return Ok(InitrdKind::Unknown {
-            found: "an ELF file".to_owned(),
-        });
+        return Ok(InitrdKind::Unknown { found: "an ELF file".to_owned() });
     }
     if let Some(name) = other::disk(source)? {
         return Ok(InitrdKind::FileSystem(name));

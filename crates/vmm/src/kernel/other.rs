@@ -153,18 +153,14 @@ pub(super) fn describe(source: &mut dyn Source) -> Result<Fault, Fault> {
             "the copy or the download that made it may have failed",
         ));
     }
-    let foreign = |name: &str| Fault::OtherArchitecture {
-        found: format!("an Image for {name}"),
-    };
+    let foreign = |name: &str| Fault::OtherArchitecture { found: format!("an Image for {name}") };
     match bytes(source, 56)? {
         Some(magic) if magic == *b"ARM\x64" => return Ok(foreign("arm64")),
         Some(magic) if magic == *b"RSC\x05" => return Ok(foreign("RISC-V")),
         _ => {}
     }
     if bytes(source, 0x24)? == Some(0x016f_2818u32.to_le_bytes()) {
-        return Ok(Fault::OtherArchitecture {
-            found: "a zImage for 32-bit ARM".to_owned(),
-        });
+        return Ok(Fault::OtherArchitecture { found: "a zImage for 32-bit ARM".to_owned() });
     }
     if let Some(header) = pe_header(source)? {
         return Ok(pe_fault(source, header)?);
@@ -186,31 +182,20 @@ pub(super) fn describe(source: &mut dyn Source) -> Result<Fault, Fault> {
         return Ok(Fault::not_a_kernel(name, hint));
     }
     if let Some(name) = first(source, CONTAINERS)? {
-        return Ok(Fault::not_a_kernel(
-            name,
-            "take the kernel file out of it (usually boot/vmlinuz)",
-        ));
+        return Ok(Fault::not_a_kernel(name, "take the kernel file out of it (usually boot/vmlinuz)"));
     }
     Ok(match text_kind(&start) {
-        Some((found, hint)) => Fault::NotAKernel {
-            found,
-            hint: Some(hint.unwrap_or(GIVE).to_owned()),
-        },
+        Some((found, hint)) => Fault::NotAKernel { found, hint: Some(hint.unwrap_or(GIVE).to_owned()) },
         None => {
             let bytes: Vec<String> = start.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-            Fault::not_a_kernel(
-                format!("data of no known kind (it starts with `{}`)", bytes.join(" ")),
-                GIVE,
-            )
+            Fault::not_a_kernel(format!("data of no known kind (it starts with `{}`)", bytes.join(" ")), GIVE)
         }
     })
 }
 
 fn pe_fault(source: &mut dyn Source, header: u64) -> io::Result<Fault> {
     if let Some(PeMachine::Other(name)) = pe_machine(source)? {
-        return Ok(Fault::OtherArchitecture {
-            found: format!("an EFI application for {name}"),
-        });
+        return Ok(Fault::OtherArchitecture { found: format!("an EFI application for {name}") });
     }
     Ok(if is_unified_kernel_image(source, header)? {
         Fault::not_a_kernel(
@@ -255,13 +240,6 @@ fn text_kind(start: &[u8]) -> Option<(String, Option<&'static str>)> {
         let hint = "the server that it was downloaded from answered with a page instead of the file";
         return Some(("an HTML page".to_owned(), Some(hint)));
     }
-    let line: String = text
-        .trim_start()
-        .lines()
-        .next()
-        .unwrap_or_default()
-        .chars()
-        .take(40)
-        .collect();
+    let line: String = text.trim_start().lines().next().unwrap_or_default().chars().take(40).collect();
     Some((format!("a text that starts with `{}`", line.escape_debug()), None))
 }

@@ -62,56 +62,28 @@ struct Record {
 /// [`KernelError`] says what the file is if it is no kernel, what is wrong with it, or why it cannot be unpacked.
 pub fn prepare(path: &Path, directory: &Path) -> Result<PreparedKernel, KernelError> {
     let file = open(path)?;
-    let read = |source| KernelError::Read {
-        path: path.to_owned(),
-        source,
-    };
+    let read = |source| KernelError::Read { path: path.to_owned(), source };
     let name = cache_name(&file).map_err(read)?;
     let mut source: Box<dyn Source> = Box::new(FileSource::new(file));
     if let Layer::Kernel(info) = recognise(source.as_mut()).map_err(|fault| fault.at(path))? {
-        return Ok(PreparedKernel {
-            path: path.to_owned(),
-            info,
-            unwrapped: false,
-        });
+        return Ok(PreparedKernel { path: path.to_owned(), info, unwrapped: false });
     }
     let kept = directory.join(format!("{name}.kernel"));
     let record = directory.join(format!("{name}.json"));
     if let Some(info) = reuse(&kept, &record) {
-        return Ok(PreparedKernel {
-            path: kept,
-            info,
-            unwrapped: true,
-        });
+        return Ok(PreparedKernel { path: kept, info, unwrapped: true });
     }
     let (info, mut kernel) = resolve(source).map_err(|fault| fault.at(path))?;
-    let write = |source| KernelError::Write {
-        path: directory.to_owned(),
-        source,
-    };
+    let write = |source| KernelError::Write { path: directory.to_owned(), source };
     fs::create_dir_all(directory).map_err(write)?;
     let mut unpacked = TemporaryFile::create(directory).map_err(write)?;
     let length_bytes = copy(kernel.as_mut(), &mut unpacked.file).map_err(|failure| match failure {
         CopyFailure::Read(error) => Fault::from(error).at(path),
         CopyFailure::Write(error) => write(error),
     })?;
-    keep(
-        directory,
-        unpacked,
-        &kept,
-        &record,
-        &Record {
-            info: info.clone(),
-            length_bytes,
-        },
-    )
-    .map_err(write)?;
+    keep(directory, unpacked, &kept, &record, &Record { info: info.clone(), length_bytes }).map_err(write)?;
     remove_unused(directory, &kept);
-    Ok(PreparedKernel {
-        path: kept,
-        info,
-        unwrapped: true,
-    })
+    Ok(PreparedKernel { path: kept, info, unwrapped: true })
 }
 
 /// Names the state of a file.
@@ -199,9 +171,7 @@ fn keep(
     record: &Record,
 ) -> io::Result<()> {
     let mut temporary = TemporaryFile::create(directory)?;
-    temporary
-        .file
-        .write_all(&serde_json::to_vec(record).map_err(io::Error::other)?)?;
+    temporary.file.write_all(&serde_json::to_vec(record).map_err(io::Error::other)?)?;
     temporary.rename(record_path)?;
     unpacked.rename(kept)?;
     File::open(directory)?.sync_all()
@@ -221,12 +191,7 @@ fn remove_unused(directory: &Path, current: &Path) {
             continue;
         };
         let is_unused = now.duration_since(used).is_ok_and(|unused| unused > UNUSED_FOR);
-        if entry
-            .file_name()
-            .as_encoded_bytes()
-            .starts_with(TEMPORARY_PREFIX.as_bytes())
-            && is_unused
-        {
+        if entry.file_name().as_encoded_bytes().starts_with(TEMPORARY_PREFIX.as_bytes()) && is_unused {
             let _ = fs::remove_file(&path);
         } else if path.extension().is_some_and(|extension| extension == "kernel") && path != current {
             kernels.push((used, is_unused, path));

@@ -46,10 +46,7 @@ impl Source for FileSource {
     fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let mut filled = 0;
         while filled < buffer.len() {
-            match self
-                .0
-                .read_at(&mut buffer[filled..], offset.saturating_add(filled as u64))
-            {
+            match self.0.read_at(&mut buffer[filled..], offset.saturating_add(filled as u64)) {
                 Ok(0) => break,
                 Ok(read) => filled += read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -71,10 +68,7 @@ pub(super) struct BytesSource(pub(super) Vec<u8>);
 
 impl Source for BytesSource {
     fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        let rest = usize::try_from(offset)
-            .ok()
-            .and_then(|offset| self.0.get(offset..))
-            .unwrap_or_default();
+        let rest = usize::try_from(offset).ok().and_then(|offset| self.0.get(offset..)).unwrap_or_default();
         let length = rest.len().min(buffer.len());
         buffer[..length].copy_from_slice(&rest[..length]);
         Ok(length)
@@ -96,10 +90,7 @@ impl Read for PartReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let left = usize::try_from(self.end.saturating_sub(self.position)).unwrap_or(usize::MAX);
         let length = left.min(buffer.len());
-        let read = self
-            .source
-            .borrow_mut()
-            .read_at(self.position, &mut buffer[..length])?;
+        let read = self.source.borrow_mut().read_at(self.position, &mut buffer[..length])?;
         self.position += read as u64;
         Ok(read)
     }
@@ -177,19 +168,12 @@ impl UnpackedSource {
     fn failure(&self, cause: io::Error) -> io::Error {
         match cause.downcast::<UnpackFailure>() {
             Ok(inner) => io::Error::other(inner), // of a wrapping further out: its words are the right ones
-            Err(cause) => io::Error::other(UnpackFailure {
-                wrapping: self.compression.wrapping(),
-                cause,
-            }),
+            Err(cause) => io::Error::other(UnpackFailure { wrapping: self.compression.wrapping(), cause }),
         }
     }
 
     fn begin(&self) -> io::Result<Box<dyn Read>> {
-        let part = PartReader {
-            source: Rc::clone(&self.packed),
-            position: self.start,
-            end: self.end,
-        };
+        let part = PartReader { source: Rc::clone(&self.packed), position: self.start, end: self.end };
         Ok(match self.compression {
             Compression::Gzip => Box::new(flate2::read::GzDecoder::new(part)),
             Compression::Zstd => {
@@ -213,10 +197,7 @@ impl UnpackedSource {
             }
         };
         self.block.clear();
-        reader
-            .by_ref()
-            .take(BLOCK_BYTES as u64)
-            .read_to_end(&mut self.block)?;
+        reader.by_ref().take(BLOCK_BYTES as u64).read_to_end(&mut self.block)?;
         self.reader = Some(reader);
         self.work_bytes += self.block.len() as u64;
         if self.work_bytes > MAX_WORK_BYTES {
@@ -243,19 +224,11 @@ impl Source for UnpackedSource {
         let mut filled = 0;
         while filled < buffer.len() {
             let position = offset.saturating_add(filled as u64);
-            let from_head = usize::try_from(position)
-                .ok()
-                .and_then(|at| self.head.get(at..))
-                .unwrap_or_default();
-            let in_block = position
-                .checked_sub(self.block_start)
-                .and_then(|at| usize::try_from(at).ok());
+            let from_head =
+                usize::try_from(position).ok().and_then(|at| self.head.get(at..)).unwrap_or_default();
+            let in_block = position.checked_sub(self.block_start).and_then(|at| usize::try_from(at).ok());
             let from_block = in_block.and_then(|at| self.block.get(at..)).unwrap_or_default();
-            let piece = if from_head.is_empty() {
-                from_block
-            } else {
-                from_head
-            };
+            let piece = if from_head.is_empty() { from_block } else { from_head };
             if piece.is_empty() {
                 if position < self.block_start {
                     self.reader = None; // begins again
@@ -292,14 +265,8 @@ mod tests {
             assert_eq!(bytes(&mut source, offset).unwrap(), Some([0]), "{offset}");
         }
         source.work_bytes = MAX_WORK_BYTES - BLOCK_BYTES as u64;
-        let failure = bytes::<1>(&mut source, near)
-            .unwrap_err()
-            .downcast::<UnpackFailure>()
-            .unwrap();
+        let failure = bytes::<1>(&mut source, near).unwrap_err().downcast::<UnpackFailure>().unwrap();
         assert_eq!(failure.wrapping, Wrapping::Gzip);
-        assert_eq!(
-            failure.cause.to_string(),
-            "its headers lead back and forth too often"
-        );
+        assert_eq!(failure.cause.to_string(), "its headers lead back and forth too often");
     }
 }

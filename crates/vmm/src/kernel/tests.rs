@@ -57,14 +57,7 @@ fn elf(class: u8, kind: u16, machine: u16, second_segment: u32, note_type: u32, 
 }
 
 fn pvh_kernel() -> Vec<u8> {
-    elf(
-        2,
-        2,
-        62,
-        4,
-        18,
-        "Linux version 6.1.2-test (builder@host) #1 SMP\n",
-    )
+    elf(2, 2, 62, 4, 18, "Linux version 6.1.2-test (builder@host) #1 SMP\n")
 }
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -128,37 +121,16 @@ fn every_kind_of_kernel_is_recognised() {
     for (bytes, expected) in [
         (image.clone(), info(KernelFormat::BzImage, &[], BANNER)),
         (pvh.clone(), info(KernelFormat::ElfPvh, &[], linux_banner)),
-        (
-            gzip(&image),
-            info(KernelFormat::BzImage, &[Wrapping::Gzip], BANNER),
-        ),
-        (
-            zstd(&pvh),
-            info(KernelFormat::ElfPvh, &[Wrapping::Zstd], linux_banner),
-        ),
-        (
-            gzip(&zstd(&pvh)),
-            info(
-                KernelFormat::ElfPvh,
-                &[Wrapping::Gzip, Wrapping::Zstd],
-                linux_banner,
-            ),
-        ),
+        (gzip(&image), info(KernelFormat::BzImage, &[Wrapping::Gzip], BANNER)),
+        (zstd(&pvh), info(KernelFormat::ElfPvh, &[Wrapping::Zstd], linux_banner)),
+        (gzip(&zstd(&pvh)), info(KernelFormat::ElfPvh, &[Wrapping::Gzip, Wrapping::Zstd], linux_banner)),
         (
             zboot(0x8664, b"gzip", &gzip(&image)),
-            info(
-                KernelFormat::BzImage,
-                &[Wrapping::EfiZboot, Wrapping::Gzip],
-                BANNER,
-            ),
+            info(KernelFormat::BzImage, &[Wrapping::EfiZboot, Wrapping::Gzip], BANNER),
         ),
         (
             gzip(&zboot(0x8664, b"zstd", &zstd(&image))),
-            info(
-                KernelFormat::BzImage,
-                &[Wrapping::Gzip, Wrapping::EfiZboot, Wrapping::Zstd],
-                BANNER,
-            ),
+            info(KernelFormat::BzImage, &[Wrapping::Gzip, Wrapping::EfiZboot, Wrapping::Zstd], BANNER),
         ),
     ] {
         assert_eq!(inspect_test(&bytes).unwrap(), expected);
@@ -203,37 +175,17 @@ fn what_is_no_kernel_is_named() {
     let linux = "Linux version 6.1.2-test (builder@host) #1 SMP\n";
     let iso = at(0x8001, b"CD001");
     for (bytes, found, hint) in [
-        (
-            vec![],
-            "an empty file",
-            "the copy or the download that made it may have failed",
-        ),
-        (
-            b"070701 and so on".to_vec(),
-            "a cpio archive, which is what an initrd is",
-            INITRD,
-        ),
-        (
-            gzip(b"070701 and so on"),
-            "a cpio archive, which is what an initrd is, inside gzip",
-            INITRD,
-        ),
+        (vec![], "an empty file", "the copy or the download that made it may have failed"),
+        (b"070701 and so on".to_vec(), "a cpio archive, which is what an initrd is", INITRD),
+        (gzip(b"070701 and so on"), "a cpio archive, which is what an initrd is, inside gzip", INITRD),
         (b"\xfd7zXZ\0....".to_vec(), "xz-compressed data", UNPACK),
         (b"\x02\x21\x4c\x18....".to_vec(), "lz4-compressed data", UNPACK),
-        (
-            elf(2, 1, 62, 4, 0, ""),
-            "an ELF object file, such as a kernel module",
-            ELF_HINT,
-        ),
+        (elf(2, 1, 62, 4, 0, ""), "an ELF object file, such as a kernel module", ELF_HINT),
         (elf(2, 3, 62, 4, 0, ""), "an ELF shared object", ELF_HINT),
         (elf(2, 3, 62, 3, 0, ""), "an ELF program", ELF_HINT),
         (elf(2, 2, 62, 3, 0, ""), "an ELF program", ELF_HINT),
         (elf(2, 4, 62, 4, 0, ""), "a core dump", ELF_HINT),
-        (
-            elf(2, 2, 62, 4, 17, ""),
-            "an ELF executable without a PVH entry note",
-            ELF_HINT,
-        ),
+        (elf(2, 2, 62, 4, 17, ""), "an ELF executable without a PVH entry note", ELF_HINT),
         (
             elf(2, 2, 62, 4, 17, linux),
             "`Linux 6.1.2-test` as an ELF file without a PVH entry note",
@@ -259,20 +211,12 @@ fn what_is_no_kernel_is_named() {
             "an EFI zboot kernel compressed with `xzkern`, which Ferrovirt does not unpack",
             "give the kernel's bzImage or vmlinux, or build it with CONFIG_KERNEL_ZSTD or CONFIG_KERNEL_GZIP",
         ),
-        (
-            at(0x438, b"\x53\xef"),
-            "an ext2, ext3 or ext4 file system image",
-            DISK,
-        ),
+        (at(0x438, b"\x53\xef"), "an ext2, ext3 or ext4 file system image", DISK),
         (at(0, b"QFI\xfb"), "a qcow2 disk image", DISK),
         (iso, "an ISO 9660 (CD) image", DISK),
         (at(0, b"hsqs"), "a squashfs file system image", DISK),
         (at(512, b"EFI PART"), "a partitioned disk image (GPT)", DISK),
-        (
-            at(510, b"\x55\xaa"),
-            "a bootable disk image (MBR) or boot sector",
-            DISK,
-        ),
+        (at(510, b"\x55\xaa"), "a bootable disk image (MBR) or boot sector", DISK),
         (at(257, b"ustar"), "a tar archive", TAKE),
         (gzip(&at(257, b"ustar")), "a tar archive, inside gzip", TAKE),
         (b"!<arch>\ndebian-binary".to_vec(), "a Debian package", TAKE),
@@ -288,24 +232,15 @@ fn what_is_no_kernel_is_named() {
             "fetch the file that it points to with `git lfs pull`",
         ),
         (
-            "gr\u{fc}\u{df}e \x1b[31m an alle, die dies hier lesen m\u{fc}ssen"
-                .as_bytes()
-                .to_vec(),
+            "gr\u{fc}\u{df}e \x1b[31m an alle, die dies hier lesen m\u{fc}ssen".as_bytes().to_vec(),
             "a text that starts with `gr\u{fc}\u{df}e \\u{1b}[31m an alle, die dies hier lesen`",
             GIVE,
         ),
-        (
-            vec![0x11; 900],
-            "data of no known kind (it starts with `11 11 11 11 11 11 11 11`)",
-            GIVE,
-        ),
+        (vec![0x11; 900], "data of no known kind (it starts with `11 11 11 11 11 11 11 11`)", GIVE),
         (vec![0], "data of no known kind (it starts with `00`)", GIVE),
     ] {
         let error = inspect_test(&bytes).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            format!("`/k` is not a kernel that QEMU can boot: it is {found}")
-        );
+        assert_eq!(error.to_string(), format!("`/k` is not a kernel that QEMU can boot: it is {found}"));
         assert_eq!(error.hint().as_deref(), Some(hint), "{found}");
     }
     let error = inspect_test(&gzip(&gzip(&gzip(&bz_image())))).unwrap_err();
@@ -326,24 +261,15 @@ fn kernels_for_other_machines_are_named() {
         (elf(1, 2, 3, 4, 18, ""), "a 32-bit ELF file for x86"),
         (elf(2, 2, 4711, 4, 18, ""), "a 64-bit ELF file for machine 4711"),
         (efi(0xaa64, b".text"), "an EFI application for arm64"),
-        (
-            zboot(0xaa64, b"gzip", b"payload"),
-            "an EFI zboot kernel for arm64",
-        ),
-        (
-            zboot(0x5064, b"gzip", b"payload"),
-            "an EFI zboot kernel for RISC-V",
-        ),
+        (zboot(0xaa64, b"gzip", b"payload"), "an EFI zboot kernel for arm64"),
+        (zboot(0x5064, b"gzip", b"payload"), "an EFI zboot kernel for RISC-V"),
     ] {
         let error = inspect_test(&bytes).unwrap_err();
         assert_eq!(
             error.to_string(),
             format!("`/k` is for another architecture: it is {found}, and the guest is x86_64")
         );
-        assert_eq!(
-            error.hint().as_deref(),
-            Some("give a kernel built for x86_64 (amd64)")
-        );
+        assert_eq!(error.hint().as_deref(), Some("give a kernel built for x86_64 (amd64)"));
     }
 }
 
@@ -354,16 +280,10 @@ fn what_is_cut_off_is_damaged() {
     let zboot_kernel = zboot(0x8664, b"gzip", &gzip(&image));
     for (bytes, what) in [
         (&image[..0x210], "it ends within its setup header".to_owned()),
-        (
-            &image[..2000],
-            "its header announces 2560 bytes, and it ends before at 2000".to_owned(),
-        ),
+        (&image[..2000], "its header announces 2560 bytes, and it ends before at 2000".to_owned()),
         (&pvh[..40], "it ends within its ELF header".to_owned()),
         (&pvh[..130], "it ends before its ELF program headers".to_owned()),
-        (
-            &pvh[..1000],
-            "its ELF header announces 1024 bytes, and it ends before at 1000".to_owned(),
-        ),
+        (&pvh[..1000], "its ELF header announces 1024 bytes, and it ends before at 1000".to_owned()),
         (
             &zboot_kernel[..1100],
             format!(
@@ -393,21 +313,13 @@ fn the_end_of_a_bz_image_is_checked_to_the_paragraph() {
 
 #[test]
 fn compressed_data_that_breaks_off_or_is_wrong_cannot_be_unpacked() {
-    let noise: Vec<u8> = (0u32..4000)
-        .flat_map(|n| n.wrapping_mul(0x9e37_79b9).to_le_bytes())
-        .collect();
+    let noise: Vec<u8> = (0u32..4000).flat_map(|n| n.wrapping_mul(0x9e37_79b9).to_le_bytes()).collect();
     let kernel = [bz_image(), noise].concat();
     for (packed, wrapping) in [(gzip(&kernel), "gzip"), (zstd(&kernel), "zstd")] {
         let error = inspect_test(&packed[..packed.len() / 2]).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            format!("cannot unpack kernel `/k` ({wrapping})")
-        );
+        assert_eq!(error.to_string(), format!("cannot unpack kernel `/k` ({wrapping})"));
         let outer = inspect_test(&gzip(&packed[..packed.len() / 2])).unwrap_err();
-        assert_eq!(
-            outer.to_string(),
-            format!("cannot unpack kernel `/k` ({wrapping})")
-        );
+        assert_eq!(outer.to_string(), format!("cannot unpack kernel `/k` ({wrapping})"));
         assert!(std::error::Error::source(&outer).is_some());
     }
 }
@@ -420,13 +332,9 @@ fn an_unpacked_source_reads_in_any_order() {
     let mut source =
         source::UnpackedSource::new(Box::new(BytesSource(packed)), 0, end, source::Compression::Gzip);
     let mut buffer = vec![0; 70_000];
-    for offset in [
-        0usize, 1_000_000, 65_530, 10, 1_199_990, 1_200_000, 65_536, 131_072, 1_300_000, 0,
-    ] {
-        let expected = &plain[offset.min(plain.len())
-            ..(offset + buffer.len())
-                .min(plain.len())
-                .max(offset.min(plain.len()))];
+    for offset in [0usize, 1_000_000, 65_530, 10, 1_199_990, 1_200_000, 65_536, 131_072, 1_300_000, 0] {
+        let expected = &plain
+            [offset.min(plain.len())..(offset + buffer.len()).min(plain.len()).max(offset.min(plain.len()))];
         let filled = source.read_at(offset as u64, &mut buffer).unwrap();
         assert_eq!(&buffer[..filled], expected, "at {offset}");
     }
@@ -447,28 +355,16 @@ fn a_decompression_bomb_is_refused() {
     std::fs::write(&path, packed).unwrap();
     let out = directory.path().join("out");
     let error = prepare(&path, &out).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        format!("cannot unpack kernel `{}` (zstd)", path.display())
-    );
-    let KernelError::Unpack { source, .. } = error else {
-        panic!("{error:?}")
-    };
+    assert_eq!(error.to_string(), format!("cannot unpack kernel `{}` (zstd)", path.display()));
+    let KernelError::Unpack { source, .. } = error else { panic!("{error:?}") };
     assert_eq!(source.to_string(), "it unpacks to more than 512 MiB");
-    assert_eq!(
-        std::fs::read_dir(&out).unwrap().count(),
-        0,
-        "nothing half-written is left"
-    );
+    assert_eq!(std::fs::read_dir(&out).unwrap().count(), 0, "nothing half-written is left");
 }
 
 #[test]
 fn only_regular_files_are_opened() {
     let error = inspect(Path::new("/dev")).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "`/dev` is not a kernel that QEMU can boot: it is a directory"
-    );
+    assert_eq!(error.to_string(), "`/dev` is not a kernel that QEMU can boot: it is a directory");
     let error = inspect(Path::new("/dev/null")).unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -479,19 +375,14 @@ fn only_regular_files_are_opened() {
     let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
     rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
     let error = inspect(&pipe).unwrap_err(); // and does not wait for a writer
-    assert!(
-        error.to_string().ends_with("it is a device, pipe or socket"),
-        "{error}"
-    );
+    assert!(error.to_string().ends_with("it is a device, pipe or socket"), "{error}");
     let error = inspect(Path::new("/nonexistent/kernel")).unwrap_err();
     assert_eq!(error.to_string(), "cannot read kernel `/nonexistent/kernel`");
 }
 
 #[test]
 fn an_initrd_is_told_from_what_is_none() {
-    let unknown = |found: &str| InitrdKind::Unknown {
-        found: found.to_owned(),
-    };
+    let unknown = |found: &str| InitrdKind::Unknown { found: found.to_owned() };
     let padded = [vec![0; 512], b"070701".to_vec()].concat();
     for (bytes, expected) in [
         (b"070701....".to_vec(), InitrdKind::Cpio),
@@ -503,10 +394,7 @@ fn an_initrd_is_told_from_what_is_none() {
         (b"BZh9".to_vec(), InitrdKind::Compressed("bzip2")),
         (b"\x89LZO\0\r\n\x1a\n".to_vec(), InitrdKind::Compressed("lzop")),
         (b"]\0\0\x80\0".to_vec(), InitrdKind::Compressed("lzma")),
-        (
-            at(0x438, b"\x53\xef"),
-            InitrdKind::FileSystem("an ext2, ext3 or ext4 file system image"),
-        ),
+        (at(0x438, b"\x53\xef"), InitrdKind::FileSystem("an ext2, ext3 or ext4 file system image")),
         (bz_image(), unknown("a kernel (bzImage)")),
         (pvh_kernel(), unknown("an ELF file")),
         (vec![], unknown("an empty file")),

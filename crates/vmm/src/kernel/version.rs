@@ -17,10 +17,7 @@ const BLOCK_BYTES: usize = 128 * 1024;
 
 /// The text at the start of `bytes`, up to its end mark or line end; `None` if it is no text.
 pub(super) fn text(bytes: &[u8]) -> Option<String> {
-    let end = bytes
-        .iter()
-        .position(|byte| matches!(byte, 0 | b'\n'))
-        .unwrap_or(bytes.len());
+    let end = bytes.iter().position(|byte| matches!(byte, 0 | b'\n')).unwrap_or(bytes.len());
     let text = std::str::from_utf8(&bytes[..end]).ok()?.trim();
     (!text.is_empty() && !text.chars().any(char::is_control)).then(|| text.to_owned())
 }
@@ -29,9 +26,7 @@ pub(super) fn text(bytes: &[u8]) -> Option<String> {
 pub(super) fn release(text: &str) -> Option<String> {
     let text = text.strip_prefix("Linux version ").unwrap_or(text);
     let release = text.split_ascii_whitespace().next()?;
-    release
-        .starts_with(|first: char| first.is_ascii_digit())
-        .then(|| release.to_owned())
+    release.starts_with(|first: char| first.is_ascii_digit()).then(|| release.to_owned())
 }
 
 /// Looks for `Linux version` and a digit (the same words occur in format strings) and returns the line.
@@ -87,10 +82,7 @@ mod tests {
     #[test]
     fn the_release_is_the_first_word_that_is_a_version() {
         for (text, expected) in [
-            (
-                "6.1.0-56-cloud-amd64 (debian-kernel@lists.debian.org) #1 SMP",
-                Some("6.1.0-56-cloud-amd64"),
-            ),
+            ("6.1.0-56-cloud-amd64 (debian-kernel@lists.debian.org) #1 SMP", Some("6.1.0-56-cloud-amd64")),
             ("Linux version 6.18.0 (gcc) #1", Some("6.18.0")),
             ("Linux version %s (%s)", None),
             ("", None),

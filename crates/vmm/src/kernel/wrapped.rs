@@ -17,12 +17,7 @@ pub(super) struct Payload {
 impl Payload {
     /// The payload of `source`, unpacked as it is read.
     pub(super) fn open(&self, source: Box<dyn Source>) -> Box<dyn Source> {
-        Box::new(UnpackedSource::new(
-            source,
-            self.start,
-            self.end,
-            self.compression,
-        ))
+        Box::new(UnpackedSource::new(source, self.start, self.end, self.compression))
     }
 }
 
@@ -53,9 +48,7 @@ pub(super) fn compression(source: &mut dyn Source, offset: u64) -> Result<Option
 
 fn zboot(source: &mut dyn Source) -> Result<Payload, Fault> {
     if let Some(PeMachine::Other(name)) = pe_machine(source)? {
-        return Err(Fault::OtherArchitecture {
-            found: format!("an EFI zboot kernel for {name}"),
-        });
+        return Err(Fault::OtherArchitecture { found: format!("an EFI zboot kernel for {name}") });
     }
     let Some(header) = bytes::<64>(source, 0)? else {
         return Err(Fault::Damaged("it ends within its EFI zboot header".to_owned()));
@@ -63,11 +56,7 @@ fn zboot(source: &mut dyn Source) -> Result<Payload, Fault> {
     let word = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
     let (start, length) = (u64::from(word(8)), u64::from(word(12)));
     let end = start + length;
-    let name: Vec<u8> = header[24..56]
-        .iter()
-        .copied()
-        .take_while(|byte| *byte != 0)
-        .collect();
+    let name: Vec<u8> = header[24..56].iter().copied().take_while(|byte| *byte != 0).collect();
     let name = String::from_utf8_lossy(&name).into_owned();
     let compression = match name.as_str() {
         "gzip" => Compression::Gzip,
@@ -87,12 +76,7 @@ fn zboot(source: &mut dyn Source) -> Result<Payload, Fault> {
             "its EFI zboot header places {length} bytes at {start}, and the file ends before that"
         )));
     }
-    Ok(Payload {
-        wrappings: vec![Wrapping::EfiZboot, compression.wrapping()],
-        start,
-        end,
-        compression,
-    })
+    Ok(Payload { wrappings: vec![Wrapping::EfiZboot, compression.wrapping()], start, end, compression })
 }
 
 /// A fault of what is inside of `wrappings`, in words that say so.
@@ -103,13 +87,10 @@ pub(super) fn inside(wrappings: &[Wrapping], fault: Fault) -> Fault {
     let names: Vec<String> = wrappings.iter().rev().map(Wrapping::to_string).collect();
     let within = format!("inside {}", names.join(" inside "));
     match fault {
-        Fault::NotAKernel { found, hint } => Fault::NotAKernel {
-            found: format!("{found}, {within}"),
-            hint,
-        },
-        Fault::OtherArchitecture { found } => Fault::OtherArchitecture {
-            found: format!("{found}, {within}"),
-        },
+        Fault::NotAKernel { found, hint } => Fault::NotAKernel { found: format!("{found}, {within}"), hint },
+        Fault::OtherArchitecture { found } => {
+            Fault::OtherArchitecture { found: format!("{found}, {within}") }
+        }
         Fault::Damaged(what) => Fault::Damaged(format!("{within}, {what}")),
         fault @ (Fault::Read(_) | Fault::Unpack { .. }) => fault,
     }

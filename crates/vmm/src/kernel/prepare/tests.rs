@@ -25,10 +25,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 }
 
 fn names(directory: &Path) -> BTreeSet<PathBuf> {
-    fs::read_dir(directory)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect()
+    fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect()
 }
 
 #[test]
@@ -56,23 +53,10 @@ fn a_wrapped_kernel_is_unpacked_once_and_again_when_it_changed() {
         version: Some("6.1.2".to_owned()),
         banner: Some("6.1.2 x".to_owned()),
     };
-    assert_eq!(
-        first,
-        PreparedKernel {
-            path: first.path.clone(),
-            info: expected,
-            unwrapped: true
-        }
-    );
+    assert_eq!(first, PreparedKernel { path: first.path.clone(), info: expected, unwrapped: true });
     assert_eq!(fs::read(&first.path).unwrap(), bz_image(1));
-    assert_eq!(
-        fs::metadata(&first.path).unwrap().permissions().mode() & 0o7777,
-        0o444
-    );
-    assert_eq!(
-        names(&out),
-        BTreeSet::from([first.path.clone(), first.path.with_extension("json")])
-    );
+    assert_eq!(fs::metadata(&first.path).unwrap().permissions().mode() & 0o7777, 0o444);
+    assert_eq!(names(&out), BTreeSet::from([first.path.clone(), first.path.with_extension("json")]));
 
     let made = fs::metadata(&first.path).unwrap().ino();
     assert_eq!(prepare(&path, &out).unwrap(), first);
@@ -111,11 +95,7 @@ fn what_is_kept_is_only_used_while_it_is_whole() {
         let again = prepare(&path, &out).unwrap();
         assert_eq!(again.path, kept, "{index}");
         assert_eq!(fs::read(&again.path).unwrap(), bz_image(1), "{index}");
-        assert_eq!(
-            fs::metadata(&kept).unwrap().permissions().mode() & 0o7777,
-            0o444,
-            "{index}"
-        );
+        assert_eq!(fs::metadata(&kept).unwrap().permissions().mode() & 0o7777, 0o444, "{index}");
     }
 }
 
@@ -174,10 +154,7 @@ fn several_at_once_get_the_same_whole_kernel() {
                 })
             })
             .collect();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().unwrap())
-            .collect::<BTreeSet<_>>()
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect::<BTreeSet<_>>()
     });
     assert_eq!(kept.len(), 1, "{kept:?}");
     assert_eq!(names(&out).len(), 2, "nothing temporary is left");
