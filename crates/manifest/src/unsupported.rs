@@ -57,11 +57,7 @@ pub const VIRTUAL_MACHINE_FIELDS: &[SupportedField] = &[
     row("metadata", Full, "the name names the guest"),
     row("spec.runStrategy", Full, "`run` boots whatever it says"),
     row("spec.running", Full, "deprecated; `run` boots whatever it says"),
-    row(
-        "spec.template.metadata",
-        Full,
-        "labels and annotations of the instance",
-    ),
+    row("spec.template.metadata", Full, "labels and annotations of the instance"),
     row("status", Full, "read past"),
 ];
 
@@ -82,100 +78,40 @@ pub const SPEC_FIELDS: &[SupportedField] = &[
     row("dnsPolicy", NoEffect, NO_NETWORK),
     row("domain.chassis", Full, "SMBIOS chassis"),
     row("domain.clock.utc", Full, "the guest's clock is UTC"),
-    row(
-        "domain.clock.utc.offsetSeconds",
-        Only(&["0"]),
-        "the guest's clock is UTC",
-    ),
+    row("domain.clock.utc.offsetSeconds", Only(&["0"]), "the guest's clock is UTC"),
     row("domain.cpu.cores", Full, "per socket"),
-    row(
-        "domain.cpu.dedicatedCpuPlacement",
-        Only(&["false"]),
-        "virtual CPUs float",
-    ),
-    row(
-        "domain.cpu.isolateEmulatorThread",
-        Only(&["false"]),
-        "virtual CPUs float",
-    ),
-    row(
-        "domain.cpu.maxSockets",
-        NoEffect,
-        "CPUs are not plugged in while the guest runs",
-    ),
-    row(
-        "domain.cpu.model",
-        Full,
-        "`host-model` and `host-passthrough` are the host's CPU",
-    ),
+    row("domain.cpu.dedicatedCpuPlacement", Only(&["false"]), "virtual CPUs float"),
+    row("domain.cpu.isolateEmulatorThread", Only(&["false"]), "virtual CPUs float"),
+    row("domain.cpu.maxSockets", NoEffect, "CPUs are not plugged in while the guest runs"),
+    row("domain.cpu.model", Full, "`host-model` and `host-passthrough` are the host's CPU"),
     row("domain.cpu.sockets", Full, ""),
     row("domain.cpu.threads", Full, "per core"),
-    row(
-        "domain.devices.autoattachGraphicsDevice",
-        NoEffectUnless(&["false"]),
-        "guests have no display yet",
-    ),
-    row(
-        "domain.devices.autoattachInputDevice",
-        Only(&["false"]),
-        "guests have no input device yet",
-    ),
+    row("domain.devices.autoattachGraphicsDevice", NoEffectUnless(&["false"]), "guests have no display yet"),
+    row("domain.devices.autoattachInputDevice", Only(&["false"]), "guests have no input device yet"),
     row(
         "domain.devices.autoattachMemBalloon",
         NoEffectUnless(&["false"]),
         "guests have no memory balloon yet",
     ),
-    row(
-        "domain.devices.autoattachPodInterface",
-        NoEffectUnless(&["false"]),
-        NO_NETWORK,
-    ),
-    row(
-        "domain.devices.autoattachSerialConsole",
-        Full,
-        "the guest's ttyS0 is the console",
-    ),
-    row(
-        "domain.devices.autoattachVSOCK",
-        Only(&["false"]),
-        "guests have no vsock yet",
-    ),
-    row(
-        "domain.devices.interfaces",
-        Exactly(r#"[{"name":"default","bridge":{}}]"#),
-        NO_NETWORK,
-    ),
-    row(
-        "domain.devices.logSerialConsole",
-        NoEffectUnless(&["true"]),
-        "the console's log is always kept",
-    ),
+    row("domain.devices.autoattachPodInterface", NoEffectUnless(&["false"]), NO_NETWORK),
+    row("domain.devices.autoattachSerialConsole", Full, "the guest's ttyS0 is the console"),
+    row("domain.devices.autoattachVSOCK", Only(&["false"]), "guests have no vsock yet"),
+    row("domain.devices.interfaces", Exactly(r#"[{"name":"default","bridge":{}}]"#), NO_NETWORK),
+    row("domain.devices.logSerialConsole", NoEffectUnless(&["true"]), "the console's log is always kept"),
     row(
         "domain.devices.panicDevices[].model",
         Only(&["isa", "pvpanic"]),
-        "a panic ends `run` at once",
+        "the first of them counts; a panic ends `run` at once",
     ),
     row("domain.devices.rng", Full, "virtio-rng"),
-    row(
-        "domain.features.acpi.enabled",
-        Only(&["true"]),
-        "guests always have ACPI",
-    ),
-    row(
-        "domain.firmware.bootloader.bios",
-        Full,
-        "a BIOS is what guests have",
-    ),
+    row("domain.features.acpi.enabled", Only(&["true"]), "guests always have ACPI"),
+    row("domain.firmware.bootloader.bios", Full, "a BIOS is what guests have"),
     row(
         "domain.firmware.bootloader.bios.useSerial",
         NoEffectUnless(&["false"]),
         "the firmware prints nothing",
     ),
-    row(
-        "domain.firmware.kernelBoot.container.image",
-        Full,
-        "pulled from a registry or found in the store",
-    ),
+    row("domain.firmware.kernelBoot.container.image", Full, "pulled from a registry or found in the store"),
     row(
         "domain.firmware.kernelBoot.container.imagePullPolicy",
         Only(&["Always", "IfNotPresent", "Never"]),
@@ -188,45 +124,17 @@ pub const SPEC_FIELDS: &[SupportedField] = &[
     ),
     row("domain.firmware.kernelBoot.container.initrdPath", Full, ""),
     row("domain.firmware.kernelBoot.container.kernelPath", Full, ""),
-    row(
-        "domain.firmware.kernelBoot.kernelArgs",
-        Full,
-        "passed on as they are",
-    ),
+    row("domain.firmware.kernelBoot.kernelArgs", Full, "passed on as they are"),
     row("domain.firmware.serial", Full, "SMBIOS serial"),
     row("domain.firmware.uuid", Full, "SMBIOS UUID"),
-    row(
-        "domain.machine.type",
-        Only(&["q35", "pc-q35*"]),
-        "or a version of it that the QEMU here knows",
-    ),
+    row("domain.machine.type", Only(&["q35", "pc-q35*"]), "or a version of it that the QEMU here knows"),
     row("domain.memory.guest", Full, ""),
-    row(
-        "domain.memory.maxGuest",
-        NoEffect,
-        "memory is not plugged in while the guest runs",
-    ),
+    row("domain.memory.maxGuest", NoEffect, "memory is not plugged in while the guest runs"),
     row("domain.rebootPolicy", Only(&["Reboot", "Terminate"]), ""),
-    row(
-        "domain.resources.limits.cpu",
-        Full,
-        "counts virtual CPUs where `domain.cpu` does not",
-    ),
-    row(
-        "domain.resources.limits.memory",
-        Full,
-        "the guest's memory where nothing else says it",
-    ),
-    row(
-        "domain.resources.overcommitGuestOverhead",
-        NoEffect,
-        "no memory is set aside for QEMU itself",
-    ),
-    row(
-        "domain.resources.requests.cpu",
-        Full,
-        "counts virtual CPUs where `domain.cpu` does not",
-    ),
+    row("domain.resources.limits.cpu", Full, "counts virtual CPUs where `domain.cpu` does not"),
+    row("domain.resources.limits.memory", Full, "the guest's memory where nothing else says it"),
+    row("domain.resources.overcommitGuestOverhead", NoEffect, "no memory is set aside for QEMU itself"),
+    row("domain.resources.requests.cpu", Full, "counts virtual CPUs where `domain.cpu` does not"),
     row(
         "domain.resources.requests.memory",
         Full,
@@ -234,20 +142,12 @@ pub const SPEC_FIELDS: &[SupportedField] = &[
     ),
     row("evictionStrategy", NoEffect, ONE_MACHINE),
     row("hostname", NoEffect, NO_NETWORK),
-    row(
-        "networks",
-        Exactly(r#"[{"name":"default","pod":{}}]"#),
-        NO_NETWORK,
-    ),
+    row("networks", Exactly(r#"[{"name":"default","pod":{}}]"#), NO_NETWORK),
     row("nodeSelector", NoEffect, ONE_MACHINE),
     row("priorityClassName", NoEffect, ONE_MACHINE),
     row("schedulerName", NoEffect, ONE_MACHINE),
     row("subdomain", NoEffect, NO_NETWORK),
-    row(
-        "terminationGracePeriodSeconds",
-        Full,
-        "how long the guest has to power off when asked",
-    ),
+    row("terminationGracePeriodSeconds", Full, "how long the guest has to power off when asked"),
     row("tolerations", NoEffect, ONE_MACHINE),
     row("topologySpreadConstraints", NoEffect, ONE_MACHINE),
 ];
@@ -298,19 +198,12 @@ pub fn check_vmi(instance: &VirtualMachineInstance) -> Findings {
 /// Checks `object`: the instance's spec, found at `spec`, against [`SPEC_FIELDS`], the rest against `around`.
 fn check(object: &impl Serialize, around: &[SupportedField], spec: &[&str]) -> Findings {
     let mut object = serde_json::to_value(object).expect("objects that were decoded can be written as JSON");
-    let instance_spec = object
-        .pointer_mut(&format!("/{}", spec.join("/")))
-        .map(Value::take);
+    let instance_spec = object.pointer_mut(&format!("/{}", spec.join("/"))).map(Value::take);
     let mut findings = Findings::default();
     check_object(&object, around, Place { full: "", row: "" }, &mut findings);
     if let Some(instance_spec) = instance_spec {
         let root = spec.join(".");
-        check_object(
-            &instance_spec,
-            SPEC_FIELDS,
-            Place { full: &root, row: "" },
-            &mut findings,
-        );
+        check_object(&instance_spec, SPEC_FIELDS, Place { full: &root, row: "" }, &mut findings);
     }
     findings
 }
@@ -329,15 +222,7 @@ fn check_object(value: &Value, table: &[SupportedField], place: Place<'_>, findi
     };
     for (name, field) in fields {
         let (full, row) = (join(place.full, name), join(place.row, name));
-        check_field(
-            field,
-            table,
-            Place {
-                full: &full,
-                row: &row,
-            },
-            findings,
-        );
+        check_field(field, table, Place { full: &full, row: &row }, findings);
     }
 }
 
@@ -355,15 +240,7 @@ fn check_field(value: &Value, table: &[SupportedField], place: Place<'_>, findin
         (Value::Array(elements), _) if below("[]") => {
             for (index, element) in elements.iter().enumerate() {
                 let (full, row) = (format!("{}[{index}]", place.full), format!("{}[]", place.row));
-                check_object(
-                    element,
-                    table,
-                    Place {
-                        full: &full,
-                        row: &row,
-                    },
-                    findings,
-                );
+                check_object(element, table, Place { full: &full, row: &row }, findings);
             }
         }
         (_, Some(row)) => check_row(value, row, place.full, findings),
@@ -372,10 +249,8 @@ fn check_field(value: &Value, table: &[SupportedField], place: Place<'_>, findin
 }
 
 fn check_row(value: &Value, row: &SupportedField, field: &str, findings: &mut Findings) {
-    let without_effect = || Warning {
-        field: field.to_owned(),
-        message: format!("{field} has no effect: {}", row.note),
-    };
+    let without_effect =
+        || Warning { field: field.to_owned(), message: format!("{field} has no effect: {}", row.note) };
     match row.support {
         Full => {}
         NoEffect => findings.warnings.push(without_effect()),
@@ -443,17 +318,9 @@ fn text(value: &Value) -> String {
 }
 
 fn listed(values: &[&str]) -> String {
-    values
-        .iter()
-        .map(|value| format!("`{value}`"))
-        .collect::<Vec<_>>()
-        .join(", ")
+    values.iter().map(|value| format!("`{value}`")).collect::<Vec<_>>().join(", ")
 }
 
 fn join(path: &str, name: &str) -> String {
-    if path.is_empty() {
-        name.to_owned()
-    } else {
-        format!("{path}.{name}")
-    }
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }

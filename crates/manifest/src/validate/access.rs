@@ -19,10 +19,7 @@ pub(super) fn check(spec: &VirtualMachineInstanceSpec, path: &Path, causes: &mut
             exactly_one_method(&[method.qemu_guest_agent.is_some()], &field, causes);
         }
         if credential.ssh_public_key.is_some() == credential.user_password.is_some() {
-            causes.invalid(
-                &field,
-                format!("{field} must have exactly one access credential type set"),
-            );
+            causes.invalid(&field, format!("{field} must have exactly one access credential type set"));
         }
     }
 }
@@ -35,22 +32,13 @@ fn ssh_public_key(
 ) {
     let field = credential.child("sshPublicKey");
     let method = &key.propagation_method;
-    let no_cloud = spec
-        .volumes
-        .iter()
-        .any(|volume| volume.cloud_init_no_cloud.is_some());
-    let config_drive = spec
-        .volumes
-        .iter()
-        .any(|volume| volume.cloud_init_config_drive.is_some());
+    let no_cloud = spec.volumes.iter().any(|volume| volume.cloud_init_no_cloud.is_some());
+    let config_drive = spec.volumes.iter().any(|volume| volume.cloud_init_config_drive.is_some());
     let by_volume = [
         ("noCloud", method.no_cloud.is_some(), no_cloud),
         ("configDrive", method.config_drive.is_some(), config_drive),
     ];
-    for (name, _, _) in by_volume
-        .into_iter()
-        .filter(|(_, wanted, there)| *wanted && !there)
-    {
+    for (name, _, _) in by_volume.into_iter().filter(|(_, wanted, there)| *wanted && !there) {
         let message = format!(
             "{credential} requires a {name} volume to exist when the {name} propagationMethod is in use."
         );
@@ -63,11 +51,8 @@ fn ssh_public_key(
         causes.invalid(&field.child("propagationMethod.qemuGuestAgent.users"), message);
     }
     source(&key.source, &field, causes);
-    let methods = [
-        method.no_cloud.is_some(),
-        method.config_drive.is_some(),
-        method.qemu_guest_agent.is_some(),
-    ];
+    let methods =
+        [method.no_cloud.is_some(), method.config_drive.is_some(), method.qemu_guest_agent.is_some()];
     exactly_one_method(&methods, &field, causes);
 }
 
@@ -81,9 +66,6 @@ fn source(source: &AccessCredentialSource, credential: &Path, causes: &mut Cause
 fn exactly_one_method(methods: &[bool], credential: &Path, causes: &mut Causes) {
     if methods.iter().filter(|set| **set).count() != 1 {
         let field = credential.child("propagationMethod");
-        causes.invalid(
-            &field,
-            format!("{field} must have exactly one propagationMethod set"),
-        );
+        causes.invalid(&field, format!("{field} must have exactly one propagationMethod set"));
     }
 }

@@ -35,24 +35,14 @@ pub(super) fn check(spec: &VirtualMachineInstanceSpec, path: &Path, causes: &mut
         "amd64" => amd64(spec, &domain, causes),
         "arm64" => arm64(spec, &domain, causes),
         "s390x" => {}
-        other => causes.invalid(
-            &path.child("architecture"),
-            format!("unsupported architecture: {other}"),
-        ),
+        other => causes.invalid(&path.child("architecture"), format!("unsupported architecture: {other}")),
     }
 }
 
 fn amd64(spec: &VirtualMachineInstanceSpec, domain: &Path, causes: &mut Causes) {
     let devices = &spec.domain.devices;
-    if devices
-        .watchdog
-        .as_ref()
-        .is_some_and(|watchdog| watchdog.diag288.is_some())
-    {
-        causes.invalid(
-            &domain.child("devices.watchdog"),
-            "amd64 only supports I6300ESB watchdog device",
-        );
+    if devices.watchdog.as_ref().is_some_and(|watchdog| watchdog.diag288.is_some()) {
+        causes.invalid(&domain.child("devices.watchdog"), "amd64 only supports I6300ESB watchdog device");
     }
     let video = devices.video.as_ref().map_or("", |video| text(&video.type_));
     if !video.is_empty() && !AMD64_VIDEO.contains(&video) {
@@ -81,23 +71,13 @@ fn arm64(spec: &VirtualMachineInstanceSpec, domain: &Path, causes: &mut Causes) 
         ];
         for (name, bus) in targets {
             if !matches!(bus.map_or("", text), "" | "virtio" | "scsi") {
-                let field = domain
-                    .child("devices.disks")
-                    .index(index)
-                    .child(name)
-                    .child("bus");
-                causes.invalid(
-                    &field,
-                    "Arm64 not support this disk bus type, please use virtio or scsi",
-                );
+                let field = domain.child("devices.disks").index(index).child(name).child("bus");
+                causes.invalid(&field, "Arm64 not support this disk bus type, please use virtio or scsi");
             }
         }
     }
     if spec.domain.devices.watchdog.is_some() {
-        causes.invalid(
-            &domain.child("devices.watchdog"),
-            "Arm64 not support Watchdog device",
-        );
+        causes.invalid(&domain.child("devices.watchdog"), "Arm64 not support Watchdog device");
     }
     if spec.domain.devices.sound.is_some() {
         causes.invalid(&domain.child("devices.sound"), "Arm64 not support sound device");

@@ -70,11 +70,7 @@ impl CauseList {
     /// # Errors
     /// Where `causes` holds at least one.
     pub fn check(causes: Vec<Cause>) -> Result<(), Self> {
-        if causes.is_empty() {
-            Ok(())
-        } else {
-            Err(Self(causes))
-        }
+        if causes.is_empty() { Ok(()) } else { Err(Self(causes)) }
     }
 
     /// Every fault, in the order in which it was found.
@@ -154,11 +150,7 @@ impl Causes {
 
     /// A fault whose field is not the usual path, or which has none.
     pub(super) fn add(&mut self, kind: CauseKind, field: &str, message: impl Into<String>) {
-        self.0.push(Cause {
-            kind,
-            field: field.to_owned(),
-            message: message.into(),
-        });
+        self.0.push(Cause { kind, field: field.to_owned(), message: message.into() });
     }
 
     pub(super) fn into_vec(self) -> Vec<Cause> {
@@ -210,11 +202,7 @@ mod tests {
 
     #[test]
     fn paths() {
-        let path = Path::root("spec")
-            .child("domain.devices")
-            .child("disks")
-            .index(3)
-            .child("name");
+        let path = Path::root("spec").child("domain.devices").child("disks").index(3).child("name");
         assert_eq!(path.to_string(), "spec.domain.devices.disks[3].name");
     }
 }

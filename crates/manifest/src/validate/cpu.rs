@@ -16,10 +16,7 @@ pub(super) fn check(domain: &DomainSpec, path: &Path, causes: &mut Causes) {
     let limit_field = path.child("resources.limits.cpu");
     for (field, value) in [(&request_field, request), (&limit_field, limit)] {
         if let Some(value) = value.filter(|value| value.is_negative()) {
-            causes.invalid(
-                field,
-                format!("{field} '{value}': must be greater than or equal to 0."),
-            );
+            causes.invalid(field, format!("{field} '{value}': must be greater than or equal to 0."));
         }
     }
     if let (Some(request), Some(limit)) = (request, limit)
@@ -39,10 +36,7 @@ pub(super) fn check(domain: &DomainSpec, path: &Path, causes: &mut Causes) {
             causes.invalid(&limit_field, "provided resources CPU limits must be an interger");
         }
         if parts(request) {
-            causes.invalid(
-                &request_field,
-                "provided resources CPU requests must be an interger",
-            );
+            causes.invalid(&request_field, "provided resources CPU requests must be an interger");
         }
         let nothing = |value: Option<&Quantity>| value.is_none_or(Quantity::is_zero);
         if nothing(request) && nothing(limit) && cpu.cores.unwrap_or(0) == 0 {
@@ -61,10 +55,7 @@ pub(super) fn check(domain: &DomainSpec, path: &Path, causes: &mut Causes) {
         let policy = text(&feature.policy);
         if !FEATURE_POLICIES.contains(&policy) {
             let field = path.child("features").index(index).child("policy");
-            let message = format!(
-                "CPU feature {} uses policy {policy} that is not supported.",
-                feature.name
-            );
+            let message = format!("CPU feature {} uses policy {policy} that is not supported.", feature.name);
             causes.not_supported(&field, message);
         }
     }

@@ -16,10 +16,7 @@ pub(super) fn inputs(devices: &Devices, domain: &Path, causes: &mut Causes) {
     for (index, input) in devices.inputs.iter().enumerate() {
         let field = domain.child("devices.inputs").index(index);
         if !matches!(text(&input.bus), "" | "usb" | "virtio") {
-            causes.invalid(
-                &field.child("bus"),
-                "Input device can have only virtio or usb bus.",
-            );
+            causes.invalid(&field.child("bus"), "Input device can have only virtio or usb bus.");
         }
         if input.type_ != "tablet" {
             causes.invalid(&field.child("type"), "Input device can have only tablet type.");
@@ -32,10 +29,7 @@ pub(super) fn io_threads(domain: &DomainSpec, path: &Path, causes: &mut Causes) 
         return;
     };
     if !IO_THREADS_POLICIES.contains(&policy.as_str()) {
-        causes.invalid(
-            &path.child("ioThreadsPolicy"),
-            format!("Invalid IOThreadsPolicy ({policy})"),
-        );
+        causes.invalid(&path.child("ioThreadsPolicy"), format!("Invalid IOThreadsPolicy ({policy})"));
     }
 }
 
@@ -67,11 +61,7 @@ pub(super) fn panic_devices(spec: &VirtualMachineInstanceSpec, domain: &Path, ca
         return causes.invalid(&field, message);
     }
     for (index, device) in devices.iter().enumerate() {
-        if let Some(model) = device
-            .model
-            .as_deref()
-            .filter(|model| !PANIC_DEVICES.contains(model))
-        {
+        if let Some(model) = device.model.as_deref().filter(|model| !PANIC_DEVICES.contains(model)) {
             let field = field.index(index).child("model");
             causes.invalid(&field, format!("invalid PanicDeviceModel({model})"));
         }

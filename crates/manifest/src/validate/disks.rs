@@ -26,10 +26,7 @@ pub(super) fn volumes_and_boot_order(spec: &VirtualMachineInstanceSpec, path: &P
         let volume = spec.volumes.iter().find(|volume| volume.name == disk.name);
         // A CD-ROM drive may be empty.
         if volume.is_none() && disk.cdrom.is_none() {
-            causes.invalid(
-                &field.child("name"),
-                format!("{field}.Name '{}' not found.", disk.name),
-            );
+            causes.invalid(&field.child("name"), format!("{field}.Name '{}' not found.", disk.name));
         }
         let is_claim =
             |volume: &Volume| volume.persistent_volume_claim.is_some() || volume.data_volume.is_some();
@@ -61,29 +58,7 @@ pub(super) fn volumes_and_boot_order(spec: &VirtualMachineInstanceSpec, path: &P
 fn unique_order(order: u64, device: &Path, orders: &mut BTreeSet<u64>, causes: &mut Causes) {
     if !orders.insert(order) {
         let field = device.child("bootOrder");
-        causes.invalid(
-            &field,
-            format!("Boot order for {field} already set for a different device."),
-        );
-    }
-}
-
-/// Each volume needs a disk or a filesystem; checked for instances only, and after defaults have added missing disks.
-/// The path (`domain.volumes`) is none that exists; so it is in KubeVirt.
-pub(super) fn volumes_have_disks(spec: &VirtualMachineInstanceSpec, path: &Path, causes: &mut Causes) {
-    let devices = &spec.domain.devices;
-    for (index, volume) in spec.volumes.iter().enumerate() {
-        let disk = devices.disks.iter().any(|disk| disk.name == volume.name);
-        let filesystem = devices
-            .filesystems
-            .iter()
-            .any(|filesystem| filesystem.name == volume.name);
-        // Neither is ever shown to the guest as a disk.
-        let hidden = volume.memory_dump.is_some() || volume.downward_metrics.is_some();
-        if !disk && !filesystem && !hidden {
-            let field = path.child("domain.volumes").index(index).child("name");
-            causes.invalid(&field, format!("{field} '{}' not found.", volume.name));
-        }
+        causes.invalid(&field, format!("Boot order for {field} already set for a different device."));
     }
 }
 
@@ -96,19 +71,13 @@ pub(super) fn check(devices: &Devices, domain: &Path, causes: &mut Causes) {
         let field = list.index(index);
         if let Some(other) = names.get(disk.name.as_str()) {
             let other = list.index(*other);
-            causes.invalid(
-                &field.child("name"),
-                format!("{field} and {other} must not have the same Name."),
-            );
+            causes.invalid(&field.child("name"), format!("{field} and {other} must not have the same Name."));
         } else {
             names.insert(&disk.name, index);
         }
         let targets = [disk.disk.is_some(), disk.lun.is_some(), disk.cdrom.is_some()];
         if targets.into_iter().filter(|set| *set).count() > 1 {
-            causes.invalid(
-                &field,
-                format!("{field} can only have a single target type defined"),
-            );
+            causes.invalid(&field, format!("{field} can only have a single target type defined"));
         }
         if disk.boot_order == Some(0) {
             let message = format!("{field} must have a boot order > 0, if supplied");
@@ -156,10 +125,7 @@ fn bus(disk: &Disk, field: &Path, doubled: &Path, causes: &mut Causes) {
         causes.invalid(&bus_field, "Bus type virtio is invalid for CD-ROM device");
     }
     if disk.dedicated_io_thread == Some(true) && bus != "virtio" {
-        causes.not_supported(
-            doubled,
-            format!("IOThreads are not supported for disks on a {bus} bus"),
-        );
+        causes.not_supported(doubled, format!("IOThreads are not supported for disks on a {bus} bus"));
     }
     let readonly = disk.disk.as_ref().is_some_and(|disk| disk.readonly == Some(true));
     if readonly && bus == "sata" {
@@ -170,10 +136,7 @@ fn bus(disk: &Disk, field: &Path, doubled: &Path, causes: &mut Causes) {
 fn serial(disk: &Disk, field: &Path, causes: &mut Causes) {
     let serial = text(&disk.serial);
     let field_of_serial = field.child("serial");
-    if !serial
-        .chars()
-        .all(|letter| letter.is_ascii_alphanumeric() || "_.+-".contains(letter))
-    {
+    if !serial.chars().all(|letter| letter.is_ascii_alphanumeric() || "_.+-".contains(letter)) {
         let rule = "must be made up of the following characters [A-Za-z0-9_.+-], if specified";
         causes.invalid(&field_of_serial, format!("{field} {rule}"));
     }
@@ -204,11 +167,7 @@ fn words(disk: &Disk, list: &Path, field: &Path, doubled: &Path, causes: &mut Ca
 
 fn sectors(block_size: &BlockSize, bus: &str, field: &Path, causes: &mut Causes) {
     let Some(custom) = &block_size.custom else { return };
-    if block_size
-        .match_volume
-        .as_ref()
-        .is_some_and(|state| state.enabled != Some(false))
-    {
+    if block_size.match_volume.as_ref().is_some_and(|state| state.enabled != Some(false)) {
         let message = "Block size matching can't be enabled together with a custom value";
         return causes.invalid(field, message);
     }

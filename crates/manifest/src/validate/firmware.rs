@@ -7,21 +7,14 @@ use crate::types::VirtualMachineInstanceSpec;
 use crate::types::{Bootloader, Efi};
 
 pub(super) fn machine(spec: &VirtualMachineInstanceSpec, domain: &Path, causes: &mut Causes) {
-    let machine = spec
-        .domain
-        .machine
-        .as_ref()
-        .map_or("", |machine| text(&machine.type_));
+    let machine = spec.domain.machine.as_ref().map_or("", |machine| text(&machine.type_));
     let allowed = architecture::machine_types(spec);
     if machine.is_empty() || allowed.iter().any(|pattern| matches(pattern, machine)) {
         return;
     }
     let field = domain.child("machine.type");
     let allowed = allowed.join(" ");
-    causes.invalid(
-        &field,
-        format!("{field} is not supported: {machine} (allowed values: [{allowed}])"),
-    );
+    causes.invalid(&field, format!("{field} is not supported: {machine} (allowed values: [{allowed}])"));
 }
 
 /// Whether `name` matches a file name pattern whose only wildcard is a `*` at its end.
@@ -33,19 +26,11 @@ fn matches(pattern: &str, name: &str) -> bool {
 }
 
 pub(super) fn acpi(spec: &VirtualMachineInstanceSpec, path: &Path, causes: &mut Causes) {
-    let Some(acpi) = spec
-        .domain
-        .firmware
-        .as_ref()
-        .and_then(|firmware| firmware.acpi.as_ref())
-    else {
+    let Some(acpi) = spec.domain.firmware.as_ref().and_then(|firmware| firmware.acpi.as_ref()) else {
         return;
     };
     if text(&acpi.slic_name_ref).is_empty() && text(&acpi.msdm_name_ref).is_empty() {
-        causes.invalid(
-            &path.child("acpi"),
-            "ACPI was set but no SLIC nor MSDM volume reference was set",
-        );
+        causes.invalid(&path.child("acpi"), "ACPI was set but no SLIC nor MSDM volume reference was set");
     }
 }
 
@@ -63,16 +48,10 @@ pub(super) fn bootloader(domain: &DomainSpec, path: &Path, causes: &mut Causes) 
 
 pub(super) fn secure_boot(domain: &DomainSpec, path: &Path, causes: &mut Causes) {
     let secure = |efi: &Efi| efi.secure_boot != Some(false);
-    if !find_bootloader(domain)
-        .and_then(|loader| loader.efi.as_ref())
-        .is_some_and(secure)
-    {
+    if !find_bootloader(domain).and_then(|loader| loader.efi.as_ref()).is_some_and(secure) {
         return;
     }
-    let smm = domain
-        .features
-        .as_ref()
-        .and_then(|features| features.smm.as_ref());
+    let smm = domain.features.as_ref().and_then(|features| features.smm.as_ref());
     if smm.is_none_or(|smm| smm.enabled == Some(false)) {
         let message = format!(
             "{path} has EFI SecureBoot enabled. SecureBoot requires SMM, which is currently disabled."

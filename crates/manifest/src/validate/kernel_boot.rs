@@ -19,10 +19,7 @@ pub(super) fn check(firmware: Option<&Firmware>, domain: &Path, causes: &mut Cau
     let field = field.child("container");
     let (kernel, initrd) = (text(&container.kernel_path), text(&container.initrd_path));
     if container.image.is_empty() {
-        causes.required(
-            &field.child("image"),
-            format!("{field} must be defined with an image"),
-        );
+        causes.required(&field.child("image"), format!("{field} must be defined with an image"));
     }
     if kernel.is_empty() && initrd.is_empty() {
         let message =

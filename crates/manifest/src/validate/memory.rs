@@ -36,11 +36,7 @@ pub(super) fn check(domain: &DomainSpec, path: &Path, causes: &mut Causes) {
 }
 
 fn huge_pages(domain: &DomainSpec, path: &Path, causes: &mut Causes) {
-    let Some(pages) = domain
-        .memory
-        .as_ref()
-        .and_then(|memory| memory.hugepages.as_ref())
-    else {
+    let Some(pages) = domain.memory.as_ref().and_then(|memory| memory.hugepages.as_ref()) else {
         return;
     };
     let written = super::text(&pages.page_size);
@@ -53,16 +49,10 @@ fn huge_pages(domain: &DomainSpec, path: &Path, causes: &mut Causes) {
     let request_field = path.child("resources.requests.memory");
     if request.units() < page_size {
         let rule = "must be equal to or larger than page size";
-        causes.invalid(
-            &request_field,
-            format!("{request_field} '{request}' {rule} {field} '{written}'"),
-        );
+        causes.invalid(&request_field, format!("{request_field} '{request}' {rule} {field} '{written}'"));
     } else if page_size > 0 && request.units() % page_size != 0 {
         let rule = "is not a multiple of the page size";
-        causes.invalid(
-            &request_field,
-            format!("{request_field} '{request}' {rule} {field} '{written}'"),
-        );
+        causes.invalid(&request_field, format!("{request_field} '{request}' {rule} {field} '{written}'"));
     }
 }
 

@@ -46,20 +46,13 @@ pub(super) fn name(metadata: &ObjectMeta, causes: &mut Causes) {
 pub(super) fn labels_and_annotations(metadata: Option<&ObjectMeta>, path: &Path, causes: &mut Causes) {
     let annotations = metadata.and_then(|metadata| metadata.annotations.as_ref());
     for (name, message) in GATED_ANNOTATIONS {
-        if annotations
-            .and_then(|annotations| annotations.get(name))
-            .is_some_and(|value| !value.is_empty())
-        {
+        if annotations.and_then(|annotations| annotations.get(name)).is_some_and(|value| !value.is_empty()) {
             let field = path.child("annotations");
             causes.invalid(&field, format!("{message} {field}.{name}"));
         }
     }
     let labels = metadata.and_then(|metadata| metadata.labels.as_ref());
-    if labels.is_some_and(|labels| {
-        RESERVED_LABELS
-            .iter()
-            .any(|reserved| labels.contains_key(*reserved))
-    }) {
+    if labels.is_some_and(|labels| RESERVED_LABELS.iter().any(|reserved| labels.contains_key(*reserved))) {
         let message = "creation of the following reserved kubevirt.io/ labels on a VMI object is prohibited";
         causes.not_supported(&path.child("labels"), message);
     }

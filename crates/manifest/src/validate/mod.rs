@@ -4,9 +4,9 @@
 //! KubeVirt's texts or paths are odd (a doubled path, a missing space), they are odd here too: clients match on them.
 //!
 //! As in KubeVirt, rules see the object after defaults, applied to a copy: a volume without a disk gets one before
-//! disks are checked. The cluster's settings are KubeVirt's own defaults: alpha feature gates are off, bridge
-//! interfaces are allowed on the pod network, changes roll out live (so that a guest larger than its memory limit is
-//! no fault).
+//! disks are checked, so that KubeVirt's rule against such volumes, which nothing can break, is not here. The cluster's
+//! settings are KubeVirt's own defaults: alpha feature gates are off, bridge interfaces are allowed on the pod network,
+//! changes roll out live (so that a guest larger than its memory limit is no fault).
 //!
 //! One file for each group of rules; `spec_causes` puts them in order. Whether Ferrovirt can *boot* what is valid is
 //! another question: see [`unsupported`](crate::unsupported), [`runnable_vm`], and
@@ -61,7 +61,6 @@ pub fn validate_vmi(instance: &VirtualMachineInstance) -> Vec<Cause> {
     let mut causes = Causes::default();
     metadata::name(&instance.metadata, &mut causes);
     spec_causes(&instance.spec, &path, &mut causes);
-    disks::volumes_have_disks(&instance.spec, &path, &mut causes);
     memory::is_requested(&instance.spec, &mut causes);
     metadata::labels_and_annotations(Some(&instance.metadata), &Path::root("metadata"), &mut causes);
     architecture::check(&instance.spec, &path, &mut causes);
@@ -135,9 +134,6 @@ fn text(field: &Option<String>) -> &str {
 fn not_too_many<T>(list: &[T], field: &Path, causes: &mut Causes) {
     if list.len() > MOST_ELEMENTS {
         let count = list.len();
-        causes.invalid(
-            field,
-            format!("Too many: {count}: must have at most {MOST_ELEMENTS} items"),
-        );
+        causes.invalid(field, format!("Too many: {count}: must have at most {MOST_ELEMENTS} items"));
     }
 }

@@ -21,12 +21,7 @@ pub(super) fn dns_label_faults(name: &str) -> Vec<String> {
 
 /// What keeps `name` from being a DNS subdomain (`example.com`, at most 253 bytes); empty where nothing does.
 pub(super) fn dns_subdomain_faults(name: &str) -> Vec<String> {
-    faults(
-        name,
-        SUBDOMAIN_MOST,
-        |name| name.split('.').all(is_label),
-        SUBDOMAIN_TEXT,
-    )
+    faults(name, SUBDOMAIN_MOST, |name| name.split('.').all(is_label), SUBDOMAIN_TEXT)
 }
 
 fn faults(name: &str, most: usize, shape: fn(&str) -> bool, text: &str) -> Vec<String> {
@@ -65,14 +60,8 @@ mod tests {
         for bad in ["", "-a", "a-", "A", "a.b", "a_b", "é", " "] {
             assert_eq!(dns_label_faults(bad), [LABEL_TEXT], "`{bad}`");
         }
-        assert_eq!(
-            dns_label_faults(&"a".repeat(64)),
-            ["must be no more than 63 characters"]
-        );
-        assert_eq!(
-            dns_label_faults(&"A".repeat(64)),
-            ["must be no more than 63 characters", LABEL_TEXT]
-        );
+        assert_eq!(dns_label_faults(&"a".repeat(64)), ["must be no more than 63 characters"]);
+        assert_eq!(dns_label_faults(&"A".repeat(64)), ["must be no more than 63 characters", LABEL_TEXT]);
     }
 
     #[test]
@@ -84,9 +73,6 @@ mod tests {
         for bad in ["", ".", "a.", ".a", "a..b", "a.-b", "A.b"] {
             assert_eq!(dns_subdomain_faults(bad), [SUBDOMAIN_TEXT], "`{bad}`");
         }
-        assert_eq!(
-            dns_subdomain_faults(&"a".repeat(254)),
-            ["must be no more than 253 characters"]
-        );
+        assert_eq!(dns_subdomain_faults(&"a".repeat(254)), ["must be no more than 253 characters"]);
     }
 }

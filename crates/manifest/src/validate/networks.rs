@@ -25,9 +25,7 @@ struct Networking<'a> {
 
 impl<'a> Networking<'a> {
     fn network_of(&self, interface: &Interface) -> Option<&'a Network> {
-        self.networks
-            .iter()
-            .find(|network| network.name == interface.name)
+        self.networks.iter().find(|network| network.name == interface.name)
     }
 
     /// Each interface with its field.
@@ -48,11 +46,7 @@ pub(super) fn check(spec: &VirtualMachineInstanceSpec, path: &Path, causes: &mut
         interfaces_field: path.child("domain.devices.interfaces"),
     };
     not_too_many(&spec.networks, &networking.networks_field, causes);
-    not_too_many(
-        &spec.domain.devices.interfaces,
-        &networking.interfaces_field,
-        causes,
-    );
+    not_too_many(&spec.domain.devices.interfaces, &networking.interfaces_field, causes);
     one_default_network(&networking, causes);
     network_types(&networking, causes);
     states(&networking, causes);
@@ -61,10 +55,7 @@ pub(super) fn check(spec: &VirtualMachineInstanceSpec, path: &Path, causes: &mut
     for (interface, field) in networking.each() {
         name_and_model(interface, &field, causes);
         addresses(interface, &field, causes);
-        if networking
-            .network_of(interface)
-            .is_some_and(|network| network.pod.is_some())
-        {
+        if networking.network_of(interface).is_some_and(|network| network.pod.is_some()) {
             ports::check(&interface.ports, &field.child("ports"), causes);
         }
         if let Some(options) = &interface.dhcp_options {
@@ -75,35 +66,18 @@ pub(super) fn check(spec: &VirtualMachineInstanceSpec, path: &Path, causes: &mut
 }
 
 fn is_multus_default(network: &Network) -> bool {
-    network
-        .multus
-        .as_ref()
-        .is_some_and(|multus| multus.default == Some(true))
+    network.multus.as_ref().is_some_and(|multus| multus.default == Some(true))
 }
 
 fn one_default_network(networking: &Networking<'_>, causes: &mut Causes) {
-    let pods = networking
-        .networks
-        .iter()
-        .filter(|network| network.pod.is_some())
-        .count();
-    let defaults = networking
-        .networks
-        .iter()
-        .filter(|network| is_multus_default(network))
-        .count();
+    let pods = networking.networks.iter().filter(|network| network.pod.is_some()).count();
+    let defaults = networking.networks.iter().filter(|network| is_multus_default(network)).count();
     if pods > 1 {
         let field = networking.spec.child("interfaces");
-        causes.duplicate(
-            &field,
-            format!("more than one interface is connected to a pod network in {field}"),
-        );
+        causes.duplicate(&field, format!("more than one interface is connected to a pod network in {field}"));
     }
     if defaults > 1 {
-        causes.invalid(
-            &networking.networks_field,
-            "Multus CNI should only have one default network",
-        );
+        causes.invalid(&networking.networks_field, "Multus CNI should only have one default network");
     }
     if pods > 0 && defaults > 0 {
         let message = "Pod network cannot be defined when Multus default network is defined";
@@ -114,21 +88,13 @@ fn one_default_network(networking: &Networking<'_>, causes: &mut Causes) {
 fn network_types(networking: &Networking<'_>, causes: &mut Causes) {
     for (index, network) in networking.networks.iter().enumerate() {
         let field = networking.networks_field.index(index);
-        let types = [
-            network.pod.is_some(),
-            network.multus.is_some(),
-            network.resource_claim.is_some(),
-        ];
+        let types = [network.pod.is_some(), network.multus.is_some(), network.resource_claim.is_some()];
         match types.into_iter().filter(|set| *set).count() {
             0 => causes.required(&field, "should have a network type"),
             1 => {}
             _ => causes.required(&field, "should have only one network type"),
         }
-        if network
-            .multus
-            .as_ref()
-            .is_some_and(|multus| multus.network_name.is_empty())
-        {
+        if network.multus.as_ref().is_some_and(|multus| multus.network_name.is_empty()) {
             causes.required(&field, "CNI delegating plugin must have a networkName");
         }
     }
@@ -138,10 +104,7 @@ fn states(networking: &Networking<'_>, causes: &mut Causes) {
     for (interface, field) in networking.each() {
         let (name, state, field) = (&interface.name, text(&interface.state), field.child("state"));
         if !matches!(state, "" | "up" | "down" | "absent") {
-            causes.invalid(
-                &field,
-                format!("logical {name} interface state value is unsupported: {state}"),
-            );
+            causes.invalid(&field, format!("logical {name} interface state value is unsupported: {state}"));
         }
         if state != "absent" {
             continue;
@@ -180,10 +143,7 @@ fn bindings(networking: &Networking<'_>, causes: &mut Causes) {
         }
         let network = networking.network_of(interface);
         if interface.masquerade.is_some() && network.is_some_and(|network| network.pod.is_none()) {
-            causes.invalid(
-                &field.child("name"),
-                "Masquerade interface only implemented with pod network",
-            );
+            causes.invalid(&field.child("name"), "Masquerade interface only implemented with pod network");
         }
     }
 }
@@ -201,11 +161,7 @@ fn pairs(networking: &Networking<'_>, causes: &mut Causes) {
         }
     }
     for (index, network) in networking.networks.iter().enumerate() {
-        if !networking
-            .interfaces
-            .iter()
-            .any(|interface| interface.name == network.name)
-        {
+        if !networking.interfaces.iter().any(|interface| interface.name == network.name) {
             let field = names(index);
             causes.required(&field, format!("{field} '{}' not found.", network.name));
         }
@@ -248,15 +204,9 @@ fn addresses(interface: &Interface, field: &Path, causes: &mut Causes) {
     if !mac.is_empty() {
         let field = field.child("macAddress");
         match mac_bytes(mac) {
-            None => causes.invalid(
-                &field,
-                format!("interface {name} has malformed MAC address ({mac})."),
-            ),
+            None => causes.invalid(&field, format!("interface {name} has malformed MAC address ({mac}).")),
             Some(bytes) if bytes.len() > 6 => {
-                causes.invalid(
-                    &field,
-                    format!("interface {name} has too long MAC address ({mac})."),
-                );
+                causes.invalid(&field, format!("interface {name} has too long MAC address ({mac})."));
             }
             Some(bytes) if bytes == [2, 0, 0, 0, 0, 0] => {
                 let message =
@@ -307,23 +257,12 @@ fn is_pci_address(text: &str) -> bool {
 fn dhcp(options: &DhcpOptions, field: &Path, causes: &mut Causes) {
     let private = field.child("privateOptions");
     let mut seen = BTreeSet::new();
-    if options
-        .private_options
-        .iter()
-        .any(|option| !PRIVATE_OPTIONS.contains(&option.option))
-    {
+    if options.private_options.iter().any(|option| !PRIVATE_OPTIONS.contains(&option.option)) {
         let message = "provided DHCPPrivateOptions are out of range, must be in range 224 to 254";
         causes.invalid(&private, message);
     }
-    if !options
-        .private_options
-        .iter()
-        .all(|option| seen.insert(option.option))
-    {
-        causes.invalid(
-            &private,
-            "Found Duplicates: you have provided duplicate DHCPPrivateOptions",
-        );
+    if !options.private_options.iter().all(|option| seen.insert(option.option)) {
+        causes.invalid(&private, "Found Duplicates: you have provided duplicate DHCPPrivateOptions");
     }
     for (index, server) in options.ntp_servers.iter().enumerate() {
         if !is_ipv4(server) {
@@ -348,10 +287,7 @@ fn discontinued(networking: &Networking<'_>, causes: &mut Causes) {
             ("Macvtap network binding", interface.macvtap.is_some()),
         ];
         for (name, _) in old.into_iter().filter(|(_, set)| *set) {
-            causes.invalid(
-                &field.child("name"),
-                format!("{name} has been discontinued since v1.3"),
-            );
+            causes.invalid(&field.child("name"), format!("{name} has been discontinued since v1.3"));
         }
     }
 }

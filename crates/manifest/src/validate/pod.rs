@@ -12,18 +12,8 @@ const DNS_POLICIES: [&str; 5] = ["ClusterFirstWithHostNet", "ClusterFirst", "Def
 
 pub(super) fn names(spec: &VirtualMachineInstanceSpec, path: &Path, causes: &mut Causes) {
     let rules = [
-        (
-            "hostname",
-            "DNS_LABEL",
-            text(&spec.hostname),
-            names::dns_label_faults as fn(&str) -> Vec<String>,
-        ),
-        (
-            "subdomain",
-            "DNS_SUBDOMAIN",
-            text(&spec.subdomain),
-            names::dns_subdomain_faults,
-        ),
+        ("hostname", "DNS_LABEL", text(&spec.hostname), names::dns_label_faults as fn(&str) -> Vec<String>),
+        ("subdomain", "DNS_SUBDOMAIN", text(&spec.subdomain), names::dns_subdomain_faults),
     ];
     for (name, rule, value, faults) in rules {
         if value.is_empty() {
@@ -47,10 +37,7 @@ pub(super) fn start_strategy(spec: &VirtualMachineInstanceSpec, path: &Path, cau
     };
     let field = path.child("startStrategy");
     if strategy != "Paused" {
-        causes.invalid(
-            &field,
-            format!("{field} is set with an unrecognized option: {strategy}"),
-        );
+        causes.invalid(&field, format!("{field} is set with an unrecognized option: {strategy}"));
     } else if spec.liveness_probe.is_some() {
         let message = format!(
             "either {field} or {path}.livenessProbe should be provided.Pausing VMI with LivenessProbe is not supported"
@@ -65,10 +52,7 @@ pub(super) fn eviction_strategy(spec: &VirtualMachineInstanceSpec, path: &Path, 
     };
     if !EVICTION_STRATEGIES.contains(&strategy.as_str()) {
         let field = path.child("evictionStrategy");
-        causes.invalid(
-            &field,
-            format!("{field} is set with an unrecognized option: {strategy}"),
-        );
+        causes.invalid(&field, format!("{field} is set with an unrecognized option: {strategy}"));
     }
 }
 

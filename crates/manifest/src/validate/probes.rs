@@ -4,10 +4,7 @@ use super::cause::{Causes, Path};
 use crate::types::{Probe, VirtualMachineInstanceSpec};
 
 pub(super) fn check(spec: &VirtualMachineInstanceSpec, path: &Path, causes: &mut Causes) {
-    let probes = [
-        ("readinessProbe", &spec.readiness_probe),
-        ("livenessProbe", &spec.liveness_probe),
-    ];
+    let probes = [("readinessProbe", &spec.readiness_probe), ("livenessProbe", &spec.liveness_probe)];
     for (name, probe) in probes {
         if let Some(probe) = probe {
             exactly_one_type(probe, &path.child(name), causes);
@@ -18,16 +15,10 @@ pub(super) fn check(spec: &VirtualMachineInstanceSpec, path: &Path, causes: &mut
     }
     for (name, probe) in probes {
         let Some(probe) = probe else { continue };
-        let types = [
-            ("httpGet", probe.http_get.is_some()),
-            ("tcpSocket", probe.tcp_socket.is_some()),
-        ];
+        let types = [("httpGet", probe.http_get.is_some()), ("tcpSocket", probe.tcp_socket.is_some())];
         for (kind, _) in types.into_iter().filter(|(_, set)| *set) {
             let field = path.child(name).child(kind);
-            causes.invalid(
-                &field,
-                format!("{field} is only allowed if the Pod Network is attached"),
-            );
+            causes.invalid(&field, format!("{field} is only allowed if the Pod Network is attached"));
         }
     }
 }

@@ -19,11 +19,7 @@ pub enum KernelSource {
 
 /// What keeps a machine from being booted, other than faults that [`validate_vm`](super::validate_vm) finds.
 pub fn runnable_vm(machine: &VirtualMachine, kernel: KernelSource) -> Vec<Cause> {
-    runnable(
-        &machine.spec.template.spec,
-        &Path::root("spec.template.spec"),
-        kernel,
-    )
+    runnable(&machine.spec.template.spec, &Path::root("spec.template.spec"), kernel)
 }
 
 /// What keeps an instance from being booted, other than faults that [`validate_vmi`](super::validate_vmi) finds.
@@ -37,10 +33,7 @@ fn runnable(spec: &VirtualMachineInstanceSpec, path: &Path, kernel: KernelSource
         // A page size that cannot be read breaks a rule of its own.
         Ok(_) | Err(MemoryError::PageSize { .. }) => {}
         Err(MemoryError::Unset) => {
-            causes.required(
-                &path.child("domain.memory.guest"),
-                memory::not_requested(&path.to_string()),
-            );
+            causes.required(&path.child("domain.memory.guest"), memory::not_requested(&path.to_string()));
         }
         Err(MemoryError::NotPositive { field, value }) => {
             let field = path.child(field);
@@ -55,11 +48,7 @@ fn runnable(spec: &VirtualMachineInstanceSpec, path: &Path, kernel: KernelSource
 
 fn names_kernel(spec: &VirtualMachineInstanceSpec, path: &Path, causes: &mut Causes) {
     let field = path.child("domain.firmware.kernelBoot.container");
-    let kernel_boot = spec
-        .domain
-        .firmware
-        .as_ref()
-        .and_then(|firmware| firmware.kernel_boot.as_ref());
+    let kernel_boot = spec.domain.firmware.as_ref().and_then(|firmware| firmware.kernel_boot.as_ref());
     let Some(container) = kernel_boot.and_then(|kernel_boot| kernel_boot.container.as_ref()) else {
         let message =
             format!("{field} must name an image with a kernel: there is nothing else to boot from yet");
@@ -69,9 +58,6 @@ fn names_kernel(spec: &VirtualMachineInstanceSpec, path: &Path, causes: &mut Cau
     // Neither path is a fault of its own.
     if is_set(&container.initrd_path) && !is_set(&container.kernel_path) {
         let field = field.child("kernelPath");
-        causes.required(
-            &field,
-            format!("{field} must be set: an initrd cannot be booted without a kernel"),
-        );
+        causes.required(&field, format!("{field} must be set: an initrd cannot be booted without a kernel"));
     }
 }

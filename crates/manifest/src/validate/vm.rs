@@ -7,14 +7,7 @@ use crate::types::VirtualMachine;
 use crate::types::{DataVolumeSource, DataVolumeTemplateSpec};
 
 /// When a virtual machine may run.
-const RUN_STRATEGIES: [&str; 6] = [
-    "Halted",
-    "Manual",
-    "Always",
-    "RerunOnFailure",
-    "Once",
-    "WaitAsReceiver",
-];
+const RUN_STRATEGIES: [&str; 6] = ["Halted", "Manual", "Always", "RerunOnFailure", "Once", "WaitAsReceiver"];
 
 pub(super) fn warnings(machine: &VirtualMachine) -> Vec<Warning> {
     let deprecated = machine.spec.running.map(|_| Warning {
@@ -45,10 +38,7 @@ fn run_strategy(machine: &VirtualMachine, spec: &Path, causes: &mut Causes) {
     if let Some(strategy) = &machine.spec.run_strategy
         && !RUN_STRATEGIES.contains(&strategy.as_str())
     {
-        causes.invalid(
-            &spec.child("runStrategy"),
-            format!("Invalid RunStrategy ({strategy})"),
-        );
+        causes.invalid(&spec.child("runStrategy"), format!("Invalid RunStrategy ({strategy})"));
     }
 }
 
@@ -77,14 +67,8 @@ fn data_volume_template(
     }
     contents(template, &field, causes);
     let referenced = machine.spec.template.spec.volumes.iter().any(|volume| {
-        volume
-            .data_volume
-            .as_ref()
-            .is_some_and(|source| source.name == name)
-            || volume
-                .persistent_volume_claim
-                .as_ref()
-                .is_some_and(|source| source.claim_name == name)
+        volume.data_volume.as_ref().is_some_and(|source| source.name == name)
+            || volume.persistent_volume_claim.as_ref().is_some_and(|source| source.claim_name == name)
     });
     if !referenced {
         let message = format!(
@@ -103,10 +87,7 @@ fn contents(template: &DataVolumeTemplateSpec, field: &Path, causes: &mut Causes
             return;
         }
         (Some(_), Some(_)) => {
-            causes.invalid(
-                field,
-                "Duplicate storage definition, both target storage and target pvc defined",
-            );
+            causes.invalid(field, "Duplicate storage definition, both target storage and target pvc defined");
             return;
         }
         (Some(claim), None) => claim.data_source.is_some() || claim.data_source_ref.is_some(),
@@ -122,18 +103,7 @@ fn contents(template: &DataVolumeTemplateSpec, field: &Path, causes: &mut Causes
 }
 
 fn count_sources(source: &DataVolumeSource) -> usize {
-    let DataVolumeSource {
-        http,
-        s3,
-        gcs,
-        registry,
-        pvc,
-        upload,
-        blank,
-        imageio,
-        vddk,
-        snapshot,
-    } = source;
+    let DataVolumeSource { http, s3, gcs, registry, pvc, upload, blank, imageio, vddk, snapshot } = source;
     [
         http.is_some(),
         s3.is_some(),

@@ -22,10 +22,7 @@ pub(super) fn check(spec: &VirtualMachineInstanceSpec, path: &Path, causes: &mut
         let field = list.index(index);
         if let Some(other) = names.get(volume.name.as_str()) {
             let other = list.index(*other);
-            causes.invalid(
-                &field.child("name"),
-                format!("{field} and {other} must not have the same Name."),
-            );
+            causes.invalid(&field.child("name"), format!("{field} and {other} must not have the same Name."));
         } else {
             names.insert(&volume.name, index);
         }
@@ -39,17 +36,10 @@ pub(super) fn check(spec: &VirtualMachineInstanceSpec, path: &Path, causes: &mut
         }
     }
     for (index, volume) in volumes.iter().enumerate() {
-        let is_disk = spec
-            .domain
-            .devices
-            .disks
-            .iter()
-            .any(|disk| disk.name == volume.name);
+        let is_disk = spec.domain.devices.disks.iter().any(|disk| disk.name == volume.name);
         if volume.container_path.is_some() && is_disk {
-            let message = format!(
-                "ContainerPath volume '{}' must be mapped to a filesystem, not a disk",
-                volume.name
-            );
+            let message =
+                format!("ContainerPath volume '{}' must be mapped to a filesystem, not a disk", volume.name);
             causes.invalid(&list.index(index), message);
         }
     }
@@ -59,11 +49,7 @@ fn one_volume(volume: &Volume, field: &Path, causes: &mut Causes) {
     if volume.host_disk.is_some() {
         causes.invalid(field, "HostDisk feature gate is not enabled");
     }
-    if volume
-        .data_volume
-        .as_ref()
-        .is_some_and(|data_volume| data_volume.name.is_empty())
-    {
+    if volume.data_volume.as_ref().is_some_and(|data_volume| data_volume.name.is_empty()) {
         causes.required(&field.child("name"), "DataVolume 'name' must be set");
     }
     if count_sources(volume) != 1 {
@@ -83,20 +69,11 @@ fn one_volume(volume: &Volume, field: &Path, causes: &mut Causes) {
         host_disk(disk, &field.child("hostDisk"), causes);
     }
     let named = [
-        (
-            "configMap.name",
-            volume.config_map.as_ref().map(|source| &source.name),
-        ),
-        (
-            "secret.secretName",
-            volume.secret.as_ref().map(|source| &source.secret_name),
-        ),
+        ("configMap.name", volume.config_map.as_ref().map(|source| &source.name)),
+        ("secret.secretName", volume.secret.as_ref().map(|source| &source.secret_name)),
         (
             "serviceAccount.serviceAccountName",
-            volume
-                .service_account
-                .as_ref()
-                .map(|source| &source.service_account_name),
+            volume.service_account.as_ref().map(|source| &source.service_account_name),
         ),
     ];
     for (name, value) in named {
@@ -169,10 +146,7 @@ fn cloud_init(source: &CloudInitSource, kind: &str, volume: &Path, causes: &mut 
             word: "userdata",
             secret_word: "UserData",
             base64_name: "userDataBase64",
-            in_secret: source
-                .secret_ref
-                .as_ref()
-                .is_some_and(|secret| !text(&secret.name).is_empty()),
+            in_secret: source.secret_ref.as_ref().is_some_and(|secret| !text(&secret.name).is_empty()),
             base64: text(&source.user_data_base64),
             plain: text(&source.user_data),
         },
@@ -189,22 +163,11 @@ fn cloud_init(source: &CloudInitSource, kind: &str, volume: &Path, causes: &mut 
         },
     ];
     let mut sources = 0;
-    for Datum {
-        word,
-        secret_word,
-        base64_name,
-        in_secret,
-        base64,
-        plain,
-    } in data
-    {
+    for Datum { word, secret_word, base64_name, in_secret, base64, plain } in data {
         let mut length = 0;
         if !base64.is_empty() {
             // Line ends within base64 are allowed; serde's blocks of YAML have them.
-            let joined: String = base64
-                .chars()
-                .filter(|letter| !matches!(letter, '\r' | '\n'))
-                .collect();
+            let joined: String = base64.chars().filter(|letter| !matches!(letter, '\r' | '\n')).collect();
             match STANDARD.decode(joined) {
                 Ok(bytes) => length = bytes.len(),
                 Err(_) => {
@@ -219,17 +182,10 @@ fn cloud_init(source: &CloudInitSource, kind: &str, volume: &Path, causes: &mut 
         if !plain.is_empty() {
             length = plain.len();
         }
-        let count = [in_secret, !base64.is_empty(), !plain.is_empty()]
-            .into_iter()
-            .filter(|set| *set)
-            .count();
+        let count = [in_secret, !base64.is_empty(), !plain.is_empty()].into_iter().filter(|set| *set).count();
         if count > 1 {
             // KubeVirt writes `networkdata source` as two words, `userdatasource` as one.
-            let source = if word == "userdata" {
-                "userdatasource"
-            } else {
-                "networkdata source"
-            };
+            let source = if word == "userdata" { "userdatasource" } else { "networkdata source" };
             causes.invalid(&field, format!("{field} must have only one {source} set."));
         }
         if length > CLOUD_INIT_MOST {
@@ -252,10 +208,8 @@ fn host_disk(disk: &HostDisk, field: &Path, causes: &mut Causes) {
         causes.not_found(&path, format!("{path} is required for hostDisk volume"));
     }
     if !matches!(disk.type_.as_str(), "Disk" | "DiskOrCreate") {
-        let message = format!(
-            "{kind} has invalid value '{}', allowed are 'Disk' or 'DiskOrCreate'",
-            disk.type_
-        );
+        let message =
+            format!("{kind} has invalid value '{}', allowed are 'Disk' or 'DiskOrCreate'", disk.type_);
         causes.invalid(&kind, message);
     }
     if disk.type_ == "Disk" && disk.capacity.as_ref().is_some_and(|capacity| !capacity.is_zero()) {
