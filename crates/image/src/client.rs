@@ -34,7 +34,7 @@ use std::{
 };
 
 pub use self::{
-    error::{RegistryError, Wanted},
+    error::{RegistryError, TransportError, Wanted},
     pull::{LARGEST_MANIFEST_BYTES, MANIFEST_MEDIA_TYPES},
     push::SentBytes,
 };
@@ -103,11 +103,7 @@ impl Endpoint {
 
     /// `HOST` or `HOST:PORT` to connect to.
     fn host(&self) -> &str {
-        if self.registry == DEFAULT_REGISTRY {
-            DOCKER_HUB_HOST
-        } else {
-            &self.registry
-        }
+        if self.registry == DEFAULT_REGISTRY { DOCKER_HUB_HOST } else { &self.registry }
     }
 }
 
@@ -162,11 +158,7 @@ impl Client {
 
     /// The same client reporting to `listener`, its own request count starting at zero.
     pub fn with_listener(&self, listener: Arc<dyn Listener>) -> Self {
-        Self {
-            shared: Arc::clone(&self.shared),
-            listener: Some(listener),
-            requests: Arc::default(),
-        }
+        Self { shared: Arc::clone(&self.shared), listener: Some(listener), requests: Arc::default() }
     }
 
     /// How many HTTP requests this client and its clones have sent, those for tokens and after redirects included.
@@ -184,13 +176,7 @@ impl Client {
     /// # Errors
     /// When registries.conf(5) blocks the registry or cannot resolve a short name.
     pub fn endpoints(&self, reference: &Reference) -> Result<Vec<Endpoint>, RegistryError> {
-        Ok(self
-            .shared
-            .registries
-            .resolve(reference)?
-            .iter()
-            .map(Endpoint::new)
-            .collect())
+        Ok(self.shared.registries.resolve(reference)?.iter().map(Endpoint::new).collect())
     }
 
     /// The place to which `reference` is pushed: mirrors play no part.
@@ -198,9 +184,7 @@ impl Client {
     /// # Errors
     /// When registries.conf(5) blocks the registry.
     pub fn push_endpoint(&self, reference: &Reference) -> Result<Endpoint, RegistryError> {
-        Ok(Endpoint::new(
-            &self.shared.registries.resolve_for_push(reference)?,
-        ))
+        Ok(Endpoint::new(&self.shared.registries.resolve_for_push(reference)?))
     }
 
     fn count_request(&self) {
@@ -226,13 +210,7 @@ impl Client {
             retry::Next::GiveUp => Err(error),
             retry::Next::Again(delay) => {
                 let reason = error.chain();
-                tracing::debug!(
-                    what,
-                    attempt = *attempt,
-                    ?delay,
-                    reason,
-                    "request failed, trying again"
-                );
+                tracing::debug!(what, attempt = *attempt, ?delay, reason, "request failed, trying again");
                 if let Some(listener) = &self.listener {
                     listener.retrying(what, *attempt, delay, &reason);
                 }

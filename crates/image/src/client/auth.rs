@@ -75,11 +75,7 @@ impl Key {
             repository: access.endpoint.repository.clone(),
             actions: access.actions,
             trust: access.endpoint.trust,
-            secrets: access
-                .secrets
-                .iter()
-                .map(|secret| secret.identity().clone())
-                .collect(),
+            secrets: access.secrets.iter().map(|secret| secret.identity().clone()).collect(),
         }
     }
 }
@@ -88,24 +84,15 @@ impl Authorizations {
     fn get(&self, key: &Key) -> Option<HeaderValue> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let authorization = known.get(key)?;
-        authorization
-            .ends
-            .is_none_or(|ends| ends > Instant::now())
-            .then(|| authorization.header.clone())
+        authorization.ends.is_none_or(|ends| ends > Instant::now()).then(|| authorization.header.clone())
     }
 
     fn put(&self, key: Key, authorization: Authorization) {
-        self.known
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(key, authorization);
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(key, authorization);
     }
 
     fn forget(&self, key: &Key) {
-        self.known
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(key);
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
     }
 }
 
@@ -119,20 +106,12 @@ struct Dance {
 
 impl Dance {
     fn new(candidates: Candidates) -> Self {
-        let mut attempts: Vec<Option<FoundCredential>> = candidates
-            .found
-            .into_iter()
-            .take(MOST_CANDIDATES)
-            .map(Some)
-            .collect();
+        let mut attempts: Vec<Option<FoundCredential>> =
+            candidates.found.into_iter().take(MOST_CANDIDATES).map(Some).collect();
         if attempts.is_empty() {
             attempts.push(None);
         }
-        Self {
-            attempts: attempts.into_iter(),
-            searched: candidates.searched,
-            refused: Vec::new(),
-        }
+        Self { attempts: attempts.into_iter(), searched: candidates.searched, refused: Vec::new() }
     }
 }
 
@@ -201,10 +180,7 @@ impl Client {
                 let Some(candidate) = dance.attempts.next() else {
                     return Err(exhausted(dance, &reply.host, access, detail));
                 };
-                match self
-                    .authorize(&challenges, candidate.as_ref(), &reply, access)
-                    .await?
-                {
+                match self.authorize(&challenges, candidate.as_ref(), &reply, access).await? {
                     Exchanged::Authorization(authorization) => {
                         header = Some(authorization.header.clone());
                         trying = Some((candidate, authorization));
@@ -237,9 +213,7 @@ impl Client {
         if let Some(challenge) = named("bearer")
             && let Some(realm) = challenge.parameter("realm")
         {
-            return self
-                .fetch_token(realm, challenge, credential, reply, access)
-                .await;
+            return self.fetch_token(realm, challenge, credential, reply, access).await;
         }
         if named("basic").is_some() {
             return Ok(match credential {
@@ -252,10 +226,7 @@ impl Client {
                 _ => Exchanged::Refused(String::new()),
             });
         }
-        let mut schemes: Vec<&str> = challenges
-            .iter()
-            .map(|challenge| challenge.scheme.as_str())
-            .collect();
+        let mut schemes: Vec<&str> = challenges.iter().map(|challenge| challenge.scheme.as_str()).collect();
         if schemes.is_empty() {
             schemes.push("none named");
         }
@@ -274,9 +245,7 @@ impl Client {
         reply: &Reply,
         access: &Access<'_>,
     ) -> Result<Exchanged, RegistryError> {
-        let no_token = |host: &str| RegistryError::Token {
-            host: host.to_owned(),
-        };
+        let no_token = |host: &str| RegistryError::Token { host: host.to_owned() };
         let mut url = reply.url.join(realm).map_err(|_| no_token(realm))?;
         let host = host_of(&url);
         let may_be_plain = access.endpoint.trust == Trust::Insecure || is_loopback(&host);
@@ -284,15 +253,8 @@ impl Client {
             return Err(RegistryError::PlainTokenServer { host });
         }
         let service = challenge.parameter("service");
-        let own_scope = format!(
-            "repository:{}:{}",
-            access.endpoint.repository,
-            access.actions.scope()
-        );
-        let scope = challenge
-            .parameter("scope")
-            .filter(|scope| !scope.is_empty())
-            .unwrap_or(&own_scope);
+        let own_scope = format!("repository:{}:{}", access.endpoint.repository, access.actions.scope());
+        let scope = challenge.parameter("scope").filter(|scope| !scope.is_empty()).unwrap_or(&own_scope);
 
         let mut request = Outgoing::new(Method::GET, String::new());
         let mut header = None;
@@ -306,10 +268,9 @@ impl Client {
             ];
             pairs.extend(service.map(|service| ("service", service)));
             request.method = Method::POST;
-            request.headers.insert(
-                CONTENT_TYPE,
-                HeaderValue::from_static("application/x-www-form-urlencoded"),
-            );
+            request
+                .headers
+                .insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
             request.payload = Payload::Bytes(Bytes::from(form(&pairs)));
         } else {
             let mut query = url.query_pairs_mut();
@@ -326,10 +287,7 @@ impl Client {
         }
         request.target = Target::TokenServer(url);
         let what = format!("a token for {}", access.what);
-        let access = Access {
-            what: &what,
-            ..*access
-        };
+        let access = Access { what: &what, ..*access };
         let mut reply = self.deliver(&request, &access, header.as_ref()).await?;
         match reply.response.status() {
             status if status.is_success() => {}
@@ -338,15 +296,10 @@ impl Client {
             }
             _ => return Err(self.failure_of(reply, &access).await),
         }
-        let body = self
-            .read_small_body(&mut reply, &what, LARGEST_TOKEN_ANSWER_BYTES)
-            .await?;
+        let body = self.read_small_body(&mut reply, &what, LARGEST_TOKEN_ANSWER_BYTES).await?;
         // The parser's message might quote the token, so it is left out.
         let answer: TokenAnswer = serde_json::from_slice(&body).map_err(|_| no_token(&reply.host))?;
-        let token = [answer.token, answer.access_token]
-            .into_iter()
-            .flatten()
-            .find(|token| !token.is_empty());
+        let token = [answer.token, answer.access_token].into_iter().flatten().find(|token| !token.is_empty());
         let token = token.ok_or_else(|| no_token(&reply.host))?;
         let life = answer.expires_in.map_or(DEFAULT_TOKEN_LIFE, Duration::from_secs);
         let ends = Instant::now().checked_add(life.saturating_sub(TOKEN_MARGIN));
@@ -375,12 +328,7 @@ fn exhausted(dance: &mut Dance, host: &str, access: &Access<'_>, detail: String)
             detail,
         }
     } else {
-        RegistryError::CredentialsRefused {
-            host,
-            what,
-            tried: std::mem::take(&mut dance.refused),
-            detail,
-        }
+        RegistryError::CredentialsRefused { host, what, tried: std::mem::take(&mut dance.refused), detail }
     }
 }
 
@@ -392,10 +340,7 @@ fn bearer(token: &str, ends: Option<Instant>) -> Exchanged {
 }
 
 fn basic(user: &str, password: &str) -> String {
-    format!(
-        "Basic {}",
-        general_purpose::STANDARD.encode(format!("{user}:{password}"))
-    )
+    format!("Basic {}", general_purpose::STANDARD.encode(format!("{user}:{password}")))
 }
 
 /// A header value that debug output hides; nothing where the text cannot be a header's value.

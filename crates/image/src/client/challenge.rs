@@ -11,10 +11,7 @@ pub(super) struct Challenge {
 
 impl Challenge {
     pub(super) fn parameter(&self, name: &str) -> Option<&str> {
-        self.parameters
-            .iter()
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.as_str())
+        self.parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 }
 
@@ -35,10 +32,7 @@ pub(super) fn parse(header: &str) -> Vec<Challenge> {
             current.parameters.push((word.to_ascii_lowercase(), value));
             rest = remainder;
         } else {
-            challenges.push(Challenge {
-                scheme: word.to_ascii_lowercase(),
-                parameters: Vec::new(),
-            });
+            challenges.push(Challenge { scheme: word.to_ascii_lowercase(), parameters: Vec::new() });
             rest = after;
         }
         rest = rest.trim_start_matches([' ', ',', '\t']);
@@ -83,20 +77,14 @@ mod tests {
         );
         assert_eq!(challenges.len(), 1);
         assert_eq!(challenges[0].scheme, "bearer");
-        assert_eq!(
-            challenges[0].parameter("realm"),
-            Some("https://auth.docker.io/token")
-        );
+        assert_eq!(challenges[0].parameter("realm"), Some("https://auth.docker.io/token"));
         assert_eq!(challenges[0].parameter("scope"), Some("repository:a/b:pull,push"));
     }
 
     #[test]
     fn several_challenges_share_a_header() {
         let challenges = parse(r#"Negotiate, Basic realm = "a \"b\"" , BEARER Realm=x,service=y"#);
-        let schemes: Vec<&str> = challenges
-            .iter()
-            .map(|challenge| challenge.scheme.as_str())
-            .collect();
+        let schemes: Vec<&str> = challenges.iter().map(|challenge| challenge.scheme.as_str()).collect();
         assert_eq!(schemes, ["negotiate", "basic", "bearer"]);
         assert_eq!(challenges[1].parameter("realm"), Some("a \"b\""));
         assert_eq!(challenges[2].parameter("service"), Some("y"));

@@ -37,7 +37,7 @@ pub enum RegistryError {
         /// The registry's host.
         host: String,
         /// Why.
-        source: reqwest::Error,
+        source: TransportError,
     },
     /// A proxy setting is no URL.
     #[error("cannot use the proxy that the environment names for `{host}`")]
@@ -45,7 +45,7 @@ pub enum RegistryError {
         /// The registry's host.
         host: String,
         /// Why; the proxy's URL is left out, since it may hold a password.
-        source: reqwest::Error,
+        source: TransportError,
     },
 
     /// The host name cannot be resolved.
@@ -56,7 +56,7 @@ pub enum RegistryError {
         /// What was asked for.
         what: String,
         /// What the resolver says.
-        source: reqwest::Error,
+        source: TransportError,
     },
     /// Nothing listens there.
     #[error("`{host}` refuses connections; asked for {what}")]
@@ -66,7 +66,7 @@ pub enum RegistryError {
         /// What was asked for.
         what: String,
         /// The system's error.
-        source: reqwest::Error,
+        source: TransportError,
     },
     /// The other side was silent for too long.
     #[error("`{host}` was silent for {} seconds while asked for {what}", limit.as_secs_f32())]
@@ -86,7 +86,7 @@ pub enum RegistryError {
         /// What was asked for.
         what: String,
         /// How it failed.
-        source: reqwest::Error,
+        source: TransportError,
     },
     /// The server's certificate is signed by nobody whom we know, or is for another name, or has expired.
     #[error("cannot verify the certificate of `{host}`")]
@@ -94,7 +94,7 @@ pub enum RegistryError {
         /// The host.
         host: String,
         /// What is wrong with the certificate.
-        source: reqwest::Error,
+        source: TransportError,
     },
     /// TLS failed in another way.
     #[error("TLS with `{host}` failed")]
@@ -102,7 +102,7 @@ pub enum RegistryError {
         /// The host.
         host: String,
         /// How.
-        source: reqwest::Error,
+        source: TransportError,
     },
     /// TLS was spoken to a server of plain HTTP.
     #[error("`{host}` speaks plain HTTP where HTTPS is required")]
@@ -110,7 +110,7 @@ pub enum RegistryError {
         /// The host.
         host: String,
         /// How it showed.
-        source: reqwest::Error,
+        source: TransportError,
     },
 
     /// The registry wants to know who we are, and there is nothing to tell.
@@ -187,10 +187,7 @@ pub enum RegistryError {
         detail: String,
     },
     /// 429: too many requests.
-    #[error(
-        "`{host}` limits requests and refuses to serve {what} for now{}",
-        detail_suffix(detail)
-    )]
+    #[error("`{host}` limits requests and refuses to serve {what} for now{}", detail_suffix(detail))]
     RateLimited {
         /// The registry's host.
         host: String,
@@ -251,7 +248,7 @@ pub enum RegistryError {
         actual: Digest,
     },
     /// What came is not of a kind that belongs here: most often a web page.
-    #[error("`{host}` sent {what} as `{media_type}`, which is not what a registry sends")]
+    #[error("`{host}` sent `{media_type}` in place of {what}")]
     WrongMediaType {
         /// The registry's host.
         host: String,
@@ -321,6 +318,27 @@ pub enum RegistryError {
     },
 }
 
+/// The root cause of a failure below the protocol: what the system, the resolver or the TLS library says.
+///
+/// The HTTP libraries wrap it into layers that say nothing more ("error sending request", "client error (Connect)"),
+/// and into the URL, whose query may hold signatures. Neither is kept.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct TransportError {
+    message: String,
+}
+
+impl TransportError {
+    pub(super) fn root_of(error: reqwest::Error) -> Self {
+        let error = error.without_url();
+        let mut root: &(dyn StdError + 'static) = &error;
+        while let Some(cause) = root.source() {
+            root = cause;
+        }
+        Self { message: root.to_string() }
+    }
+}
+
 /// What a 404 was about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
@@ -333,24 +351,13 @@ pub enum Wanted {
 }
 
 fn detail_suffix(detail: &str) -> String {
-    if detail.is_empty() {
-        String::new()
-    } else {
-        format!(": {detail}")
-    }
+    if detail.is_empty() { String::new() } else { format!(": {detail}") }
 }
 
 fn attempts_text(attempts: &[(Endpoint, RegistryError)]) -> String {
     let texts: Vec<String> = attempts
         .iter()
-        .map(|(endpoint, error)| {
-            format!(
-                "[{}/{}] {}",
-                endpoint.registry,
-                endpoint.repository,
-                error.chain()
-            )
-        })
+        .map(|(endpoint, error)| format!("[{}/{}] {}", endpoint.registry, endpoint.repository, error.chain()))
         .collect();
     texts.join("; ")
 }
@@ -383,11 +390,7 @@ impl RegistryError {
         let mut text = self.to_string();
         let mut cause = self.source();
         while let Some(error) = cause {
-            let next = error.to_string();
-            // Errors of the HTTP libraries repeat one another.
-            if !text.ends_with(&next) {
-                text = format!("{text}: {next}");
-            }
+            text = format!("{text}: {error}");
             cause = error.source();
         }
         text
@@ -429,7 +432,7 @@ impl RegistryError {
             Self::NoCredentials { repository, searched, .. } => {
                 let registry = repository.split('/').next().unwrap_or(repository);
                 let searched =
-                    if searched.is_empty() { "nowhere".to_owned() } else { searched.join(", ") };
+                    if searched.is_empty() { "no file".to_owned() } else { searched.join(", ") };
                 Some(format!(
                     "check that the image exists, log in (`podman login {registry}`) or name an imagePullSecret; \
                      searched {searched}"
@@ -483,48 +486,55 @@ fn bare_host(host: &str) -> &str {
 }
 
 /// `EAI_AGAIN` reaches us only as text.
-fn is_temporary_resolver_failure(error: &reqwest::Error) -> bool {
-    let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if error.to_string().contains("Temporary failure in name resolution") {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
+fn is_temporary_resolver_failure(error: &TransportError) -> bool {
+    error.message.contains("Temporary failure in name resolution")
 }
 
-/// Tells transport failures apart. `error` loses its URL, whose query may hold signatures.
+/// Tells transport failures apart.
 pub(super) fn classify(
     error: reqwest::Error,
     host: &str,
     what: &str,
     stall_limit: Duration,
 ) -> RegistryError {
-    let (host, what, source) = (host.to_owned(), what.to_owned(), error.without_url());
-    if source.is_dns() {
-        return RegistryError::UnknownHost { host, what, source };
+    enum Kind {
+        UnknownHost,
+        Certificate,
+        PlainHttp,
+        Tls,
+        Timeout,
+        Refused,
+        Other,
     }
-    if let Some(tls) = find_cause::<rustls::Error>(&source) {
-        return match tls {
+    let kind = if error.is_dns() {
+        Kind::UnknownHost
+    } else if let Some(tls) = find_cause::<rustls::Error>(&error) {
+        match tls {
             rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented => {
-                RegistryError::Certificate { host, source }
+                Kind::Certificate
             }
             // A plain HTTP server's answer, read as a TLS record, has the content type `H`.
-            rustls::Error::InvalidMessage(_) => RegistryError::PlainHttp { host, source },
-            _ => RegistryError::Tls { host, source },
-        };
-    }
-    if source.is_timeout() {
-        return RegistryError::Timeout {
-            host,
-            what,
-            limit: stall_limit,
-        };
-    }
-    match find_cause::<io::Error>(&source).map(io::Error::kind) {
-        Some(io::ErrorKind::ConnectionRefused) => RegistryError::ConnectionRefused { host, what, source },
-        _ => RegistryError::Connection { host, what, source },
+            rustls::Error::InvalidMessage(_) => Kind::PlainHttp,
+            _ => Kind::Tls,
+        }
+    } else if error.is_timeout() {
+        Kind::Timeout
+    } else if find_cause::<io::Error>(&error)
+        .is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+    {
+        Kind::Refused
+    } else {
+        Kind::Other
+    };
+    let (host, what, source) = (host.to_owned(), what.to_owned(), TransportError::root_of(error));
+    match kind {
+        Kind::UnknownHost => RegistryError::UnknownHost { host, what, source },
+        Kind::Certificate => RegistryError::Certificate { host, source },
+        Kind::PlainHttp => RegistryError::PlainHttp { host, source },
+        Kind::Tls => RegistryError::Tls { host, source },
+        Kind::Timeout => RegistryError::Timeout { host, what, limit: stall_limit },
+        Kind::Refused => RegistryError::ConnectionRefused { host, what, source },
+        Kind::Other => RegistryError::Connection { host, what, source },
     }
 }
 

@@ -51,21 +51,14 @@ impl Client {
         for (index, place) in places.iter().enumerate() {
             let endpoint = Endpoint::new(place);
             let is_last = index + 1 == places.len();
-            let error = match self
-                .manifest_at(&endpoint, &place.reference, known, secrets, is_last)
-                .await
-            {
+            let error = match self.manifest_at(&endpoint, &place.reference, known, secrets, is_last).await {
                 Ok(manifest) => return Ok(manifest),
                 Err(error) => error,
             };
             if !is_last {
                 self.warn(&format!(
                     "{} `{}` did not help: {}",
-                    if endpoint.role == Role::Mirror {
-                        "mirror"
-                    } else {
-                        "registry"
-                    },
+                    if endpoint.role == Role::Mirror { "mirror" } else { "registry" },
                     endpoint.registry,
                     error.chain()
                 ));
@@ -77,10 +70,7 @@ impl Client {
         {
             return Err(error);
         }
-        Err(RegistryError::AllPlacesFailed {
-            what: format!("image `{reference}`"),
-            attempts,
-        })
+        Err(RegistryError::AllPlacesFailed { what: format!("image `{reference}`"), attempts })
     }
 
     /// Fetches the manifest with this digest from a place that is already chosen, for instance the one that an index
@@ -94,28 +84,14 @@ impl Client {
         digest: &Digest,
         secrets: &[PullSecret],
     ) -> Result<FetchedManifest, RegistryError> {
-        let what = format!(
-            "manifest `{digest}` of `{}/{}`",
-            source.registry, source.repository
-        );
-        let access = Access {
-            endpoint: source,
-            actions: Actions::Pull,
-            secrets,
-            what: &what,
-            kind: Wanted::Manifest,
-        };
+        let what = format!("manifest `{digest}` of `{}/{}`", source.registry, source.repository);
+        let access =
+            Access { endpoint: source, actions: Actions::Pull, secrets, what: &what, kind: Wanted::Manifest };
         let mut attempt = 1;
         loop {
-            match self
-                .get_manifest(&access, &digest.to_string(), Some(digest))
-                .await
-            {
+            match self.get_manifest(&access, &digest.to_string(), Some(digest)).await {
                 Ok(manifest) => return Ok(manifest),
-                Err(error) => {
-                    self.pause(&self.shared.settings.retry, &mut attempt, &what, error)
-                        .await?
-                }
+                Err(error) => self.pause(&self.shared.settings.retry, &mut attempt, &what, error).await?,
             }
         }
     }
@@ -129,21 +105,13 @@ impl Client {
         is_last: bool,
     ) -> Result<FetchedManifest, RegistryError> {
         let what = format!("image `{reference}`");
-        let access = Access {
-            endpoint,
-            actions: Actions::Pull,
-            secrets,
-            what: &what,
-            kind: Wanted::Manifest,
-        };
+        let access =
+            Access { endpoint, actions: Actions::Pull, secrets, what: &what, kind: Wanted::Manifest };
         // A mirror that is in trouble has somebody behind it, who is asked sooner than it recovers.
         let policy = if is_last || endpoint.role == Role::Primary {
             self.shared.settings.retry
         } else {
-            RetryPolicy {
-                attempts: 1,
-                ..self.shared.settings.retry
-            }
+            RetryPolicy { attempts: 1, ..self.shared.settings.retry }
         };
         let selector = reference.manifest_selector();
         let mut attempt = 1;
@@ -195,18 +163,12 @@ impl Client {
         let mut reply = self.expect_success(reply, access).await?;
         let announced = announced_digest(reply.response.headers());
         let content_type = content_type(reply.response.headers());
-        let bytes = self
-            .read_small_body(&mut reply, access.what, LARGEST_MANIFEST_BYTES)
-            .await?;
+        let bytes = self.read_small_body(&mut reply, access.what, LARGEST_MANIFEST_BYTES).await?;
         let media_type =
             media_type_of(&bytes, &content_type).ok_or_else(|| RegistryError::WrongMediaType {
                 host: reply.host.clone(),
                 what: access.what.to_owned(),
-                media_type: if content_type.is_empty() {
-                    "unknown".to_owned()
-                } else {
-                    content_type
-                },
+                media_type: if content_type.is_empty() { "unknown".to_owned() } else { content_type },
             })?;
         let expected = expected.or(announced.as_ref());
         let digest = Digest::of(expected.map_or(Algorithm::Sha256, Digest::algorithm), &bytes);
@@ -221,13 +183,7 @@ impl Client {
             });
         }
         let endpoint = access.endpoint.clone();
-        Ok(FetchedManifest {
-            bytes,
-            media_type,
-            digest,
-            endpoint,
-            unchanged: false,
-        })
+        Ok(FetchedManifest { bytes, media_type, digest, endpoint, unchanged: false })
     }
 
     /// Downloads a blob into `sink`, resuming from what the sink already has.
@@ -241,17 +197,9 @@ impl Client {
         sink: &mut dyn BlobSink,
         secrets: &[PullSecret],
     ) -> Result<(), RegistryError> {
-        let what = format!(
-            "blob `{}` of `{}/{}`",
-            descriptor.digest, source.registry, source.repository
-        );
-        let access = Access {
-            endpoint: source,
-            actions: Actions::Pull,
-            secrets,
-            what: &what,
-            kind: Wanted::Blob,
-        };
+        let what = format!("blob `{}` of `{}/{}`", descriptor.digest, source.registry, source.repository);
+        let access =
+            Access { endpoint: source, actions: Actions::Pull, secrets, what: &what, kind: Wanted::Blob };
         let mut attempt = 1;
         let mut resumptions = 0;
         loop {
@@ -267,8 +215,7 @@ impl Client {
             if sink.received() > before {
                 attempt = 1;
             }
-            self.pause(&self.shared.settings.retry, &mut attempt, &what, error)
-                .await?;
+            self.pause(&self.shared.settings.retry, &mut attempt, &what, error).await?;
         }
     }
 
@@ -294,9 +241,7 @@ impl Client {
         }
         let path = format!("/v2/{}/blobs/{}", access.endpoint.repository, descriptor.digest);
         let mut request = Outgoing::new(Method::GET, path);
-        request
-            .headers
-            .insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        request.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         if offset > 0 {
             let range =
                 HeaderValue::from_str(&format!("bytes={offset}-")).expect("digits are a header value");
@@ -312,14 +257,12 @@ impl Client {
                 StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE
             );
         if cannot_resume {
-            sink.restart()
-                .map_err(|source| cannot_keep(&reply.host, source))?;
+            sink.restart().map_err(|source| cannot_keep(&reply.host, source))?;
             return Err(truncated(&reply.host, access, 0, size));
         }
         let mut reply = self.expect_success(reply, access).await?;
         if offset > 0 && !resumes {
-            sink.restart()
-                .map_err(|source| cannot_keep(&reply.host, source))?;
+            sink.restart().map_err(|source| cannot_keep(&reply.host, source))?;
         }
         let content_type = content_type(reply.response.headers());
         if content_type == "text/html" {
@@ -342,8 +285,7 @@ impl Client {
             if sink.received() + piece.len() as u64 > size {
                 return Err(too_large(&reply));
             }
-            sink.write(&piece)
-                .map_err(|source| cannot_keep(&reply.host, source))?;
+            sink.write(&piece).map_err(|source| cannot_keep(&reply.host, source))?;
         }
         match sink.received() {
             received if received == size => Ok(()),
@@ -362,10 +304,7 @@ fn truncated(host: &str, access: &Access<'_>, received_bytes: u64, expected_byte
 }
 
 fn manifest_request(method: Method, endpoint: &Endpoint, selector: &str) -> Outgoing {
-    let mut request = Outgoing::new(
-        method,
-        format!("/v2/{}/manifests/{selector}", endpoint.repository),
-    );
+    let mut request = Outgoing::new(method, format!("/v2/{}/manifests/{selector}", endpoint.repository));
     let accept =
         HeaderValue::from_str(&MANIFEST_MEDIA_TYPES.join(", ")).expect("media types are a header value");
     request.headers.insert(ACCEPT, accept);
@@ -398,17 +337,10 @@ fn media_type_of(bytes: &[u8], content_type: &str) -> Option<String> {
         layers: Option<serde::de::IgnoredAny>,
     }
     let known = |name: &str| {
-        MANIFEST_MEDIA_TYPES
-            .iter()
-            .find(|known| **known == name)
-            .map(|known| (*known).to_owned())
+        MANIFEST_MEDIA_TYPES.iter().find(|known| **known == name).map(|known| (*known).to_owned())
     };
     let head: Head = serde_json::from_slice(bytes).ok()?;
-    if let Some(found) = head
-        .media_type
-        .as_deref()
-        .map_or_else(|| known(content_type), known)
-    {
+    if let Some(found) = head.media_type.as_deref().map_or_else(|| known(content_type), known) {
         return Some(found);
     }
     // OCI leaves `mediaType` optional, so that the fields have to tell.
@@ -422,13 +354,7 @@ fn media_type_of(bytes: &[u8], content_type: &str) -> Option<String> {
 /// Where a partial response begins: `bytes 100-199/200` begins at 100.
 fn range_start(headers: &HeaderMap) -> Option<u64> {
     let range = headers.get(CONTENT_RANGE)?.to_str().ok()?;
-    range
-        .strip_prefix("bytes ")?
-        .split('-')
-        .next()?
-        .trim()
-        .parse()
-        .ok()
+    range.strip_prefix("bytes ")?.split('-').next()?.trim().parse().ok()
 }
 
 #[cfg(test)]
@@ -443,26 +369,11 @@ mod tests {
             kind(&format!(r#"{{"mediaType":"{docker}"}}"#), "application/json"),
             Some(docker.to_owned())
         );
-        assert_eq!(
-            kind(r#"{"schemaVersion":2,"layers":[]}"#, manifest),
-            Some(manifest.to_owned())
-        );
-        assert_eq!(
-            kind(r#"{"schemaVersion":2,"layers":[]}"#, "text/plain"),
-            Some(manifest.to_owned())
-        );
-        assert_eq!(
-            kind(r#"{"schemaVersion":2,"manifests":[]}"#, ""),
-            Some(index.to_owned())
-        );
-        assert_eq!(
-            kind(r#"{"schemaVersion":1,"fsLayers":[]}"#, "application/json"),
-            None
-        );
-        assert_eq!(
-            kind(r#"{"mediaType":"application/vnd.oci.empty.v1+json"}"#, manifest),
-            None
-        );
+        assert_eq!(kind(r#"{"schemaVersion":2,"layers":[]}"#, manifest), Some(manifest.to_owned()));
+        assert_eq!(kind(r#"{"schemaVersion":2,"layers":[]}"#, "text/plain"), Some(manifest.to_owned()));
+        assert_eq!(kind(r#"{"schemaVersion":2,"manifests":[]}"#, ""), Some(index.to_owned()));
+        assert_eq!(kind(r#"{"schemaVersion":1,"fsLayers":[]}"#, "application/json"), None);
+        assert_eq!(kind(r#"{"mediaType":"application/vnd.oci.empty.v1+json"}"#, manifest), None);
         assert_eq!(kind("<html>", "text/html"), None);
     }
 }

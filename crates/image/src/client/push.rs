@@ -51,10 +51,7 @@ impl Client {
             };
             match result {
                 Ok(_) => return Ok(true),
-                Err(error) => {
-                    self.pause(&self.shared.settings.retry, &mut attempt, &what, error)
-                        .await?
-                }
+                Err(error) => self.pause(&self.shared.settings.retry, &mut attempt, &what, error).await?,
             }
         }
     }
@@ -72,29 +69,18 @@ impl Client {
         sent: SentBytes,
         secrets: &[PullSecret],
     ) -> Result<(), RegistryError> {
-        let what = format!(
-            "blob `{}` for `{}/{}`",
-            descriptor.digest, target.registry, target.repository
-        );
+        let what = format!("blob `{}` for `{}/{}`", descriptor.digest, target.registry, target.repository);
         let access = push_access(target, secrets, &what);
         let length = tokio::fs::metadata(path)
             .await
-            .map_err(|source| RegistryError::Source {
-                path: path.to_owned(),
-                what: what.clone(),
-                source,
-            })?
+            .map_err(|source| RegistryError::Source { path: path.to_owned(), what: what.clone(), source })?
             .len();
         if length != descriptor.size_bytes {
             let source = std::io::Error::new(
                 std::io::ErrorKind::InvalidData,
                 format!("it has {length} bytes instead of {}", descriptor.size_bytes),
             );
-            return Err(RegistryError::Source {
-                path: path.to_owned(),
-                what,
-                source,
-            });
+            return Err(RegistryError::Source { path: path.to_owned(), what, source });
         }
         let whole = FilePart {
             path: path.to_owned(),
@@ -118,10 +104,7 @@ impl Client {
                 {
                     in_pieces = true;
                 }
-                Err(error) => {
-                    self.pause(&self.shared.settings.retry, &mut attempt, &what, error)
-                        .await?
-                }
+                Err(error) => self.pause(&self.shared.settings.retry, &mut attempt, &what, error).await?,
             }
         }
     }
@@ -159,11 +142,7 @@ impl Client {
             let range = format!("{offset}-{}", offset + length - 1);
             let range = HeaderValue::from_str(&range).expect("digits are a header value");
             request.headers.insert(CONTENT_RANGE, range);
-            request.payload = Payload::File(FilePart {
-                offset,
-                length,
-                ..whole.clone()
-            });
+            request.payload = Payload::File(FilePart { offset, length, ..whole.clone() });
             let reply = self.exchange(&request, access).await?;
             let reply = self.expect_success(reply, access).await?;
             location = upload_location(&reply, access)?;
@@ -176,10 +155,8 @@ impl Client {
     }
 
     async fn begin_upload(&self, access: &Access<'_>) -> Result<Url, RegistryError> {
-        let request = Outgoing::new(
-            Method::POST,
-            format!("/v2/{}/blobs/uploads/", access.endpoint.repository),
-        );
+        let request =
+            Outgoing::new(Method::POST, format!("/v2/{}/blobs/uploads/", access.endpoint.repository));
         let reply = self.exchange(&request, access).await?;
         let reply = self.expect_success(reply, access).await?;
         upload_location(&reply, access)
@@ -198,15 +175,10 @@ impl Client {
         secrets: &[PullSecret],
     ) -> Result<Digest, RegistryError> {
         let separator = if selector.contains(':') { '@' } else { ':' };
-        let what = format!(
-            "manifest `{}/{}{separator}{selector}`",
-            target.registry, target.repository
-        );
+        let what = format!("manifest `{}/{}{separator}{selector}`", target.registry, target.repository);
         let access = push_access(target, secrets, &what);
-        let mut request = Outgoing::new(
-            Method::PUT,
-            format!("/v2/{}/manifests/{selector}", target.repository),
-        );
+        let mut request =
+            Outgoing::new(Method::PUT, format!("/v2/{}/manifests/{selector}", target.repository));
         let content_type = HeaderValue::from_str(media_type).map_err(|_| RegistryError::WrongMediaType {
             host: target.host().to_owned(),
             what: what.clone(),
@@ -224,8 +196,7 @@ impl Client {
             let reply = match result {
                 Ok(reply) => reply,
                 Err(error) => {
-                    self.pause(&self.shared.settings.retry, &mut attempt, &what, error)
-                        .await?;
+                    self.pause(&self.shared.settings.retry, &mut attempt, &what, error).await?;
                     continue;
                 }
             };
@@ -250,13 +221,7 @@ impl Client {
 }
 
 fn push_access<'a>(target: &'a Endpoint, secrets: &'a [PullSecret], what: &'a str) -> Access<'a> {
-    Access {
-        endpoint: target,
-        actions: Actions::PullAndPush,
-        secrets,
-        what,
-        kind: Wanted::Upload,
-    }
+    Access { endpoint: target, actions: Actions::PullAndPush, secrets, what, kind: Wanted::Upload }
 }
 
 fn octet_stream() -> HeaderValue {
@@ -278,10 +243,8 @@ fn is_about_size_or_method(status: StatusCode) -> bool {
 /// Where the upload goes on. A registry behind a proxy that ends TLS often names itself with `http`; what began with
 /// HTTPS stays with it.
 fn upload_location(reply: &Reply, access: &Access<'_>) -> Result<Url, RegistryError> {
-    let nowhere = || RegistryError::NoUploadLocation {
-        host: reply.host.clone(),
-        what: access.what.to_owned(),
-    };
+    let nowhere =
+        || RegistryError::NoUploadLocation { host: reply.host.clone(), what: access.what.to_owned() };
     let mut location = reply
         .response
         .headers()
@@ -296,8 +259,6 @@ fn upload_location(reply: &Reply, access: &Access<'_>) -> Result<Url, RegistryEr
 }
 
 fn with_digest(mut location: Url, digest: &Digest) -> Url {
-    location
-        .query_pairs_mut()
-        .append_pair("digest", &digest.to_string());
+    location.query_pairs_mut().append_pair("digest", &digest.to_string());
     location
 }

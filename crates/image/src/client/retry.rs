@@ -54,33 +54,22 @@ pub(super) fn parse_retry_after(value: &str, now: std::time::SystemTime) -> Opti
 
 /// `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110, section 5.6.7, the only form that is still written) since 1970.
 fn http_date(text: &str) -> Option<Duration> {
-    const MONTHS: [&str; 12] = [
-        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-    ];
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let rest = text.split_once(", ")?.1.strip_suffix(" GMT")?;
     let mut parts = rest.split(' ');
     let day: i64 = parts.next()?.parse().ok().filter(|day| (1..=31).contains(day))?;
     let name = parts.next()?;
     let month = 1 + i64::try_from(MONTHS.iter().position(|month| *month == name)?).ok()?;
-    let year: i64 = parts
-        .next()?
-        .parse()
-        .ok()
-        .filter(|year| (1970..=9999).contains(year))?;
+    let year: i64 = parts.next()?.parse().ok().filter(|year| (1970..=9999).contains(year))?;
     let mut clock = parts.next()?.split(':').map(|part| part.parse::<i64>().ok());
     let (hours, minutes, seconds) = (clock.next()??, clock.next()??, clock.next()??);
     // Days from 1970-01-01 in the proleptic Gregorian calendar, counting years from March so that the leap day is last.
-    let (year, month_from_march) = if month > 2 {
-        (year, month - 3)
-    } else {
-        (year - 1, month + 9)
-    };
+    let (year, month_from_march) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month_from_march + 2) / 5 + day
         - 1
         - 719_468;
-    u64::try_from(days * 86_400 + hours * 3600 + minutes * 60 + seconds)
-        .ok()
-        .map(Duration::from_secs)
+    u64::try_from(days * 86_400 + hours * 3600 + minutes * 60 + seconds).ok().map(Duration::from_secs)
 }
 
 #[cfg(test)]
@@ -108,20 +97,13 @@ mod tests {
             first_delay: Duration::from_secs(1),
             longest_delay: Duration::from_secs(5),
         };
-        for (attempt, low, high) in [
-            (1, 1.0, 1.5),
-            (2, 2.0, 3.0),
-            (3, 4.0, 5.0),
-            (4, 5.0, 5.0),
-            (5, 5.0, 5.0),
-        ] {
+        for (attempt, low, high) in
+            [(1, 1.0, 1.5), (2, 2.0, 3.0), (3, 4.0, 5.0), (4, 5.0, 5.0), (5, 5.0, 5.0)]
+        {
             let Next::Again(delay) = decide(&policy, attempt, &failure(503, None)) else {
                 panic!("gave up after attempt {attempt}")
             };
-            assert!(
-                (low..=high).contains(&delay.as_secs_f64()),
-                "{attempt}: {delay:?}"
-            );
+            assert!((low..=high).contains(&delay.as_secs_f64()), "{attempt}: {delay:?}");
         }
         assert_eq!(decide(&policy, 6, &failure(503, None)), Next::GiveUp);
     }
@@ -129,24 +111,15 @@ mod tests {
     #[test]
     fn retry_after_is_honoured_within_bounds() {
         let policy = RetryPolicy::default();
-        assert_eq!(
-            decide(&policy, 1, &failure(503, Some(7))),
-            Next::Again(Duration::from_secs(7))
-        );
-        assert_eq!(
-            decide(&policy, 1, &failure(503, Some(30))),
-            Next::Again(Duration::from_secs(30))
-        );
+        assert_eq!(decide(&policy, 1, &failure(503, Some(7))), Next::Again(Duration::from_secs(7)));
+        assert_eq!(decide(&policy, 1, &failure(503, Some(30))), Next::Again(Duration::from_secs(30)));
         assert_eq!(decide(&policy, 1, &failure(503, Some(31))), Next::GiveUp);
     }
 
     #[test]
     fn what_cannot_pass_is_not_tried_again() {
-        let error = RegistryError::Forbidden {
-            host: String::new(),
-            what: String::new(),
-            detail: String::new(),
-        };
+        let error =
+            RegistryError::Forbidden { host: String::new(), what: String::new(), detail: String::new() };
         assert_eq!(decide(&RetryPolicy::default(), 1, &error), Next::GiveUp);
     }
 
@@ -154,14 +127,8 @@ mod tests {
     fn retry_after_is_read_in_both_forms() {
         let now = UNIX_EPOCH + Duration::from_secs(784_111_770);
         assert_eq!(parse_retry_after("120", now), Some(Duration::from_secs(120)));
-        assert_eq!(
-            parse_retry_after("Sun, 06 Nov 1994 08:49:37 GMT", now),
-            Some(Duration::from_secs(7))
-        );
-        assert_eq!(
-            parse_retry_after("Sat, 05 Nov 1994 08:49:37 GMT", now),
-            Some(Duration::ZERO)
-        );
+        assert_eq!(parse_retry_after("Sun, 06 Nov 1994 08:49:37 GMT", now), Some(Duration::from_secs(7)));
+        assert_eq!(parse_retry_after("Sat, 05 Nov 1994 08:49:37 GMT", now), Some(Duration::ZERO));
         assert_eq!(
             parse_retry_after("Thu, 29 Feb 2024 00:00:00 GMT", UNIX_EPOCH),
             Some(Duration::from_secs(1_709_164_800))

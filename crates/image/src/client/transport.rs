@@ -20,7 +20,11 @@ use http::{
 use reqwest::Url;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
-use super::{Access, Client, Wanted, error::RegistryError, error::classify, retry};
+use super::{
+    Access, Client, Wanted,
+    error::{RegistryError, TransportError, classify},
+    retry,
+};
 use crate::{
     certs,
     registries::Trust,
@@ -85,12 +89,7 @@ impl Connections {
 
     /// The schemes to try with `host`, in order. The second is tried only if the first turns out to be the wrong one.
     fn schemes(&self, host: &str, trust: Trust) -> Result<Vec<Scheme>, RegistryError> {
-        let remembered = self
-            .schemes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(host)
-            .copied();
+        let remembered = self.schemes.lock().unwrap_or_else(PoisonError::into_inner).get(host).copied();
         if let Some(scheme) = remembered {
             return Ok(vec![scheme]);
         }
@@ -105,19 +104,12 @@ impl Connections {
     }
 
     fn remember(&self, host: &str, scheme: Scheme) {
-        self.schemes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(host.to_owned(), scheme);
+        self.schemes.lock().unwrap_or_else(PoisonError::into_inner).insert(host.to_owned(), scheme);
     }
 
     /// The pool for `url`, whose host is called `host` in certs.d.
     fn pool(&self, url: &Url, host: &str, trust: Trust) -> Result<reqwest::Client, RegistryError> {
-        let scheme = if url.scheme() == "http" {
-            Scheme::Http
-        } else {
-            Scheme::Https
-        };
+        let scheme = if url.scheme() == "http" { Scheme::Http } else { Scheme::Https };
         let certificates = match scheme {
             Scheme::Http => None,
             Scheme::Https => certs::find(&self.certs_directories, host)?,
@@ -153,7 +145,7 @@ impl Connections {
         }
         let pool = builder.build().map_err(|source| RegistryError::Setup {
             host: host.to_owned(),
-            source,
+            source: TransportError::root_of(source),
         })?;
         pools.insert(key, pool.clone());
         Ok(pool)
@@ -164,25 +156,16 @@ impl Connections {
         mut builder: reqwest::ClientBuilder,
         host: &str,
     ) -> Result<reqwest::ClientBuilder, RegistryError> {
-        let exceptions = || {
-            self.proxies
-                .exceptions
-                .as_deref()
-                .and_then(reqwest::NoProxy::from_string)
-        };
+        let exceptions = || self.proxies.exceptions.as_deref().and_then(reqwest::NoProxy::from_string);
         let fault = |source: reqwest::Error| RegistryError::Proxy {
             host: host.to_owned(),
-            source: source.without_url(),
+            source: TransportError::root_of(source),
         };
         if let Some(proxy) = &self.proxies.http {
             builder = builder.proxy(reqwest::Proxy::http(proxy).map_err(fault)?.no_proxy(exceptions()));
         }
         if let Some(proxy) = &self.proxies.https {
-            builder = builder.proxy(
-                reqwest::Proxy::https(proxy)
-                    .map_err(fault)?
-                    .no_proxy(exceptions()),
-            );
+            builder = builder.proxy(reqwest::Proxy::https(proxy).map_err(fault)?.no_proxy(exceptions()));
         }
         Ok(builder)
     }
@@ -215,11 +198,7 @@ impl FilePart {
             file: Option<tokio::fs::File>,
             left: u64,
         }
-        let state = State {
-            left: self.length,
-            part: self.clone(),
-            file: None,
-        };
+        let state = State { left: self.length, part: self.clone(), file: None };
         reqwest::Body::wrap_stream(stream::try_unfold(state, async |mut state| {
             if state.left == 0 {
                 return Ok::<_, std::io::Error>(None);
@@ -270,12 +249,7 @@ pub(super) struct Outgoing {
 
 impl Outgoing {
     pub(super) fn new(method: Method, path: String) -> Self {
-        Self {
-            method,
-            target: Target::Path(path),
-            headers: HeaderMap::new(),
-            payload: Payload::Nothing,
-        }
+        Self { method, target: Target::Path(path), headers: HeaderMap::new(), payload: Payload::Nothing }
     }
 }
 
@@ -353,11 +327,7 @@ impl Client {
                 _ => false,
             };
             if !follows {
-                return Ok(Reply {
-                    response,
-                    host: name_of(&url, access.endpoint),
-                    url,
-                });
+                return Ok(Reply { response, host: name_of(&url, access.endpoint), url });
             }
             let next = response
                 .headers()
@@ -385,9 +355,7 @@ impl Client {
     ) -> Result<reqwest::Response, RegistryError> {
         let host = name_of(url, access.endpoint);
         let pool = self.shared.connections.pool(url, &host, access.endpoint.trust)?;
-        let mut builder = pool
-            .request(request.method.clone(), url.clone())
-            .headers(request.headers.clone());
+        let mut builder = pool.request(request.method.clone(), url.clone()).headers(request.headers.clone());
         if let Some(value) = authorization {
             builder = builder.header(AUTHORIZATION, value);
         }
@@ -443,16 +411,9 @@ impl Client {
         what: &str,
         limit_bytes: u64,
     ) -> Result<Vec<u8>, RegistryError> {
-        let too_large = RegistryError::TooLarge {
-            host: reply.host.clone(),
-            what: what.to_owned(),
-            limit_bytes,
-        };
-        if reply
-            .response
-            .content_length()
-            .is_some_and(|length| length > limit_bytes)
-        {
+        let too_large =
+            RegistryError::TooLarge { host: reply.host.clone(), what: what.to_owned(), limit_bytes };
+        if reply.response.content_length().is_some_and(|length| length > limit_bytes) {
             return Err(too_large);
         }
         let limit = self.shared.connections.limits.small_body;
@@ -498,33 +459,12 @@ impl Client {
         let (host, what) = (reply.host, access.what.to_owned());
         match status {
             StatusCode::FORBIDDEN => RegistryError::Forbidden { host, what, detail },
-            StatusCode::NOT_FOUND => RegistryError::NotFound {
-                host,
-                what,
-                kind: access.kind,
-                detail,
-            },
-            StatusCode::TOO_MANY_REQUESTS => RegistryError::RateLimited {
-                host,
-                what,
-                retry_after,
-                detail,
-            },
+            StatusCode::NOT_FOUND => RegistryError::NotFound { host, what, kind: access.kind, detail },
+            StatusCode::TOO_MANY_REQUESTS => RegistryError::RateLimited { host, what, retry_after, detail },
             status if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT => {
-                RegistryError::ServerFailure {
-                    host,
-                    what,
-                    status,
-                    retry_after,
-                    detail,
-                }
+                RegistryError::ServerFailure { host, what, status, retry_after, detail }
             }
-            status => RegistryError::UnexpectedStatus {
-                host,
-                what,
-                status,
-                detail,
-            },
+            status => RegistryError::UnexpectedStatus { host, what, status, detail },
         }
     }
 
@@ -546,11 +486,7 @@ impl Client {
 }
 
 fn silence(host: &str, what: &str, limit: Duration) -> RegistryError {
-    RegistryError::Timeout {
-        host: host.to_owned(),
-        what: what.to_owned(),
-        limit,
-    }
+    RegistryError::Timeout { host: host.to_owned(), what: what.to_owned(), limit }
 }
 
 /// The text of an error body: `{"errors":[{"code":…,"message":…}]}` as the specification has it, `{"details":…}` as
@@ -559,12 +495,7 @@ fn detail_in(bytes: &[u8]) -> String {
     let text = match serde_json::from_slice::<serde_json::Value>(bytes) {
         Ok(value) => {
             let of_error = |error: &serde_json::Value| {
-                let field = |name: &str| {
-                    error
-                        .get(name)
-                        .and_then(|value| value.as_str())
-                        .unwrap_or_default()
-                };
+                let field = |name: &str| error.get(name).and_then(|value| value.as_str()).unwrap_or_default();
                 match (field("code"), field("message")) {
                     ("", message) => message.to_owned(),
                     (code, "") => code.to_owned(),
@@ -583,17 +514,10 @@ fn detail_in(bytes: &[u8]) -> String {
         Err(_) => {
             let text = String::from_utf8_lossy(bytes);
             let first = text.trim().lines().next().unwrap_or_default();
-            if first.starts_with(['<', '{', '[']) {
-                String::new()
-            } else {
-                first.to_owned()
-            }
+            if first.starts_with(['<', '{', '[']) { String::new() } else { first.to_owned() }
         }
     };
-    text.chars()
-        .filter(|character| !character.is_control())
-        .take(LONGEST_DETAIL_CHARACTERS)
-        .collect()
+    text.chars().filter(|character| !character.is_control()).take(LONGEST_DETAIL_CHARACTERS).collect()
 }
 
 fn url_at(scheme: Scheme, host: &str, path: &str) -> Result<Url, RegistryError> {
@@ -617,31 +541,21 @@ pub(super) fn host_of(url: &Url) -> String {
 
 /// Whether `url` is at the endpoint's own host and port.
 fn belongs_to(url: &Url, endpoint: &super::Endpoint) -> bool {
-    let scheme = if url.scheme() == "http" {
-        Scheme::Http
-    } else {
-        Scheme::Https
-    };
+    let scheme = if url.scheme() == "http" { Scheme::Http } else { Scheme::Https };
     url_at(scheme, endpoint.host(), "/").is_ok_and(|own| own.origin() == url.origin())
 }
 
 /// What the host of `url` is called: as the reference writes it, where it is the endpoint's, since URLs drop the port
 /// that goes without saying.
 fn name_of(url: &Url, endpoint: &super::Endpoint) -> String {
-    if belongs_to(url, endpoint) {
-        endpoint.host().to_owned()
-    } else {
-        host_of(url)
-    }
+    if belongs_to(url, endpoint) { endpoint.host().to_owned() } else { host_of(url) }
 }
 
 /// Whether `host` (with or without port) is an address of this machine that never leaves it.
 pub(super) fn is_loopback(host: &str) -> bool {
     if let Some(literal) = host.strip_prefix('[') {
         let address = literal.split(']').next().unwrap_or_default();
-        return address
-            .parse::<IpAddr>()
-            .is_ok_and(|address| address.is_loopback());
+        return address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
     }
     let name = host.split(':').next().unwrap_or_default();
     name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
@@ -651,10 +565,7 @@ pub(super) fn is_loopback(host: &str) -> bool {
 fn is_answer_of_a_tls_server(reply: &Reply) -> bool {
     reply.response.status() == StatusCode::BAD_REQUEST
         && reply.url.scheme() == "http"
-        && !reply
-            .response
-            .headers()
-            .contains_key("docker-distribution-api-version")
+        && !reply.response.headers().contains_key("docker-distribution-api-version")
 }
 
 /// Of the failures with either scheme, the one that explains more.
@@ -676,10 +587,7 @@ fn telling(first: Option<RegistryError>, second: RegistryError) -> RegistryError
 
 fn may_be_the_wrong_scheme(scheme: Scheme, endpoint: &super::Endpoint, error: &RegistryError) -> bool {
     // With a port in the name both schemes meet the same socket, so that a refusal says all there is to say.
-    let has_port = endpoint
-        .host()
-        .rsplit_once(':')
-        .is_some_and(|(_, port)| !port.contains(']'));
+    let has_port = endpoint.host().rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
     match (scheme, error) {
         (_, RegistryError::ConnectionRefused { .. }) => !has_port && endpoint.trust == Trust::Insecure,
         (Scheme::Http, RegistryError::Connection { .. })
@@ -700,23 +608,10 @@ mod tests {
 
     #[test]
     fn loopback_is_recognised_by_name_and_address() {
-        for host in [
-            "localhost",
-            "localhost:5000",
-            "127.0.0.1:5000",
-            "127.8.9.1",
-            "[::1]:5000",
-            "[::1]",
-        ] {
+        for host in ["localhost", "localhost:5000", "127.0.0.1:5000", "127.8.9.1", "[::1]:5000", "[::1]"] {
             assert!(is_loopback(host), "{host}");
         }
-        for host in [
-            "localhost.example.com",
-            "10.0.0.1",
-            "[::2]:5000",
-            "127.example.com",
-            "",
-        ] {
+        for host in ["localhost.example.com", "10.0.0.1", "[::2]:5000", "127.example.com", ""] {
             assert!(!is_loopback(host), "{host}");
         }
     }
@@ -748,10 +643,7 @@ mod tests {
             "incorrect username or password"
         );
         assert_eq!(detail_in(b"<html><body>Proxy error</body></html>"), "");
-        assert_eq!(
-            detail_in(b"no such\x1b[31m thing\nsecond line"),
-            "no such[31m thing"
-        );
+        assert_eq!(detail_in(b"no such\x1b[31m thing\nsecond line"), "no such[31m thing");
         assert_eq!(detail_in(&[b'a'; 1000]).len(), LONGEST_DETAIL_CHARACTERS);
         assert_eq!(detail_in(b""), "");
     }
