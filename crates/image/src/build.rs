@@ -71,9 +71,7 @@ impl FromStr for Compression {
             "gzip" => Ok(Self::Gzip),
             "zstd" => Ok(Self::Zstd),
             "none" => Ok(Self::None),
-            _ => Err(UnknownCompression {
-                text: text.to_owned(),
-            }),
+            _ => Err(UnknownCompression { text: text.to_owned() }),
         }
     }
 }
@@ -124,13 +122,7 @@ impl ImageFile {
     }
 
     fn boot_artifact(source: PathBuf, destination: &str) -> Self {
-        Self {
-            source,
-            destination: destination.to_owned(),
-            mode: 0o444,
-            uid: QEMU_UID,
-            gid: QEMU_GID,
-        }
+        Self { source, destination: destination.to_owned(), mode: 0o444, uid: QEMU_UID, gid: QEMU_GID }
     }
 }
 
@@ -159,13 +151,7 @@ impl ImageTree {
     #[must_use]
     pub fn modules(source: PathBuf, version: &str) -> Self {
         let left_out_links = vec!["build".to_owned(), "source".to_owned()];
-        Self {
-            source,
-            destination: format!("/lib/modules/{version}"),
-            uid: 0,
-            gid: 0,
-            left_out_links,
-        }
+        Self { source, destination: format!("/lib/modules/{version}"), uid: 0, gid: 0, left_out_links }
     }
 }
 
@@ -300,9 +286,9 @@ impl BuildError {
                 // Ubuntu installs kernels readable by root alone.
                 Some("make it readable with `sudo chmod a+r`, or build as root".to_owned())
             }
-            Self::NotAFile {
-                found: "a directory", ..
-            } => Some("a directory can be carried with `--add DIR:PATH`".to_owned()),
+            Self::NotAFile { found: "a directory", .. } => {
+                Some("a directory can be carried with `--add DIR:PATH`".to_owned())
+            }
             Self::Destination { .. } => Some("write it as an absolute path, such as `/opt/tool`".to_owned()),
             Self::Store { source } => source.hint(),
             Self::Changed { .. } => Some("build again when nothing writes to it any more".to_owned()),
@@ -340,9 +326,7 @@ pub fn build(store: &Store, reference: &Reference, request: &BuildRequest) -> Re
         history.push(layer.description);
     }
     let mut labels = request.labels.clone();
-    labels
-        .entry(LABEL_CREATED.to_owned())
-        .or_insert_with(|| documents::rfc3339(request.timestamp_seconds));
+    labels.entry(LABEL_CREATED.to_owned()).or_insert_with(|| documents::rfc3339(request.timestamp_seconds));
     let facts = ConfigFacts {
         platform: &request.platform,
         labels: &labels,
@@ -354,16 +338,8 @@ pub fn build(store: &Store, reference: &Reference, request: &BuildRequest) -> Re
     let manifest_bytes = documents::manifest(&config, &layers);
     let manifest = put_document(store, &lease, OCI_MANIFEST, &manifest_bytes).map_err(in_store)?;
     store.tag(reference, &manifest.digest).map_err(in_store)?;
-    let size_bytes = layers
-        .iter()
-        .chain([&config, &manifest])
-        .map(|descriptor| descriptor.size_bytes)
-        .sum();
-    Ok(BuiltImage {
-        digest: manifest.digest,
-        size_bytes,
-        layers,
-    })
+    let size_bytes = layers.iter().chain([&config, &manifest]).map(|descriptor| descriptor.size_bytes).sum();
+    Ok(BuiltImage { digest: manifest.digest, size_bytes, layers })
 }
 
 /// Writes a layer as a blob of the store.
@@ -374,16 +350,10 @@ fn write_to_store(
     request: &BuildRequest,
 ) -> Result<(Descriptor, Digest), BuildError> {
     let in_store = |source| BuildError::Store { source };
-    let writer = store
-        .create(lease, Area::Blobs, Algorithm::Sha256)
-        .map_err(in_store)?;
+    let writer = store.create(lease, Area::Blobs, Algorithm::Sha256).map_err(in_store)?;
     let mut buffered = BufWriter::with_capacity(WRITE_BUFFER_BYTES, writer);
-    let written = layer_writer::write_layer(
-        entries,
-        request.timestamp_seconds,
-        request.compression,
-        &mut buffered,
-    );
+    let written =
+        layer_writer::write_layer(entries, request.timestamp_seconds, request.compression, &mut buffered);
     // Flushed by `write_layer` when it succeeded, and of no use when it failed.
     let (writer, _) = buffered.into_parts();
     let diff_id = match written {
@@ -392,14 +362,7 @@ fn write_to_store(
     };
     let (digest, size_bytes) = writer.commit().map_err(in_store)?;
     let media_type = oci_layer(request.compression).to_owned();
-    Ok((
-        Descriptor {
-            media_type,
-            digest,
-            size_bytes,
-        },
-        diff_id,
-    ))
+    Ok((Descriptor { media_type, digest, size_bytes }, diff_id))
 }
 
 /// Puts a config or manifest into the store.
@@ -410,9 +373,5 @@ pub(crate) fn put_document(
     bytes: &[u8],
 ) -> Result<Descriptor, StoreError> {
     let digest = store.put_blob(lease, bytes, Algorithm::Sha256)?;
-    Ok(Descriptor {
-        media_type: media_type.to_owned(),
-        digest,
-        size_bytes: bytes.len() as u64,
-    })
+    Ok(Descriptor { media_type: media_type.to_owned(), digest, size_bytes: bytes.len() as u64 })
 }

@@ -74,11 +74,7 @@ pub enum OutgoingError {
 }
 
 fn and_more(missing_count: usize) -> String {
-    if missing_count > 1 {
-        format!(", and {} more", missing_count - 1)
-    } else {
-        String::new()
-    }
+    if missing_count > 1 { format!(", and {} more", missing_count - 1) } else { String::new() }
 }
 
 impl OutgoingError {
@@ -86,9 +82,9 @@ impl OutgoingError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Unknown { .. } => Some("`ferrovirt image ls` lists the images that are there".to_owned()),
-            Self::Incomplete { reference, .. } => Some(format!(
-                "fetch all of it with `ferrovirt image pull {reference}`, or build it again"
-            )),
+            Self::Incomplete { reference, .. } => {
+                Some(format!("fetch all of it with `ferrovirt image pull {reference}`, or build it again"))
+            }
             Self::Store { source, .. } => source.hint(),
         }
     }
@@ -101,50 +97,23 @@ pub(crate) fn find(
     reference: &Reference,
     platform: &Platform,
 ) -> Result<OutgoingImage, OutgoingError> {
-    let in_store = |source| OutgoingError::Store {
-        reference: reference.to_string(),
-        source: Box::new(source),
-    };
-    let unknown = || OutgoingError::Unknown {
-        reference: reference.to_string(),
-        platform: platform.clone(),
-    };
+    let in_store =
+        |source| OutgoingError::Store { reference: reference.to_string(), source: Box::new(source) };
+    let unknown = || OutgoingError::Unknown { reference: reference.to_string(), platform: platform.clone() };
     let lease = store.lease().map_err(in_store)?;
-    let (digest, image) = store
-        .image_manifest(reference, platform)
-        .map_err(in_store)?
-        .ok_or_else(unknown)?;
+    let (digest, image) = store.image_manifest(reference, platform).map_err(in_store)?.ok_or_else(unknown)?;
     lease
-        .add(
-            image
-                .layers
-                .iter()
-                .map(|layer| &layer.digest)
-                .chain([&digest, &image.config.digest]),
-        )
+        .add(image.layers.iter().map(|layer| &layer.digest).chain([&digest, &image.config.digest]))
         .map_err(in_store)?;
     // Only what is seen after it was leased is sure to stay.
-    let manifest_bytes = store
-        .read_blob(&digest, DOCUMENT_LIMIT_BYTES)
-        .map_err(in_store)?
-        .ok_or_else(unknown)?;
+    let manifest_bytes =
+        store.read_blob(&digest, DOCUMENT_LIMIT_BYTES).map_err(in_store)?.ok_or_else(unknown)?;
     let media_type = media_type(&manifest_bytes, &image.config).to_owned();
-    let manifest = Descriptor {
-        media_type,
-        digest,
-        size_bytes: manifest_bytes.len() as u64,
-    };
-    let outgoing = OutgoingImage {
-        manifest,
-        manifest_bytes,
-        config: image.config,
-        layers: image.layers,
-        _lease: lease,
-    };
-    let mut missing = outgoing
-        .blobs()
-        .into_iter()
-        .filter(|blob| !store.has_blob(&blob.digest, Some(blob.size_bytes)));
+    let manifest = Descriptor { media_type, digest, size_bytes: manifest_bytes.len() as u64 };
+    let outgoing =
+        OutgoingImage { manifest, manifest_bytes, config: image.config, layers: image.layers, _lease: lease };
+    let mut missing =
+        outgoing.blobs().into_iter().filter(|blob| !store.has_blob(&blob.digest, Some(blob.size_bytes)));
     if let Some(first) = missing.next() {
         return Err(OutgoingError::Incomplete {
             reference: reference.to_string(),
@@ -164,9 +133,7 @@ fn media_type(manifest_bytes: &[u8], config: &Descriptor) -> &'static str {
     struct Named {
         media_type: Option<String>,
     }
-    let named = serde_json::from_slice(manifest_bytes)
-        .ok()
-        .and_then(|named: Named| named.media_type);
+    let named = serde_json::from_slice(manifest_bytes).ok().and_then(|named: Named| named.media_type);
     match named.as_deref() {
         Some(DOCKER_MANIFEST) => DOCKER_MANIFEST,
         Some(_) => OCI_MANIFEST,

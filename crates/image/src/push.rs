@@ -164,9 +164,9 @@ impl PushError {
         match self {
             Self::Image { source, .. } => source.hint(),
             Self::OtherDigest { .. } => Some("push to a tag: a digest names exactly one image".to_owned()),
-            Self::Corrupted { image, .. } => Some(format!(
-                "build it again, or fetch it again with `ferrovirt image pull {image}`"
-            )),
+            Self::Corrupted { image, .. } => {
+                Some(format!("build it again, or fetch it again with `ferrovirt image pull {image}`"))
+            }
             Self::Store { source, .. } => source.hint(),
             Self::Registry { source, .. } => source.hint(),
             Self::Interrupted { .. } => None,
@@ -186,33 +186,18 @@ pub async fn push(
     progress: Arc<dyn PushProgress>,
 ) -> Result<PushedImage, PushError> {
     let destination = request.destination.to_string();
-    let in_registry = |source| PushError::Registry {
-        destination: request.destination.to_string(),
-        source,
-    };
+    let in_registry = |source| PushError::Registry { destination: request.destination.to_string(), source };
     // Reading one manifest and looking at a few files does not need a blocking thread.
-    let image =
-        outgoing::find(store, &request.image, &request.platform).map_err(|source| PushError::Image {
-            destination: destination.clone(),
-            source,
-        })?;
+    let image = outgoing::find(store, &request.image, &request.platform)
+        .map_err(|source| PushError::Image { destination: destination.clone(), source })?;
     if let Some(pinned) = request.destination.digest()
         && *pinned != image.manifest.digest
     {
-        return Err(PushError::OtherDigest {
-            destination,
-            actual: image.manifest.digest,
-        });
+        return Err(PushError::OtherDigest { destination, actual: image.manifest.digest });
     }
     let client = client.with_listener(Arc::new(Retold(Arc::clone(&progress))));
     let endpoint = client.push_endpoint(&request.destination).map_err(in_registry)?;
-    let job = Job {
-        store,
-        client: &client,
-        request,
-        endpoint: &endpoint,
-        progress: &progress,
-    };
+    let job = Job { store, client: &client, request, endpoint: &endpoint, progress: &progress };
     let outcomes: Vec<(BlobOutcome, u64)> = stream::iter(image.blobs())
         .map(|blob| job.blob(blob))
         .buffer_unordered(PARALLEL_BLOBS)
@@ -228,16 +213,10 @@ pub async fn push(
         )
         .await
         .map_err(in_registry)?;
-    let uploaded = outcomes
-        .iter()
-        .filter(|(outcome, _)| *outcome == BlobOutcome::Uploaded);
+    let uploaded = outcomes.iter().filter(|(outcome, _)| *outcome == BlobOutcome::Uploaded);
     let uploaded_bytes = uploaded.clone().map(|(_, size_bytes)| size_bytes).sum();
     let skipped_blobs = outcomes.len() - uploaded.count();
-    Ok(PushedImage {
-        digest,
-        uploaded_bytes,
-        skipped_blobs,
-    })
+    Ok(PushedImage { digest, uploaded_bytes, skipped_blobs })
 }
 
 /// One push under way.
@@ -252,42 +231,26 @@ struct Job<'a> {
 impl Job<'_> {
     /// Sees to it that the registry has a blob. Returns how, and the blob's size in bytes.
     async fn blob(&self, blob: &Descriptor) -> Result<(BlobOutcome, u64), PushError> {
-        let in_registry = |source| PushError::Registry {
-            destination: self.request.destination.to_string(),
-            source,
-        };
+        let in_registry =
+            |source| PushError::Registry { destination: self.request.destination.to_string(), source };
         let secrets = &self.request.secrets;
-        let exists = self
-            .client
-            .blob_exists(self.endpoint, &blob.digest, secrets)
-            .await
-            .map_err(in_registry)?;
+        let exists =
+            self.client.blob_exists(self.endpoint, &blob.digest, secrets).await.map_err(in_registry)?;
         let outcome = if exists {
             BlobOutcome::AlreadyThere
         } else {
             self.verify(blob).await?;
-            self.progress.event(PushEvent::BlobStarted {
-                digest: blob.digest.clone(),
-                total_bytes: blob.size_bytes,
-            });
+            self.progress
+                .event(PushEvent::BlobStarted { digest: blob.digest.clone(), total_bytes: blob.size_bytes });
             let (progress, digest) = (Arc::clone(self.progress), blob.digest.clone());
             let sent = Arc::new(move |sent_bytes| {
-                progress.event(PushEvent::BlobProgress {
-                    digest: digest.clone(),
-                    sent_bytes,
-                });
+                progress.event(PushEvent::BlobProgress { digest: digest.clone(), sent_bytes });
             });
             let path = self.store.content_path(Area::Blobs, &blob.digest);
-            self.client
-                .push_blob(self.endpoint, blob, &path, sent, secrets)
-                .await
-                .map_err(in_registry)?;
+            self.client.push_blob(self.endpoint, blob, &path, sent, secrets).await.map_err(in_registry)?;
             BlobOutcome::Uploaded
         };
-        self.progress.event(PushEvent::BlobDone {
-            digest: blob.digest.clone(),
-            outcome,
-        });
+        self.progress.event(PushEvent::BlobDone { digest: blob.digest.clone(), outcome });
         Ok((outcome, blob.size_bytes))
     }
 
@@ -298,13 +261,8 @@ impl Job<'_> {
         let (store, digest) = (self.store.clone(), blob.digest.clone());
         let verified = tokio::task::spawn_blocking(move || store.verify(Area::Blobs, &digest))
             .await
-            .map_err(|_| PushError::Interrupted {
-                destination: destination(),
-            })?;
-        match verified.map_err(|source| PushError::Store {
-            destination: destination(),
-            source,
-        })? {
+            .map_err(|_| PushError::Interrupted { destination: destination() })?;
+        match verified.map_err(|source| PushError::Store { destination: destination(), source })? {
             Verification::Intact => Ok(()),
             Verification::Missing | Verification::Corrupted => Err(PushError::Corrupted {
                 destination: destination(),
@@ -321,12 +279,7 @@ struct Retold(Arc<dyn PushProgress>);
 impl Listener for Retold {
     fn retrying(&self, what: &str, attempt: u32, delay: Duration, reason: &str) {
         let (what, reason) = (what.to_owned(), reason.to_owned());
-        self.0.event(PushEvent::Retrying {
-            what,
-            attempt,
-            delay,
-            reason,
-        });
+        self.0.event(PushEvent::Retrying { what, attempt, delay, reason });
     }
 
     fn warning(&self, text: &str) {

@@ -49,12 +49,7 @@ impl Bench {
             UserMode::User,
         );
         let client = Client::new(settings).unwrap();
-        Self {
-            registry,
-            tools,
-            store,
-            client,
-        }
+        Self { registry, tools, store, client }
     }
 
     fn reference(&self, name: &str) -> Reference {
@@ -137,15 +132,9 @@ fn assert_boot_files(root: &Path) {
         assert_eq!(metadata.mtime(), 0, "{name}");
     }
     let boot = fs::metadata(root.join("boot")).unwrap();
-    assert_eq!(
-        (boot.uid(), boot.gid(), boot.permissions().mode() & 0o7777),
-        (0, 0, 0o755)
-    );
+    assert_eq!((boot.uid(), boot.gid(), boot.permissions().mode() & 0o7777), (0, 0, 0o755));
     let modules = root.join("lib/modules/6.1.0-test");
-    assert_eq!(
-        fs::read_link(modules.join("latest")).unwrap(),
-        Path::new("kernel/drivers")
-    );
+    assert_eq!(fs::read_link(modules.join("latest")).unwrap(), Path::new("kernel/drivers"));
     assert_eq!(fs::read(modules.join("latest/virtio.ko")).unwrap(), b"module");
 }
 
@@ -168,23 +157,16 @@ async fn our_images_are_pulled_by_skopeo_and_podman() {
         let (pushed, _) = bench.push(&name).await;
         assert_eq!(pushed.digest, built.digest);
 
-        let inspected = bench
-            .tools
-            .skopeo(["inspect", "--tls-verify=false", &bench.remote(&name)]);
+        let inspected = bench.tools.skopeo(["inspect", "--tls-verify=false", &bench.remote(&name)]);
         assert_label(&inspected);
         let inspected: serde_json::Value = serde_json::from_str(&inspected).unwrap();
         assert_eq!(inspected["Digest"], built.digest.to_string());
 
         let layout = bench.tools.path(&format!("pulled-{compression}"));
         let target = format!("dir:{}", layout.display());
-        bench
-            .tools
-            .skopeo(["copy", "--src-tls-verify=false", &bench.remote(&name), &target]);
+        bench.tools.skopeo(["copy", "--src-tls-verify=false", &bench.remote(&name), &target]);
         for layer in &built.layers {
-            assert_eq!(
-                fs::metadata(layout.join(layer.digest.hex())).unwrap().len(),
-                layer.size_bytes
-            );
+            assert_eq!(fs::metadata(layout.join(layer.digest.hex())).unwrap().len(), layer.size_bytes);
         }
 
         let image = format!("{}/{name}", bench.registry.host());
@@ -203,35 +185,20 @@ async fn what_the_registry_has_is_not_sent_again() {
     for layer in &built.layers {
         let digest = &layer.digest;
         assert!(bench.registry.blob_file(&digest.to_string()).is_file());
-        let started = PushEvent::BlobStarted {
-            digest: digest.clone(),
-            total_bytes: layer.size_bytes,
-        };
-        let progress = PushEvent::BlobProgress {
-            digest: digest.clone(),
-            sent_bytes: layer.size_bytes,
-        };
-        let done = PushEvent::BlobDone {
-            digest: digest.clone(),
-            outcome: BlobOutcome::Uploaded,
-        };
-        let mine: Vec<_> = events
-            .iter()
-            .filter(|event| [&started, &progress, &done].contains(event))
-            .collect();
+        let started = PushEvent::BlobStarted { digest: digest.clone(), total_bytes: layer.size_bytes };
+        let progress = PushEvent::BlobProgress { digest: digest.clone(), sent_bytes: layer.size_bytes };
+        let done = PushEvent::BlobDone { digest: digest.clone(), outcome: BlobOutcome::Uploaded };
+        let mine: Vec<_> =
+            events.iter().filter(|event| [&started, &progress, &done].contains(event)).collect();
         assert_eq!(mine, [&started, &progress, &done], "{events:?}");
     }
 
     let (second, events) = bench.push("team/boot:1").await;
     assert_eq!((second.uploaded_bytes, second.skipped_blobs), (0, 4));
     assert!(
-        events.iter().all(|event| matches!(
-            event,
-            PushEvent::BlobDone {
-                outcome: BlobOutcome::AlreadyThere,
-                ..
-            }
-        )),
+        events
+            .iter()
+            .all(|event| matches!(event, PushEvent::BlobDone { outcome: BlobOutcome::AlreadyThere, .. })),
         "{events:?}"
     );
 
@@ -243,10 +210,7 @@ async fn what_the_registry_has_is_not_sent_again() {
     ];
     let request = BuildRequest {
         files,
-        trees: vec![ImageTree::modules(
-            bench.tools.path("sources/modules"),
-            "6.1.0-test",
-        )],
+        trees: vec![ImageTree::modules(bench.tools.path("sources/modules"), "6.1.0-test")],
         labels: BTreeMap::new(),
         platform: Platform::linux("amd64"),
         compression: Compression::Gzip,
@@ -254,10 +218,7 @@ async fn what_the_registry_has_is_not_sent_again() {
     };
     build::build(&bench.store, &bench.reference("team/boot:1"), &request).unwrap();
     let (third, _) = bench.push("team/boot:1").await;
-    assert_eq!(
-        third.skipped_blobs, 2,
-        "modules and initrd are unchanged, kernel and config are not"
-    );
+    assert_eq!(third.skipped_blobs, 2, "modules and initrd are unchanged, kernel and config are not");
 }
 
 #[tokio::test]
@@ -275,13 +236,9 @@ async fn a_corrupted_blob_is_not_pushed() {
         platform: Platform::linux("amd64"),
         secrets: Vec::new(),
     };
-    let error = push(&bench.store, &bench.client, &request, Arc::new(Events::default()))
-        .await
-        .unwrap_err();
-    let expected = format!(
-        "cannot push `{}`: blob `{digest}` was corrupted in the image store",
-        request.destination
-    );
+    let error = push(&bench.store, &bench.client, &request, Arc::new(Events::default())).await.unwrap_err();
+    let expected =
+        format!("cannot push `{}`: blob `{digest}` was corrupted in the image store", request.destination);
     assert_eq!(error.to_string(), expected);
     assert!(error.hint().unwrap().contains("ferrovirt image pull"));
     // Neither the blob nor a manifest went over.
@@ -294,11 +251,7 @@ async fn a_push_to_nowhere_fails_with_the_registry_error() {
     let bench = Bench::new();
     bench.build("team/boot:1", Compression::Gzip);
     // A port that was free a moment ago.
-    let port = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let request = PushRequest {
         image: bench.reference("team/boot:1"),
         destination: format!("127.0.0.1:{port}/team/boot:1").parse().unwrap(),
@@ -307,24 +260,13 @@ async fn a_push_to_nowhere_fails_with_the_registry_error() {
     };
     let settings = RegistrySettings::from_env(|_| None, UserMode::User);
     let client = Client::new(image::RegistrySettings {
-        retry: image::settings::RetryPolicy {
-            attempts: 1,
-            ..settings.retry
-        },
+        retry: image::settings::RetryPolicy { attempts: 1, ..settings.retry },
         ..settings
     })
     .unwrap();
-    let error = push(&bench.store, &client, &request, Arc::new(Events::default()))
-        .await
-        .unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        format!("cannot push `{}`", request.destination)
-    );
-    assert!(
-        matches!(error, image::push::PushError::Registry { .. }),
-        "{error:?}"
-    );
+    let error = push(&bench.store, &client, &request, Arc::new(Events::default())).await.unwrap_err();
+    assert_eq!(error.to_string(), format!("cannot push `{}`", request.destination));
+    assert!(matches!(error, image::push::PushError::Registry { .. }), "{error:?}");
 }
 
 #[tokio::test]
@@ -343,39 +285,21 @@ async fn a_registry_with_a_password_wants_it() {
         secrets,
     };
     let attempt = async |secrets| {
-        push(
-            &bench.store,
-            &bench.client,
-            &request(secrets),
-            Arc::new(Events::default()),
-        )
-        .await
+        push(&bench.store, &bench.client, &request(secrets), Arc::new(Events::default())).await
     };
 
-    let PushError::Registry { source, .. } = attempt(vec![]).await.unwrap_err() else {
-        panic!()
-    };
-    assert!(
-        matches!(source, RegistryError::NoCredentials { .. }),
-        "{source:?}"
-    );
+    let PushError::Registry { source, .. } = attempt(vec![]).await.unwrap_err() else { panic!() };
+    assert!(matches!(source, RegistryError::NoCredentials { .. }), "{source:?}");
     let PushError::Registry { source, .. } = attempt(vec![secret("wrong")]).await.unwrap_err() else {
         panic!()
     };
-    assert!(
-        matches!(source, RegistryError::CredentialsRefused { .. }),
-        "{source:?}"
-    );
+    assert!(matches!(source, RegistryError::CredentialsRefused { .. }), "{source:?}");
     let pushed = attempt(vec![secret(PASSWORD)]).await.unwrap();
     assert_eq!(pushed.digest, built.digest);
 
     let credentials = format!("--creds={USER}:{PASSWORD}");
     let remote = bench.remote("team/boot:1");
-    assert_label(
-        &bench
-            .tools
-            .skopeo(["inspect", "--tls-verify=false", &credentials, &remote]),
-    );
+    assert_label(&bench.tools.skopeo(["inspect", "--tls-verify=false", &credentials, &remote]));
 }
 
 #[test]
@@ -390,13 +314,7 @@ fn our_archives_are_read_by_skopeo_and_podman() {
         let reference = bench.reference(&name);
         let archive = bench.tools.path(&format!("{compression}.tar"));
         let platform = Platform::linux("amd64");
-        save_to_file(
-            &bench.store,
-            std::slice::from_ref(&reference),
-            &platform,
-            &archive,
-        )
-        .unwrap();
+        save_to_file(&bench.store, std::slice::from_ref(&reference), &platform, &archive).unwrap();
 
         // As an OCI layout, with and without its name, and as a Docker archive.
         for source in [
@@ -409,9 +327,7 @@ fn our_archives_are_read_by_skopeo_and_podman() {
         }
         let copied = bench.tools.path(&format!("copied-{compression}"));
         let source = format!("oci-archive:{}", archive.display());
-        bench
-            .tools
-            .skopeo(["copy", &source, &format!("dir:{}", copied.display())]);
+        bench.tools.skopeo(["copy", &source, &format!("dir:{}", copied.display())]);
         let manifest = fs::read(copied.join("manifest.json")).unwrap();
         assert_eq!(image::Digest::sha256_of(&manifest), built.digest);
 
@@ -455,73 +371,29 @@ fn archives_of_other_tools_are_loaded() {
     buildah_image(&bench.tools, "registry.example/theirs:1");
     let image = "registry.example/theirs:1";
     let reference: Reference = image.parse().unwrap();
-    let request = |name: Option<&Reference>| LoadRequest {
-        name: name.cloned(),
-        platform: Platform::linux("amd64"),
-    };
+    let request =
+        |name: Option<&Reference>| LoadRequest { name: name.cloned(), platform: Platform::linux("amd64") };
     let (oci, docker) = (bench.tools.path("oci.tar"), bench.tools.path("docker.tar"));
-    bench.tools.podman([
-        "save",
-        "--format",
-        "oci-archive",
-        "--output",
-        oci.to_str().unwrap(),
-        image,
-    ]);
-    bench.tools.podman([
-        "save",
-        "--format",
-        "docker-archive",
-        "--output",
-        docker.to_str().unwrap(),
-        image,
-    ]);
+    bench.tools.podman(["save", "--format", "oci-archive", "--output", oci.to_str().unwrap(), image]);
+    bench.tools.podman(["save", "--format", "docker-archive", "--output", docker.to_str().unwrap(), image]);
     let layout = bench.tools.path("layout");
-    bench
-        .tools
-        .buildah(["push", image, &format!("oci:{}:latest", layout.display())]);
+    bench.tools.buildah(["push", image, &format!("oci:{}:latest", layout.display())]);
     let compressed = bench.tools.path("compressed");
-    let zstd = [
-        "copy",
-        "--dest-compress-format",
-        "zstd",
-        "--dest-compress-level",
-        "3",
-    ];
-    let (from, to) = (
-        format!("oci-archive:{}", oci.display()),
-        format!("oci:{}", compressed.display()),
-    );
-    bench
-        .tools
-        .skopeo(zstd.into_iter().chain([from.as_str(), to.as_str()]));
+    let zstd = ["copy", "--dest-compress-format", "zstd", "--dest-compress-level", "3"];
+    let (from, to) = (format!("oci-archive:{}", oci.display()), format!("oci:{}", compressed.display()));
+    bench.tools.skopeo(zstd.into_iter().chain([from.as_str(), to.as_str()]));
 
-    for (index, (path, name)) in [
-        (&oci, None),
-        (&docker, None),
-        (&layout, Some(&reference)),
-        (&compressed, Some(&reference)),
-    ]
-    .into_iter()
-    .enumerate()
+    for (index, (path, name)) in
+        [(&oci, None), (&docker, None), (&layout, Some(&reference)), (&compressed, Some(&reference))]
+            .into_iter()
+            .enumerate()
     {
         let store = Store::open(&bench.tools.path(&format!("store{index}"))).unwrap();
         let loaded = load(&store, LoadSource::Path(path), &request(name)).unwrap();
-        assert_eq!(
-            loaded[0].references,
-            std::slice::from_ref(&reference),
-            "{}",
-            path.display()
-        );
+        assert_eq!(loaded[0].references, std::slice::from_ref(&reference), "{}", path.display());
         // Complete and sound: other tools read what we make of it.
         let again = bench.tools.path(&format!("again{index}.tar"));
-        save_to_file(
-            &store,
-            std::slice::from_ref(&reference),
-            &Platform::linux("amd64"),
-            &again,
-        )
-        .unwrap();
+        save_to_file(&store, std::slice::from_ref(&reference), &Platform::linux("amd64"), &again).unwrap();
         bench.tools.podman(["image", "rm", "--force", image]);
         bench.tools.podman(["load", "--input", again.to_str().unwrap()]);
         let root = podman_files(&bench.tools, image);

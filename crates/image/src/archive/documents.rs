@@ -59,10 +59,7 @@ impl LayoutEntry {
             .map(|key| (key.to_owned(), reference.to_string()))
             .into_iter()
             .collect();
-        Self {
-            descriptor,
-            annotations,
-        }
+        Self { descriptor, annotations }
     }
 
     /// The full reference that the archive gives the image, if it gives one. A bare tag names no image.

@@ -206,10 +206,7 @@ impl LoadError {
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::NotImages
-            | Self::Members {
-                source: MembersError::BadHeader { .. },
-            } => Some(
+            Self::NotImages | Self::Members { source: MembersError::BadHeader { .. } } => Some(
                 "`image load` reads what `ferrovirt image save`, `podman save`, `docker save`, \
                  `skopeo copy … oci-archive:FILE` and `buildah push … oci:DIR` write"
                     .to_owned(),
@@ -219,9 +216,7 @@ impl LoadError {
             Self::ManyImages { .. } => {
                 Some("load it without `--tag`: each image keeps its own name".to_owned())
             }
-            Self::Members {
-                source: MembersError::Truncated { .. },
-            }
+            Self::Members { source: MembersError::Truncated { .. } }
             | Self::WrongDigest { .. }
             | Self::WrongSize { .. }
             | Self::Missing { .. } => {
@@ -260,12 +255,7 @@ pub fn load(
     request: &LoadRequest,
 ) -> Result<Vec<LoadedImage>, LoadError> {
     let members = open(store, source)?;
-    let loader = Loader {
-        store,
-        lease: store.lease()?,
-        members: &members,
-        platform: &request.platform,
-    };
+    let loader = Loader { store, lease: store.lease()?, members: &members, platform: &request.platform };
     let found = loader.find()?;
     let named = name_images(found, request.name.as_ref())?;
     let mut loaded: Vec<LoadedImage> = Vec::with_capacity(named.len());
@@ -292,19 +282,13 @@ fn open(store: &Store, source: LoadSource<'_>) -> Result<Members, LoadError> {
             if let Some(directory) = members::directory(path) {
                 return Ok(directory);
             }
-            let opening = |source| LoadError::Open {
-                path: path.to_owned(),
-                source,
-            };
+            let opening = |source| LoadError::Open { path: path.to_owned(), source };
             let file = File::open(path).map_err(opening)?;
             let what = format!("the archive `{}`", path.display());
             if !file.metadata().map_err(opening)?.is_file() {
                 return spool(store, what, file);
             }
-            let reading = |source| LoadError::Read {
-                what: what.clone(),
-                source,
-            };
+            let reading = |source| LoadError::Read { what: what.clone(), source };
             let packing = Packed::new(&file).map_err(reading)?.packing;
             if packing == Packing::Known(Compression::None) {
                 return Ok(Members::Tar(TarIndex::new(file)?));
@@ -316,10 +300,7 @@ fn open(store: &Store, source: LoadSource<'_>) -> Result<Members, LoadError> {
 }
 
 fn spool(store: &Store, what: String, reader: impl Read) -> Result<Members, LoadError> {
-    let reading = |source| LoadError::Read {
-        what: what.clone(),
-        source,
-    };
+    let reading = |source| LoadError::Read { what: what.clone(), source };
     let packed = Packed::new(reader).map_err(reading)?;
     let compression = match packed.packing {
         Packing::Known(compression) => compression,
@@ -327,17 +308,11 @@ fn spool(store: &Store, what: String, reader: impl Read) -> Result<Members, Load
     };
     let unpacked = unpack::decoder(compression, packed.raw()).map_err(reading)?;
     let file = unpack::spool(store.root(), unpacked, UNPACKED_LIMIT_BYTES).map_err(|error| match error {
-        SpoolError::TooLarge => LoadError::TooLarge {
-            what: what.clone(),
-            limit_bytes: UNPACKED_LIMIT_BYTES,
-        },
-        SpoolError::Read(source) => LoadError::Read {
-            what: what.clone(),
-            source,
-        },
-        SpoolError::Write(source) => LoadError::Store {
-            source: store.write_error("write", store.root(), 1, source),
-        },
+        SpoolError::TooLarge => LoadError::TooLarge { what: what.clone(), limit_bytes: UNPACKED_LIMIT_BYTES },
+        SpoolError::Read(source) => LoadError::Read { what: what.clone(), source },
+        SpoolError::Write(source) => {
+            LoadError::Store { source: store.write_error("write", store.root(), 1, source) }
+        }
     })?;
     Ok(Members::Tar(TarIndex::new(file)?))
 }
@@ -364,12 +339,7 @@ impl Found {
             Self::Docker(entry) => entry
                 .repo_tags
                 .iter()
-                .map(|name| {
-                    name.parse().map_err(|source| LoadError::BadName {
-                        name: name.clone(),
-                        source,
-                    })
-                })
+                .map(|name| name.parse().map_err(|source| LoadError::BadName { name: name.clone(), source }))
                 .collect(),
         }
     }
@@ -382,16 +352,9 @@ fn name_images(
 ) -> Result<Vec<(Found, Vec<Reference>)>, LoadError> {
     let mut named: Vec<(Found, Vec<Reference>)> = Vec::with_capacity(found.len());
     for image in found {
-        let references = if name.is_none() {
-            image.references()?
-        } else {
-            Vec::new()
-        };
+        let references = if name.is_none() { image.references()? } else { Vec::new() };
         // An image with two names is listed twice in a layout.
-        match named
-            .iter_mut()
-            .find(|(known, _)| known.identity() == image.identity())
-        {
+        match named.iter_mut().find(|(known, _)| known.identity() == image.identity()) {
             Some((_, known)) => known.extend(references),
             None => named.push((image, references)),
         }
@@ -403,16 +366,11 @@ fn name_images(
                 references.push(name.clone());
                 Ok(named)
             }
-            several => Err(LoadError::ManyImages {
-                name: name.to_string(),
-                count: several.len(),
-            }),
+            several => Err(LoadError::ManyImages { name: name.to_string(), count: several.len() }),
         };
     }
     match named.iter().find(|(_, references)| references.is_empty()) {
-        Some((image, _)) => Err(LoadError::Unnamed {
-            digest: image.identity(),
-        }),
+        Some((image, _)) => Err(LoadError::Unnamed { digest: image.identity() }),
         None if named.is_empty() => Err(LoadError::Empty),
         None => Ok(named),
     }
@@ -430,10 +388,7 @@ struct Loader<'a> {
 impl Loader<'_> {
     /// The images that the archive lists.
     fn find(&self) -> Result<Vec<Found>, LoadError> {
-        let parsing = |member: &str, source| LoadError::Document {
-            member: member.to_owned(),
-            source,
-        };
+        let parsing = |member: &str, source| LoadError::Document { member: member.to_owned(), source };
         if let Some(member) = self.members.open(LAYOUT_INDEX)? {
             let bytes = read_document(LAYOUT_INDEX, member)?;
             let index: LayoutIndex =
@@ -450,9 +405,7 @@ impl Loader<'_> {
     }
 
     fn member(&self, name: &str) -> Result<Member, LoadError> {
-        self.members.open(name)?.ok_or_else(|| LoadError::Missing {
-            member: name.to_owned(),
-        })
+        self.members.open(name)?.ok_or_else(|| LoadError::Missing { member: name.to_owned() })
     }
 
     /// Takes in an image of an OCI layout, given as a manifest or an index. Returns the digest given.
@@ -462,11 +415,7 @@ impl Loader<'_> {
             let member = blob_member(&current.digest);
             let bytes = read_document(&member, self.member(&member)?)?;
             check_size(&member, &current, bytes.len() as u64)?;
-            check_digest(
-                &member,
-                &current.digest,
-                Digest::of(current.digest.algorithm(), &bytes),
-            )?;
+            check_digest(&member, &current.digest, Digest::of(current.digest.algorithm(), &bytes))?;
             let document = manifest::parse(&bytes, Some(&current.media_type))
                 .map_err(|source| LoadError::Manifest { member, source })?;
             match document {
@@ -474,13 +423,11 @@ impl Loader<'_> {
                     for blob in image.layers.iter().chain([&image.config]) {
                         self.layout_blob(blob)?;
                     }
-                    self.store
-                        .put_blob(&self.lease, &bytes, current.digest.algorithm())?;
+                    self.store.put_blob(&self.lease, &bytes, current.digest.algorithm())?;
                     return Ok(top.digest.clone());
                 }
                 Document::Index(index) => {
-                    self.store
-                        .put_blob(&self.lease, &bytes, current.digest.algorithm())?;
+                    self.store.put_blob(&self.lease, &bytes, current.digest.algorithm())?;
                     current = self.choose(index)?;
                 }
             }
@@ -491,9 +438,7 @@ impl Loader<'_> {
     /// The entry for the wanted platform.
     fn choose(&self, index: manifest::Index) -> Result<Descriptor, LoadError> {
         let is_wanted = |offered: &Option<Platform>| {
-            offered
-                .as_ref()
-                .is_none_or(|offered| self.platform.accepts(offered))
+            offered.as_ref().is_none_or(|offered| self.platform.accepts(offered))
         };
         let offered: Vec<String> = index
             .entries
@@ -504,16 +449,10 @@ impl Loader<'_> {
             .map(Platform::to_string)
             .collect();
         let chosen = index.entries.into_iter().find(|entry| is_wanted(&entry.platform));
-        chosen
-            .map(|entry| entry.descriptor)
-            .ok_or_else(|| LoadError::NoPlatform {
-                wanted: self.platform.clone(),
-                offered: if offered.is_empty() {
-                    "no platform at all".to_owned()
-                } else {
-                    offered.join(", ")
-                },
-            })
+        chosen.map(|entry| entry.descriptor).ok_or_else(|| LoadError::NoPlatform {
+            wanted: self.platform.clone(),
+            offered: if offered.is_empty() { "no platform at all".to_owned() } else { offered.join(", ") },
+        })
     }
 
     /// Copies a blob of an OCI layout.
@@ -527,13 +466,7 @@ impl Loader<'_> {
         check_size(&name, blob, member.size_bytes())?;
         let algorithm = blob.digest.algorithm();
         let writer = self.store.create(&self.lease, Area::Blobs, algorithm)?;
-        let mut copy = BlobCopy::new(
-            self.store,
-            &name,
-            &mut member,
-            writer,
-            Some(Hasher::new(algorithm)),
-        );
+        let mut copy = BlobCopy::new(self.store, &name, &mut member, writer, Some(Hasher::new(algorithm)));
         copy.drain()?;
         copy.commit(Some(&blob.digest))?;
         Ok(())
@@ -546,10 +479,8 @@ impl Loader<'_> {
         if let Some(claimed) = claimed_digest(&entry.config) {
             check_digest(&entry.config, &claimed, Digest::sha256_of(&bytes))?;
         }
-        let parsed = manifest::parse_config(&bytes).map_err(|source| LoadError::Manifest {
-            member: entry.config.clone(),
-            source,
-        })?;
+        let parsed = manifest::parse_config(&bytes)
+            .map_err(|source| LoadError::Manifest { member: entry.config.clone(), source })?;
         if parsed.diff_ids.len() != entry.layers.len() {
             return Err(LoadError::LayerCount {
                 diff_ids: parsed.diff_ids.len(),
@@ -567,18 +498,12 @@ impl Loader<'_> {
 
     /// Copies a layer of a Docker archive, whose unpacked content must have the digest `diff_id`.
     fn docker_layer(&self, name: &str, diff_id: &Digest) -> Result<Descriptor, LoadError> {
-        let reading = |source| LoadError::Read {
-            what: format!("layer `{name}` of the archive"),
-            source,
-        };
+        let reading = |source| LoadError::Read { what: format!("layer `{name}` of the archive"), source };
         let packing = Packed::new(self.member(name)?).map_err(reading)?.packing;
         let compression = match packing {
             Packing::Known(compression) => compression,
             Packing::Unknown(method) => {
-                return Err(LoadError::Packing {
-                    what: format!("layer `{name}` of the archive"),
-                    method,
-                });
+                return Err(LoadError::Packing { what: format!("layer `{name}` of the archive"), method });
             }
         };
         let mut member = self.member(name)?;
@@ -589,20 +514,11 @@ impl Loader<'_> {
         check_digest(name, diff_id, unpacked)?;
         copy.drain()?;
         let digest = copy.commit(None)?;
-        Ok(Descriptor {
-            media_type: oci_layer(compression).to_owned(),
-            digest,
-            size_bytes,
-        })
+        Ok(Descriptor { media_type: oci_layer(compression).to_owned(), digest, size_bytes })
     }
 
     fn put_document(&self, media_type: &str, bytes: &[u8]) -> Result<Descriptor, LoadError> {
-        Ok(crate::build::put_document(
-            self.store,
-            &self.lease,
-            media_type,
-            bytes,
-        )?)
+        Ok(crate::build::put_document(self.store, &self.lease, media_type, bytes)?)
     }
 }
 
@@ -626,14 +542,7 @@ impl<'a> BlobCopy<'a> {
         writer: BlobWriter,
         hasher: Option<Hasher>,
     ) -> Self {
-        Self {
-            store,
-            name,
-            member,
-            writer,
-            hasher,
-            write_failure: None,
-        }
+        Self { store, name, member, writer, hasher, write_failure: None }
     }
 
     fn failed(&mut self, source: io::Error) -> LoadError {
@@ -644,10 +553,7 @@ impl<'a> BlobCopy<'a> {
                     .storage_full()
                     .unwrap_or_else(|| self.store.write_error("write", self.store.root(), 1, failure)),
             },
-            None => LoadError::Read {
-                what: format!("member `{}` of the archive", self.name),
-                source,
-            },
+            None => LoadError::Read { what: format!("member `{}` of the archive", self.name), source },
         }
     }
 
@@ -719,20 +625,13 @@ fn read_document(name: &str, member: Member) -> Result<Vec<u8>, LoadError> {
     let size_bytes = member.size_bytes();
     if size_bytes > DOCUMENT_LIMIT_BYTES {
         let limit_bytes = DOCUMENT_LIMIT_BYTES;
-        return Err(LoadError::DocumentTooLarge {
-            member: name.to_owned(),
-            size_bytes,
-            limit_bytes,
-        });
+        return Err(LoadError::DocumentTooLarge { member: name.to_owned(), size_bytes, limit_bytes });
     }
     let mut bytes = Vec::new();
     member
         .take(DOCUMENT_LIMIT_BYTES)
         .read_to_end(&mut bytes)
-        .map_err(|source| LoadError::Read {
-            what: format!("member `{name}` of the archive"),
-            source,
-        })?;
+        .map_err(|source| LoadError::Read { what: format!("member `{name}` of the archive"), source })?;
     Ok(bytes)
 }
 
@@ -751,11 +650,7 @@ fn check_digest(member: &str, expected: &Digest, actual: Digest) -> Result<(), L
     if *expected == actual {
         return Ok(());
     }
-    Err(LoadError::WrongDigest {
-        member: member.to_owned(),
-        expected: expected.clone(),
-        actual,
-    })
+    Err(LoadError::WrongDigest { member: member.to_owned(), expected: expected.clone(), actual })
 }
 
 /// The digest that a config's name in a Docker archive claims: `HEX.json` from Docker and podman,

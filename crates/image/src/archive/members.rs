@@ -122,12 +122,7 @@ fn open_in_directory(directory: &Path, name: &str) -> Result<Option<Member>, Mem
     if !metadata.is_file() {
         return Err(MembersError::NotAFile { member: name });
     }
-    Ok(Some(Member {
-        file,
-        offset_bytes: 0,
-        size_bytes: metadata.len(),
-        position_bytes: 0,
-    }))
+    Ok(Some(Member { file, offset_bytes: 0, size_bytes: metadata.len(), position_bytes: 0 }))
 }
 
 /// The bytes of one member; reading starts at its beginning.
@@ -150,9 +145,7 @@ impl Read for Member {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let left = self.size_bytes - self.position_bytes;
         let wanted = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-        let count = self
-            .file
-            .read_at(&mut buffer[..wanted], self.offset_bytes + self.position_bytes)?;
+        let count = self.file.read_at(&mut buffer[..wanted], self.offset_bytes + self.position_bytes)?;
         self.position_bytes += count as u64;
         Ok(count)
     }
@@ -215,14 +208,9 @@ impl TarIndex {
             let kind = header.entry_type();
             let size_bytes = match extensions.size_bytes {
                 Some(size_bytes) if !is_extension(kind) => size_bytes,
-                _ => header
-                    .entry_size()
-                    .map_err(|_| MembersError::BadHeader { offset_bytes })?,
+                _ => header.entry_size().map_err(|_| MembersError::BadHeader { offset_bytes })?,
             };
-            let name = extensions
-                .name
-                .clone()
-                .unwrap_or_else(|| header.path_bytes().into_owned());
+            let name = extensions.name.clone().unwrap_or_else(|| header.path_bytes().into_owned());
             let name = String::from_utf8_lossy(&name).into_owned();
             let content_bytes = offset_bytes + BLOCK_BYTES;
             if size_bytes > file_bytes - content_bytes {
@@ -234,10 +222,8 @@ impl TarIndex {
                 if kind.is_gnu_sparse() || extensions.is_sparse {
                     return Err(MembersError::Sparse { member: name });
                 }
-                let link = extensions
-                    .link
-                    .take()
-                    .or_else(|| header.link_name_bytes().map(|link| link.into_owned()));
+                let link =
+                    extensions.link.take().or_else(|| header.link_name_bytes().map(|link| link.into_owned()));
                 if let Some((name, place)) = place(kind, &name, link, content_bytes, size_bytes) {
                     if places.len() >= MAX_MEMBERS {
                         return Err(MembersError::TooMany);
@@ -261,27 +247,14 @@ impl TarIndex {
             match self.places.get(&current) {
                 None => return Ok(None),
                 Some(Place::Link { target }) => current.clone_from(target),
-                Some(Place::File {
-                    offset_bytes,
-                    size_bytes,
-                }) => {
-                    let file = self
-                        .file
-                        .try_clone()
-                        .map_err(|source| MembersError::Read { source })?;
+                Some(Place::File { offset_bytes, size_bytes }) => {
+                    let file = self.file.try_clone().map_err(|source| MembersError::Read { source })?;
                     let (offset_bytes, size_bytes) = (*offset_bytes, *size_bytes);
-                    return Ok(Some(Member {
-                        file,
-                        offset_bytes,
-                        size_bytes,
-                        position_bytes: 0,
-                    }));
+                    return Ok(Some(Member { file, offset_bytes, size_bytes, position_bytes: 0 }));
                 }
             }
         }
-        Err(MembersError::LinkLoop {
-            member: name.to_owned(),
-        })
+        Err(MembersError::LinkLoop { member: name.to_owned() })
     }
 }
 
@@ -292,13 +265,7 @@ fn checked_header(block: &[u8; BLOCK_BYTES as usize]) -> Option<&tar::Header> {
     let sum: u32 = block
         .iter()
         .enumerate()
-        .map(|(index, byte)| {
-            if CHECKSUM_FIELD.contains(&index) {
-                u32::from(b' ')
-            } else {
-                u32::from(*byte)
-            }
-        })
+        .map(|(index, byte)| if CHECKSUM_FIELD.contains(&index) { u32::from(b' ') } else { u32::from(*byte) })
         .sum();
     (header.cksum().ok()? == sum).then_some(header)
 }
@@ -325,8 +292,7 @@ fn read_extension(
         return Err(MembersError::LongName { size_bytes });
     }
     let mut data = vec![0_u8; usize::try_from(size_bytes).expect("bounded just above")];
-    file.read_exact_at(&mut data, offset_bytes)
-        .map_err(|source| MembersError::Read { source })?;
+    file.read_exact_at(&mut data, offset_bytes).map_err(|source| MembersError::Read { source })?;
     if kind.is_pax_local_extensions() {
         for extension in tar::PaxExtensions::new(&data) {
             let Ok(extension) = extension else {
@@ -366,13 +332,7 @@ fn place(
 ) -> Option<(String, Place)> {
     let name = normalise(name, "")?;
     if kind.is_file() || kind.is_contiguous() {
-        return Some((
-            name,
-            Place::File {
-                offset_bytes,
-                size_bytes,
-            },
-        ));
+        return Some((name, Place::File { offset_bytes, size_bytes }));
     }
     let link = String::from_utf8(link?).ok()?;
     // A hard link counts from the archive's root, a symbolic one from the directory that it is in.
@@ -393,10 +353,7 @@ fn normalise(name: &str, base: &str) -> Option<String> {
     if name.starts_with('/') {
         return None;
     }
-    let mut components: Vec<&str> = base
-        .split('/')
-        .filter(|component| !component.is_empty())
-        .collect();
+    let mut components: Vec<&str> = base.split('/').filter(|component| !component.is_empty()).collect();
     for component in name.split('/') {
         match component {
             "" | "." => {}
@@ -411,7 +368,5 @@ fn normalise(name: &str, base: &str) -> Option<String> {
 
 /// Opens a directory as members, or says that `path` is none.
 pub(super) fn directory(path: &Path) -> Option<Members> {
-    fs::metadata(path)
-        .is_ok_and(|metadata| metadata.is_dir())
-        .then(|| Members::Directory(path.to_owned()))
+    fs::metadata(path).is_ok_and(|metadata| metadata.is_dir()).then(|| Members::Directory(path.to_owned()))
 }

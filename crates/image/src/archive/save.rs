@@ -72,10 +72,9 @@ impl SaveError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Image { source, .. } => source.hint(),
-            Self::Blob {
-                source: StoreError::Corrupted { .. } | StoreError::MissingBlob { .. },
-                ..
-            } => Some("build the image again, or fetch it again with `ferrovirt image pull`".to_owned()),
+            Self::Blob { source: StoreError::Corrupted { .. } | StoreError::MissingBlob { .. }, .. } => {
+                Some("build the image again, or fetch it again with `ferrovirt image pull`".to_owned())
+            }
             Self::Blob { source, .. } => source.hint(),
             Self::Write { source } | Self::File { source, .. }
                 if source.kind() == io::ErrorKind::StorageFull =>
@@ -119,10 +118,7 @@ pub fn save_to_file(
     platform: &Platform,
     path: &Path,
 ) -> Result<Vec<SavedImage>, SaveError> {
-    let in_file = |source| SaveError::File {
-        path: path.to_owned(),
-        source,
-    };
+    let in_file = |source| SaveError::File { path: path.to_owned(), source };
     let images = find_all(store, references, platform)?;
     if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
         let mut file = OpenOptions::new().write(true).open(path).map_err(in_file)?;
@@ -147,10 +143,8 @@ fn find_all(
         if images.iter().any(|(known, _)| known == reference) {
             continue;
         }
-        let image = outgoing::find(store, reference, platform).map_err(|source| SaveError::Image {
-            reference: reference.to_string(),
-            source,
-        })?;
+        let image = outgoing::find(store, reference, platform)
+            .map_err(|source| SaveError::Image { reference: reference.to_string(), source })?;
         images.push((reference.clone(), image));
     }
     Ok(images)
@@ -181,11 +175,7 @@ fn layout_index(images: &[(Reference, OutgoingImage)]) -> Vec<u8> {
         .iter()
         .map(|(reference, image)| LayoutEntry::named(image.manifest.clone(), reference))
         .collect();
-    let index = LayoutIndex {
-        schema_version: 2,
-        media_type: Some(OCI_INDEX.to_owned()),
-        manifests,
-    };
+    let index = LayoutIndex { schema_version: 2, media_type: Some(OCI_INDEX.to_owned()), manifests };
     serde_json::to_vec(&index).expect("strings and sorted maps always serialise")
 }
 
@@ -195,16 +185,8 @@ fn docker_manifest(images: &[(Reference, OutgoingImage)]) -> Vec<u8> {
         .map(|(reference, image)| DockerEntry {
             config: blob_member(&image.config.digest),
             // Docker knows no digests here, only tags.
-            repo_tags: reference
-                .tag()
-                .map(|tag| format!("{}:{tag}", reference.name()))
-                .into_iter()
-                .collect(),
-            layers: image
-                .layers
-                .iter()
-                .map(|layer| blob_member(&layer.digest))
-                .collect(),
+            repo_tags: reference.tag().map(|tag| format!("{}:{tag}", reference.name())).into_iter().collect(),
+            layers: image.layers.iter().map(|layer| blob_member(&layer.digest)).collect(),
         })
         .collect();
     serde_json::to_vec(&entries).expect("strings always serialise")
@@ -232,12 +214,8 @@ fn append_blobs<W: Write>(
     let mut written = HashSet::new();
     for (_, image) in images {
         if written.insert(&image.manifest.digest) {
-            append_bytes(
-                archive,
-                &blob_member(&image.manifest.digest),
-                &image.manifest_bytes,
-            )
-            .map_err(writing)?;
+            append_bytes(archive, &blob_member(&image.manifest.digest), &image.manifest_bytes)
+                .map_err(writing)?;
         }
         for blob in image.blobs() {
             if written.insert(&blob.digest) {
@@ -254,19 +232,12 @@ fn append_blob<W: Write>(
     archive: &mut tar::Builder<W>,
     blob: &Descriptor,
 ) -> Result<(), SaveError> {
-    let in_store = |source| SaveError::Blob {
-        digest: blob.digest.clone(),
-        source,
-    };
+    let in_store = |source| SaveError::Blob { digest: blob.digest.clone(), source };
     let mut reader = store.open_blob(&blob.digest).map_err(in_store)?;
     let mut header = header(tar::EntryType::Regular, 0o644);
     header.set_size(blob.size_bytes);
     archive
-        .append_data(
-            &mut header,
-            blob_member(&blob.digest),
-            (&mut reader).take(blob.size_bytes),
-        )
+        .append_data(&mut header, blob_member(&blob.digest), (&mut reader).take(blob.size_bytes))
         .map_err(|source| SaveError::Write { source })?;
     reader.finish().map_err(in_store)
 }
@@ -313,11 +284,7 @@ impl PartialFile {
             _ => {}
         }
         let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
-        Ok(Self {
-            file,
-            path,
-            is_placed: false,
-        })
+        Ok(Self { file, path, is_placed: false })
     }
 
     fn place(mut self, target: &Path) -> io::Result<()> {

@@ -52,10 +52,7 @@ impl<R: Read> Packed<R> {
         let mut start = Vec::with_capacity(MAGIC_BYTES);
         (&mut reader).take(MAGIC_BYTES as u64).read_to_end(&mut start)?;
         let packing = recognise(&start);
-        Ok(Self {
-            packing,
-            stream: io::Cursor::new(start).chain(reader),
-        })
+        Ok(Self { packing, stream: io::Cursor::new(start).chain(reader) })
     }
 
     /// The stream as it is.
@@ -116,18 +113,10 @@ pub(super) fn spool(directory: &Path, mut reader: impl Read, limit_bytes: u64) -
 /// Made under a name and removed at once: `O_TMPFILE` would need no name, but not every file system has it.
 fn nameless_file(directory: &Path) -> io::Result<File> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
-    let path = directory.join(format!(
-        "spool-{}-{}",
-        std::process::id(),
-        NEXT.fetch_add(1, Ordering::Relaxed)
-    ));
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&path)?;
+    let path =
+        directory.join(format!("spool-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
+    let file =
+        OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&path)?;
     std::fs::remove_file(&path)?;
     Ok(file)
 }

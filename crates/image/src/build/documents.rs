@@ -70,18 +70,8 @@ pub(super) fn config(facts: &ConfigFacts<'_>, diff_ids: &[Digest]) -> Vec<u8> {
         variant: facts.platform.variant.as_deref(),
         os: &facts.platform.os,
         config: RuntimeConfig { labels: facts.labels },
-        rootfs: RootFilesystem {
-            kind: "layers",
-            diff_ids,
-        },
-        history: facts
-            .history
-            .iter()
-            .map(|line| History {
-                created: &created,
-                created_by: line,
-            })
-            .collect(),
+        rootfs: RootFilesystem { kind: "layers", diff_ids },
+        history: facts.history.iter().map(|line| History { created: &created, created_by: line }).collect(),
     };
     serde_json::to_vec(&config).expect("strings and sorted maps always serialise")
 }
@@ -97,12 +87,7 @@ struct Manifest<'a> {
 
 /// An OCI manifest naming a config and layers, the lowest first.
 pub(crate) fn manifest(config: &Descriptor, layers: &[Descriptor]) -> Vec<u8> {
-    let manifest = Manifest {
-        schema_version: 2,
-        media_type: OCI_MANIFEST,
-        config,
-        layers,
-    };
+    let manifest = Manifest { schema_version: 2, media_type: OCI_MANIFEST, config, layers };
     serde_json::to_vec(&manifest).expect("strings and numbers always serialise")
 }
 
@@ -129,11 +114,7 @@ const fn civil_date(days_since_1970: u64) -> (u64, u64, u64) {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
     let year = era * 400 + year_of_era + if month <= 2 { 1 } else { 0 };
     (year, month, day)
 }

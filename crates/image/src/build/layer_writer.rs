@@ -72,9 +72,7 @@ fn write_tar(entries: &[Entry], timestamp_seconds: u64, out: &mut dyn Write) -> 
     for entry in entries {
         append(&mut builder, entry, timestamp_seconds)?;
     }
-    let tar = builder
-        .into_inner()
-        .map_err(|source| BuildError::WriteLayer { source })?;
+    let tar = builder.into_inner().map_err(|source| BuildError::WriteLayer { source })?;
     Ok(tar.hasher.finish())
 }
 
@@ -97,9 +95,7 @@ fn append<W: Write>(
             // alone.
             let mut name = entry.path.clone().into_os_string();
             name.push("/");
-            builder
-                .append_data(&mut header, name, io::empty())
-                .map_err(written)
+            builder.append_data(&mut header, name, io::empty()).map_err(written)
         }
         Content::Symlink { target } => {
             header.set_entry_type(tar::EntryType::Symlink);
@@ -107,13 +103,9 @@ fn append<W: Write>(
             if bytes.len() <= MAX_PLAIN_LINK_BYTES {
                 // Byte for byte: the other setter rewrites `./x` and `a//b`.
                 header.set_link_name_literal(bytes).map_err(written)?;
-                builder
-                    .append_data(&mut header, &entry.path, io::empty())
-                    .map_err(written)
+                builder.append_data(&mut header, &entry.path, io::empty()).map_err(written)
             } else {
-                builder
-                    .append_link(&mut header, &entry.path, target)
-                    .map_err(written)
+                builder.append_link(&mut header, &entry.path, target).map_err(written)
             }
         }
         Content::File { source, size_bytes } => {
@@ -140,10 +132,7 @@ struct SourceReader<'a> {
 
 impl<'a> SourceReader<'a> {
     fn open(path: &'a Path, size_bytes: u64) -> Result<Self, BuildError> {
-        let read_error = |source| BuildError::Read {
-            path: path.to_owned(),
-            source,
-        };
+        let read_error = |source| BuildError::Read { path: path.to_owned(), source };
         // Non-blocking, so that a file replaced by a named pipe since it was planned does not hang the build.
         let file = OpenOptions::new()
             .read(true)
@@ -152,16 +141,9 @@ impl<'a> SourceReader<'a> {
             .map_err(read_error)?;
         let metadata = file.metadata().map_err(read_error)?;
         if !metadata.is_file() || metadata.len() != size_bytes {
-            return Err(BuildError::Changed {
-                path: path.to_owned(),
-            });
+            return Err(BuildError::Changed { path: path.to_owned() });
         }
-        Ok(Self {
-            path,
-            file,
-            left_bytes: size_bytes,
-            failure: None,
-        })
+        Ok(Self { path, file, left_bytes: size_bytes, failure: None })
     }
 
     fn finish(mut self) -> Result<(), BuildError> {
@@ -175,13 +157,8 @@ impl<'a> SourceReader<'a> {
         let mut one_more = [0_u8; 1];
         match self.file.read(&mut one_more) {
             Ok(0) => Ok(()),
-            Ok(_) => Err(BuildError::Changed {
-                path: self.path.to_owned(),
-            }),
-            Err(source) => Err(BuildError::Read {
-                path: self.path.to_owned(),
-                source,
-            }),
+            Ok(_) => Err(BuildError::Changed { path: self.path.to_owned() }),
+            Err(source) => Err(BuildError::Read { path: self.path.to_owned(), source }),
         }
     }
 }
@@ -191,14 +168,10 @@ impl Read for SourceReader<'_> {
         if self.left_bytes == 0 || buffer.is_empty() {
             return Ok(0);
         }
-        let wanted = buffer
-            .len()
-            .min(usize::try_from(self.left_bytes).unwrap_or(usize::MAX));
+        let wanted = buffer.len().min(usize::try_from(self.left_bytes).unwrap_or(usize::MAX));
         match self.file.read(&mut buffer[..wanted]) {
             Ok(0) => {
-                self.failure = Some(BuildError::Changed {
-                    path: self.path.to_owned(),
-                });
+                self.failure = Some(BuildError::Changed { path: self.path.to_owned() });
                 Err(io::ErrorKind::UnexpectedEof.into())
             }
             Ok(count) => {
@@ -208,10 +181,7 @@ impl Read for SourceReader<'_> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(error),
             Err(error) => {
                 let kind = error.kind();
-                self.failure = Some(BuildError::Read {
-                    path: self.path.to_owned(),
-                    source: error,
-                });
+                self.failure = Some(BuildError::Read { path: self.path.to_owned(), source: error });
                 Err(kind.into())
             }
         }
@@ -226,10 +196,7 @@ struct HashingWriter<W> {
 
 impl<W: Write> HashingWriter<W> {
     fn new(inner: W) -> Self {
-        Self {
-            inner,
-            hasher: Hasher::new(Algorithm::Sha256),
-        }
+        Self { inner, hasher: Hasher::new(Algorithm::Sha256) }
     }
 }
 

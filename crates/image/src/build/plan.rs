@@ -77,10 +77,8 @@ pub(super) fn plan(request: &BuildRequest) -> Result<Vec<PlannedLayer>, BuildErr
     }
     for file in &request.files {
         let destination = destination_path(&file.destination, Root::Refused)?;
-        let metadata = fs::metadata(&file.source).map_err(|source| BuildError::Read {
-            path: file.source.clone(),
-            source,
-        })?;
+        let metadata = fs::metadata(&file.source)
+            .map_err(|source| BuildError::Read { path: file.source.clone(), source })?;
         if !metadata.is_file() {
             return Err(BuildError::NotAFile {
                 path: file.source.clone(),
@@ -90,10 +88,7 @@ pub(super) fn plan(request: &BuildRequest) -> Result<Vec<PlannedLayer>, BuildErr
         let description = format!("file /{}", destination.display());
         let entry = Entry {
             path: destination.clone(),
-            content: Content::File {
-                source: file.source.clone(),
-                size_bytes: metadata.len(),
-            },
+            content: Content::File { source: file.source.clone(), size_bytes: metadata.len() },
             mode: file.mode & 0o7777,
             uid: file.uid,
             gid: file.gid,
@@ -108,10 +103,7 @@ pub(super) fn plan(request: &BuildRequest) -> Result<Vec<PlannedLayer>, BuildErr
     }
     let layers = layers.into_iter().map(|(description, mut entries)| {
         add_parents(&mut entries);
-        PlannedLayer {
-            description,
-            entries: entries.into_values().collect(),
-        }
+        PlannedLayer { description, entries: entries.into_values().collect() }
     });
     Ok(layers.collect())
 }
@@ -125,10 +117,7 @@ enum Root {
 
 /// Checks a destination and makes it relative to the image's root.
 fn destination_path(destination: &str, root: Root) -> Result<PathBuf, BuildError> {
-    let refuse = |reason| BuildError::Destination {
-        destination: destination.to_owned(),
-        reason,
-    };
+    let refuse = |reason| BuildError::Destination { destination: destination.to_owned(), reason };
     if !destination.starts_with('/') {
         return Err(refuse("it does not begin with `/`"));
     }
@@ -167,17 +156,11 @@ fn walk_tree(
     destination: &Path,
     entries: &mut BTreeMap<PathBuf, Entry>,
 ) -> Result<(), BuildError> {
-    let read_error = |path: &Path, source| BuildError::Read {
-        path: path.to_owned(),
-        source,
-    };
+    let read_error = |path: &Path, source| BuildError::Read { path: path.to_owned(), source };
     let metadata = fs::metadata(&tree.source).map_err(|source| read_error(&tree.source, source))?;
     if !metadata.is_dir() {
         let found = describe(metadata.file_type());
-        return Err(BuildError::NotADirectory {
-            path: tree.source.clone(),
-            found,
-        });
+        return Err(BuildError::NotADirectory { path: tree.source.clone(), found });
     }
     if !destination.as_os_str().is_empty() {
         insert(entries, directory(destination, tree.uid, tree.gid))?;
@@ -186,10 +169,7 @@ fn walk_tree(
     let mut pending = vec![(tree.source.clone(), destination.to_owned(), 0_usize)];
     while let Some((source, destination, depth)) = pending.pop() {
         if depth > MAX_DEPTH {
-            return Err(BuildError::TooDeep {
-                path: source,
-                limit: MAX_DEPTH,
-            });
+            return Err(BuildError::TooDeep { path: source, limit: MAX_DEPTH });
         }
         for listed in fs::read_dir(&source).map_err(|error| read_error(&source, error))? {
             let listed = listed.map_err(|error| read_error(&source, error))?;
@@ -203,10 +183,7 @@ fn walk_tree(
             let kind = metadata.file_type();
             if depth == 0
                 && kind.is_symlink()
-                && tree
-                    .left_out_links
-                    .iter()
-                    .any(|left_out| name == left_out.as_str())
+                && tree.left_out_links.iter().any(|left_out| name == left_out.as_str())
             {
                 continue;
             }
@@ -225,22 +202,10 @@ fn walk_tree(
                 }
             } else if kind.is_file() {
                 let mode = if is_executable(&metadata) { 0o755 } else { 0o644 };
-                let content = Content::File {
-                    source: path,
-                    size_bytes: metadata.len(),
-                };
-                Entry {
-                    path: place,
-                    content,
-                    mode,
-                    uid: tree.uid,
-                    gid: tree.gid,
-                }
+                let content = Content::File { source: path, size_bytes: metadata.len() };
+                Entry { path: place, content, mode, uid: tree.uid, gid: tree.gid }
             } else {
-                return Err(BuildError::SpecialFile {
-                    path,
-                    found: describe(kind),
-                });
+                return Err(BuildError::SpecialFile { path, found: describe(kind) });
             };
             insert(entries, entry)?;
         }
@@ -262,13 +227,7 @@ fn is_executable(metadata: &fs::Metadata) -> bool {
 }
 
 fn directory(path: &Path, uid: u32, gid: u32) -> Entry {
-    Entry {
-        path: path.to_owned(),
-        content: Content::Directory,
-        mode: 0o755,
-        uid,
-        gid,
-    }
+    Entry { path: path.to_owned(), content: Content::Directory, mode: 0o755, uid, gid }
 }
 
 /// Adds the directories above each entry that the layer does not hold yet, owned by root.
@@ -280,9 +239,7 @@ fn add_parents(entries: &mut BTreeMap<PathBuf, Entry>) {
         .map(Path::to_owned)
         .collect();
     for path in missing {
-        entries
-            .entry(path)
-            .or_insert_with_key(|path| directory(path, 0, 0));
+        entries.entry(path).or_insert_with_key(|path| directory(path, 0, 0));
     }
 }
 
@@ -298,12 +255,7 @@ impl Taken {
     fn claim(&mut self, entries: &BTreeMap<PathBuf, Entry>) -> Result<(), BuildError> {
         for entry in entries.values() {
             let is_directory = entry.content == Content::Directory;
-            for parent in entry
-                .path
-                .ancestors()
-                .skip(1)
-                .filter(|parent| !parent.as_os_str().is_empty())
-            {
+            for parent in entry.path.ancestors().skip(1).filter(|parent| !parent.as_os_str().is_empty()) {
                 self.claim_one(parent, true)?;
             }
             self.claim_one(&entry.path, is_directory)?;
@@ -314,9 +266,7 @@ impl Taken {
     fn claim_one(&mut self, path: &Path, is_directory: bool) -> Result<(), BuildError> {
         match self.paths.get(path) {
             Some(true) if is_directory => Ok(()),
-            Some(_) => Err(BuildError::Collision {
-                path: Path::new("/").join(path),
-            }),
+            Some(_) => Err(BuildError::Collision { path: Path::new("/").join(path) }),
             None => {
                 self.paths.insert(path.to_owned(), is_directory);
                 Ok(())

@@ -34,13 +34,7 @@ fn tree(source: &Path, destination: &str) -> ImageTree {
 }
 
 fn file(source: &Path, destination: &str) -> ImageFile {
-    ImageFile {
-        source: source.to_owned(),
-        destination: destination.to_owned(),
-        mode: 0o644,
-        uid: 0,
-        gid: 0,
-    }
+    ImageFile { source: source.to_owned(), destination: destination.to_owned(), mode: 0o644, uid: 0, gid: 0 }
 }
 
 fn store(directory: &Path) -> Store {
@@ -64,26 +58,13 @@ fn make_sources(root: &Path, names: &[&str]) {
 }
 
 fn boot_request(root: &Path) -> BuildRequest {
-    let files = vec![
-        ImageFile::kernel(root.join("vmlinuz")),
-        ImageFile::initrd(root.join("initrd")),
-    ];
-    let mut request = request(
-        files,
-        vec![ImageTree::modules(root.join("modules"), "6.1.0-test")],
-    );
-    request
-        .labels
-        .insert(LABEL_KERNEL_VERSION.to_owned(), "6.1.0-test".to_owned());
+    let files = vec![ImageFile::kernel(root.join("vmlinuz")), ImageFile::initrd(root.join("initrd"))];
+    let mut request = request(files, vec![ImageTree::modules(root.join("modules"), "6.1.0-test")]);
+    request.labels.insert(LABEL_KERNEL_VERSION.to_owned(), "6.1.0-test".to_owned());
     request
 }
 
-const NAMES: [&str; 4] = [
-    "modules.dep",
-    "kernel/a.ko",
-    "kernel/drivers/b.ko",
-    "kernel/drivers/c.ko",
-];
+const NAMES: [&str; 4] = ["modules.dep", "kernel/a.ko", "kernel/drivers/b.ko", "kernel/drivers/c.ko"];
 
 #[test]
 fn equal_inputs_give_equal_digests() {
@@ -98,11 +79,7 @@ fn equal_inputs_give_equal_digests() {
         let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
         fs::File::open(&changed).unwrap().set_modified(long_ago).unwrap();
         fs::set_permissions(&changed, fs::Permissions::from_mode(0o600)).unwrap();
-        fs::set_permissions(
-            second.path().join("modules/kernel"),
-            fs::Permissions::from_mode(0o700),
-        )
-        .unwrap();
+        fs::set_permissions(second.path().join("modules/kernel"), fs::Permissions::from_mode(0o700)).unwrap();
 
         let build_in = |directory: &Path| {
             let mut request = boot_request(directory);
@@ -174,10 +151,7 @@ fn entries(store: &Store, layer: &Digest) -> Vec<Seen> {
             mode: entry.header().mode().unwrap(),
             owner: (entry.header().uid().unwrap(), entry.header().gid().unwrap()),
             mtime: entry.header().mtime().unwrap(),
-            link: entry
-                .link_name()
-                .unwrap()
-                .map(|link| link.to_str().unwrap().to_owned()),
+            link: entry.link_name().unwrap().map(|link| link.to_str().unwrap().to_owned()),
             content,
         }
     });
@@ -198,14 +172,8 @@ fn boot_files_belong_to_qemu_and_their_directories_to_root() {
     let store = store(directory.path());
     let built = build(&store, &reference(), &boot_request(directory.path())).unwrap();
     let seen = entries(&store, &built.layers[1].digest);
-    let found: Vec<_> = seen
-        .iter()
-        .map(|entry| (entry.path.as_str(), entry.mode, entry.owner))
-        .collect();
-    assert_eq!(
-        found,
-        [("boot/", 0o755, (0, 0)), ("boot/vmlinuz-virt", 0o444, (107, 107))]
-    );
+    let found: Vec<_> = seen.iter().map(|entry| (entry.path.as_str(), entry.mode, entry.owner)).collect();
+    assert_eq!(found, [("boot/", 0o755, (0, 0)), ("boot/vmlinuz-virt", 0o444, (107, 107))]);
     assert_eq!(seen[1].content, vec![7_u8; 100_000]);
     let initrd = entries(&store, &built.layers[2].digest);
     assert_eq!(initrd[1].path, "boot/initramfs-virt");
@@ -224,15 +192,7 @@ fn trees_keep_links_and_leave_the_build_link_out() {
     let seen = entries(&store, &built.layers[0].digest);
     let found: Vec<_> = seen
         .iter()
-        .map(|entry| {
-            (
-                entry
-                    .path
-                    .strip_prefix("lib/modules/6.1.0-test")
-                    .unwrap_or(&entry.path),
-                entry.mode,
-            )
-        })
+        .map(|entry| (entry.path.strip_prefix("lib/modules/6.1.0-test").unwrap_or(&entry.path), entry.mode))
         .collect();
     assert_eq!(
         found,
@@ -300,10 +260,7 @@ fn the_config_tells_the_digests_of_the_uncompressed_layers() {
 fn refused(directory: &Path, request: &BuildRequest) -> BuildError {
     let store = store(directory);
     let error = build(&store, &reference(), request).unwrap_err();
-    assert!(
-        store.records().unwrap().is_empty(),
-        "a failed build must not name an image"
-    );
+    assert!(store.records().unwrap().is_empty(), "a failed build must not name an image");
     error
 }
 
@@ -322,14 +279,8 @@ fn unusable_sources_are_refused_by_name() {
     let missing = root.join("missing");
 
     let cases: Vec<(BuildRequest, String)> = vec![
-        (
-            request(vec![], vec![]),
-            "cannot build an image of nothing".to_owned(),
-        ),
-        (
-            request(vec![file(&missing, "/a")], vec![]),
-            format!("cannot read `{}`", missing.display()),
-        ),
+        (request(vec![], vec![]), "cannot build an image of nothing".to_owned()),
+        (request(vec![file(&missing, "/a")], vec![]), format!("cannot read `{}`", missing.display())),
         (
             request(vec![file(root, "/a")], vec![]),
             format!("cannot copy `{}` as a file: it is a directory", root.display()),
@@ -369,20 +320,11 @@ fn destinations_are_absolute_and_stay_inside() {
         ("/boot/../kernel", "it holds `..`"),
         ("/boot/", "it ends with `/`, so it names a directory, not a file"),
         ("/", "it names the image's root, not a file"),
-        (
-            "/boot/.wh.kernel",
-            "a name beginning with `.wh.` means removal in a layer",
-        ),
+        ("/boot/.wh.kernel", "a name beginning with `.wh.` means removal in a layer"),
         ("/boot/a\nb", "it holds a control character"),
     ] {
-        let error = refused(
-            directory.path(),
-            &request(vec![file(&source, destination)], vec![]),
-        );
-        assert_eq!(
-            error.to_string(),
-            format!("cannot use `{destination}` as a path in the image: {reason}")
-        );
+        let error = refused(directory.path(), &request(vec![file(&source, destination)], vec![]));
+        assert_eq!(error.to_string(), format!("cannot use `{destination}` as a path in the image: {reason}"));
     }
 }
 
@@ -399,16 +341,9 @@ fn two_sources_for_one_path_are_refused() {
     let twice = request(vec![file(&source, "/boot/a"), file(&source, "/boot//a")], vec![]);
     let through_a_file = request(vec![file(&source, "/boot"), file(&source, "/boot/a")], vec![]);
     let through_a_link = request(vec![file(&source, "/lib/a")], vec![tree(&links, "/")]);
-    for (request, path) in [
-        (twice, "/boot/a"),
-        (through_a_file, "/boot"),
-        (through_a_link, "/lib"),
-    ] {
+    for (request, path) in [(twice, "/boot/a"), (through_a_file, "/boot"), (through_a_link, "/lib")] {
         let error = refused(root, &request);
-        assert_eq!(
-            error.to_string(),
-            format!("cannot put two things at `{path}` in the image")
-        );
+        assert_eq!(error.to_string(), format!("cannot put two things at `{path}` in the image"));
     }
     let side_by_side = request(vec![file(&source, "/boot/a"), file(&source, "/boot/b")], vec![]);
     build(&store(root), &reference(), &side_by_side).unwrap();
@@ -424,10 +359,7 @@ fn a_source_that_changes_after_planning_is_noticed() {
         fs::write(&source, found).unwrap();
         let error =
             layer_writer::write_layer(&layers[0].entries, 0, Compression::None, &mut Vec::new()).unwrap_err();
-        assert!(
-            matches!(&error, BuildError::Changed { path } if *path == source),
-            "{error:?}"
-        );
+        assert!(matches!(&error, BuildError::Changed { path } if *path == source), "{error:?}");
     }
 }
 
@@ -439,21 +371,12 @@ fn a_plan_does_not_follow_links_in_trees() {
     // A loop, were it followed.
     symlink(".", source.join("self")).unwrap();
     let layers = plan(&request(vec![], vec![tree(&source, "/t")])).unwrap();
-    let contents: Vec<_> = layers[0]
-        .entries
-        .iter()
-        .map(|entry| (&entry.path, &entry.content))
-        .collect();
+    let contents: Vec<_> = layers[0].entries.iter().map(|entry| (&entry.path, &entry.content)).collect();
     assert_eq!(
         contents,
         [
             (&PathBuf::from("t"), &Content::Directory),
-            (
-                &PathBuf::from("t/self"),
-                &Content::Symlink {
-                    target: PathBuf::from(".")
-                }
-            ),
+            (&PathBuf::from("t/self"), &Content::Symlink { target: PathBuf::from(".") }),
         ]
     );
 }
@@ -477,8 +400,5 @@ fn compressions_have_the_names_that_they_are_given_by() {
         assert_eq!(compression.to_string().parse(), Ok(compression));
     }
     let error = "xz".parse::<Compression>().unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "unknown compression `xz`, expected `gzip`, `zstd` or `none`"
-    );
+    assert_eq!(error.to_string(), "unknown compression `xz`, expected `gzip`, `zstd` or `none`");
 }

@@ -255,6 +255,7 @@ pub enum Rerun {
 ///
 /// For anybody else the test `name` runs once more in a user namespace, where the caller is root and the
 /// users that /etc/subuid grants are the others; that is also how buildah and podman themselves do it.
+#[allow(clippy::disallowed_methods, reason = "a test tells itself, started again, that it was started again")]
 pub fn rerun_as_root(name: &str) -> Rerun {
     const MARK: &str = "FERROVIRT_TEST_RERUN";
     if rustix::process::geteuid().is_root() {
