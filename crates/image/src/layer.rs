@@ -64,10 +64,7 @@ impl Default for LayerLimits {
 impl LayerLimits {
     /// How many uncompressed bytes a blob of this length may have.
     fn uncompressed_for(&self, blob_bytes: u64) -> u64 {
-        blob_bytes
-            .saturating_mul(self.expansion)
-            .max(self.unconditional_bytes)
-            .min(self.uncompressed_bytes)
+        blob_bytes.saturating_mul(self.expansion).max(self.unconditional_bytes).min(self.uncompressed_bytes)
     }
 }
 
@@ -197,11 +194,7 @@ impl Candidates {
                 Some(rest) if rest.is_empty() || rest[0] == b'/' => rest.to_vec(),
                 _ => continue,
             };
-            let parent = if target.starts_with(b"/") {
-                &b""[..]
-            } else {
-                parent_of(link)
-            };
+            let parent = if target.starts_with(b"/") { &b""[..] } else { parent_of(link) };
             let guess = lexical(&[parent, target, &rest]);
             if self.paths.len() < Self::LIMIT && !self.contains(&guess) {
                 self.paths.push(guess);
@@ -212,9 +205,7 @@ impl Candidates {
 
 /// The directory part of a normalised path; empty for the root.
 pub(crate) fn parent_of(path: &[u8]) -> &[u8] {
-    path.iter()
-        .rposition(|byte| *byte == b'/')
-        .map_or(&[], |position| &path[..position])
+    path.iter().rposition(|byte| *byte == b'/').map_or(&[], |position| &path[..position])
 }
 
 /// Joins parts and takes `.` and `..` out by looking at the text alone: a guess, since symlinks change what `..` means.
@@ -264,9 +255,7 @@ pub(crate) fn scan(
         let mut ordinal = 0;
         while let Some(entry) = archive.next_entry()? {
             if ordinal == limits.entries {
-                return Err(LayerError::TooManyEntries {
-                    limit: limits.entries,
-                });
+                return Err(LayerError::TooManyEntries { limit: limits.entries });
             }
             let record = EntryRecord::of(entry, ordinal)?;
             if let Some(record) = record {
@@ -276,13 +265,7 @@ pub(crate) fn scan(
                         if candidates.contains(&record.path) && record.size_bytes <= limits.file_bytes =>
                     {
                         let file = spool(store, lease, &mut archive)?;
-                        spooled.insert(
-                            record.path.clone(),
-                            SpooledFile {
-                                ordinal,
-                                writer: file,
-                            },
-                        );
+                        spooled.insert(record.path.clone(), SpooledFile { ordinal, writer: file });
                     }
                     _ => {}
                 }
@@ -292,10 +275,7 @@ pub(crate) fn scan(
         }
         let actual = archive.finish()?;
         if actual != *diff_id {
-            return Err(LayerError::WrongDiffId {
-                expected: diff_id.clone(),
-                actual,
-            });
+            return Err(LayerError::WrongDiffId { expected: diff_id.clone(), actual });
         }
         Ok((writer, spooled))
     })
@@ -374,9 +354,7 @@ fn open_archive<'a>(
 
 /// Copies the content of the entry at hand into the store, uncommitted.
 fn spool(store: &Store, lease: &Lease, archive: &mut Archive<'_>) -> Result<BlobWriter, LayerError> {
-    let mut writer = store
-        .create(lease, Area::Files, Algorithm::Sha256)
-        .map_err(LayerError::Store)?;
+    let mut writer = store.create(lease, Area::Files, Algorithm::Sha256).map_err(LayerError::Store)?;
     let mut buffer = vec![0; 64 << 10];
     loop {
         let count = archive.read_content(&mut buffer)?;
@@ -386,12 +364,7 @@ fn spool(store: &Store, lease: &Lease, archive: &mut Archive<'_>) -> Result<Blob
         if let Err(source) = writer.write_all(&buffer[..count]) {
             let needed_bytes = count as u64 + archive.remaining_bytes();
             let path = store.root().join("partial");
-            return Err(LayerError::Store(store.write_error(
-                "write to",
-                &path,
-                needed_bytes,
-                source,
-            )));
+            return Err(LayerError::Store(store.write_error("write to", &path, needed_bytes, source)));
         }
     }
 }
@@ -492,9 +465,7 @@ fn normalised(path: &[u8]) -> Result<Vec<u8>, LayerError> {
         match element {
             b"" | b"." => {}
             b".." => {
-                return Err(LayerError::Escape {
-                    path: String::from_utf8_lossy(path).into_owned(),
-                });
+                return Err(LayerError::Escape { path: String::from_utf8_lossy(path).into_owned() });
             }
             name => elements.push(name),
         }
@@ -514,11 +485,7 @@ enum Whiteout {
 
 fn whiteout_of(path: &[u8]) -> Option<Whiteout> {
     let parent = parent_of(path);
-    let name = if parent.is_empty() {
-        path
-    } else {
-        &path[parent.len() + 1..]
-    };
+    let name = if parent.is_empty() { path } else { &path[parent.len() + 1..] };
     let hidden = name.strip_prefix(b".wh.")?;
     Some(if hidden == b".wh..opq" {
         Whiteout::Opaque(parent.to_vec())
@@ -530,3 +497,6 @@ fn whiteout_of(path: &[u8]) -> Option<Whiteout> {
         Whiteout::Name([parent, b"/", hidden].concat())
     })
 }
+
+#[cfg(test)]
+mod tests;

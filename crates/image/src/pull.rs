@@ -225,7 +225,7 @@ pub enum PullError {
         cached: bool,
         /// Why.
         #[source]
-        source: RegistryError,
+        source: Box<RegistryError>,
     },
     /// The store.
     #[error("cannot keep image `{reference}`")]
@@ -360,11 +360,7 @@ impl Images {
     /// Pulls go through `client` into `store`, within the default [`LayerLimits`].
     #[must_use]
     pub fn new(store: Store, client: Client) -> Self {
-        Self {
-            store,
-            client,
-            limits: LayerLimits::default(),
-        }
+        Self { store, client, limits: LayerLimits::default() }
     }
 
     /// The same with other limits.
@@ -408,10 +404,7 @@ impl Images {
 }
 
 async fn run(context: Arc<Context>, wanted: Wanted) -> Result<PulledImage, PullError> {
-    let record = context
-        .store
-        .record(&context.reference)
-        .map_err(context.in_store())?;
+    let record = context.store.record(&context.reference).map_err(context.in_store())?;
     let mut verifications = files::Verifications::default();
     if let (Wanted::Files(wanted), Some(used)) =
         (&wanted, record.as_ref().and_then(|record| record.used.as_ref()))
@@ -421,15 +414,9 @@ async fn run(context: Arc<Context>, wanted: Wanted) -> Result<PulledImage, PullE
     }
     let chosen = match manifests::choose(&context, record.as_ref()).await {
         Ok(chosen) => chosen,
-        Err(PullError::Registry {
-            reference, source, ..
-        }) => {
+        Err(PullError::Registry { reference, source, .. }) => {
             let cached = record.is_some() && verifications.are_intact().await;
-            return Err(PullError::Registry {
-                reference,
-                cached,
-                source,
-            });
+            return Err(PullError::Registry { reference, cached, source });
         }
         Err(error) => return Err(error),
     };
@@ -470,19 +457,13 @@ fn previous(
         let changed = record.manifest_digest != chosen.manifest_digest;
         return Ok((changed.then(|| record.manifest_digest.clone()), Vec::new()));
     }
-    let Some(used) = record
-        .used
-        .as_ref()
-        .filter(|used| used.manifest_digest != chosen.manifest_digest)
+    let Some(used) = record.used.as_ref().filter(|used| used.manifest_digest != chosen.manifest_digest)
     else {
         return Ok((None, Vec::new()));
     };
     let mut files = Vec::new();
     for (role, path) in &used.files {
-        let found = context
-            .store
-            .resolved_file(&used.platform_digest, path)
-            .map_err(context.in_store())?;
+        let found = context.store.resolved_file(&used.platform_digest, path).map_err(context.in_store())?;
         if let Some(found) = found {
             context.lease.add([&found.digest]).map_err(context.in_store())?;
             let file = files::pulled(context, role, found);
@@ -506,10 +487,7 @@ fn remember(
         Wanted::Files(files) => Some(UsedImage {
             manifest_digest: chosen.manifest_digest.clone(),
             platform_digest: chosen.platform_digest.clone(),
-            files: files
-                .iter()
-                .map(|file| (file.role.clone(), file.path.clone()))
-                .collect(),
+            files: files.iter().map(|file| (file.role.clone(), file.path.clone())).collect(),
         }),
     };
     let new = ImageRecord {
@@ -518,14 +496,8 @@ fn remember(
         used,
     };
     if record.as_ref() == Some(&new) {
-        context
-            .store
-            .touch_record(&context.reference)
-            .map_err(context.in_store())
+        context.store.touch_record(&context.reference).map_err(context.in_store())
     } else {
-        context
-            .store
-            .put_record(&context.reference, &new)
-            .map_err(context.in_store())
+        context.store.put_record(&context.reference, &new).map_err(context.in_store())
     }
 }

@@ -192,18 +192,13 @@ pub(crate) fn resolve(
         let (layer, entry) = match lookup(&resolved, &remaining, layers)? {
             Lookup::Directory => continue,
             Lookup::Missing => {
-                return Err(ResolveError::NotFound {
-                    missing: display(&resolved),
-                    similar: Vec::new(),
-                }
-                .into());
+                return Err(
+                    ResolveError::NotFound { missing: display(&resolved), similar: Vec::new() }.into()
+                );
             }
             Lookup::NeedLayer(layer) => {
                 let rest: Vec<&[u8]> = resolved.iter().chain(&remaining).map(Vec::as_slice).collect();
-                return Ok(Resolution::NeedLayer {
-                    layer,
-                    candidate: lexical(&rest),
-                });
+                return Ok(Resolution::NeedLayer { layer, candidate: lexical(&rest) });
             }
             Lookup::Other { layer, entry } => (layer, entry),
         };
@@ -219,28 +214,16 @@ pub(crate) fn resolve(
             continue;
         }
         if !remaining.is_empty() {
-            return Err(ResolveError::NotDirectory {
-                path: display(&resolved),
-            }
-            .into());
+            return Err(ResolveError::NotDirectory { path: display(&resolved) }.into());
         }
         check_file(&entry, &resolved, file_limit_bytes)?;
-        return Ok(Resolution::Found {
-            layer,
-            entry,
-            resolved: resolved.join(&b'/'),
-        });
+        return Ok(Resolution::Found { layer, entry, resolved: resolved.join(&b'/') });
     }
-    Err(ResolveError::Directory {
-        path: display(&resolved),
-    }
-    .into())
+    Err(ResolveError::Directory { path: display(&resolved) }.into())
 }
 
 fn elements(path: &[u8]) -> impl Iterator<Item = Vec<u8>> {
-    path.split(|byte| *byte == b'/')
-        .filter(|element| !element.is_empty())
-        .map(<[u8]>::to_vec)
+    path.split(|byte| *byte == b'/').filter(|element| !element.is_empty()).map(<[u8]>::to_vec)
 }
 
 /// A path as people write it.
@@ -250,9 +233,7 @@ pub(crate) fn display(elements: &[Vec<u8>]) -> String {
 
 /// The root, and every path on the way to the last of these elements.
 fn prefixes(elements: &[Vec<u8>]) -> Vec<Vec<u8>> {
-    (0..=elements.len())
-        .map(|count| elements[..count].join(&b'/'))
-        .collect()
+    (0..=elements.len()).map(|count| elements[..count].join(&b'/')).collect()
 }
 
 /// Looks up a path, all of whose directories are known to be directories and no symlinks.
@@ -263,9 +244,7 @@ fn lookup(
 ) -> Result<Lookup, StoreError> {
     let depth = path.len();
     // Asked together with what will be asked next if no symlink is met: an index is read once for all of them.
-    let ahead = remaining
-        .iter()
-        .take_while(|element| !matches!(element.as_slice(), b"." | b".."));
+    let ahead = remaining.iter().take_while(|element| !matches!(element.as_slice(), b"." | b".."));
     let mut whole = path.to_vec();
     whole.extend(ahead.take(ELEMENT_LIMIT).cloned());
     let queries = prefixes(&whole);
@@ -285,10 +264,7 @@ fn lookup(
                         lower_layers_count = false;
                         break;
                     }
-                    return Ok(Lookup::Other {
-                        layer,
-                        entry: entry.clone(),
-                    });
+                    return Ok(Lookup::Other { layer, entry: entry.clone() });
                 }
                 Some(_) => is_directory[at] = true,
                 None => is_directory[at] |= fact.is_implied_directory,
@@ -318,47 +294,30 @@ fn follow_hard_links(
         if entry.kind != EntryKind::HardLink {
             return Ok(entry);
         }
-        let facts = layers
-            .facts(layer, std::slice::from_ref(&entry.link))?
-            .unwrap_or_default();
+        let facts = layers.facts(layer, std::slice::from_ref(&entry.link))?.unwrap_or_default();
         let target = facts.into_iter().next().and_then(|fact| fact.entry);
         match target {
             Some(target) if target.kind != EntryKind::Directory => entry = target,
             _ => {
                 let target = format!("/{}", String::from_utf8_lossy(&entry.link));
-                return Err(ResolveError::HardLink {
-                    path: display(path),
-                    target,
-                }
-                .into());
+                return Err(ResolveError::HardLink { path: display(path), target }.into());
             }
         }
     }
     let target = format!("/{}", String::from_utf8_lossy(&entry.link));
-    Err(ResolveError::HardLink {
-        path: display(path),
-        target,
-    }
-    .into())
+    Err(ResolveError::HardLink { path: display(path), target }.into())
 }
 
 fn check_file(entry: &EntryRecord, path: &[Vec<u8>], limit_bytes: u64) -> Result<(), ResolveError> {
-    let special = |kind| {
-        Err(ResolveError::Special {
-            path: display(path),
-            kind,
-        })
-    };
+    let special = |kind| Err(ResolveError::Special { path: display(path), kind });
     match entry.kind {
         EntryKind::CharacterDevice => special("a character device"),
         EntryKind::BlockDevice => special("a block device"),
         EntryKind::Fifo => special("a named pipe"),
         EntryKind::Sparse => Err(ResolveError::Sparse { path: display(path) }),
-        _ if entry.size_bytes > limit_bytes => Err(ResolveError::TooLarge {
-            path: display(path),
-            size_bytes: entry.size_bytes,
-            limit_bytes,
-        }),
+        _ if entry.size_bytes > limit_bytes => {
+            Err(ResolveError::TooLarge { path: display(path), size_bytes: entry.size_bytes, limit_bytes })
+        }
         _ => Ok(()),
     }
 }
@@ -366,10 +325,7 @@ fn check_file(entry: &EntryRecord, path: &[Vec<u8>], limit_bytes: u64) -> Result
 /// Whether a path, taken without following symlinks, is there and is no directory. Layers that were not read count as
 /// empty.
 fn is_visible(path: &[Vec<u8>], layers: &mut impl LayerFacts) -> Result<bool, StoreError> {
-    Ok(matches!(
-        lookup(path, &VecDeque::new(), layers)?,
-        Lookup::Other { .. }
-    ))
+    Ok(matches!(lookup(path, &VecDeque::new(), layers)?, Lookup::Other { .. }))
 }
 
 #[cfg(test)]

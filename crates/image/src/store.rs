@@ -245,17 +245,8 @@ impl Store {
         match std::fs::read_to_string(&version) {
             Ok(found) if found.trim_end() == VERSION_LINE => {}
             Ok(found) => {
-                let found = found
-                    .lines()
-                    .next()
-                    .unwrap_or_default()
-                    .chars()
-                    .take(80)
-                    .collect();
-                return Err(StoreError::UnknownFormat {
-                    root: store.root.to_path_buf(),
-                    found,
-                });
+                let found = found.lines().next().unwrap_or_default().chars().take(80).collect();
+                return Err(StoreError::UnknownFormat { root: store.root.to_path_buf(), found });
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 store.write_atomically(
@@ -278,10 +269,7 @@ impl Store {
     /// Where content with this digest is, or would be.
     #[must_use]
     pub fn content_path(&self, area: Area, digest: &Digest) -> PathBuf {
-        self.root
-            .join(area.directory())
-            .join(digest.algorithm().name())
-            .join(digest.hex())
+        self.root.join(area.directory()).join(digest.algorithm().name()).join(digest.hex())
     }
 
     /// Where the index of a layer blob is, or would be.
@@ -308,10 +296,7 @@ impl Store {
         needed_bytes: u64,
         source: io::Error,
     ) -> StoreError {
-        if matches!(
-            source.kind(),
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-        ) {
+        if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
             StoreError::NoSpace {
                 root: self.root.to_path_buf(),
                 needed_bytes,
@@ -336,20 +321,10 @@ impl Store {
         // A process with this id may have died and left the name behind, hence more than one try.
         for _ in 0..64 {
             let path = self.temporary_path();
-            match OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(&path)
-            {
+            match OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path) {
                 Ok(file) => match lock_if_same(&file, &path)? {
                     Locked::Yes => {
-                        return Ok(TemporaryFile {
-                            file,
-                            path,
-                            on_drop: OnDrop::Remove,
-                        });
+                        return Ok(TemporaryFile { file, path, on_drop: OnDrop::Remove });
                     }
                     Locked::Busy | Locked::Replaced => {}
                 },
@@ -434,9 +409,7 @@ impl TemporaryFile {
         durability: Durability,
     ) -> Result<(), StoreError> {
         if durability == Durability::Synced {
-            self.file
-                .sync_all()
-                .map_err(|source| store.write_error("write", path, 1, source))?;
+            self.file.sync_all().map_err(|source| store.write_error("write", path, 1, source))?;
         }
         std::fs::rename(&self.path, path).map_err(|source| store.write_error("place", path, 1, source))?;
         // The name in `partial/` may be somebody else's by now.
@@ -478,11 +451,7 @@ fn lock_if_same(file: &File, path: &Path) -> Result<Locked, StoreError> {
         Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) => return Ok(Locked::Busy),
         Err(error) => return Err(io_error("lock", path)(error.into())),
     }
-    if names_same_file(file, path)? {
-        Ok(Locked::Yes)
-    } else {
-        Ok(Locked::Replaced)
-    }
+    if names_same_file(file, path)? { Ok(Locked::Yes) } else { Ok(Locked::Replaced) }
 }
 
 /// Whether `path` names the file that `file` has open.
@@ -531,9 +500,7 @@ fn make_directory(path: &Path, mode: u32) -> Result<(), StoreError> {
 /// Makes a rename in the directory of `path` durable.
 fn sync_parent(path: &Path) -> Result<(), StoreError> {
     let parent = path.parent().unwrap_or(path);
-    File::open(parent)
-        .and_then(|directory| directory.sync_all())
-        .map_err(io_error("sync", parent))
+    File::open(parent).and_then(|directory| directory.sync_all()).map_err(io_error("sync", parent))
 }
 
 /// Removes a temporary file. A failure leaves a file in `partial/`, which pruning removes later, so it is no error.
@@ -549,8 +516,9 @@ fn read_small(path: &Path, limit_bytes: u64) -> Result<Option<Vec<u8>>, StoreErr
         Err(source) => return Err(io_error("open", path)(source)),
     };
     let mut content = Vec::new();
-    file.take(limit_bytes)
-        .read_to_end(&mut content)
-        .map_err(io_error("read", path))?;
+    file.take(limit_bytes).read_to_end(&mut content).map_err(io_error("read", path))?;
     Ok(Some(content))
 }
+
+#[cfg(test)]
+mod tests;

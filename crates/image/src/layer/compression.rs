@@ -11,19 +11,12 @@ use super::LayerError;
 const ZSTD_WINDOW_LOG: u32 = 23;
 
 /// Beginnings of compressed files that are not layers, for the error message.
-const FOREIGN: &[(&[u8], &str)] = &[
-    (b"BZh", "bzip2"),
-    (b"\xfd7zXZ\0", "xz"),
-    (b"\x04\x22\x4d\x18", "lz4"),
-    (b"PK\x03\x04", "zip"),
-];
+const FOREIGN: &[(&[u8], &str)] =
+    &[(b"BZh", "bzip2"), (b"\xfd7zXZ\0", "xz"), (b"\x04\x22\x4d\x18", "lz4"), (b"PK\x03\x04", "zip")];
 
 /// The uncompressed data of a layer.
 pub(super) fn open<'a>(mut source: impl BufRead + 'a) -> Result<Box<dyn Read + 'a>, LayerError> {
-    let broken = |source: io::Error| LayerError::Broken {
-        offset_bytes: 0,
-        source,
-    };
+    let broken = |source: io::Error| LayerError::Broken { offset_bytes: 0, source };
     let start = loop {
         match source.fill_buf() {
             Ok(start) => break start,

@@ -120,10 +120,7 @@ impl Fact {
 pub(crate) fn facts_of(records: &[EntryRecord], queries: &[Vec<u8>]) -> Vec<Fact> {
     let mut facts = vec![Fact::default(); queries.len()];
     for record in records {
-        queries
-            .iter()
-            .zip(&mut facts)
-            .for_each(|(query, fact)| fact.take(query, record));
+        queries.iter().zip(&mut facts).for_each(|(query, fact)| fact.take(query, record));
     }
     facts
 }
@@ -181,9 +178,7 @@ impl IndexWriter {
     fn append(&mut self, bytes: &[u8]) -> Result<(), LayerError> {
         self.written_bytes += bytes.len() as u64;
         if self.written_bytes > self.limit_bytes {
-            return Err(LayerError::LargeIndex {
-                limit_bytes: self.limit_bytes,
-            });
+            return Err(LayerError::LargeIndex { limit_bytes: self.limit_bytes });
         }
         self.hasher.update(bytes);
         self.file.write_all(bytes).map_err(|source| self.failed(source))
@@ -191,10 +186,7 @@ impl IndexWriter {
 
     fn failed(&self, source: io::Error) -> LayerError {
         let path = self.store.root().join("layers");
-        LayerError::Store(
-            self.store
-                .write_error("write an index to", &path, self.written_bytes, source),
-        )
+        LayerError::Store(self.store.write_error("write an index to", &path, self.written_bytes, source))
     }
 
     /// Gives the index its name. It may be lost in a crash: the layer can be read again.
@@ -204,19 +196,10 @@ impl IndexWriter {
         let end = format!("{}", self.hasher.finish());
         let needed_bytes = self.written_bytes;
         let failed = |source| store.write_error("write", &path, needed_bytes, source);
-        self.file
-            .write_all(&[END])
-            .and_then(|()| self.file.write_all(end.as_bytes()))
-            .map_err(failed)?;
-        let file = self
-            .file
-            .into_inner()
-            .map_err(|error| failed(error.into_error()))?;
+        self.file.write_all(&[END]).and_then(|()| self.file.write_all(end.as_bytes())).map_err(failed)?;
+        let file = self.file.into_inner().map_err(|error| failed(error.into_error()))?;
         file.place(store, &path, Durability::Cache)?;
-        Ok(LayerIndex {
-            path,
-            diff_id: self.diff_id,
-        })
+        Ok(LayerIndex { path, diff_id: self.diff_id })
     }
 }
 
@@ -230,10 +213,7 @@ pub(crate) struct LayerIndex {
 impl LayerIndex {
     /// The index of a layer with this uncompressed digest; `None` when there is none or it is damaged.
     pub(crate) fn open(store: &Store, blob: &Digest, diff_id: &Digest) -> Result<Option<Self>, StoreError> {
-        let index = Self {
-            path: store.layer_index_path(blob),
-            diff_id: diff_id.clone(),
-        };
+        let index = Self { path: store.layer_index_path(blob), diff_id: diff_id.clone() };
         match index.is_intact() {
             Ok(true) => Ok(Some(index)),
             Ok(false) => Ok(None),
@@ -267,10 +247,7 @@ impl LayerIndex {
     pub(crate) fn facts(&self, queries: &[Vec<u8>]) -> Result<Vec<Fact>, StoreError> {
         let mut facts = vec![Fact::default(); queries.len()];
         self.for_each(|record| {
-            queries
-                .iter()
-                .zip(&mut facts)
-                .for_each(|(query, fact)| fact.take(query, record));
+            queries.iter().zip(&mut facts).for_each(|(query, fact)| fact.take(query, record));
         })?;
         Ok(facts)
     }

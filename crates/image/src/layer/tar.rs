@@ -74,13 +74,7 @@ pub(super) struct TarReader<R> {
 
 impl<R: Read> TarReader<R> {
     pub(super) fn new(source: R) -> Self {
-        Self {
-            source,
-            offset_bytes: 0,
-            remaining_bytes: 0,
-            padding_bytes: 0,
-            is_finished: false,
-        }
+        Self { source, offset_bytes: 0, remaining_bytes: 0, padding_bytes: 0, is_finished: false }
     }
 
     pub(super) fn into_inner(self) -> R {
@@ -123,9 +117,7 @@ impl<R: Read> TarReader<R> {
 
     /// Reads content of the entry at hand; 0 at its end.
     pub(super) fn read_content(&mut self, buffer: &mut [u8]) -> Result<usize, LayerError> {
-        let wanted = usize::try_from(self.remaining_bytes)
-            .unwrap_or(usize::MAX)
-            .min(buffer.len());
+        let wanted = usize::try_from(self.remaining_bytes).unwrap_or(usize::MAX).min(buffer.len());
         if wanted == 0 {
             return Ok(0);
         }
@@ -166,13 +158,9 @@ impl<R: Read> TarReader<R> {
             _ => 0,
         };
         self.set_content(size_bytes);
-        let link = extensions
-            .link
-            .unwrap_or_else(|| until_nul(&header[157..257]).to_vec());
+        let link = extensions.link.unwrap_or_else(|| until_nul(&header[157..257]).to_vec());
         if path.len() > PATH_LIMIT_BYTES || link.len() > PATH_LIMIT_BYTES {
-            return Err(LayerError::LongName {
-                limit_bytes: PATH_LIMIT_BYTES,
-            });
+            return Err(LayerError::LongName { limit_bytes: PATH_LIMIT_BYTES });
         }
         if path.contains(&0) || link.contains(&0) {
             return Err(self.malformed("its name has a NUL byte"));
@@ -274,10 +262,7 @@ impl<R: Read> TarReader<R> {
 
     fn read_extension(&mut self, size_bytes: u64) -> Result<Vec<u8>, LayerError> {
         if size_bytes > EXTENSION_LIMIT_BYTES {
-            return Err(LayerError::LongExtension {
-                size_bytes,
-                limit_bytes: EXTENSION_LIMIT_BYTES,
-            });
+            return Err(LayerError::LongExtension { size_bytes, limit_bytes: EXTENSION_LIMIT_BYTES });
         }
         self.set_content(size_bytes);
         let mut content = vec![0; size_bytes as usize];
@@ -291,9 +276,7 @@ impl<R: Read> TarReader<R> {
     fn read_long_name(&mut self, size_bytes: u64) -> Result<Vec<u8>, LayerError> {
         // One more for the NUL at the end.
         if size_bytes > PATH_LIMIT_BYTES as u64 + 1 {
-            return Err(LayerError::LongName {
-                limit_bytes: PATH_LIMIT_BYTES,
-            });
+            return Err(LayerError::LongName { limit_bytes: PATH_LIMIT_BYTES });
         }
         let content = self.read_extension(size_bytes)?;
         Ok(until_nul(&content).to_vec())
@@ -365,11 +348,7 @@ impl<R: Read> TarReader<R> {
                 overflow |= value >> 55 != 0;
                 value = (value << 8) | u64::from(*byte);
             }
-            return if overflow {
-                Err(self.malformed("it has a number out of range"))
-            } else {
-                Ok(value)
-            };
+            return if overflow { Err(self.malformed("it has a number out of range")) } else { Ok(value) };
         }
         let mut value = 0_u64;
         for byte in until_nul(field).trim_ascii() {
@@ -390,10 +369,7 @@ impl<R: Read> TarReader<R> {
     }
 
     fn truncated(&self) -> LayerError {
-        LayerError::Broken {
-            offset_bytes: self.offset_bytes,
-            source: io::ErrorKind::UnexpectedEof.into(),
-        }
+        LayerError::Broken { offset_bytes: self.offset_bytes, source: io::ErrorKind::UnexpectedEof.into() }
     }
 }
 

@@ -37,9 +37,7 @@ impl Verifications {
         match self.running.remove(digest) {
             Some(running) => match running.await {
                 Ok(outcome) => outcome.map_err(context.in_store()),
-                Err(_) => Err(PullError::Interrupted {
-                    reference: context.reference.to_string(),
-                }),
+                Err(_) => Err(PullError::Interrupted { reference: context.reference.to_string() }),
             },
             // The same file under two roles: it was waited for already, hash it again rather than remember.
             None => {
@@ -70,10 +68,7 @@ pub(super) fn verify_early(
     verifications: &mut Verifications,
 ) -> Result<(), PullError> {
     for file in wanted {
-        let known = context
-            .store
-            .resolved_file(platform_digest, &file.path)
-            .map_err(context.in_store())?;
+        let known = context.store.resolved_file(platform_digest, &file.path).map_err(context.in_store())?;
         if let Some(known) = known {
             context.lease.add([&known.digest]).map_err(context.in_store())?;
             verifications.start(&context.store, &known.digest);
@@ -95,34 +90,23 @@ pub(super) async fn obtain(
         if known.contains_key(&file.path) {
             continue;
         }
-        let found = context
-            .store
-            .resolved_file(&chosen.platform_digest, &file.path)
-            .map_err(context.in_store())?;
+        let found =
+            context.store.resolved_file(&chosen.platform_digest, &file.path).map_err(context.in_store())?;
         if let Some(found) = found
             && verifications.finish(context, &found.digest).await? == Verification::Intact
         {
             known.insert(file.path.clone(), found);
         }
     }
-    let missing: Vec<WantedFile> = wanted
-        .iter()
-        .filter(|file| !known.contains_key(&file.path))
-        .cloned()
-        .collect();
+    let missing: Vec<WantedFile> =
+        wanted.iter().filter(|file| !known.contains_key(&file.path)).cloned().collect();
     if !missing.is_empty() {
         for found in look_up(context, chosen, missing).await? {
-            context
-                .store
-                .put_resolved_file(&chosen.platform_digest, &found)
-                .map_err(context.in_store())?;
+            context.store.put_resolved_file(&chosen.platform_digest, &found).map_err(context.in_store())?;
             known.insert(found.requested.clone(), found);
         }
     }
-    Ok(wanted
-        .iter()
-        .map(|file| pulled(context, &file.role, known[&file.path].clone()))
-        .collect())
+    Ok(wanted.iter().map(|file| pulled(context, &file.role, known[&file.path].clone())).collect())
 }
 
 /// What the caller gets to see of a file.
@@ -147,27 +131,16 @@ async fn look_up(
     wanted: Vec<WantedFile>,
 ) -> Result<Vec<ResolvedFile>, PullError> {
     let diff_ids = diff_ids(context, &chosen.image).await?;
-    let layers = chosen
-        .image
-        .layers
-        .iter()
-        .cloned()
-        .zip(diff_ids)
-        .rev()
-        .map(|(blob, diff_id)| Layer {
-            blob,
-            diff_id,
-            index: None,
-            is_index_sought: false,
-            facts: HashMap::new(),
-            spooled: HashMap::new(),
-        });
-    let mut finder = Finder {
-        store: context.store.clone(),
-        limits: context.limits,
-        layers: layers.collect(),
-        wanted,
-    };
+    let layers = chosen.image.layers.iter().cloned().zip(diff_ids).rev().map(|(blob, diff_id)| Layer {
+        blob,
+        diff_id,
+        index: None,
+        is_index_sought: false,
+        facts: HashMap::new(),
+        spooled: HashMap::new(),
+    });
+    let mut finder =
+        Finder { store: context.store.clone(), limits: context.limits, layers: layers.collect(), wanted };
     let found = loop {
         let (returned, step) = context
             .blocking(move || {
@@ -179,14 +152,11 @@ async fn look_up(
         match step {
             Ok(Step::Found(found)) => break found,
             Ok(Step::NeedLayer { layer, candidates }) => {
-                let scanned = read_layer(
-                    context,
-                    &finder.layers[layer],
-                    move |store, lease, blob, diff_id, limits| {
+                let scanned =
+                    read_layer(context, &finder.layers[layer], move |store, lease, blob, diff_id, limits| {
                         layer::scan(store, lease, blob, diff_id, candidates.clone(), limits)
-                    },
-                )
-                .await?;
+                    })
+                    .await?;
                 finder.layers[layer].take(scanned);
             }
             Err(failure) => return Err(failure.in_image(context)),
@@ -241,9 +211,7 @@ async fn read_layer<T: Send + 'static>(
     let read = Arc::new(read);
     for _ in 0..FETCHES {
         fetch_blob(context, &layer.blob, BlobKind::Layer).await?;
-        context.event(PullEvent::Extracting {
-            digest: layer.blob.digest.clone(),
-        });
+        context.event(PullEvent::Extracting { digest: layer.blob.digest.clone() });
         let (read, shared) = (Arc::clone(&read), Arc::clone(context));
         let (blob, diff_id) = (layer.blob.digest.clone(), layer.diff_id.clone());
         let outcome = context
@@ -295,11 +263,9 @@ async fn take_out(
             continue;
         }
         let asked = ordinals.clone();
-        let writers = read_layer(
-            context,
-            &finder.layers[layer],
-            move |store, lease, blob, _, limits| layer::extract(store, lease, blob, &asked, limits),
-        )
+        let writers = read_layer(context, &finder.layers[layer], move |store, lease, blob, _, limits| {
+            layer::extract(store, lease, blob, &asked, limits)
+        })
         .await?;
         for (ordinal, writer) in ordinals.into_iter().zip(writers) {
             digests.insert((layer, ordinal), commit(context, writer).await?);
@@ -321,10 +287,7 @@ async fn take_out(
 }
 
 async fn commit(context: &Context, writer: BlobWriter) -> Result<Digest, PullError> {
-    let (digest, _) = context
-        .blocking(move || writer.commit())
-        .await?
-        .map_err(context.in_store())?;
+    let (digest, _) = context.blocking(move || writer.commit()).await?.map_err(context.in_store())?;
     Ok(digest)
 }
 
@@ -368,23 +331,16 @@ enum Step {
 }
 
 enum FindFailure {
-    Path {
-        role: String,
-        path: String,
-        source: ResolveError,
-    },
+    Path { role: String, path: String, source: ResolveError },
     Store(StoreError),
 }
 
 impl FindFailure {
     fn in_image(self, context: &Context) -> PullError {
         match self {
-            Self::Path { role, path, source } => PullError::Path {
-                reference: context.reference.to_string(),
-                role,
-                path,
-                source,
-            },
+            Self::Path { role, path, source } => {
+                PullError::Path { reference: context.reference.to_string(), role, path, source }
+            }
             Self::Store(source) => context.in_store()(source),
         }
     }
@@ -398,17 +354,8 @@ impl Finder {
         let mut candidates = Vec::new();
         for wanted in self.wanted.clone() {
             match resolve::resolve(&wanted.path, self, self.limits.file_bytes) {
-                Ok(Resolution::Found {
-                    layer,
-                    entry,
-                    resolved,
-                }) => {
-                    found.push(FoundFile {
-                        requested: wanted.path,
-                        resolved,
-                        layer,
-                        entry,
-                    });
+                Ok(Resolution::Found { layer, entry, resolved }) => {
+                    found.push(FoundFile { requested: wanted.path, resolved, layer, entry });
                 }
                 Ok(Resolution::NeedLayer { layer, candidate }) => {
                     needed = Some(needed.map_or(layer, |other| other.min(layer)));
@@ -417,11 +364,7 @@ impl Finder {
                 Err(ResolveFailure::Store(source)) => return Err(FindFailure::Store(source)),
                 Err(ResolveFailure::Path(source)) => {
                     let source = self.with_near_misses(&wanted.path, source)?;
-                    return Err(FindFailure::Path {
-                        role: wanted.role,
-                        path: wanted.path,
-                        source,
-                    });
+                    return Err(FindFailure::Path { role: wanted.role, path: wanted.path, source });
                 }
             }
         }
@@ -438,9 +381,7 @@ impl Finder {
         };
         let mut near_misses = NearMisses::new(path, &missing);
         for index in self.layers.iter().filter_map(|layer| layer.index.as_ref()) {
-            index
-                .for_each(|record| near_misses.take(record))
-                .map_err(FindFailure::Store)?;
+            index.for_each(|record| near_misses.take(record)).map_err(FindFailure::Store)?;
         }
         let similar = near_misses.finish(self).map_err(FindFailure::Store)?;
         Ok(ResolveError::NotFound { missing, similar })
@@ -461,11 +402,8 @@ impl LayerFacts for Finder {
         let Some(index) = &layer.index else {
             return Ok(None);
         };
-        let unknown: Vec<Vec<u8>> = paths
-            .iter()
-            .filter(|path| !layer.facts.contains_key(*path))
-            .cloned()
-            .collect();
+        let unknown: Vec<Vec<u8>> =
+            paths.iter().filter(|path| !layer.facts.contains_key(*path)).cloned().collect();
         if !unknown.is_empty() {
             let facts = index.facts(&unknown)?;
             layer.facts.extend(unknown.into_iter().zip(facts));

@@ -25,20 +25,13 @@ pub(super) async fn choose(
     context: &Context,
     record: Option<&ImageRecord>,
 ) -> Result<ChosenImage, PullError> {
-    let known = context
-        .reference
-        .digest()
-        .or(record.map(|record| &record.manifest_digest));
+    let known = context.reference.digest().or(record.map(|record| &record.manifest_digest));
     let (manifest_digest, mut document) = top(context, known).await?;
     let mut digest = manifest_digest.clone();
     for _ in 0..=NESTED_INDEXES {
         let index = match document {
             Document::Image(image) => {
-                return Ok(ChosenImage {
-                    manifest_digest,
-                    platform_digest: digest,
-                    image,
-                });
+                return Ok(ChosenImage { manifest_digest, platform_digest: digest, image });
             }
             Document::Index(index) => index,
         };
@@ -55,11 +48,7 @@ pub(super) async fn choose(
                     digest,
                 });
             }
-            None => {
-                fetch(context, &context.reference.with_digest(digest.clone()))
-                    .await?
-                    .1
-            }
+            None => fetch(context, &context.reference.with_digest(digest.clone())).await?.1,
         };
     }
     Err(context.in_manifest()(ManifestError::Ambiguous {
@@ -75,9 +64,9 @@ async fn top(context: &Context, known: Option<&Digest>) -> Result<(Digest, Docum
     };
     match (context.policy, known) {
         (PullPolicy::Never | PullPolicy::IfNotPresent, Some(known)) => Ok(known),
-        (PullPolicy::Never, None) => Err(PullError::NeverAndAbsent {
-            reference: context.reference.to_string(),
-        }),
+        (PullPolicy::Never, None) => {
+            Err(PullError::NeverAndAbsent { reference: context.reference.to_string() })
+        }
         (PullPolicy::IfNotPresent, None) | (PullPolicy::Always, None) => {
             context.event(PullEvent::Resolving);
             fetch(context, &context.reference).await
@@ -93,9 +82,7 @@ async fn top(context: &Context, known: Option<&Digest>) -> Result<(Digest, Docum
                 return keep(context, answer);
             }
             context.came_from(answer.endpoint);
-            context.event(PullEvent::ManifestFetched {
-                digest: digest.clone(),
-            });
+            context.event(PullEvent::ManifestFetched { digest: digest.clone() });
             Ok((digest, document))
         }
     }
@@ -104,21 +91,13 @@ async fn top(context: &Context, known: Option<&Digest>) -> Result<(Digest, Docum
 /// A manifest that is in the store, under the lease.
 fn stored(context: &Context, digest: &Digest) -> Result<Option<Document>, PullError> {
     context.lease.add([digest]).map_err(context.in_store())?;
-    let bytes = context
-        .store
-        .read_blob(digest, DOCUMENT_LIMIT_BYTES)
-        .map_err(context.in_store())?;
-    bytes
-        .map(|bytes| manifest::parse(&bytes, None).map_err(context.in_manifest()))
-        .transpose()
+    let bytes = context.store.read_blob(digest, DOCUMENT_LIMIT_BYTES).map_err(context.in_store())?;
+    bytes.map(|bytes| manifest::parse(&bytes, None).map_err(context.in_manifest())).transpose()
 }
 
 async fn fetch(context: &Context, reference: &Reference) -> Result<(Digest, Document), PullError> {
-    let answer = context
-        .client
-        .manifest(reference, None, &context.secrets)
-        .await
-        .map_err(context.in_registry())?;
+    let answer =
+        context.client.manifest(reference, None, &context.secrets).await.map_err(context.in_registry())?;
     keep(context, answer)
 }
 
@@ -131,21 +110,17 @@ fn keep(context: &Context, answer: crate::client::FetchedManifest) -> Result<(Di
         .put_blob(&context.lease, &answer.bytes, answer.digest.algorithm())
         .map_err(context.in_store())?;
     context.came_from(answer.endpoint);
-    context.event(PullEvent::ManifestFetched {
-        digest: digest.clone(),
-    });
+    context.event(PullEvent::ManifestFetched { digest: digest.clone() });
     Ok((digest, document))
 }
 
 /// The manifest for a platform: one whose variant is named exactly before one that fits.
 fn entry_for(index: &Index, wanted: &Platform) -> Option<Digest> {
     let fitting = || {
-        index.entries.iter().filter(|entry| {
-            entry
-                .platform
-                .as_ref()
-                .is_some_and(|offered| wanted.accepts(offered))
-        })
+        index
+            .entries
+            .iter()
+            .filter(|entry| entry.platform.as_ref().is_some_and(|offered| wanted.accepts(offered)))
     };
     let exact = fitting().find(|entry| entry.platform.as_ref().is_some_and(|offered| offered == wanted));
     // An index of one manifest and no platform: the config will tell.
@@ -153,10 +128,7 @@ fn entry_for(index: &Index, wanted: &Platform) -> Option<Digest> {
         [entry] if entry.platform.is_none() => Some(entry),
         _ => None,
     };
-    exact
-        .or_else(|| fitting().next())
-        .or(only)
-        .map(|entry| entry.descriptor.digest.clone())
+    exact.or_else(|| fitting().next()).or(only).map(|entry| entry.descriptor.digest.clone())
 }
 
 /// What an index has, for people. Builders file attestations under `unknown/unknown`.
@@ -170,9 +142,5 @@ fn platforms_of(index: &Index) -> String {
         .collect();
     names.sort();
     names.dedup();
-    if names.is_empty() {
-        "none".to_owned()
-    } else {
-        names.join(", ")
-    }
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }

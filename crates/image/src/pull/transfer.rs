@@ -74,15 +74,13 @@ impl Context {
         request: &PullRequest,
         events: UnboundedSender<PullEvent>,
     ) -> Result<Self, PullError> {
-        let lease = images.store.lease().map_err(|source| PullError::Store {
-            reference: request.reference.to_string(),
-            source,
-        })?;
+        let lease = images
+            .store
+            .lease()
+            .map_err(|source| PullError::Store { reference: request.reference.to_string(), source })?;
         Ok(Self {
             store: images.store.clone(),
-            client: images.client.with_listener(Arc::new(Forwarder {
-                events: events.clone(),
-            })),
+            client: images.client.with_listener(Arc::new(Forwarder { events: events.clone() })),
             reference: request.reference.clone(),
             policy: request.policy,
             platform: request.platform.clone(),
@@ -128,11 +126,7 @@ impl Context {
     /// For `map_err`.
     pub(super) fn in_registry(&self) -> impl FnOnce(RegistryError) -> PullError {
         let reference = self.reference.to_string();
-        move |source| PullError::Registry {
-            reference,
-            cached: false,
-            source,
-        }
+        move |source| PullError::Registry { reference, cached: false, source: Box::new(source) }
     }
 
     /// For `map_err`.
@@ -149,18 +143,13 @@ impl Context {
         match tokio::task::spawn_blocking(work).await {
             Ok(value) => Ok(value),
             Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
-            Err(_) => Err(PullError::Interrupted {
-                reference: self.reference.to_string(),
-            }),
+            Err(_) => Err(PullError::Interrupted { reference: self.reference.to_string() }),
         }
     }
 
     /// The places to ask for blobs: where the manifest came from, then the others.
     fn endpoints(&self) -> Result<Vec<Endpoint>, PullError> {
-        let mut places = self
-            .client
-            .endpoints(&self.reference)
-            .map_err(self.in_registry())?;
+        let mut places = self.client.endpoints(&self.reference).map_err(self.in_registry())?;
         if let Some(first) = self.endpoint.get() {
             places.retain(|place| place != first);
             places.insert(0, first.clone());
@@ -202,18 +191,12 @@ pub(super) async fn fetch_blob(
             .map_err(context.in_store())?;
         if kind == BlobKind::Layer && !is_announced && !matches!(begun, Download::Present) {
             is_announced = true;
-            context.event(PullEvent::LayerStarted {
-                digest: digest.clone(),
-                total: descriptor.size_bytes,
-            });
+            context.event(PullEvent::LayerStarted { digest: digest.clone(), total: descriptor.size_bytes });
         }
         let writer = match begun {
             Download::Present => {
                 if kind == BlobKind::Layer {
-                    context.event(PullEvent::LayerDone {
-                        digest: digest.clone(),
-                        cached: downloads == 0,
-                    });
+                    context.event(PullEvent::LayerDone { digest: digest.clone(), cached: downloads == 0 });
                 }
                 return Ok(());
             }
@@ -264,11 +247,7 @@ async fn download(
     };
     let mut places = context.endpoints()?.into_iter().peekable();
     while let Some(place) = places.next() {
-        match context
-            .client
-            .blob(&place, descriptor, &mut sink, &context.secrets)
-            .await
-        {
+        match context.client.blob(&place, descriptor, &mut sink, &context.secrets).await {
             Ok(()) => return Ok(sink.writer),
             Err(error) => {
                 if let Some(full) = sink.writer.storage_full() {
@@ -304,10 +283,7 @@ impl BlobSink for ReportingSink {
         let done = self.writer.received_bytes();
         if self.kind == BlobKind::Layer && done >= self.reported_bytes + PROGRESS_BYTES {
             self.reported_bytes = done;
-            self.context.event(PullEvent::LayerProgress {
-                digest: self.digest.clone(),
-                done,
-            });
+            self.context.event(PullEvent::LayerProgress { digest: self.digest.clone(), done });
         }
         Ok(())
     }
@@ -342,9 +318,7 @@ pub(super) async fn fetch_everything(context: &Arc<Context>, image: &ImageManife
             Some(Ok(outcome)) => outcome?,
             Some(Err(error)) if error.is_panic() => resume_unwind(error.into_panic()),
             Some(Err(_)) => {
-                return Err(PullError::Interrupted {
-                    reference: context.reference.to_string(),
-                });
+                return Err(PullError::Interrupted { reference: context.reference.to_string() });
             }
         }
     }

@@ -1,6 +1,6 @@
 //! What the user may have meant by a path that is not there.
 
-use super::{LayerFacts, elements, is_visible};
+use super::{LayerFacts, elements, is_visible, prefixes};
 use crate::layer::{EntryKind, EntryRecord};
 use crate::store::StoreError;
 
@@ -29,10 +29,8 @@ impl NearMisses {
     /// For a path that was asked for, and the first path on its way that is missing.
     pub(crate) fn new(requested: &str, missing: &str) -> Self {
         let missing: Vec<Vec<u8>> = elements(missing.as_bytes()).collect();
-        let (missing_name, directory) = missing
-            .split_last()
-            .map(|(name, rest)| (name.clone(), rest))
-            .unwrap_or_default();
+        let (missing_name, directory) =
+            missing.split_last().map(|(name, rest)| (name.clone(), rest)).unwrap_or_default();
         Self {
             directory: directory.join(&b'/'),
             missing_name,
@@ -43,10 +41,7 @@ impl NearMisses {
 
     /// Takes one entry of a layer.
     pub(crate) fn take(&mut self, record: &EntryRecord) {
-        if !matches!(
-            record.kind,
-            EntryKind::File | EntryKind::Symlink | EntryKind::HardLink
-        ) {
+        if !matches!(record.kind, EntryKind::File | EntryKind::Symlink | EntryKind::HardLink) {
             return;
         }
         let Some(score) = self.score(&record.path) else {
@@ -63,11 +58,7 @@ impl NearMisses {
 
     fn score(&self, path: &[u8]) -> Option<u32> {
         let parent = crate::layer::parent_of(path);
-        let name = if parent.is_empty() {
-            path
-        } else {
-            &path[parent.len() + 1..]
-        };
+        let name = if parent.is_empty() { path } else { &path[parent.len() + 1..] };
         let is_sibling = parent == self.directory;
         if name == self.wanted_name {
             return Some(0);
@@ -80,11 +71,8 @@ impl NearMisses {
             if one_continues_other(name, &self.missing_name) {
                 return Some(1);
             }
-            let common = name
-                .iter()
-                .zip(&self.missing_name)
-                .take_while(|(left, right)| left == right)
-                .count();
+            let common =
+                name.iter().zip(&self.missing_name).take_while(|(left, right)| left == right).count();
             return if common >= COMMON_BYTES {
                 Some(3)
             } else if self.missing_name == self.wanted_name && !self.directory.is_empty() {
@@ -98,12 +86,17 @@ impl NearMisses {
 
     /// The nearest that are really there, as absolute paths.
     pub(crate) fn finish(self, layers: &mut impl LayerFacts) -> Result<Vec<String>, StoreError> {
+        let paths: Vec<Vec<Vec<u8>>> = self.kept.iter().map(|(_, path)| elements(path).collect()).collect();
+        // Asked at once, so that each index is read once; what is asked again below is remembered.
+        let on_the_way: Vec<Vec<u8>> = paths.iter().flat_map(|path| prefixes(path)).collect();
+        for layer in 0..layers.layer_count() {
+            layers.facts(layer, &on_the_way)?;
+        }
         let mut told = Vec::new();
-        for (_, path) in self.kept {
+        for path in paths {
             if told.len() == TOLD {
                 break;
             }
-            let path: Vec<Vec<u8>> = elements(&path).collect();
             if is_visible(&path, layers)? {
                 told.push(super::display(&path));
             }

@@ -104,11 +104,7 @@ impl Store {
                 remove_quietly(&path);
                 return Ok(Download::Present);
             }
-            let temporary = TemporaryFile {
-                file,
-                path,
-                on_drop: OnDrop::Keep,
-            };
+            let temporary = TemporaryFile { file, path, on_drop: OnDrop::Keep };
             return self
                 .resume(lease, temporary, digest, size_bytes)
                 .map(|writer| Download::Start(Box::new(writer)));
@@ -133,22 +129,12 @@ impl Store {
             storage_full: false,
             lease: lease.clone(),
         };
-        let found_bytes = writer
-            .temporary
-            .file
-            .metadata()
-            .map_err(io_error("look at", &writer.temporary.path))?
-            .len();
+        let found_bytes =
+            writer.temporary.file.metadata().map_err(io_error("look at", &writer.temporary.path))?.len();
         if found_bytes > size_bytes {
-            writer
-                .restart()
-                .map_err(io_error("empty", &writer.temporary.path))?;
+            writer.restart().map_err(io_error("empty", &writer.temporary.path))?;
         } else if found_bytes > 0 {
-            writer
-                .temporary
-                .file
-                .rewind()
-                .map_err(io_error("read", &writer.temporary.path))?;
+            writer.temporary.file.rewind().map_err(io_error("read", &writer.temporary.path))?;
             let hashed = hash_into(&mut writer.hasher, &writer.temporary.file)
                 .map_err(io_error("read", &writer.temporary.path))?;
             writer.received_bytes = hashed;
@@ -224,17 +210,10 @@ impl Store {
         };
         let size_bytes = file.metadata().map_err(io_error("look at", &path))?.len();
         if size_bytes > limit_bytes {
-            return Err(StoreError::TooLarge {
-                digest: digest.clone(),
-                size_bytes,
-                limit_bytes,
-            });
+            return Err(StoreError::TooLarge { digest: digest.clone(), size_bytes, limit_bytes });
         }
         let mut content = Vec::with_capacity(usize::try_from(size_bytes).unwrap_or(0));
-        (&file)
-            .take(limit_bytes)
-            .read_to_end(&mut content)
-            .map_err(io_error("read", &path))?;
+        (&file).take(limit_bytes).read_to_end(&mut content).map_err(io_error("read", &path))?;
         let mut hasher = Hasher::new(digest.algorithm());
         hasher.update(&content);
         if hasher.finish() == *digest {
@@ -252,9 +231,7 @@ impl Store {
     /// It is not there or cannot be opened.
     pub fn open_blob(&self, digest: &Digest) -> Result<BlobReader, StoreError> {
         let path = self.content_path(Area::Blobs, digest);
-        let file = open_existing(&path)?.ok_or_else(|| StoreError::MissingBlob {
-            digest: digest.clone(),
-        })?;
+        let file = open_existing(&path)?.ok_or_else(|| StoreError::MissingBlob { digest: digest.clone() })?;
         let size_bytes = file.metadata().map_err(io_error("look at", &path))?.len();
         rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Sequential).ok();
         Ok(BlobReader {
@@ -362,10 +339,7 @@ impl BlobWriter {
             }
             if digest != expected {
                 self.temporary.on_drop = OnDrop::Remove;
-                return Err(StoreError::Corrupted {
-                    digest: expected,
-                    actual: digest.to_string(),
-                });
+                return Err(StoreError::Corrupted { digest: expected, actual: digest.to_string() });
             }
         } else {
             self.lease.add([&digest])?;
@@ -374,20 +348,13 @@ impl BlobWriter {
         let read_only = || Permissions::from_mode(0o444);
         if self.area == Area::Files {
             // Before it has its name, since the hypervisor may run as another user.
-            self.temporary
-                .file
-                .set_permissions(read_only())
-                .map_err(io_error("set the mode of", &placed))?;
+            self.temporary.file.set_permissions(read_only()).map_err(io_error("set the mode of", &placed))?;
         }
         if let Err(source) = self.temporary.file.sync_all() {
             self.temporary.on_drop = OnDrop::Remove;
             return Err(self.store.write_error("write", &placed, size_bytes, source));
         }
-        let file = self
-            .temporary
-            .file
-            .try_clone()
-            .map_err(io_error("open", &placed))?;
+        let file = self.temporary.file.try_clone().map_err(io_error("open", &placed))?;
         {
             let _guard = self.store.lock_shared()?;
             self.temporary.place(&self.store, &placed, Durability::Cache)?;
@@ -395,8 +362,7 @@ impl BlobWriter {
         sync_parent(&placed)?;
         if self.area == Area::Blobs {
             // After the rename: a partial download that cannot be opened for writing could not be resumed.
-            file.set_permissions(read_only())
-                .map_err(io_error("set the mode of", &placed))?;
+            file.set_permissions(read_only()).map_err(io_error("set the mode of", &placed))?;
         }
         Ok((digest, size_bytes))
     }
@@ -409,10 +375,7 @@ impl BlobWriter {
     /// The error to report when writing failed because the file system is full: it names the space that is missing.
     #[must_use]
     pub fn storage_full(&self) -> Option<StoreError> {
-        let expected_bytes = self
-            .expected
-            .as_ref()
-            .map_or(self.received_bytes, |(_, size)| *size);
+        let expected_bytes = self.expected.as_ref().map_or(self.received_bytes, |(_, size)| *size);
         self.storage_full.then(|| StoreError::NoSpace {
             root: self.store.root.to_path_buf(),
             needed_bytes: expected_bytes.saturating_sub(self.received_bytes).max(1),
@@ -430,10 +393,7 @@ impl BlobWriter {
             ));
         }
         if let Err(error) = self.temporary.file.write_all_at(bytes, self.received_bytes) {
-            if matches!(
-                error.kind(),
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-            ) {
+            if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
                 // A full disk is not made better by keeping the part.
                 self.storage_full = true;
                 self.temporary.on_drop = OnDrop::Remove;
@@ -458,10 +418,7 @@ impl BlobSink for BlobWriter {
     fn restart(&mut self) -> io::Result<()> {
         self.temporary.file.set_len(0)?;
         self.temporary.file.seek(SeekFrom::Start(0))?;
-        let algorithm = self
-            .expected
-            .as_ref()
-            .map_or(Algorithm::Sha256, |(digest, _)| digest.algorithm());
+        let algorithm = self.expected.as_ref().map_or(Algorithm::Sha256, |(digest, _)| digest.algorithm());
         self.hasher = Hasher::new(algorithm);
         self.received_bytes = 0;
         self.resumed_bytes = 0;
@@ -517,10 +474,7 @@ impl BlobReader {
             return Ok(());
         }
         self.store.remove_content(&self.path, Some(&self.file))?;
-        Err(StoreError::Corrupted {
-            digest: self.digest.clone(),
-            actual: actual.to_string(),
-        })
+        Err(StoreError::Corrupted { digest: self.digest.clone(), actual: actual.to_string() })
     }
 }
 

@@ -136,18 +136,13 @@ impl Store {
             let Some(bytes) = self.read_blob(&digest, DOCUMENT_LIMIT_BYTES)? else {
                 return Ok(None);
             };
-            let parsed = manifest::parse(&bytes, None).map_err(|source| StoreError::Manifest {
-                digest: digest.clone(),
-                source,
-            })?;
+            let parsed = manifest::parse(&bytes, None)
+                .map_err(|source| StoreError::Manifest { digest: digest.clone(), source })?;
             match parsed {
                 Document::Image(image) => return Ok(Some((digest, image))),
                 Document::Index(index) => {
                     let entry = index.entries.into_iter().find(|entry| {
-                        entry
-                            .platform
-                            .as_ref()
-                            .is_none_or(|offered| platform.accepts(offered))
+                        entry.platform.as_ref().is_none_or(|offered| platform.accepts(offered))
                             && self.has_blob(&entry.descriptor.digest, None)
                     });
                     let Some(entry) = entry else { return Ok(None) };
@@ -172,13 +167,7 @@ impl Store {
             };
             match manifest::parse(&bytes, None) {
                 Ok(Document::Index(index)) => {
-                    waiting.extend(
-                        index
-                            .entries
-                            .into_iter()
-                            .rev()
-                            .map(|entry| entry.descriptor.digest),
-                    );
+                    waiting.extend(index.entries.into_iter().rev().map(|entry| entry.descriptor.digest));
                 }
                 Ok(Document::Image(image)) => found.push(self.details_of(digest, &bytes, image)?),
                 // A record may name an artifact that came with `load`; it has no platforms.
@@ -205,21 +194,14 @@ impl Store {
             .collect();
         Ok(PlatformDetails {
             manifest: serde_json::from_slice(bytes).unwrap_or(Value::Null),
-            parsed_config: config
-                .as_deref()
-                .and_then(|bytes| manifest::parse_config(bytes).ok()),
-            config: config
-                .as_deref()
-                .and_then(|bytes| serde_json::from_slice(bytes).ok()),
+            parsed_config: config.as_deref().and_then(|bytes| manifest::parse_config(bytes).ok()),
+            config: config.as_deref().and_then(|bytes| serde_json::from_slice(bytes).ok()),
             layers: image
                 .layers
                 .into_iter()
                 .map(|descriptor| {
                     let is_present = self.has_blob(&descriptor.digest, Some(descriptor.size_bytes));
-                    LayerDetails {
-                        descriptor,
-                        is_present,
-                    }
+                    LayerDetails { descriptor, is_present }
                 })
                 .collect(),
             files,

@@ -44,31 +44,13 @@ impl Store {
         // Under the shared lock no pruning can see the file between its creation and its lock.
         let _guard = self.lock_shared()?;
         for _ in 0..64 {
-            let name = format!(
-                "{}-{}",
-                std::process::id(),
-                NEXT_NAME.fetch_add(1, Ordering::Relaxed)
-            );
+            let name = format!("{}-{}", std::process::id(), NEXT_NAME.fetch_add(1, Ordering::Relaxed));
             let path = self.root.join("leases").join(name);
-            match OpenOptions::new()
-                .append(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(&path)
-            {
+            match OpenOptions::new().append(true).create_new(true).mode(0o600).open(&path) {
                 Ok(file) => {
                     if let Locked::Yes = lock_if_same(&file, &path)? {
-                        let state = Mutex::new(LeaseState {
-                            file,
-                            named: HashSet::new(),
-                        });
-                        return Ok(Lease {
-                            inner: Arc::new(LeaseFile {
-                                store: self.clone(),
-                                path,
-                                state,
-                            }),
-                        });
+                        let state = Mutex::new(LeaseState { file, named: HashSet::new() });
+                        return Ok(Lease { inner: Arc::new(LeaseFile { store: self.clone(), path, state }) });
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -76,9 +58,7 @@ impl Store {
             }
         }
         let path = self.root.join("leases");
-        Err(io_error("create a lease in", &path)(
-            io::ErrorKind::AlreadyExists.into(),
-        ))
+        Err(io_error("create a lease in", &path)(io::ErrorKind::AlreadyExists.into()))
     }
 
     /// Every digest that a living process uses. The caller holds the exclusive lock. Files of dead leases are removed
@@ -96,9 +76,7 @@ impl Store {
             }
             let content = read_small(&path, LEASE_LIMIT_BYTES)?.unwrap_or_default();
             leased.extend(
-                String::from_utf8_lossy(&content)
-                    .lines()
-                    .filter_map(|line| line.parse::<Digest>().ok()),
+                String::from_utf8_lossy(&content).lines().filter_map(|line| line.parse::<Digest>().ok()),
             );
         }
         Ok(leased)
@@ -122,19 +100,15 @@ impl Lease {
     /// The lease file cannot be written.
     pub fn add<'a>(&self, digests: impl IntoIterator<Item = &'a Digest>) -> Result<(), StoreError> {
         let mut state = self.inner.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh: Vec<&Digest> = digests
-            .into_iter()
-            .filter(|digest| !state.named.contains(*digest))
-            .collect();
+        let fresh: Vec<&Digest> =
+            digests.into_iter().filter(|digest| !state.named.contains(*digest)).collect();
         if fresh.is_empty() {
             return Ok(());
         }
         let lines: String = fresh.iter().map(|digest| format!("{digest}\n")).collect();
         let _guard = self.inner.store.lock_shared()?;
         state.file.write_all(lines.as_bytes()).map_err(|source| {
-            self.inner
-                .store
-                .write_error("write", &self.inner.path, lines.len() as u64, source)
+            self.inner.store.write_error("write", &self.inner.path, lines.len() as u64, source)
         })?;
         state.named.extend(fresh.into_iter().cloned());
         Ok(())
@@ -143,12 +117,7 @@ impl Lease {
     /// Whether the lease names this content.
     #[must_use]
     pub fn holds(&self, digest: &Digest) -> bool {
-        self.inner
-            .state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .named
-            .contains(digest)
+        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner).named.contains(digest)
     }
 }
 

@@ -119,9 +119,9 @@ impl Store {
     /// There is no such image, a living process uses it, or the store cannot be written.
     pub fn remove(&self, reference: &Reference, mode: RunMode) -> Result<PruneReport, StoreError> {
         let _guard = self.lock_exclusive()?;
-        let record = self.record(reference)?.ok_or_else(|| StoreError::UnknownImage {
-            reference: reference.to_string(),
-        })?;
+        let record = self
+            .record(reference)?
+            .ok_or_else(|| StoreError::UnknownImage { reference: reference.to_string() })?;
         let leased = self.leased_digests(mode == RunMode::DryRun)?;
         let kept: Vec<Digest> = self
             .records()?
@@ -130,18 +130,12 @@ impl Store {
             .map(|(other, _)| other.manifest_digest)
             .collect();
         if leased.contains(&record.manifest_digest) && !kept.contains(&record.manifest_digest) {
-            return Err(StoreError::InUse {
-                reference: record.reference,
-            });
+            return Err(StoreError::InUse { reference: record.reference });
         }
         let own = self.mark(vec![record.manifest_digest.clone()], &HashSet::new())?;
         let marked = self.mark(kept, &leased)?;
         let mut report = PruneReport::default();
-        report.removed.push(RemovedItem {
-            kind: RemovedKind::Image,
-            name: record.reference,
-            size_bytes: 0,
-        });
+        report.removed.push(RemovedItem { kind: RemovedKind::Image, name: record.reference, size_bytes: 0 });
         if mode == RunMode::Remove {
             self.remove_record(reference)?;
         }
@@ -151,9 +145,7 @@ impl Store {
 
     /// Everything reachable from these manifests, and from what leases name.
     fn mark(&self, manifests: Vec<Digest>, leased: &HashSet<Digest>) -> Result<Marked, StoreError> {
-        let mut marked = Marked {
-            content: leased.clone(),
-        };
+        let mut marked = Marked { content: leased.clone() };
         let mut waiting = manifests;
         let mut seen = HashSet::new();
         while let Some(digest) = waiting.pop() {
@@ -161,9 +153,7 @@ impl Store {
                 continue;
             }
             marked.content.insert(digest.clone());
-            marked
-                .content
-                .extend(self.resolved_files(&digest)?.into_iter().map(|file| file.digest));
+            marked.content.extend(self.resolved_files(&digest)?.into_iter().map(|file| file.digest));
             // A manifest that is missing, corrupted or strange has no children here; it will be fetched again with them.
             let Ok(Some(bytes)) = self.peek_blob(&digest) else {
                 continue;
@@ -174,9 +164,7 @@ impl Store {
                 }
                 Ok(Document::Image(image)) => {
                     marked.content.insert(image.config.digest);
-                    marked
-                        .content
-                        .extend(image.layers.into_iter().map(|layer| layer.digest));
+                    marked.content.extend(image.layers.into_iter().map(|layer| layer.digest));
                 }
                 Err(_) => {}
             }
@@ -270,21 +258,14 @@ fn remove_item(
         Err(source) => return Err(io_error("look at", path)(source)),
     };
     if mode == RunMode::Remove {
-        let removed = if metadata.is_dir() {
-            std::fs::remove_dir_all(path)
-        } else {
-            std::fs::remove_file(path)
-        };
+        let removed =
+            if metadata.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
         match removed {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(source) => return Err(io_error("remove", path)(source)),
         }
     }
-    report.removed.push(RemovedItem {
-        kind,
-        name,
-        size_bytes: metadata.len(),
-    });
+    report.removed.push(RemovedItem { kind, name, size_bytes: metadata.len() });
     Ok(())
 }

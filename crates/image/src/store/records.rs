@@ -66,10 +66,7 @@ impl Store {
 
     fn resolved_path(&self, platform_digest: &Digest, requested: &str) -> PathBuf {
         let name = Digest::sha256_of(requested.as_bytes());
-        self.root
-            .join("resolved")
-            .join(flat_name(platform_digest))
-            .join(format!("{}.json", name.hex()))
+        self.root.join("resolved").join(flat_name(platform_digest)).join(format!("{}.json", name.hex()))
     }
 
     /// What is known of a reference. A record that cannot be understood counts as none: it will be written again.
@@ -101,11 +98,8 @@ impl Store {
     /// The store cannot be read or written.
     pub fn tag(&self, reference: &Reference, manifest_digest: &Digest) -> Result<(), StoreError> {
         let used = self.record(reference)?.and_then(|record| record.used);
-        let record = ImageRecord {
-            reference: reference.to_string(),
-            manifest_digest: manifest_digest.clone(),
-            used,
-        };
+        let record =
+            ImageRecord { reference: reference.to_string(), manifest_digest: manifest_digest.clone(), used };
         self.put_record(reference, &record)
     }
 
@@ -168,10 +162,7 @@ impl Store {
         platform_digest: &Digest,
         requested: &str,
     ) -> Result<Option<ResolvedFile>, StoreError> {
-        let content = read_small(
-            &self.resolved_path(platform_digest, requested),
-            RECORD_LIMIT_BYTES,
-        )?;
+        let content = read_small(&self.resolved_path(platform_digest, requested), RECORD_LIMIT_BYTES)?;
         let found = content.and_then(|content| serde_json::from_slice::<ResolvedFile>(&content).ok());
         Ok(found.filter(|found| found.requested == requested))
     }

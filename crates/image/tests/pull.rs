@@ -1,0 +1,603 @@
+//! Pulls from a registry that counts requests and misbehaves when told to.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::error::Error as _;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use image::store::{Area, PruneScope, RunMode, Verification};
+use image::{
+    Client, Digest, Images, Platform, PullError, PullEvent, PullPolicy, PullProgress, PullRequest,
+    PulledImage, Reference, RegistrySettings, Store, Wanted, WantedFile, layer::LayerLimits,
+    settings::RetryPolicy,
+};
+use support::fake_registry::{FakeRegistry, Fault, OCI_INDEX, OCI_MANIFEST, Times};
+
+const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+const GZIP_LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+
+/// A registry and a store.
+struct Bench {
+    registry: FakeRegistry,
+    directory: tempfile::TempDir,
+    client: Client,
+}
+
+/// An image as it was put into the registry; layers from the lowest.
+struct Image {
+    manifest: Digest,
+    config: Digest,
+    layers: Vec<Digest>,
+}
+
+#[derive(Default)]
+struct Heard(Mutex<Vec<PullEvent>>);
+
+impl PullProgress for Heard {
+    fn event(&self, event: PullEvent) {
+        self.0.lock().unwrap().push(event);
+    }
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// A tar archive of files, and of symlinks where the content begins with `-> `.
+fn archive(entries: &[(&str, &str)]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for (path, content) in entries {
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o644);
+        header.set_uid(107);
+        header.set_gid(107);
+        header.set_size(0);
+        if let Some(target) = content.strip_prefix("-> ") {
+            header.set_entry_type(tar::EntryType::Symlink);
+            builder.append_link(&mut header, path, target).unwrap();
+        } else {
+            header.set_size(content.len() as u64);
+            builder.append_data(&mut header, path, content.as_bytes()).unwrap();
+        }
+    }
+    builder.into_inner().unwrap()
+}
+
+fn descriptor(media_type: &str, bytes: &[u8]) -> String {
+    let digest = Digest::sha256_of(bytes);
+    format!(r#"{{"mediaType":"{media_type}","digest":"{digest}","size":{}}}"#, bytes.len())
+}
+
+impl Bench {
+    async fn new() -> Self {
+        let retry = RetryPolicy {
+            attempts: 3,
+            first_delay: Duration::from_millis(1),
+            longest_delay: Duration::from_millis(10),
+        };
+        Self {
+            registry: FakeRegistry::start().await,
+            directory: tempfile::tempdir().unwrap(),
+            client: Client::new(RegistrySettings { retry, ..RegistrySettings::default() }).unwrap(),
+        }
+    }
+
+    fn store(&self) -> Store {
+        Store::open(&self.directory.path().join("store")).unwrap()
+    }
+
+    fn reference(&self) -> Reference {
+        format!("{}/team/boot:v1", self.registry.host()).parse().unwrap()
+    }
+
+    /// Puts an image for a platform into the registry under the tag `v1`.
+    fn image_for(&self, architecture: &str, tars: &[Vec<u8>]) -> Image {
+        let diff_ids: Vec<String> =
+            tars.iter().map(|tar| format!("\"{}\"", Digest::sha256_of(tar))).collect();
+        let config = format!(
+            r#"{{"os":"linux","architecture":"{architecture}","rootfs":{{"type":"layers","diff_ids":[{}]}}}}"#,
+            diff_ids.join(",")
+        );
+        let blobs: Vec<Vec<u8>> = tars.iter().map(|tar| gzip(tar)).collect();
+        let layers: Vec<String> = blobs.iter().map(|blob| descriptor(GZIP_LAYER, blob)).collect();
+        let manifest = format!(
+            r#"{{"schemaVersion":2,"mediaType":"{OCI_MANIFEST}","config":{},"layers":[{}]}}"#,
+            descriptor(OCI_CONFIG, config.as_bytes()),
+            layers.join(",")
+        );
+        Image {
+            config: self.registry.add_blob(config.as_bytes()),
+            layers: blobs.iter().map(|blob| self.registry.add_blob(blob)).collect(),
+            manifest: self.registry.add_manifest("team/boot", "v1", OCI_MANIFEST, manifest.as_bytes()),
+        }
+    }
+
+    fn image(&self, layers: &[&[(&str, &str)]]) -> Image {
+        let tars: Vec<Vec<u8>> = layers.iter().map(|entries| archive(entries)).collect();
+        self.image_for("amd64", &tars)
+    }
+
+    fn request(&self, policy: PullPolicy, paths: &[&str]) -> PullRequest {
+        let files =
+            paths.iter().map(|path| WantedFile { role: "kernel".to_owned(), path: (*path).to_owned() });
+        PullRequest {
+            reference: self.reference(),
+            policy,
+            wanted: if paths.is_empty() { Wanted::Everything } else { Wanted::Files(files.collect()) },
+            platform: Platform::linux("amd64"),
+            secrets: Vec::new(),
+        }
+    }
+
+    async fn pull(&self, policy: PullPolicy, paths: &[&str]) -> Result<PulledImage, PullError> {
+        let images = Images::new(self.store(), self.client.clone());
+        images.pull(&self.request(policy, paths), &()).await
+    }
+
+    /// The requests since the last call, without the repository.
+    fn requests(&self) -> Vec<String> {
+        let requests = self.registry.requests();
+        self.registry.forget_requests();
+        requests.iter().map(|request| request.replace("/v2/team/boot", "")).collect()
+    }
+}
+
+/// The error and its causes as one line.
+fn chain(error: &PullError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        text.push_str(": ");
+        text.push_str(&next.to_string());
+        cause = next.source();
+    }
+    text
+}
+
+fn content(image: &PulledImage) -> Vec<String> {
+    image.files.iter().map(|file| std::fs::read_to_string(&file.path).unwrap()).collect()
+}
+
+fn damage(path: &Path) {
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes[0] ^= 1;
+    std::fs::remove_file(path).unwrap();
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[tokio::test]
+async fn a_lower_layer_that_cannot_matter_is_never_requested() {
+    let bench = Bench::new().await;
+    let image = bench.image(&[
+        &[("usr/bin/large", "base")],
+        &[("boot/vmlinuz-6.1", "kernel"), ("boot/initrd", "initrd"), ("boot/vmlinuz", "-> vmlinuz-6.1")],
+    ]);
+    let pulled = bench.pull(PullPolicy::Always, &["/boot/vmlinuz", "/boot/initrd"]).await.unwrap();
+    let get = |digest: &Digest| format!("GET /blobs/{digest}");
+    assert_eq!(bench.requests(), ["GET /manifests/v1".to_owned(), get(&image.config), get(&image.layers[1])]);
+    assert_eq!(content(&pulled), ["kernel", "initrd"]);
+    assert_eq!((pulled.requests, pulled.from_cache), (3, false));
+    assert!(pulled.bytes_fetched > 0);
+    assert_eq!(pulled.manifest_digest, image.manifest);
+    let kernel = &pulled.files[0];
+    assert_eq!((kernel.requested.as_str(), kernel.resolved.as_str()), ("/boot/vmlinuz", "/boot/vmlinuz-6.1"));
+    assert_eq!((kernel.uid, kernel.gid, kernel.mode, kernel.size_bytes), (107, 107, 0o644, 6));
+}
+
+#[tokio::test]
+async fn an_unchanged_tag_costs_one_request_and_no_blob() {
+    let bench = Bench::new().await;
+    bench.image(&[&[("boot/vmlinuz", "kernel")]]);
+    bench.pull(PullPolicy::Always, &["/boot/vmlinuz"]).await.unwrap();
+    bench.requests();
+    let pulled = bench.pull(PullPolicy::Always, &["/boot/vmlinuz"]).await.unwrap();
+    assert_eq!(bench.requests(), ["HEAD /manifests/v1"]);
+    assert_eq!((pulled.requests, pulled.bytes_fetched, pulled.from_cache), (1, 0, true));
+    assert_eq!((content(&pulled), pulled.previous_digest), (vec!["kernel".to_owned()], None));
+    for policy in [PullPolicy::IfNotPresent, PullPolicy::Never] {
+        let pulled = bench.pull(policy, &["/boot/vmlinuz"]).await.unwrap();
+        assert_eq!((bench.requests().len(), content(&pulled)), (0, vec!["kernel".to_owned()]));
+    }
+}
+
+#[tokio::test]
+async fn a_changed_tag_brings_the_new_file_and_names_the_old() {
+    let bench = Bench::new().await;
+    let old = bench.image(&[&[("boot/vmlinuz", "old kernel")]]);
+    bench.pull(PullPolicy::Always, &["/boot/vmlinuz"]).await.unwrap();
+    let new = bench.image(&[&[("boot/vmlinuz", "new kernel")]]);
+    // Having it all does not count as having used it.
+    let everything = bench.pull(PullPolicy::Always, &[]).await.unwrap();
+    assert_eq!(everything.previous_digest, Some(old.manifest.clone()));
+    let pulled = bench.pull(PullPolicy::Always, &["/boot/vmlinuz"]).await.unwrap();
+    assert_eq!(content(&pulled), ["new kernel"]);
+    assert_eq!((pulled.manifest_digest.clone(), pulled.previous_digest), (new.manifest, Some(old.manifest)));
+    assert_eq!(std::fs::read_to_string(&pulled.previous_files[0].path).unwrap(), "old kernel");
+    let again = bench.pull(PullPolicy::Always, &["/boot/vmlinuz"]).await.unwrap();
+    assert_eq!((again.previous_digest, again.previous_files.len()), (None, 0));
+}
+
+#[tokio::test]
+async fn never_fetches_nothing_and_says_what_to_do() {
+    let bench = Bench::new().await;
+    let image = bench.image(&[&[("etc/passwd", "users")], &[("boot/vmlinuz", "kernel")]]);
+    let error = bench.pull(PullPolicy::Never, &["/boot/vmlinuz"]).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!("image `{}` is not in the image store and the pull policy is `Never`", bench.reference())
+    );
+    assert!(error.hint().unwrap().contains(&format!("ferrovirt image pull {}", bench.reference())));
+    bench.pull(PullPolicy::IfNotPresent, &["/boot/vmlinuz"]).await.unwrap();
+    bench.requests();
+    let error = bench.pull(PullPolicy::Never, &["/etc/passwd"]).await.unwrap_err();
+    assert!(matches!(&error, PullError::NeverAndIncomplete { digest, .. } if *digest == image.layers[0]));
+    assert!(bench.requests().is_empty());
+    // The missing part alone is fetched.
+    let pulled = bench.pull(PullPolicy::IfNotPresent, &["/etc/passwd"]).await.unwrap();
+    assert_eq!(content(&pulled), ["users"]);
+    assert_eq!(bench.requests(), [format!("GET /blobs/{}", image.layers[0])]);
+    // A path that was never asked for, in layers that are there: no request.
+    bench.pull(PullPolicy::Never, &["/boot/vmlinuz", "/etc/passwd"]).await.unwrap();
+}
+
+#[tokio::test]
+async fn damaged_content_in_the_store_is_noticed_and_fetched_again() {
+    let bench = Bench::new().await;
+    let image = bench.image(&[&[("boot/vmlinuz", "kernel"), ("boot/other", "other")]]);
+    let first = bench.pull(PullPolicy::Always, &["/boot/vmlinuz"]).await.unwrap();
+    let store = bench.store();
+    bench.requests();
+
+    // A file: taken out of its layer again, which is there.
+    damage(&first.files[0].path);
+    let pulled = bench.pull(PullPolicy::IfNotPresent, &["/boot/vmlinuz"]).await.unwrap();
+    assert_eq!((content(&pulled), bench.requests().len()), (vec!["kernel".to_owned()], 0));
+
+    // The layer too: fetched again.
+    damage(&first.files[0].path);
+    damage(&store.content_path(Area::Blobs, &image.layers[0]));
+    let pulled = bench.pull(PullPolicy::IfNotPresent, &["/boot/vmlinuz"]).await.unwrap();
+    assert_eq!(content(&pulled), ["kernel"]);
+    assert_eq!(bench.requests(), [format!("GET /blobs/{}", image.layers[0])]);
+    assert_eq!(store.verify(Area::Blobs, &image.layers[0]).unwrap(), Verification::Intact);
+
+    // The config and the manifest, when they are needed.
+    damage(&store.content_path(Area::Blobs, &image.config));
+    let pulled = bench.pull(PullPolicy::IfNotPresent, &["/boot/other"]).await.unwrap();
+    assert_eq!(
+        (content(&pulled), bench.requests()),
+        (vec!["other".to_owned()], vec![format!("GET /blobs/{}", image.config)])
+    );
+    damage(&store.content_path(Area::Blobs, &image.manifest));
+    bench.pull(PullPolicy::Always, &["/boot/vmlinuz"]).await.unwrap();
+    assert_eq!(bench.requests(), ["GET /manifests/v1"]);
+}
+
+#[tokio::test]
+async fn the_manifest_for_the_platform_is_chosen_or_those_present_are_told() {
+    let bench = Bench::new().await;
+    let arm = bench.image_for("arm64", &[archive(&[("boot/vmlinuz", "arm kernel")])]);
+    let amd = bench.image_for("amd64", &[archive(&[("boot/vmlinuz", "amd kernel")])]);
+    let entry = |digest: &Digest, architecture: &str, os: &str| {
+        let size = bench.registry.manifest("team/boot", &digest.to_string()).unwrap().len();
+        format!(
+            r#"{{"mediaType":"{OCI_MANIFEST}","digest":"{digest}","size":{size},
+                "platform":{{"os":"{os}","architecture":"{architecture}"}}}}"#
+        )
+    };
+    let index = |entries: &[String]| {
+        let entries = entries.join(",");
+        let text = format!(r#"{{"schemaVersion":2,"mediaType":"{OCI_INDEX}","manifests":[{entries}]}}"#);
+        bench.registry.add_manifest("team/boot", "v1", OCI_INDEX, text.as_bytes())
+    };
+    let attestation = entry(&arm.manifest, "unknown", "unknown");
+    let digest = index(&[
+        attestation.clone(),
+        entry(&arm.manifest, "arm64", "linux"),
+        entry(&amd.manifest, "amd64", "linux"),
+    ]);
+    let pulled = bench.pull(PullPolicy::Always, &["/boot/vmlinuz"]).await.unwrap();
+    assert_eq!(content(&pulled), ["amd kernel"]);
+    assert_eq!((pulled.manifest_digest, pulled.platform_digest), (digest, amd.manifest));
+    bench.requests();
+    bench.pull(PullPolicy::Always, &["/boot/vmlinuz"]).await.unwrap();
+    assert_eq!(bench.requests(), ["HEAD /manifests/v1"]);
+
+    index(&[entry(&arm.manifest, "arm64", "linux"), entry(&arm.manifest, "s390x", "linux"), attestation]);
+    let error = bench.pull(PullPolicy::Always, &["/boot/vmlinuz"]).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "image `{}` has no matching platform: `linux/amd64` is wanted, there are `linux/arm64`, `linux/s390x`",
+            bench.reference()
+        )
+    );
+    // Without an index the config tells.
+    bench.image_for("arm64", &[archive(&[("boot/vmlinuz", "arm kernel")])]);
+    let error = bench.pull(PullPolicy::Always, &["/boot/vmlinuz"]).await.unwrap_err();
+    assert!(error.to_string().ends_with("there are `linux/arm64`"), "{error}");
+}
+
+#[tokio::test]
+async fn corrupted_and_truncated_blobs_are_fetched_again_but_not_for_ever() {
+    let bench = Bench::new().await;
+    let image = bench.image(&[&[("boot/vmlinuz", "kernel")]]);
+    let blob = format!("/blobs/{}", image.layers[0]);
+    bench.registry.fault("GET", &blob, Times::Once, Fault::TruncateAfter(10));
+    bench.registry.fault("GET", &blob, Times::Once, Fault::Corrupt);
+    let pulled = bench.pull(PullPolicy::Always, &["/boot/vmlinuz"]).await.unwrap();
+    assert_eq!(content(&pulled), ["kernel"]);
+
+    let image = bench.image(&[&[("boot/vmlinuz", "other kernel")]]);
+    let blob = format!("/blobs/{}", image.layers[0]);
+    bench.registry.fault("GET", &blob, Times::Always, Fault::Corrupt);
+    let error = bench.pull(PullPolicy::Always, &["/boot/vmlinuz"]).await.unwrap_err();
+    assert!(
+        matches!(&error, PullError::CorruptedBlob { digest, .. } if *digest == image.layers[0]),
+        "{}",
+        chain(&error)
+    );
+    let store = bench.store();
+    assert!(!store.has_blob(&image.layers[0], None));
+    // The reference still means what it meant.
+    assert_eq!(content(&bench.pull(PullPolicy::Never, &["/boot/vmlinuz"]).await.unwrap()), ["kernel"]);
+}
+
+#[tokio::test]
+async fn what_a_crash_left_is_resumed() {
+    let bench = Bench::new().await;
+    let image = bench.image(&[&[("boot/vmlinuz", "kernel")]]);
+    let blob = bench.registry.blob(&image.layers[0]).unwrap();
+    let store = bench.store();
+    let partial = |bytes: &[u8]| {
+        let name = format!("sha256-{}", image.layers[0].hex());
+        std::fs::write(store.root().join("partial").join(name), bytes).unwrap();
+    };
+    partial(&blob[..40]);
+    let heard = Heard::default();
+    let images = Images::new(store.clone(), bench.client.clone());
+    let pulled = images.pull(&bench.request(PullPolicy::Always, &["/boot/vmlinuz"]), &heard).await.unwrap();
+    assert_eq!(content(&pulled), ["kernel"]);
+    let ranges: Vec<String> = bench
+        .registry
+        .seen()
+        .iter()
+        .filter_map(|seen| Some(seen.headers.get("range")?.to_str().unwrap().to_owned()))
+        .collect();
+    assert_eq!(ranges.len(), 1);
+    assert!(ranges[0].starts_with("bytes=40-"), "{ranges:?}");
+    let events = heard.0.into_inner().unwrap();
+    let total = blob.len() as u64;
+    assert!(
+        events.contains(&PullEvent::LayerStarted { digest: image.layers[0].clone(), total }),
+        "{events:?}"
+    );
+
+    // Bytes that were never synced may be anything: noticed at the end, fetched anew.
+    std::fs::remove_file(store.content_path(Area::Blobs, &image.layers[0])).unwrap();
+    std::fs::remove_file(&pulled.files[0].path).unwrap();
+    partial(&[0; 40]);
+    let pulled = bench.pull(PullPolicy::Always, &["/boot/vmlinuz"]).await.unwrap();
+    assert_eq!(content(&pulled), ["kernel"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_pulls_of_one_image_fetch_each_blob_once() {
+    let bench = Bench::new().await;
+    let image = bench.image(&[&[("etc/passwd", "users")], &[("boot/vmlinuz", "kernel")]]);
+    let (left, right, everything) = tokio::join!(
+        bench.pull(PullPolicy::Always, &["/boot/vmlinuz", "/etc/passwd"]),
+        bench.pull(PullPolicy::Always, &["/etc/passwd", "/boot/vmlinuz"]),
+        bench.pull(PullPolicy::Always, &[]),
+    );
+    assert_eq!(content(&left.unwrap()), ["kernel", "users"]);
+    assert_eq!(content(&right.unwrap()), ["users", "kernel"]);
+    everything.unwrap();
+    let requests = bench.requests();
+    for blob in image.layers.iter().chain([&image.config]) {
+        let count = requests.iter().filter(|request| **request == format!("GET /blobs/{blob}")).count();
+        assert_eq!(count, 1, "{blob} in {requests:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_path_that_leads_nowhere_is_explained() {
+    let bench = Bench::new().await;
+    bench.image(&[&[("boot/vmlinuz-6.1", "kernel")], &[("boot/initrd", "initrd"), ("loop", "-> loop")]]);
+    let failure = async |path: &str| chain(&bench.pull(PullPolicy::Always, &[path]).await.unwrap_err());
+    let image = bench.reference();
+    assert_eq!(
+        failure("/boot/vmlinuz").await,
+        format!(
+            "cannot use `/boot/vmlinuz` in image `{image}` as kernel: \
+             `/boot/vmlinuz` does not exist in the image; similar: `/boot/vmlinuz-6.1`, `/boot/initrd`"
+        )
+    );
+    assert!(failure("/boot").await.ends_with("`/boot` is a directory in the image"));
+    assert!(failure("/boot/initrd/x").await.ends_with("`/boot/initrd` is not a directory in the image"));
+    assert!(failure("/loop").await.ends_with("more than 256 path elements evaluated"));
+}
+
+#[tokio::test]
+async fn an_unreachable_registry_is_an_error_and_the_hint_names_the_cached_copy() {
+    let bench = Bench::new().await;
+    bench.image(&[&[("boot/vmlinuz", "kernel")]]);
+    bench.pull(PullPolicy::Always, &["/boot/vmlinuz"]).await.unwrap();
+    bench.registry.fault("HEAD", "/manifests/", Times::Always, Fault::Status(503, Vec::new(), String::new()));
+    bench.registry.fault("GET", "/manifests/", Times::Always, Fault::Status(503, Vec::new(), String::new()));
+    let error = bench.pull(PullPolicy::Always, &["/boot/vmlinuz"]).await.unwrap_err();
+    assert!(matches!(error, PullError::Registry { cached: true, .. }), "{error:?}");
+    assert!(error.hint().unwrap().contains("`IfNotPresent`"));
+    bench.pull(PullPolicy::IfNotPresent, &["/boot/vmlinuz"]).await.unwrap();
+    let error = bench.pull(PullPolicy::Always, &["/boot/other"]).await.unwrap_err();
+    assert!(matches!(error, PullError::Registry { cached: false, .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn what_is_no_image_is_refused() {
+    let bench = Bench::new().await;
+    let cases = [
+        (
+            format!(
+                r#"{{"schemaVersion":2,"mediaType":"{OCI_MANIFEST}","config":{},"layers":[]}}"#,
+                descriptor("application/vnd.cncf.helm.config.v1+json", b"{}")
+            ),
+            "`application/vnd.cncf.helm.config.v1+json` is not a container image",
+        ),
+        (
+            r#"{"schemaVersion":1,"name":"x","fsLayers":[],"history":[]}"#.to_owned(),
+            "the manifest has the obsolete Docker schema 1",
+        ),
+        (
+            format!(
+                r#"{{"schemaVersion":2,"config":{},"layers":[{}]}}"#,
+                descriptor(OCI_CONFIG, b"{}"),
+                descriptor("application/vnd.oci.image.layer.nondistributable.v1.tar", b"")
+            ),
+            "is not in the registry (`application/vnd.oci.image.layer.nondistributable.v1.tar`)",
+        ),
+        (
+            format!(
+                r#"{{"schemaVersion":2,"config":{},"layers":[],"manifests":[]}}"#,
+                descriptor(OCI_CONFIG, b"{}")
+            ),
+            "the manifest is ambiguous: it has both `manifests` and `layers`",
+        ),
+        ("[]".to_owned(), "the manifest is malformed"),
+    ];
+    for (manifest, message) in cases {
+        bench.registry.add_manifest("team/boot", "v1", OCI_MANIFEST, manifest.as_bytes());
+        let text = chain(&bench.pull(PullPolicy::Always, &["/boot/vmlinuz"]).await.unwrap_err());
+        assert!(text.contains(message), "{text}");
+    }
+    assert!(bench.store().records().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn hostile_layers_are_refused_and_nothing_of_them_is_used() {
+    let bench = Bench::new().await;
+    let mut escaping = archive(&[("boot/vmlinuz", "kernel"), ("xx/evil", "")]);
+    // No archiver writes such a name.
+    let at = escaping.windows(7).position(|window| window == b"xx/evil").unwrap();
+    escaping[at..at + 2].copy_from_slice(b"..");
+    let header = at / 512 * 512;
+    escaping[header + 148..header + 156].fill(b' ');
+    let sum: u32 = escaping[header..header + 512].iter().map(|byte| u32::from(*byte)).sum();
+    escaping[header + 148..header + 156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    bench.image_for("amd64", &[escaping]);
+    let error = bench.pull(PullPolicy::Always, &["/boot/vmlinuz"]).await.unwrap_err();
+    assert!(chain(&error).ends_with("its entry `../evil` leaves the root of the image"), "{}", chain(&error));
+
+    bench.image_for("amd64", &[archive(&[("boot/vmlinuz", &"0".repeat(1 << 20))])]);
+    let limits = LayerLimits { uncompressed_bytes: 1 << 19, ..LayerLimits::default() };
+    let images = Images::new(bench.store(), bench.client.clone()).with_limits(limits);
+    let error = images.pull(&bench.request(PullPolicy::Always, &["/boot/vmlinuz"]), &()).await.unwrap_err();
+    assert!(chain(&error).contains("expand to more than 524288"), "{}", chain(&error));
+    let files = std::fs::read_dir(bench.store().root().join("files/sha256")).unwrap().count();
+    assert_eq!(files, 0);
+}
+
+#[tokio::test]
+async fn a_blob_larger_than_the_disk_is_not_begun() {
+    let bench = Bench::new().await;
+    let tar = archive(&[("boot/vmlinuz", "kernel")]);
+    let image = bench.image_for("amd64", std::slice::from_ref(&tar));
+    let manifest = bench.registry.manifest("team/boot", "v1").unwrap();
+    let blob_bytes = bench.registry.blob(&image.layers[0]).unwrap().len();
+    let honest = format!(r#""digest":"{}","size":{blob_bytes}"#, image.layers[0]);
+    let huge = format!(r#""digest":"{}","size":{}"#, image.layers[0], 1_u64 << 60);
+    let manifest = String::from_utf8(manifest.to_vec()).unwrap().replace(&honest, &huge);
+    bench.registry.add_manifest("team/boot", "v1", OCI_MANIFEST, manifest.as_bytes());
+    bench.requests();
+    for paths in [&["/boot/vmlinuz"][..], &[]] {
+        let error = bench.pull(PullPolicy::Always, paths).await.unwrap_err();
+        assert!(chain(&error).contains(&format!("{} bytes are needed", 1_u64 << 60)), "{}", chain(&error));
+        assert!(error.hint().unwrap().contains("free some space"));
+    }
+    assert!(!bench.requests().iter().any(|request| request.contains(image.layers[0].hex())));
+}
+
+#[tokio::test]
+async fn everything_is_every_blob_and_serves_files_later() {
+    let bench = Bench::new().await;
+    let image = bench.image(&[
+        &[("a", "1")],
+        &[("b", "2")],
+        &[("a", "1")],
+        &[("c", "3")],
+        &[("d", "4")],
+        &[("e", "5")],
+    ]);
+    let pulled = bench.pull(PullPolicy::IfNotPresent, &[]).await.unwrap();
+    assert!(pulled.files.is_empty());
+    // Two layers are the same blob.
+    assert_eq!(bench.requests().len(), 1 + 1 + 5);
+    let store = bench.store();
+    for blob in image.layers.iter().chain([&image.config, &image.manifest]) {
+        assert_eq!(store.verify(Area::Blobs, blob).unwrap(), Verification::Intact);
+    }
+    assert!(store.list().unwrap()[0].is_complete);
+    let pulled = bench.pull(PullPolicy::Never, &["/a", "/e"]).await.unwrap();
+    assert_eq!((content(&pulled), bench.requests().len()), (vec!["1".to_owned(), "5".to_owned()], 0));
+}
+
+#[tokio::test]
+async fn pruning_leaves_what_a_pulled_image_holds() {
+    let bench = Bench::new().await;
+    bench.image(&[&[("boot/vmlinuz", "kernel")]]);
+    let pulled = bench.pull(PullPolicy::Always, &["/boot/vmlinuz"]).await.unwrap();
+    let store = bench.store();
+    store.prune(PruneScope::Unused, RunMode::Remove).unwrap();
+    assert_eq!(content(&pulled), ["kernel"]);
+    assert_eq!(store.records().unwrap().len(), 1);
+    // Another image takes the name: the old one is held by its lease alone.
+    bench.image(&[&[("boot/vmlinuz", "new kernel")]]);
+    drop(bench.pull(PullPolicy::Always, &["/boot/vmlinuz"]).await.unwrap());
+    store.prune(PruneScope::Unreferenced, RunMode::Remove).unwrap();
+    assert_eq!(content(&pulled), ["kernel"]);
+    let path = pulled.files[0].path.clone();
+    drop(pulled);
+    store.prune(PruneScope::Unreferenced, RunMode::Remove).unwrap();
+    assert!(!path.exists());
+    let removed = store.prune(PruneScope::Unused, RunMode::Remove).unwrap();
+    assert!(removed.freed_bytes() > 0);
+    assert!(store.list().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn references_with_a_digest_are_taken_from_the_store_when_allowed() {
+    let bench = Bench::new().await;
+    let image = bench.image(&[&[("boot/vmlinuz", "kernel")]]);
+    let pinned = bench.reference().with_digest(image.manifest.clone());
+    assert_eq!(PullPolicy::default_for(&pinned), PullPolicy::IfNotPresent);
+    let request =
+        PullRequest { reference: pinned, ..bench.request(PullPolicy::IfNotPresent, &["/boot/vmlinuz"]) };
+    let images = Images::new(bench.store(), bench.client.clone());
+    assert_eq!(content(&images.pull(&request, &()).await.unwrap()), ["kernel"]);
+    bench.requests();
+    images.pull(&request, &()).await.unwrap();
+    assert!(bench.requests().is_empty());
+}
+
+#[test]
+fn the_default_policy_is_that_of_kubernetes() {
+    let digest = Digest::sha256_of(b"");
+    let cases = [
+        ("alpine".to_owned(), PullPolicy::Always),
+        ("alpine:latest".to_owned(), PullPolicy::Always),
+        ("registry:5000/alpine".to_owned(), PullPolicy::Always),
+        ("alpine:3.20".to_owned(), PullPolicy::IfNotPresent),
+        (format!("alpine@{digest}"), PullPolicy::IfNotPresent),
+        (format!("alpine:latest@{digest}"), PullPolicy::IfNotPresent),
+    ];
+    for (text, policy) in cases {
+        assert_eq!(PullPolicy::default_for(&text.parse().unwrap()), policy, "{text}");
+    }
+}
