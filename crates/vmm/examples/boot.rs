@@ -2,6 +2,9 @@
 //! [ARGUMENTS]]`. The guest's console is standard output; QEMU's process id and the events go to standard
 //! error.
 
+// A program reads its environment.
+#![allow(clippy::disallowed_methods)]
+
 use std::env;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -9,21 +12,19 @@ use std::process::ExitCode;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use vmm::process::{TRAMPOLINE_COMMAND, Trampoline, trampoline};
-use vmm::{Accelerator, HostFacts, LaunchSpec, QemuFacts, QemuSearch, RunAs, StartRequest, Vm, VmEvent};
+use vmm::{
+    Accelerator, Access, HostFacts, LaunchSpec, QemuFacts, QemuSearch, RunAsFacts, StartRequest, Vm, VmEvent,
+    choose_run_as,
+};
 
 type AnyError = Box<dyn std::error::Error>;
 
 fn main() -> ExitCode {
-    if env::args_os()
-        .nth(1)
-        .is_some_and(|argument| argument == TRAMPOLINE_COMMAND)
-    {
+    if env::args_os().nth(1).is_some_and(|argument| argument == TRAMPOLINE_COMMAND) {
         trampoline(env::args_os().skip(2));
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let result = runtime
-        .map_err(AnyError::from)
-        .and_then(|runtime| runtime.block_on(boot()));
+    let result = runtime.map_err(AnyError::from).and_then(|runtime| runtime.block_on(boot()));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -35,9 +36,7 @@ fn main() -> ExitCode {
 
 async fn boot() -> Result<(), AnyError> {
     let mut arguments = env::args_os().skip(1);
-    let kernel = arguments
-        .next()
-        .ok_or("usage: boot KERNEL [INITRD [ARGUMENTS]]")?;
+    let kernel = arguments.next().ok_or("usage: boot KERNEL [INITRD [ARGUMENTS]]")?;
     let mut spec = LaunchSpec::new("example", kernel, 512 << 20);
     spec.initrd = arguments.next().map(PathBuf::from);
     spec.command_line = match arguments.next() {
@@ -45,16 +44,17 @@ async fn boot() -> Result<(), AnyError> {
         None => "console=ttyS0".to_owned(),
     };
     let search_path = env::var_os("PATH").unwrap_or_default();
-    let qemu = QemuFacts::probe(&QemuSearch {
-        search_path,
-        ..QemuSearch::default()
-    })?;
-    let accelerator = Accelerator::Tcg {
-        reason: "the example does not try KVM".to_owned(),
-    };
-    let facts = HostFacts::probe(qemu, accelerator, RunAs::Caller)?;
+    let qemu = QemuFacts::probe(&QemuSearch { search_path, ..QemuSearch::default() })?;
+    let accelerator = Accelerator::Tcg { reason: "the example does not try KVM".to_owned() };
     let run_directory = env::temp_dir().join(format!("vmm-boot-{}", std::process::id()));
     std::fs::create_dir(&run_directory)?;
+    let mut needs = vec![(spec.kernel.as_path(), Access::Read), (&run_directory, Access::Traverse)];
+    needs.extend(spec.initrd.as_deref().map(|initrd| (initrd, Access::Read)));
+    let (run_as, warning) = choose_run_as(&RunAsFacts::gather(&needs)?);
+    if let Some(warning) = warning {
+        say(&format!("warning: {warning}"));
+    }
+    let facts = HostFacts::probe(qemu, accelerator, run_as)?;
     let result = supervise(&spec, &facts, &run_directory).await;
     std::fs::remove_dir_all(&run_directory)?;
     result
@@ -66,12 +66,7 @@ async fn supervise(
     run_directory: &std::path::Path,
 ) -> Result<(), AnyError> {
     let trampoline = Trampoline::this_program();
-    let request = StartRequest {
-        spec,
-        facts,
-        run_directory,
-        trampoline: &trampoline,
-    };
+    let request = StartRequest { spec, facts, run_directory, trampoline: &trampoline };
     // Dropping the writer would only close the guest's input.
     let (mut vm, mut console, _input) = Vm::start(request).await?;
     say(&format!("process {}", vm.process_id()));

@@ -61,9 +61,7 @@ impl RunPaths {
     /// The paths inside a run directory. QEMU gets a directory of its own there (`qemu`), since it may run as
     /// another user who must not be able to touch the rest.
     pub fn in_directory(run_directory: &Path) -> Self {
-        Self {
-            qmp_socket: run_directory.join("qemu").join("qmp.sock"),
-        }
+        Self { qmp_socket: run_directory.join("qemu").join("qmp.sock") }
     }
 }
 
@@ -72,33 +70,17 @@ impl RunPaths {
 /// Assumes a spec that [`LaunchSpec::check`] accepts.
 pub fn qemu_args(spec: &LaunchSpec, facts: &HostFacts, paths: &RunPaths) -> Vec<String> {
     let mut args = Arguments::default();
-    args.pair(
-        "-name",
-        format!("guest={},debug-threads=on", option_value(&spec.name)),
-    );
+    args.pair("-name", format!("guest={},debug-threads=on", option_value(&spec.name)));
     args.flag("-nodefaults");
     args.flag("-no-user-config");
     args.pair(
         "-machine",
-        format!(
-            "{},usb=off,vmport=off,dump-guest-core=off",
-            option_value(&spec.machine_type)
-        ),
+        format!("{},usb=off,vmport=off,dump-guest-core=off", option_value(&spec.machine_type)),
     );
     args.pair("-accel", accelerator(&facts.accelerator));
     args.pair("-cpu", cpu(spec, &facts.accelerator));
-    let CpuTopology {
-        sockets,
-        cores,
-        threads,
-    } = spec.cpus;
-    args.pair(
-        "-smp",
-        format!(
-            "{},sockets={sockets},cores={cores},threads={threads}",
-            spec.cpus.vcpus()
-        ),
-    );
+    let CpuTopology { sockets, cores, threads } = spec.cpus;
+    args.pair("-smp", format!("{},sockets={sockets},cores={cores},threads={threads}", spec.cpus.vcpus()));
     args.pair("-m", format!("size={}", size(spec.memory_bytes)));
     identity(&mut args, &spec.smbios);
     args.pair("-kernel", path(&spec.kernel));
@@ -115,10 +97,7 @@ pub fn qemu_args(spec: &LaunchSpec, facts: &HostFacts, paths: &RunPaths) -> Vec<
     }
     args.pair(
         "-chardev",
-        format!(
-            "socket,id=qmp,path={},server=on,wait=off",
-            option_value(&path(&paths.qmp_socket))
-        ),
+        format!("socket,id=qmp,path={},server=on,wait=off", option_value(&path(&paths.qmp_socket))),
     );
     args.pair("-mon", "chardev=qmp,mode=control");
     match spec.panic_device {
@@ -143,10 +122,7 @@ pub fn qemu_args(spec: &LaunchSpec, facts: &HostFacts, paths: &RunPaths) -> Vec<
     match facts.qemu.sandbox {
         Sandbox::Missing => {}
         Sandbox::Available => {
-            args.pair(
-                "-sandbox",
-                "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
-            );
+            args.pair("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
         }
     }
     args.list
@@ -209,24 +185,11 @@ fn cpu(spec: &LaunchSpec, accelerator: &Accelerator) -> String {
 /// Exactly this many bytes: in MiB where that is a whole number, for people to read.
 fn size(bytes: u64) -> String {
     const MEBIBYTE: u64 = 1 << 20;
-    if bytes.is_multiple_of(MEBIBYTE) {
-        format!("{}M", bytes / MEBIBYTE)
-    } else {
-        format!("{bytes}B")
-    }
+    if bytes.is_multiple_of(MEBIBYTE) { format!("{}M", bytes / MEBIBYTE) } else { format!("{bytes}B") }
 }
 
 fn identity(args: &mut Arguments, smbios: &Smbios) {
-    let Smbios {
-        manufacturer,
-        product,
-        family,
-        uuid,
-        serial,
-        version,
-        sku,
-        chassis,
-    } = smbios;
+    let Smbios { manufacturer, product, family, uuid, serial, version, sku, chassis } = smbios;
     if let Some(uuid) = uuid {
         args.pair("-uuid", uuid.clone());
     }
@@ -240,13 +203,7 @@ fn identity(args: &mut Arguments, smbios: &Smbios) {
         ("family", family),
     ];
     table(args, 1, &system);
-    let Chassis {
-        manufacturer,
-        version,
-        serial,
-        asset,
-        sku,
-    } = chassis;
+    let Chassis { manufacturer, version, serial, asset, sku } = chassis;
     let chassis = [
         ("manufacturer", manufacturer),
         ("version", version),

@@ -1,5 +1,6 @@
 //! The command line against golden files, and the escaping as properties.
-#![allow(clippy::unwrap_used)]
+// A variable decides whether golden files are compared or written.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 use proptest::prelude::*;
 
@@ -9,21 +10,14 @@ use crate::test_facts;
 /// Compares with `tests/golden/NAME.argv`, one argument a line; writes the file instead when `UPDATE_GOLDEN`
 /// is set.
 fn assert_golden(name: &str, arguments: &[String]) {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/golden")
-        .join(format!("{name}.argv"));
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("{name}.argv"));
     let mut text = arguments.join("\n");
     text.push('\n');
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(&file, &text).unwrap();
     }
     let expected = std::fs::read_to_string(&file).unwrap();
-    assert_eq!(
-        text,
-        expected,
-        "{} differs; UPDATE_GOLDEN=1 rewrites it",
-        file.display()
-    );
+    assert_eq!(text, expected, "{} differs; UPDATE_GOLDEN=1 rewrites it", file.display());
 }
 
 fn paths() -> RunPaths {
@@ -45,11 +39,7 @@ fn everything() -> LaunchSpec {
     spec.name = "every, thing".to_owned();
     spec.machine_type = "pc-q35-7.2".to_owned();
     spec.memory_bytes = (1 << 30) + 4096;
-    spec.cpus = CpuTopology {
-        sockets: 2,
-        cores: 3,
-        threads: 2,
-    };
+    spec.cpus = CpuTopology { sockets: 2, cores: 3, threads: 2 };
     spec.cpu_model = Some("Haswell-noTSX,+pcid".to_owned());
     spec.kernel = "/store/a,b/kernel".into();
     spec.command_line = "console=ttyS0 root=/dev/vda1, quoted=\"a b\" id=x".to_owned();
@@ -139,13 +129,8 @@ fn split_option(text: &str) -> Vec<String> {
 
 /// The value that follows `option`, in its `occurrence`-th appearance.
 fn value_of<'a>(arguments: &'a [String], option: &str, occurrence: usize) -> &'a str {
-    let place = arguments
-        .iter()
-        .enumerate()
-        .filter(|(_, argument)| *argument == option)
-        .nth(occurrence)
-        .unwrap()
-        .0;
+    let place =
+        arguments.iter().enumerate().filter(|(_, argument)| *argument == option).nth(occurrence).unwrap().0;
     &arguments[place + 1]
 }
 

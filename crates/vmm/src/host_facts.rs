@@ -24,23 +24,15 @@ use crate::run_as::RunAs;
 pub const QEMU_BINARY_NAME: &str = "qemu-system-x86_64";
 
 /// Oldest QEMU that has every option which [`qemu_args`](crate::qemu_args) emits: `-action` came with 6.0.
-pub const OLDEST_QEMU: QemuVersion = QemuVersion {
-    major: 6,
-    minor: 0,
-    micro: 0,
-};
+pub const OLDEST_QEMU: QemuVersion = QemuVersion { major: 6, minor: 0, micro: 0 };
 
 /// Name of the cache file that [`QemuFacts::probe`] keeps in the directory it is given; the number is its
 /// format.
 const CACHE_FILE_NAME: &str = "qemu-facts-1.json";
 
 /// Directories in which distributions keep x86 firmware: beside the binary's prefix and in the system's.
-const FIRMWARE_DIRECTORIES: [&str; 4] = [
-    "/usr/share/qemu",
-    "/usr/share/seabios",
-    "/usr/local/share/qemu",
-    "/usr/share/qemu-kvm",
-];
+const FIRMWARE_DIRECTORIES: [&str; 4] =
+    ["/usr/share/qemu", "/usr/share/seabios", "/usr/local/share/qemu", "/usr/share/qemu-kvm"];
 
 /// Everything about the host that the command line and the start of a virtual machine depend on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,13 +60,7 @@ impl HostFacts {
             source: io::Error::new(io::ErrorKind::InvalidData, "no MemTotal line"),
         })?;
         let cpus = std::thread::available_parallelism().map_or(1, |count| count.get());
-        Ok(Self {
-            qemu,
-            accelerator,
-            cpus: u32::try_from(cpus).unwrap_or(u32::MAX),
-            memory_bytes,
-            run_as,
-        })
+        Ok(Self { qemu, accelerator, cpus: u32::try_from(cpus).unwrap_or(u32::MAX), memory_bytes, run_as })
     }
 }
 
@@ -97,12 +83,7 @@ const MEMINFO: &str = "/proc/meminfo";
 /// `MemTotal` in bytes; the file counts in KiB although it says `kB`.
 fn memory_total(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    line.trim()
-        .strip_suffix("kB")?
-        .trim()
-        .parse::<u64>()
-        .ok()?
-        .checked_mul(1024)
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// The QEMU binary and what it can do.
@@ -256,28 +237,16 @@ impl QemuFacts {
                 }
             })?,
         };
-        let inspect = |source| ProbeError::Inspect {
-            path: found.clone(),
-            source,
-        };
+        let inspect = |source| ProbeError::Inspect { path: found.clone(), source };
         let binary = std::path::absolute(&found).map_err(inspect)?;
         let identity = FileIdentity::of(&binary).map_err(inspect)?;
-        let cache_file = search
-            .cache_directory
-            .as_ref()
-            .map(|directory| directory.join(CACHE_FILE_NAME));
+        let cache_file = search.cache_directory.as_ref().map(|directory| directory.join(CACHE_FILE_NAME));
         if let Some(facts) = cache_file.as_deref().and_then(|file| cached(file, &identity)) {
             return Ok(facts);
         }
         let facts = ask(binary)?;
         if let Some(file) = &cache_file
-            && let Err(error) = keep(
-                file,
-                CacheEntry {
-                    identity,
-                    facts: facts.clone(),
-                },
-            )
+            && let Err(error) = keep(file, CacheEntry { identity, facts: facts.clone() })
         {
             tracing::debug!(file = %file.display(), %error, "the answer of QEMU is not cached");
         }
@@ -352,19 +321,10 @@ fn ask(binary: PathBuf) -> Result<QemuFacts, ProbeError> {
     let answer = output_of(&binary, "--version")?;
     let version = parse_version(&answer).ok_or_else(|| ProbeError::NotQemu {
         path: binary.clone(),
-        answer: answer
-            .lines()
-            .next()
-            .unwrap_or_default()
-            .chars()
-            .take(200)
-            .collect(),
+        answer: answer.lines().next().unwrap_or_default().chars().take(200).collect(),
     })?;
     if version < OLDEST_QEMU {
-        return Err(ProbeError::TooOld {
-            path: binary,
-            found: version,
-        });
+        return Err(ProbeError::TooOld { path: binary, found: version });
     }
     let help = output_of(&binary, "-help")?;
     let sandbox = if help.lines().any(|line| line.starts_with("-sandbox ")) {
@@ -376,12 +336,7 @@ fn ask(binary: PathBuf) -> Result<QemuFacts, ProbeError> {
         qboot: find_firmware(&binary, "qboot.rom"),
         seabios_microvm: find_firmware(&binary, "bios-microvm.bin"),
     };
-    Ok(QemuFacts {
-        binary,
-        version,
-        firmware,
-        sandbox,
-    })
+    Ok(QemuFacts { binary, version, firmware, sandbox })
 }
 
 fn output_of(binary: &Path, argument: &str) -> Result<String, ProbeError> {
@@ -389,10 +344,7 @@ fn output_of(binary: &Path, argument: &str) -> Result<String, ProbeError> {
         .arg(argument)
         .stdin(Stdio::null())
         .output()
-        .map_err(|source| ProbeError::Run {
-            path: binary.to_owned(),
-            source,
-        })?;
+        .map_err(|source| ProbeError::Run { path: binary.to_owned(), source })?;
     let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
     if text.is_empty() {
         text = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -403,9 +355,7 @@ fn output_of(binary: &Path, argument: &str) -> Result<String, ProbeError> {
 /// The number in `QEMU emulator version 7.2.22 (Debian …)`; a missing third part is 0.
 fn parse_version(answer: &str) -> Option<QemuVersion> {
     let rest = answer.lines().next()?.strip_prefix("QEMU emulator version ")?;
-    let number = rest
-        .split(|character: char| !character.is_ascii_digit() && character != '.')
-        .next()?;
+    let number = rest.split(|character: char| !character.is_ascii_digit() && character != '.').next()?;
     let mut parts = number.split('.').map(str::parse::<u32>);
     let major = parts.next()?.ok()?;
     let minor = parts.next()?.ok()?;
@@ -414,16 +364,9 @@ fn parse_version(answer: &str) -> Option<QemuVersion> {
 }
 
 fn find_firmware(binary: &Path, name: &str) -> Option<PathBuf> {
-    let beside = binary
-        .parent()
-        .and_then(Path::parent)
-        .map(|prefix| prefix.join("share/qemu"));
+    let beside = binary.parent().and_then(Path::parent).map(|prefix| prefix.join("share/qemu"));
     let system = FIRMWARE_DIRECTORIES.iter().map(PathBuf::from);
-    beside
-        .into_iter()
-        .chain(system)
-        .map(|directory| directory.join(name))
-        .find(|file| file.is_file())
+    beside.into_iter().chain(system).map(|directory| directory.join(name)).find(|file| file.is_file())
 }
 
 #[cfg(test)]
@@ -435,18 +378,9 @@ mod tests {
     #[test]
     fn versions_of_distributions_and_of_git_builds_are_read() {
         for (answer, expected) in [
-            (
-                "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)\nCopyright (c)",
-                Some((7, 2, 22)),
-            ),
-            (
-                "QEMU emulator version 10.0.2 (qemu-10.0.2-1.fc42)",
-                Some((10, 0, 2)),
-            ),
-            (
-                "QEMU emulator version 9.1.50 (v9.1.0-1234-gabcdef)",
-                Some((9, 1, 50)),
-            ),
+            ("QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)\nCopyright (c)", Some((7, 2, 22))),
+            ("QEMU emulator version 10.0.2 (qemu-10.0.2-1.fc42)", Some((10, 0, 2))),
+            ("QEMU emulator version 9.1.50 (v9.1.0-1234-gabcdef)", Some((9, 1, 50))),
             ("QEMU emulator version 8.2", Some((8, 2, 0))),
             ("qemu-img version 7.2.22", None),
             ("QEMU emulator version seven", None),
@@ -459,10 +393,7 @@ mod tests {
 
     #[test]
     fn total_memory_is_in_bytes() {
-        assert_eq!(
-            memory_total("MemFree: 1 kB\nMemTotal:       24683456 kB\n"),
-            Some(24_683_456 * 1024)
-        );
+        assert_eq!(memory_total("MemFree: 1 kB\nMemTotal:       24683456 kB\n"), Some(24_683_456 * 1024));
         assert_eq!(memory_total("MemFree: 1 kB\n"), None);
         assert_eq!(memory_total("MemTotal: many kB\n"), None);
     }
@@ -487,12 +418,7 @@ mod tests {
             search_path: directory.path().as_os_str().to_owned(),
             cache_directory: Some(directory.path().join("cache")),
         };
-        let asked = || {
-            fs::read_to_string(directory.path().join("asked"))
-                .unwrap()
-                .lines()
-                .count()
-        };
+        let asked = || fs::read_to_string(directory.path().join("asked")).unwrap().lines().count();
 
         pretend("8.2.1");
         let first = QemuFacts::probe(&search).unwrap();
@@ -515,17 +441,11 @@ mod tests {
     #[test]
     fn no_qemu_is_said_with_a_remedy() {
         let directory = tempfile::tempdir().unwrap();
-        let search = QemuSearch {
-            search_path: directory.path().into(),
-            ..QemuSearch::default()
-        };
+        let search = QemuSearch { search_path: directory.path().into(), ..QemuSearch::default() };
         let error = QemuFacts::probe(&search).unwrap_err();
         assert_eq!(
             error.to_string(),
-            format!(
-                "cannot find `qemu-system-x86_64` in the search path `{}`",
-                directory.path().display()
-            )
+            format!("cannot find `qemu-system-x86_64` in the search path `{}`", directory.path().display())
         );
         assert!(error.hint().unwrap().contains("apt-get install qemu-system-x86"));
     }

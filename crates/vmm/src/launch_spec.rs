@@ -100,19 +100,13 @@ pub struct CpuTopology {
 impl CpuTopology {
     /// Number of virtual CPUs, the product of the three.
     pub fn vcpus(&self) -> u64 {
-        u64::from(self.sockets)
-            .saturating_mul(u64::from(self.cores))
-            .saturating_mul(u64::from(self.threads))
+        u64::from(self.sockets).saturating_mul(u64::from(self.cores)).saturating_mul(u64::from(self.threads))
     }
 }
 
 impl Default for CpuTopology {
     fn default() -> Self {
-        Self {
-            sockets: 1,
-            cores: 1,
-            threads: 1,
-        }
+        Self { sockets: 1, cores: 1, threads: 1 }
     }
 }
 
@@ -270,10 +264,9 @@ impl SpecError {
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Memory { host_bytes, .. } => Some(format!(
-                "set `memory.guest` to less than {} MiB",
-                host_bytes / (1024 * 1024)
-            )),
+            Self::Memory { host_bytes, .. } => {
+                Some(format!("set `memory.guest` to less than {} MiB", host_bytes / (1024 * 1024)))
+            }
             Self::NoMemory => Some("set `memory.guest` or `resources.requests.memory`".to_owned()),
             Self::Cpus { .. } => Some("change `cpu.sockets`, `cpu.cores` or `cpu.threads`".to_owned()),
             Self::CommandLine { .. } => Some("shorten `kernelArgs`".to_owned()),
@@ -296,27 +289,14 @@ impl LaunchSpec {
         }
         if self.memory_bytes > facts.memory_bytes {
             let (wanted_bytes, host_bytes) = (self.memory_bytes, facts.memory_bytes);
-            return Err(SpecError::Memory {
-                wanted_bytes,
-                host_bytes,
-            });
+            return Err(SpecError::Memory { wanted_bytes, host_bytes });
         }
         if !(1..=MAX_VCPUS).contains(&self.cpus.vcpus()) {
-            let CpuTopology {
-                sockets,
-                cores,
-                threads,
-            } = self.cpus;
-            return Err(SpecError::Cpus {
-                sockets,
-                cores,
-                threads,
-            });
+            let CpuTopology { sockets, cores, threads } = self.cpus;
+            return Err(SpecError::Cpus { sockets, cores, threads });
         }
         if self.command_line.len() > MAX_COMMAND_LINE_BYTES {
-            return Err(SpecError::CommandLine {
-                length: self.command_line.len(),
-            });
+            return Err(SpecError::CommandLine { length: self.command_line.len() });
         }
         let printable = |text: Option<&str>, what| match text {
             Some(text) if !text.contains('\0') => Ok(()),
@@ -328,36 +308,9 @@ impl LaunchSpec {
             printable(initrd.to_str(), "path of the initial RAM disk")?;
         }
         printable(Some(&self.command_line), "kernel command line")?;
-        let Smbios {
-            manufacturer,
-            product,
-            family,
-            uuid,
-            serial,
-            version,
-            sku,
-            chassis,
-        } = &self.smbios;
-        let Chassis {
-            manufacturer: maker,
-            version: model,
-            serial: number,
-            asset,
-            sku: unit,
-        } = chassis;
-        for text in [
-            manufacturer,
-            product,
-            family,
-            serial,
-            version,
-            sku,
-            maker,
-            model,
-            number,
-            asset,
-            unit,
-        ] {
+        let Smbios { manufacturer, product, family, uuid, serial, version, sku, chassis } = &self.smbios;
+        let Chassis { manufacturer: maker, version: model, serial: number, asset, sku: unit } = chassis;
+        for text in [manufacturer, product, family, serial, version, sku, maker, model, number, asset, unit] {
             printable(Some(text.as_deref().unwrap_or_default()), "SMBIOS text")?;
         }
         if let Some(text) = uuid.as_ref().filter(|text| !is_uuid(text)) {
@@ -368,10 +321,7 @@ impl LaunchSpec {
             if !text.is_empty() && text.bytes().all(plain) {
                 Ok(())
             } else {
-                Err(SpecError::Name {
-                    what,
-                    text: text.to_owned(),
-                })
+                Err(SpecError::Name { what, text: text.to_owned() })
             }
         };
         named(&self.machine_type, "machine type")?;
@@ -412,11 +362,7 @@ mod tests {
         spec.cpu_model = Some("Haswell-noTSX,+pcid".to_owned());
         spec.command_line = "x".repeat(MAX_COMMAND_LINE_BYTES);
         spec.memory_bytes = test_facts().memory_bytes;
-        spec.cpus = CpuTopology {
-            sockets: 255,
-            cores: 1,
-            threads: 1,
-        };
+        spec.cpus = CpuTopology { sockets: 255, cores: 1, threads: 1 };
         assert_eq!(spec.check(&test_facts()), Ok(()));
     }
 
@@ -426,10 +372,7 @@ mod tests {
         let host = test_facts();
         type Change = fn(&mut LaunchSpec);
         let cases: [(Change, &str); 11] = [
-            (
-                |spec| spec.version = 2,
-                "the launch spec has version 2, only 1 is understood",
-            ),
+            (|spec| spec.version = 2, "the launch spec has version 2, only 1 is understood"),
             (|spec| spec.memory_bytes = 0, "the guest has no memory"),
             (
                 |spec| spec.memory_bytes = test_facts().memory_bytes + 1,
@@ -447,26 +390,14 @@ mod tests {
                 |spec| spec.command_line = "x".repeat(2048),
                 "the kernel command line has 2048 bytes, 2047 are possible",
             ),
-            (
-                |spec| spec.name.push('\0'),
-                "the name contains a zero byte or is not UTF-8",
-            ),
+            (|spec| spec.name.push('\0'), "the name contains a zero byte or is not UTF-8"),
             (
                 |spec| spec.smbios.chassis.asset = Some("\0".into()),
                 "the SMBIOS text contains a zero byte or is not UTF-8",
             ),
-            (
-                |spec| spec.smbios.uuid = Some("x".into()),
-                "the system UUID `x` is not a UUID",
-            ),
-            (
-                |spec| spec.machine_type = "q35,accel=x".into(),
-                "the machine type `q35,accel=x` is not a name",
-            ),
-            (
-                |spec| spec.cpu_model = Some(",+x".into()),
-                "the CPU model `` is not a name",
-            ),
+            (|spec| spec.smbios.uuid = Some("x".into()), "the system UUID `x` is not a UUID"),
+            (|spec| spec.machine_type = "q35,accel=x".into(), "the machine type `q35,accel=x` is not a name"),
+            (|spec| spec.cpu_model = Some(",+x".into()), "the CPU model `` is not a name"),
         ];
         for (change, expected) in cases {
             let mut spec = spec();

@@ -1,4 +1,5 @@
-//! Virtual machines as QEMU processes: what a machine is, on which host, with which command line, and its supervision.
+//! Virtual machines as QEMU processes: what a machine is, on which host, with which command line, and its
+//! supervision.
 //!
 //! ```text
 //!  LaunchSpec ─┐
@@ -12,6 +13,7 @@
 pub mod accelerator;
 mod args;
 mod host_facts;
+pub mod kernel;
 mod launch_spec;
 pub mod process;
 mod qmp;

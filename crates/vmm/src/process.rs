@@ -45,16 +45,12 @@ impl Trampoline {
     /// The running program itself, by the link that stays right even when its file has been replaced
     /// meanwhile.
     pub fn this_program() -> Self {
-        Self {
-            program: PathBuf::from("/proc/self/exe"),
-        }
+        Self { program: PathBuf::from("/proc/self/exe") }
     }
 
     /// Another program.
     pub fn program(program: impl Into<PathBuf>) -> Self {
-        Self {
-            program: program.into(),
-        }
+        Self { program: program.into() }
     }
 
     /// The command that runs `binary` with `arguments` as `run_as`, in a process group of its own (a Ctrl-C
@@ -75,10 +71,7 @@ impl Trampoline {
             ]);
         }
         command.arg("--").arg(binary).args(arguments);
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.process_group(0);
         command
     }
@@ -145,21 +138,14 @@ fn read_order(mut arguments: impl Iterator<Item = OsString>) -> Result<Order, Tr
         }
         let value = arguments.next().ok_or(wrong("an option without value"))?;
         let value = value.to_str().ok_or(wrong("a value that is not text"))?;
-        let number = || {
-            value
-                .parse::<u32>()
-                .map_err(|_| wrong("a value that is no number"))
-        };
+        let number = || value.parse::<u32>().map_err(|_| wrong("a value that is no number"));
         match option.to_str() {
             Some("--parent") => parent = Some(i32::try_from(number()?).map_err(|_| wrong("no process id"))?),
             Some("--uid") => uid = Some(number()?),
             Some("--gid") => gid = Some(number()?),
             Some("--groups") => {
-                let list: Result<Vec<u32>, _> = value
-                    .split(',')
-                    .filter(|group| !group.is_empty())
-                    .map(str::parse)
-                    .collect();
+                let list: Result<Vec<u32>, _> =
+                    value.split(',').filter(|group| !group.is_empty()).map(str::parse).collect();
                 groups = Some(list.map_err(|_| wrong("a group that is no number"))?);
             }
             _ => return Err(wrong("an unknown option")),
@@ -194,10 +180,7 @@ fn prepare_and_execute(arguments: impl Iterator<Item = OsString>) -> Result<Infa
     }
     rustix::thread::set_no_new_privs(true).map_err(|error| TrampolineError::NoNewPrivileges(error.into()))?;
     let source = Command::new(&order.program).args(&order.arguments).exec();
-    Err(TrampolineError::Execute {
-        program: order.program.into(),
-        source,
-    })
+    Err(TrampolineError::Execute { program: order.program.into(), source })
 }
 
 /// The user id goes last, since it takes away the right to change the others.
@@ -223,11 +206,7 @@ mod tests {
 
     #[test]
     fn what_the_supervisor_writes_is_what_the_trampoline_reads() {
-        let run_as = RunAs::User {
-            uid: 107,
-            gid: 108,
-            groups: vec![104, 36],
-        };
+        let run_as = RunAs::User { uid: 107, gid: 108, groups: vec![104, 36] };
         let command = Trampoline::program("/bin/x").command(
             &run_as,
             Path::new("/bin/qemu"),
@@ -245,17 +224,8 @@ mod tests {
             }
         );
         let command = Trampoline::program("/bin/x").command(&RunAs::Caller, Path::new("/bin/qemu"), &[]);
-        assert_eq!(
-            read_order(command.get_args().skip(1).map(OsStr::to_owned))
-                .unwrap()
-                .credentials,
-            None
-        );
-        let alone = RunAs::User {
-            uid: 1,
-            gid: 2,
-            groups: vec![],
-        };
+        assert_eq!(read_order(command.get_args().skip(1).map(OsStr::to_owned)).unwrap().credentials, None);
+        let alone = RunAs::User { uid: 1, gid: 2, groups: vec![] };
         let command = Trampoline::program("/bin/x").command(&alone, Path::new("/bin/qemu"), &[]);
         let order = read_order(command.get_args().skip(1).map(OsStr::to_owned)).unwrap();
         assert_eq!(order.credentials, Some((1, 2, vec![])));
@@ -267,14 +237,8 @@ mod tests {
             ("", "no `--`"),
             ("--parent", "an option without value"),
             ("--parent x -- a", "a value that is no number"),
-            (
-                "--uid 1 --gid 2 --parent 3 -- a",
-                "`--uid`, `--gid` and `--groups` come together",
-            ),
-            (
-                "--uid 1 --gid 2 --groups 3,x --parent 3 -- a",
-                "a group that is no number",
-            ),
+            ("--uid 1 --gid 2 --parent 3 -- a", "`--uid`, `--gid` and `--groups` come together"),
+            ("--uid 1 --gid 2 --groups 3,x --parent 3 -- a", "a group that is no number"),
             ("--speed 3 -- a", "an unknown option"),
             ("-- a", "no `--parent`"),
             ("--parent 3 --", "no program"),

@@ -134,9 +134,7 @@ impl Shared {
     }
 
     fn closed_error(&self) -> QmpError {
-        QmpError::Closed {
-            reason: self.state().closed.clone().unwrap_or_else(|| "ended".to_owned()),
-        }
+        QmpError::Closed { reason: self.state().closed.clone().unwrap_or_else(|| "ended".to_owned()) }
     }
 }
 
@@ -188,13 +186,10 @@ impl Qmp {
             commands,
             greeting,
         };
-        session
-            .execute("qmp_capabilities", Value::Null, limit)
-            .await
-            .map_err(|error| match error {
-                QmpError::Handshake { .. } => error,
-                other => handshake(other.to_string()),
-            })?;
+        session.execute("qmp_capabilities", Value::Null, limit).await.map_err(|error| match error {
+            QmpError::Handshake { .. } => error,
+            other => handshake(other.to_string()),
+        })?;
         Ok(session)
     }
 
@@ -218,16 +213,12 @@ impl Qmp {
         let mut line = message.to_string().into_bytes();
         line.push(b'\n');
         let exchange = async {
-            self.commands
-                .send(line)
-                .await
-                .map_err(|_| self.shared.closed_error())?;
+            self.commands.send(line).await.map_err(|_| self.shared.closed_error())?;
             reply.await.map_err(|_| self.shared.closed_error())
         };
-        let reply = timeout(limit, exchange).await.map_err(|_| QmpError::TimedOut {
-            command: command.to_owned(),
-            limit,
-        })??;
+        let reply = timeout(limit, exchange)
+            .await
+            .map_err(|_| QmpError::TimedOut { command: command.to_owned(), limit })??;
         drop(call);
         outcome(command, reply)
     }
@@ -235,21 +226,13 @@ impl Qmp {
     fn register(&self) -> Result<(PendingCall<'_>, oneshot::Receiver<Value>), QmpError> {
         let mut state = self.shared.state();
         if let Some(reason) = &state.closed {
-            return Err(QmpError::Closed {
-                reason: reason.clone(),
-            });
+            return Err(QmpError::Closed { reason: reason.clone() });
         }
         let id = state.next_id;
         state.next_id += 1;
         let (sender, receiver) = oneshot::channel();
         state.pending.insert(id, sender);
-        Ok((
-            PendingCall {
-                shared: &self.shared,
-                id,
-            },
-            receiver,
-        ))
+        Ok((PendingCall { shared: &self.shared, id }, receiver))
     }
 
     /// The next event, in the order QEMU sent them; `None` once the connection is closed and all are read.
@@ -303,17 +286,9 @@ fn outcome(command: &str, mut reply: Value) -> Result<Value, QmpError> {
         return Ok(value.take());
     }
     let text = |member: &str| {
-        reply
-            .pointer(&format!("/error/{member}"))
-            .and_then(Value::as_str)
-            .unwrap_or("unknown")
-            .to_owned()
+        reply.pointer(&format!("/error/{member}")).and_then(Value::as_str).unwrap_or("unknown").to_owned()
     };
-    Err(QmpError::Refused {
-        command: command.to_owned(),
-        class: text("class"),
-        description: text("desc"),
-    })
+    Err(QmpError::Refused { command: command.to_owned(), class: text("class"), description: text("desc") })
 }
 
 /// Sorts what QEMU says until it stops saying it.
@@ -348,10 +323,7 @@ fn dispatch(mut message: Value, shared: &Shared) {
         shared.changed.notify_waiters();
         return;
     }
-    let waiting = message
-        .get("id")
-        .and_then(Value::as_u64)
-        .and_then(|id| shared.state().pending.remove(&id));
+    let waiting = message.get("id").and_then(Value::as_u64).and_then(|id| shared.state().pending.remove(&id));
     match waiting {
         // The call may have ended in this very moment; then nobody wants the reply.
         Some(call) => drop(call.send(message)),
@@ -382,10 +354,7 @@ async fn read_line(lines: &mut (impl AsyncBufRead + Unpin), line: &mut Vec<u8>) 
             return if line.is_empty() {
                 Ok(false)
             } else {
-                Err(io::Error::new(
-                    io::ErrorKind::UnexpectedEof,
-                    "the connection ended inside a line",
-                ))
+                Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the connection ended inside a line"))
             };
         }
         let end = chunk.iter().position(|byte| *byte == b'\n');

@@ -16,10 +16,7 @@ struct Peer {
 impl Peer {
     fn new(stream: DuplexStream) -> Self {
         let (read_half, out) = tokio::io::split(stream);
-        Self {
-            lines: BufReader::new(read_half),
-            out,
-        }
+        Self { lines: BufReader::new(read_half), out }
     }
 
     async fn say(&mut self, text: &str) {
@@ -29,18 +26,12 @@ impl Peer {
 
     async fn command(&mut self) -> Value {
         let mut line = Vec::new();
-        assert!(
-            timeout(LIMIT, read_line(&mut self.lines, &mut line))
-                .await
-                .unwrap()
-                .unwrap()
-        );
+        assert!(timeout(LIMIT, read_line(&mut self.lines, &mut line)).await.unwrap().unwrap());
         serde_json::from_slice(&line).unwrap()
     }
 
     async fn answer(&mut self, command: &Value, returned: Value) {
-        self.say(&json!({ "return": returned, "id": command["id"] }).to_string())
-            .await;
+        self.say(&json!({ "return": returned, "id": command["id"] }).to_string()).await;
     }
 }
 
@@ -48,8 +39,7 @@ async fn session() -> (Qmp, Peer) {
     let (ours, theirs) = tokio::io::duplex(64 * 1024);
     let mut peer = Peer::new(theirs);
     let greet = async {
-        peer.say(r#"{"QMP":{"version":{"qemu":{"major":99}},"capabilities":["oob","telepathy"]}}"#)
-            .await;
+        peer.say(r#"{"QMP":{"version":{"qemu":{"major":99}},"capabilities":["oob","telepathy"]}}"#).await;
         let command = peer.command().await;
         assert_eq!(command, json!({"execute": "qmp_capabilities", "id": 0}));
         peer.answer(&command, json!({})).await;
@@ -65,16 +55,10 @@ async fn commands_carry_arguments_and_ids_and_return_values() {
     assert_eq!(qmp.greeting()["version"]["qemu"]["major"], 99);
     let peer_side = async {
         let command = peer.command().await;
-        assert_eq!(
-            command,
-            json!({"execute": "query-status", "id": 1, "arguments": {"deep": true}})
-        );
+        assert_eq!(command, json!({"execute": "query-status", "id": 1, "arguments": {"deep": true}}));
         peer.answer(&command, json!({"status": "running"})).await;
     };
-    let (reply, ()) = tokio::join!(
-        qmp.execute("query-status", json!({"deep": true}), LIMIT),
-        peer_side
-    );
+    let (reply, ()) = tokio::join!(qmp.execute("query-status", json!({"deep": true}), LIMIT), peer_side);
     assert_eq!(reply.unwrap(), json!({"status": "running"}));
     assert_eq!(qmp.pending_calls(), 0);
 }
@@ -103,8 +87,7 @@ async fn a_refusal_carries_the_words_of_qemu() {
     let peer_side = async {
         let command = peer.command().await;
         let error = json!({"class": "DeviceNotFound", "desc": "Device 'x' not found", "more": 1});
-        peer.say(&json!({"error": error, "id": command["id"]}).to_string())
-            .await;
+        peer.say(&json!({"error": error, "id": command["id"]}).to_string()).await;
     };
     let (reply, ()) = tokio::join!(qmp.execute("device_del", json!({"id": "x"}), LIMIT), peer_side);
     assert_eq!(
@@ -116,27 +99,17 @@ async fn a_refusal_carries_the_words_of_qemu() {
 #[tokio::test]
 async fn unknown_events_members_and_values_pass_through_in_order() {
     let (qmp, mut peer) = session().await;
-    peer.say(r#"{"event":"FLUX_CAPACITOR","data":{"gigawatts":1.21},"timestamp":{"seconds":1}}"#)
-        .await;
+    peer.say(r#"{"event":"FLUX_CAPACITOR","data":{"gigawatts":1.21},"timestamp":{"seconds":1}}"#).await;
     peer.say(r#"{"event":"GUEST_PANICKED","data":{"action":"time-travel","info":{"type":"tdx"}},"new":[]}"#)
         .await;
     peer.say(r#"{"weather":"fine"}"#).await;
     peer.say(r#"{"return":{},"id":"not a number"}"#).await;
     peer.say(r#"{"event":"STOP"}"#).await;
     let first = qmp.next_event().await.unwrap();
-    assert_eq!(
-        (first.name.as_str(), first.data),
-        ("FLUX_CAPACITOR", json!({"gigawatts": 1.21}))
-    );
+    assert_eq!((first.name.as_str(), first.data), ("FLUX_CAPACITOR", json!({"gigawatts": 1.21})));
     let second = qmp.next_event().await.unwrap();
     assert_eq!(second.data["info"]["type"], "tdx");
-    assert_eq!(
-        qmp.next_event().await.unwrap(),
-        QmpEvent {
-            name: "STOP".to_owned(),
-            data: Value::Null
-        }
-    );
+    assert_eq!(qmp.next_event().await.unwrap(), QmpEvent { name: "STOP".to_owned(), data: Value::Null });
     // The session still works.
     let peer_side = async {
         let command = peer.command().await;
@@ -149,10 +122,7 @@ async fn unknown_events_members_and_values_pass_through_in_order() {
 #[tokio::test]
 async fn a_late_reply_is_ignored_and_the_next_call_gets_its_own() {
     let (qmp, mut peer) = session().await;
-    let late = qmp
-        .execute("slow", Value::Null, Duration::from_millis(1))
-        .await
-        .unwrap_err();
+    let late = qmp.execute("slow", Value::Null, Duration::from_millis(1)).await.unwrap_err();
     assert_eq!(late.to_string(), "QEMU did not answer `slow` within 1 ms");
     assert_eq!(qmp.pending_calls(), 0);
     let slow = peer.command().await;
@@ -187,15 +157,11 @@ async fn garbage_closes_the_session_and_fails_who_waits() {
     let (qmp, mut peer) = session().await;
     let peer_side = async {
         peer.command().await;
-        peer.say("qemu-system-x86_64: something on the wrong channel")
-            .await;
+        peer.say("qemu-system-x86_64: something on the wrong channel").await;
     };
     let (reply, ()) = tokio::join!(qmp.execute("query-status", Value::Null, LIMIT), peer_side);
     let error = reply.unwrap_err();
-    assert!(
-        matches!(&error, QmpError::Closed { reason } if reason.contains("no JSON")),
-        "{error:?}"
-    );
+    assert!(matches!(&error, QmpError::Closed { reason } if reason.contains("no JSON")), "{error:?}");
     assert_eq!(qmp.next_event().await, None);
     let after = qmp.execute("query-status", Value::Null, LIMIT).await.unwrap_err();
     assert_eq!(after, error, "later calls say the same reason at once");
@@ -223,8 +189,7 @@ async fn a_line_without_end_is_refused_at_the_limit() {
 #[tokio::test]
 async fn events_before_a_disconnect_are_still_delivered() {
     let (qmp, mut peer) = session().await;
-    peer.say(r#"{"event":"SHUTDOWN","data":{"guest":true,"reason":"guest-shutdown"}}"#)
-        .await;
+    peer.say(r#"{"event":"SHUTDOWN","data":{"guest":true,"reason":"guest-shutdown"}}"#).await;
     drop(peer);
     assert_eq!(qmp.next_event().await.unwrap().name, "SHUTDOWN");
     assert_eq!(qmp.next_event().await, None);
@@ -251,10 +216,9 @@ async fn a_flood_of_events_drops_the_oldest_and_counts_them() {
 
 #[tokio::test]
 async fn a_peer_that_is_not_qmp_is_refused() {
-    for (said, expected) in [
-        ("SSH-2.0-OpenSSH_9.2", "not JSON"),
-        (r#"{"event":"STOP"}"#, "the first line is no QMP greeting"),
-    ] {
+    for (said, expected) in
+        [("SSH-2.0-OpenSSH_9.2", "not JSON"), (r#"{"event":"STOP"}"#, "the first line is no QMP greeting")]
+    {
         let (ours, theirs) = tokio::io::duplex(1024);
         let mut peer = Peer::new(theirs);
         peer.say(said).await;
@@ -264,14 +228,8 @@ async fn a_peer_that_is_not_qmp_is_refused() {
     let (ours, theirs) = tokio::io::duplex(1024);
     drop(theirs);
     let error = Qmp::start(ours, LIMIT).await.unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "cannot start a QMP session: the peer closed the connection"
-    );
+    assert_eq!(error.to_string(), "cannot start a QMP session: the peer closed the connection");
     let (ours, _silent) = tokio::io::duplex(1024);
     let error = Qmp::start(ours, Duration::from_millis(1)).await.unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "cannot start a QMP session: no greeting within 1 ms"
-    );
+    assert_eq!(error.to_string(), "cannot start a QMP session: no greeting within 1 ms");
 }

@@ -108,10 +108,7 @@ impl RunAsFacts {
     /// # Errors
     /// What looking at a path or making it absolute fails with, other than that it does not exist.
     pub fn gather(needs: &[(&Path, Access)]) -> io::Result<Self> {
-        let mut facts = Self {
-            caller_uid: rustix::process::geteuid().as_raw(),
-            needs: Vec::new(),
-        };
+        let mut facts = Self { caller_uid: rustix::process::geteuid().as_raw(), needs: Vec::new() };
         if facts.caller_uid != 0 {
             return Ok(facts);
         }
@@ -136,10 +133,7 @@ impl RunAsFacts {
                     });
                 }
                 nodes.reverse();
-                facts.needs.push(Need {
-                    access: *access,
-                    nodes,
-                });
+                facts.needs.push(Need { access: *access, nodes });
             }
         }
         Ok(facts)
@@ -185,14 +179,7 @@ pub fn choose_run_as(facts: &RunAsFacts) -> (RunAs, Option<String>) {
             return (RunAs::Caller, Some(refusal(node, access, file)));
         }
     }
-    (
-        RunAs::User {
-            uid: QEMU_UID,
-            gid: QEMU_GID,
-            groups,
-        },
-        None,
-    )
+    (RunAs::User { uid: QEMU_UID, gid: QEMU_GID, groups }, None)
 }
 
 /// Whether 107:107 with `groups` may use the node so, by the order of path_resolution(7): owner, then group,
@@ -212,11 +199,7 @@ fn refusal(node: &Node, access: Access, file: &Node) -> String {
     let what = if node.path == file.path {
         format!("`{}`", node.path.display())
     } else {
-        format!(
-            "`{}` on the way to `{}`",
-            node.path.display(),
-            file.path.display()
-        )
+        format!("`{}` on the way to `{}`", node.path.display(), file.path.display())
     };
     format!(
         "QEMU runs as root: user {QEMU_UID} cannot {} {what} (owner {}:{}, mode {:04o})",
@@ -234,27 +217,15 @@ mod tests {
     use super::*;
 
     fn node(path: &str, uid: u32, gid: u32, mode: u32) -> Node {
-        Node {
-            path: path.into(),
-            uid,
-            gid,
-            mode,
-        }
+        Node { path: path.into(), uid, gid, mode }
     }
 
     fn facts(access: Access, nodes: Vec<Node>) -> RunAsFacts {
-        RunAsFacts {
-            caller_uid: 0,
-            needs: vec![Need { access, nodes }],
-        }
+        RunAsFacts { caller_uid: 0, needs: vec![Need { access, nodes }] }
     }
 
     fn given_away(groups: &[u32]) -> RunAs {
-        RunAs::User {
-            uid: 107,
-            gid: 107,
-            groups: groups.to_vec(),
-        }
+        RunAs::User { uid: 107, gid: 107, groups: groups.to_vec() }
     }
 
     #[test]
@@ -268,11 +239,7 @@ mod tests {
     fn root_gives_qemu_away_when_everything_is_reachable() {
         let open = facts(
             Access::Read,
-            vec![
-                node("/", 0, 0, 0o755),
-                node("/store", 0, 0, 0o711),
-                node("/store/kernel", 0, 0, 0o444),
-            ],
+            vec![node("/", 0, 0, 0o755), node("/store", 0, 0, 0o711), node("/store/kernel", 0, 0, 0o444)],
         );
         assert_eq!(choose_run_as(&open), (given_away(&[]), None));
     }
@@ -281,11 +248,7 @@ mod tests {
     fn a_closed_directory_keeps_root_and_is_named() {
         let closed = facts(
             Access::Read,
-            vec![
-                node("/", 0, 0, 0o755),
-                node("/root", 0, 0, 0o700),
-                node("/root/bzImage", 0, 0, 0o644),
-            ],
+            vec![node("/", 0, 0, 0o755), node("/root", 0, 0, 0o700), node("/root/bzImage", 0, 0, 0o644)],
         );
         let (run_as, warning) = choose_run_as(&closed);
         assert_eq!(run_as, RunAs::Caller);
@@ -298,15 +261,10 @@ mod tests {
 
     #[test]
     fn an_unreadable_file_keeps_root_and_is_named() {
-        let (run_as, warning) = choose_run_as(&facts(
-            Access::Read,
-            vec![node("/", 0, 0, 0o755), node("/k", 0, 0, 0o640)],
-        ));
+        let (run_as, warning) =
+            choose_run_as(&facts(Access::Read, vec![node("/", 0, 0, 0o755), node("/k", 0, 0, 0o640)]));
         assert_eq!(run_as, RunAs::Caller);
-        assert_eq!(
-            warning.unwrap(),
-            "QEMU runs as root: user 107 cannot read `/k` (owner 0:0, mode 0640)"
-        );
+        assert_eq!(warning.unwrap(), "QEMU runs as root: user 107 cannot read `/k` (owner 0:0, mode 0640)");
     }
 
     #[test]
@@ -321,14 +279,8 @@ mod tests {
     fn the_group_of_a_device_is_lent() {
         let path = vec![node("/", 0, 0, 0o755), node("/dev", 0, 0, 0o755)];
         let with = |device: Node| facts(Access::Device, [path.clone(), vec![device]].concat());
-        assert_eq!(
-            choose_run_as(&with(node("/dev/kvm", 0, 104, 0o660))),
-            (given_away(&[104]), None)
-        );
-        assert_eq!(
-            choose_run_as(&with(node("/dev/kvm", 0, 104, 0o666))),
-            (given_away(&[]), None)
-        );
+        assert_eq!(choose_run_as(&with(node("/dev/kvm", 0, 104, 0o660))), (given_away(&[104]), None));
+        assert_eq!(choose_run_as(&with(node("/dev/kvm", 0, 104, 0o666))), (given_away(&[]), None));
         let (run_as, warning) = choose_run_as(&with(node("/dev/kvm", 0, 0, 0o660)));
         assert_eq!(run_as, RunAs::Caller, "root's own group is never lent");
         assert!(warning.unwrap().contains("cannot open `/dev/kvm`"));
@@ -346,12 +298,7 @@ mod tests {
             let need = facts.needs.last().unwrap();
             assert_eq!(need.nodes.first().unwrap().path, Path::new("/"));
             assert_eq!(need.nodes.last().unwrap().path, fs::canonicalize(&file).unwrap());
-            assert!(
-                facts
-                    .needs
-                    .iter()
-                    .all(|need| need.nodes.last().unwrap().path.ends_with("kernel"))
-            );
+            assert!(facts.needs.iter().all(|need| need.nodes.last().unwrap().path.ends_with("kernel")));
         } else {
             assert!(facts.needs.is_empty());
         }

@@ -118,30 +118,17 @@ impl Vm {
     pub async fn start(
         request: StartRequest<'_>,
     ) -> Result<(Self, ConsoleReader, ConsoleWriter), StartError> {
-        let StartRequest {
-            spec,
-            facts,
-            run_directory,
-            trampoline,
-        } = request;
-        spec.check(facts).map_err(|source| StartError::Spec {
-            name: spec.name.clone(),
-            source,
-        })?;
+        let StartRequest { spec, facts, run_directory, trampoline } = request;
+        spec.check(facts).map_err(|source| StartError::Spec { name: spec.name.clone(), source })?;
         let paths = RunPaths::in_directory(run_directory);
         prepare_socket_directory(&paths, &facts.run_as)?;
         let arguments = qemu_args(spec, facts, &paths);
         tracing::debug!(binary = %facts.qemu.binary.display(), ?arguments, "starting QEMU");
 
-        let spawn_error = |source| StartError::Spawn {
-            binary: facts.qemu.binary.clone(),
-            source,
-        };
+        let spawn_error = |source| StartError::Spawn { binary: facts.qemu.binary.clone(), source };
         let command = trampoline.command(&facts.run_as, &facts.qemu.binary, &arguments);
-        let mut child = tokio::process::Command::from(command)
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(spawn_error)?;
+        let mut child =
+            tokio::process::Command::from(command).kill_on_drop(true).spawn().map_err(spawn_error)?;
         let missing = || spawn_error(io::Error::other("the process has no standard streams"));
         let console_reader = child.stdout.take().ok_or_else(missing)?;
         let console_writer = child.stdin.take().ok_or_else(missing)?;
@@ -174,10 +161,7 @@ impl Vm {
             Ok((qmp, run_state)) => {
                 if run_state == "guest-panicked" {
                     let action = "pause".to_owned();
-                    self.early_events.push_back(VmEvent::GuestPanicked {
-                        action,
-                        info: Value::Null,
-                    });
+                    self.early_events.push_back(VmEvent::GuestPanicked { action, info: Value::Null });
                 }
                 self.qmp = Some(qmp);
                 Ok(())
@@ -199,10 +183,7 @@ impl Vm {
             self.exit_status = Some(status);
             return Ok(());
         }
-        Err(StartError::Exited {
-            status,
-            stderr: self.stderr.finish(DRAIN_LIMIT).await,
-        })
+        Err(StartError::Exited { status, stderr: self.stderr.finish(DRAIN_LIMIT).await })
     }
 
     /// QEMU's process id. It may be in use by another process once [`VmEvent::Exited`] has come.
@@ -246,9 +227,7 @@ impl Vm {
                 None => {
                     // The socket closes a moment before the process is gone; only a longer moment is a fault.
                     // The deadline is kept, since this call may be dropped and made again.
-                    let deadline = *self
-                        .control_lost
-                        .get_or_insert_with(|| Instant::now() + DRAIN_LIMIT);
+                    let deadline = *self.control_lost.get_or_insert_with(|| Instant::now() + DRAIN_LIMIT);
                     if let Ok(status) = timeout_at(deadline, self.child.wait()).await {
                         self.note_exit(status);
                         continue;
@@ -368,16 +347,11 @@ impl Vm {
     }
 
     async fn command(&self, name: &str) -> Result<(), QmpError> {
-        self.control()?
-            .execute(name, Value::Null, COMMAND_LIMIT)
-            .await
-            .map(drop)
+        self.control()?.execute(name, Value::Null, COMMAND_LIMIT).await.map(drop)
     }
 
     fn control(&self) -> Result<&Qmp, QmpError> {
-        self.qmp.as_ref().ok_or_else(|| QmpError::Closed {
-            reason: "QEMU has ended".to_owned(),
-        })
+        self.qmp.as_ref().ok_or_else(|| QmpError::Closed { reason: "QEMU has ended".to_owned() })
     }
 }
 
@@ -415,9 +389,7 @@ async fn connect(socket: &Path) -> Result<(Qmp, String), QmpError> {
         match UnixStream::connect(socket).await {
             Ok(stream) => break stream,
             Err(error) if Instant::now() > deadline => {
-                return Err(QmpError::Handshake {
-                    reason: format!("no connection: {error}"),
-                });
+                return Err(QmpError::Handshake { reason: format!("no connection: {error}") });
             }
             Err(_) => sleep(pause).await,
         }
@@ -430,11 +402,7 @@ async fn connect(socket: &Path) -> Result<(Qmp, String), QmpError> {
 
 async fn run_state(qmp: &Qmp) -> Result<String, QmpError> {
     let status = qmp.execute("query-status", Value::Null, COMMAND_LIMIT).await?;
-    Ok(status
-        .get("status")
-        .and_then(Value::as_str)
-        .unwrap_or("unknown")
-        .to_owned())
+    Ok(status.get("status").and_then(Value::as_str).unwrap_or("unknown").to_owned())
 }
 
 #[cfg(test)]
@@ -455,12 +423,7 @@ mod tests {
         prepare_socket_directory(&RunPaths::in_directory(&longest), &RunAs::Caller).unwrap();
         let too_long = with_length(MAX_SOCKET_PATH_BYTES + 1);
         let error = prepare_socket_directory(&RunPaths::in_directory(&too_long), &RunAs::Caller).unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .ends_with("the path has 108 bytes, 107 are possible"),
-            "{error}"
-        );
+        assert!(error.to_string().ends_with("the path has 108 bytes, 107 are possible"), "{error}");
         assert!(error.hint().is_some());
     }
 }

@@ -1,9 +1,11 @@
 //! Real QEMU processes, from start to end.
-#![allow(clippy::unwrap_used)]
+// The tests find QEMU as a user would.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod support;
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 
@@ -26,14 +28,9 @@ async fn a_guest_talks_and_powers_off() {
     running.input.write_all(b"q").await.unwrap();
     assert_eq!(
         running.notable_event().await,
-        VmEvent::GuestShutdown {
-            reason: ShutdownReason::GuestShutdown,
-            origin: Origin::Guest
-        }
+        VmEvent::GuestShutdown { reason: ShutdownReason::GuestShutdown, origin: Origin::Guest }
     );
-    let VmEvent::Exited(report) = running.notable_event().await else {
-        panic!("no exit")
-    };
+    let VmEvent::Exited(report) = running.notable_event().await else { panic!("no exit") };
     assert!(report.status.success(), "{report:?}");
     assert_eq!(report.stderr_tail, Vec::<String>::new());
     assert_eq!(running.event().await, None);
@@ -71,10 +68,7 @@ async fn a_reset_starts_the_same_kernel_again() {
         running.input.write_all(b"r").await.unwrap();
         assert_eq!(
             running.notable_event().await,
-            VmEvent::GuestReset {
-                reason: ShutdownReason::GuestReset,
-                origin: Origin::Guest
-            }
+            VmEvent::GuestReset { reason: ShutdownReason::GuestReset, origin: Origin::Guest }
         );
     }
     running.expect(GREETING).await;
@@ -89,10 +83,7 @@ async fn a_reset_ends_the_guest_when_it_shall() {
     running.input.write_all(b"r").await.unwrap();
     assert_eq!(
         running.notable_event().await,
-        VmEvent::GuestShutdown {
-            reason: ShutdownReason::GuestReset,
-            origin: Origin::Guest
-        }
+        VmEvent::GuestShutdown { reason: ShutdownReason::GuestReset, origin: Origin::Guest }
     );
     assert!(matches!(running.notable_event().await, VmEvent::Exited(report) if report.status.success()));
 }
@@ -103,19 +94,14 @@ async fn quit_and_kill_end_it_from_outside() {
     running.vm.quit().await.unwrap();
     assert_eq!(
         running.notable_event().await,
-        VmEvent::GuestShutdown {
-            reason: ShutdownReason::HostQuit,
-            origin: Origin::Host
-        }
+        VmEvent::GuestShutdown { reason: ShutdownReason::HostQuit, origin: Origin::Host }
     );
     assert!(matches!(running.notable_event().await, VmEvent::Exited(report) if report.status.success()));
     assert_eq!(running.vm.terminate(LIMIT).await, None, "the end has been told");
 
     let mut running = Bench::new().start().await.unwrap();
     running.vm.kill();
-    let VmEvent::Exited(report) = running.notable_event().await else {
-        panic!("no exit")
-    };
+    let VmEvent::Exited(report) = running.notable_event().await else { panic!("no exit") };
     assert_eq!(report.status.signal(), Some(9));
 }
 
@@ -142,11 +128,7 @@ async fn commas_and_odd_texts_reach_qemu_whole() {
     bench.spec.smbios.serial = Some("1,uuid=nonsense,,".to_owned());
     bench.spec.smbios.chassis.asset = Some("type=1,".to_owned());
     bench.spec.command_line = "a,b=\"c d\" ,,".to_owned();
-    bench.spec.cpus = CpuTopology {
-        sockets: 1,
-        cores: 2,
-        threads: 2,
-    };
+    bench.spec.cpus = CpuTopology { sockets: 1, cores: 2, threads: 2 };
     bench.spec.memory_bytes = (64 << 20) + 8192;
     bench.spec.rng = true;
     bench.spec.panic_device = PanicDevice::Pci;
@@ -164,36 +146,31 @@ async fn what_qemu_says_of_its_failure_is_kept() {
     let mut bench = Bench::new();
     bench.spec.kernel = bench.run_directory().join("absent");
     let error = bench.start().await.err().unwrap();
-    let StartError::Exited { status, stderr } = &error else {
-        panic!("{error:?}")
-    };
+    let StartError::Exited { status, stderr } = &error else { panic!("{error:?}") };
     assert_eq!(status.code(), Some(1));
-    assert!(
-        stderr
-            .iter()
-            .any(|line| line.contains("could not open kernel file")),
-        "{stderr:?}"
-    );
+    assert!(stderr.iter().any(|line| line.contains("could not open kernel file")), "{stderr:?}");
     assert!(error.hint().unwrap().contains("readable"), "{:?}", error.hint());
 
     let mut bench = Bench::new();
     bench.spec.cpu_model = Some("Abacus".to_owned());
     let error = bench.start().await.err().unwrap();
-    assert!(
-        error.to_string().contains("unable to find CPU model 'Abacus'"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("unable to find CPU model 'Abacus'"), "{error}");
     assert!(error.hint().unwrap().contains("-cpu help"));
 
     let mut bench = Bench::new();
     bench.facts.qemu.binary = bench.run_directory().join("absent");
     let error = bench.start().await.err().unwrap();
-    assert!(
-        error
-            .to_string()
-            .contains("cannot start the virtual machine: cannot execute"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("cannot start the virtual machine: cannot execute"), "{error}");
+
+    if rustix::process::geteuid().is_root() {
+        let mut bench = Bench::new();
+        let closed = std::fs::Permissions::from_mode(0o700);
+        std::fs::set_permissions(bench.directory.path(), closed).unwrap();
+        bench.facts.run_as = RunAs::User { uid: QEMU_UID, gid: QEMU_GID, groups: vec![] };
+        let error = bench.start().await.err().unwrap();
+        assert!(error.to_string().contains("Failed to unlink socket"), "{error}");
+        assert!(error.hint().unwrap().contains("mode 0711"));
+    }
 
     let mut bench = Bench::new();
     bench.spec.memory_bytes = bench.facts.memory_bytes + 1;
@@ -204,27 +181,19 @@ async fn what_qemu_says_of_its_failure_is_kept() {
 /// One line of `/proc/PID/status`.
 fn status_line(process_id: u32, name: &str) -> Vec<String> {
     let status = std::fs::read_to_string(format!("/proc/{process_id}/status")).unwrap();
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-        .unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
     line.split_whitespace().map(str::to_owned).collect()
 }
 
 #[tokio::test]
 async fn qemu_runs_without_privileges() {
-    use std::os::unix::fs::PermissionsExt;
     let mut bench = Bench::new();
     let as_root = rustix::process::geteuid().is_root();
     if as_root {
         let open = std::fs::Permissions::from_mode(0o711);
         std::fs::set_permissions(bench.directory.path(), open.clone()).unwrap();
         std::fs::set_permissions(bench.run_directory(), open).unwrap();
-        bench.facts.run_as = RunAs::User {
-            uid: QEMU_UID,
-            gid: QEMU_GID,
-            groups: vec![65533],
-        };
+        bench.facts.run_as = RunAs::User { uid: QEMU_UID, gid: QEMU_GID, groups: vec![65533] };
     }
     let mut running = bench.start().await.unwrap();
     running.expect(GREETING).await;
@@ -241,19 +210,10 @@ async fn qemu_runs_without_privileges() {
     }
     // A process group of its own: Ctrl-C on our terminal is not for QEMU.
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
-    let group = stat
-        .rsplit_once(')')
-        .unwrap()
-        .1
-        .split_whitespace()
-        .nth(2)
-        .unwrap();
+    let group = stat.rsplit_once(')').unwrap().1.split_whitespace().nth(2).unwrap();
     assert_eq!(group, id.to_string());
     running.input.write_all(b"q").await.unwrap();
-    assert!(matches!(
-        running.notable_event().await,
-        VmEvent::GuestShutdown { .. }
-    ));
+    assert!(matches!(running.notable_event().await, VmEvent::GuestShutdown { .. }));
 }
 
 #[test]
@@ -261,6 +221,8 @@ fn qemu_ends_when_its_supervisor_is_killed() {
     let directory = tempfile::tempdir().unwrap();
     let kernel = directory.path().join("kernel");
     std::fs::write(&kernel, tiny_guest()).unwrap();
+    // As root, QEMU runs as another user; taking other credentials must not lose the death signal.
+    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
     let mut supervisor = Command::new(boot_example())
         .arg(&kernel)
         .env("TMPDIR", directory.path())
@@ -270,33 +232,19 @@ fn qemu_ends_when_its_supervisor_is_killed() {
         .spawn()
         .unwrap();
     let mut said = String::new();
-    BufReader::new(supervisor.stderr.as_mut().unwrap())
-        .read_line(&mut said)
-        .unwrap();
-    let id: i32 = said
-        .trim()
-        .strip_prefix("process ")
-        .unwrap_or_else(|| panic!("{said}"))
-        .parse()
-        .unwrap();
+    BufReader::new(supervisor.stderr.as_mut().unwrap()).read_line(&mut said).unwrap();
+    let id: i32 = said.trim().strip_prefix("process ").unwrap_or_else(|| panic!("{said}")).parse().unwrap();
+    if rustix::process::geteuid().is_root() {
+        assert_eq!(status_line(id.unsigned_abs(), "Uid"), ["107"; 4]);
+    }
     let qemu = pidfd_open(Pid::from_raw(id).unwrap(), PidfdFlags::empty()).unwrap();
 
     let mut waiting = [PollFd::new(&qemu, PollFlags::IN)];
-    let at_once = Timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
     assert_eq!(poll(&mut waiting, Some(&at_once)).unwrap(), 0, "QEMU runs");
     supervisor.kill().unwrap();
-    let limit = Timespec {
-        tv_sec: LIMIT.as_secs().try_into().unwrap(),
-        tv_nsec: 0,
-    };
-    assert_eq!(
-        poll(&mut waiting, Some(&limit)).unwrap(),
-        1,
-        "QEMU outlives its supervisor"
-    );
+    let limit = Timespec { tv_sec: LIMIT.as_secs().try_into().unwrap(), tv_nsec: 0 };
+    assert_eq!(poll(&mut waiting, Some(&limit)).unwrap(), 1, "QEMU outlives its supervisor");
     supervisor.wait().unwrap();
 }
 

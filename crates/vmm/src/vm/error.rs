@@ -70,19 +70,11 @@ pub enum StartError {
 }
 
 fn said(stderr: &[String]) -> String {
-    if stderr.is_empty() {
-        "it said nothing".to_owned()
-    } else {
-        stderr.join("; ")
-    }
+    if stderr.is_empty() { "it said nothing".to_owned() } else { stderr.join("; ") }
 }
 
 fn also_said(stderr: &[String]) -> String {
-    if stderr.is_empty() {
-        String::new()
-    } else {
-        format!(" (QEMU said: {})", stderr.join("; "))
-    }
+    if stderr.is_empty() { String::new() } else { format!(" (QEMU said: {})", stderr.join("; ")) }
 }
 
 impl StartError {
@@ -99,40 +91,26 @@ impl StartError {
 
 /// What is known about QEMU's complaints.
 fn hint_for(stderr: &[String]) -> Option<String> {
-    const KNOWN: [(&str, &str); 9] = [
+    const KNOWN: [(&str, &str); 10] = [
         (
             "Could not access KVM kernel module",
             "use `--accel tcg`, or let this user open /dev/kvm (group `kvm`)",
         ),
         ("failed to initialize kvm", "use `--accel tcg`"),
+        ("cannot set up guest memory", "give the guest less memory: the host has not that much free"),
         (
-            "cannot set up guest memory",
-            "give the guest less memory: the host has not that much free",
+            "Failed to unlink socket",
+            "the run directory and those above it must let the user of QEMU pass (mode 0711)",
         ),
-        (
-            "unable to find CPU model",
-            "`qemu-system-x86_64 -cpu help` lists the models",
-        ),
-        (
-            "unsupported machine type",
-            "`qemu-system-x86_64 -machine help` lists the machine types",
-        ),
-        (
-            "could not load PC BIOS",
-            "install the firmware that belongs to QEMU (Debian: package `seabios`)",
-        ),
-        (
-            "could not open kernel file",
-            "the kernel must be readable by the user that QEMU runs as",
-        ),
+        ("unable to find CPU model", "`qemu-system-x86_64 -cpu help` lists the models"),
+        ("unsupported machine type", "`qemu-system-x86_64 -machine help` lists the machine types"),
+        ("could not load PC BIOS", "install the firmware that belongs to QEMU (Debian: package `seabios`)"),
+        ("could not open kernel file", "the kernel must be readable by the user that QEMU runs as"),
         (
             "could not load kernel",
             "the kernel must be readable by the user that QEMU runs as, and a bzImage or ELF",
         ),
-        (
-            "without PVH ELF Note",
-            "boot the kernel's bzImage: this vmlinux has no PVH entry (CONFIG_PVH)",
-        ),
+        ("without PVH ELF Note", "boot the kernel's bzImage: this vmlinux has no PVH entry (CONFIG_PVH)"),
     ];
     let known = |line: &String| KNOWN.iter().find(|(text, _)| line.contains(text));
     stderr.iter().find_map(known).map(|(_, hint)| (*hint).to_owned())

@@ -99,14 +99,7 @@ pub struct ExitReport {
 
 /// QEMU's event in our words. Members that are missing or new never make an event disappear.
 pub(super) fn translate(event: QmpEvent) -> VmEvent {
-    let text = |member: &str| {
-        event
-            .data
-            .get(member)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_owned()
-    };
+    let text = |member: &str| event.data.get(member).and_then(Value::as_str).unwrap_or_default().to_owned();
     let reason = || ShutdownReason::from_name(&text("reason"));
     let origin = match event.data.get("guest").and_then(Value::as_bool) {
         Some(true) => Origin::Guest,
@@ -117,18 +110,9 @@ pub(super) fn translate(event: QmpEvent) -> VmEvent {
             action: text("action"),
             info: event.data.get("info").cloned().unwrap_or_default(),
         },
-        "SHUTDOWN" => VmEvent::GuestShutdown {
-            reason: reason(),
-            origin,
-        },
-        "RESET" => VmEvent::GuestReset {
-            reason: reason(),
-            origin,
-        },
-        _ => VmEvent::Other {
-            name: event.name,
-            data: event.data,
-        },
+        "SHUTDOWN" => VmEvent::GuestShutdown { reason: reason(), origin },
+        "RESET" => VmEvent::GuestReset { reason: reason(), origin },
+        _ => VmEvent::Other { name: event.name, data: event.data },
     }
 }
 
@@ -139,20 +123,14 @@ mod tests {
     use super::*;
 
     fn event(name: &str, data: Value) -> VmEvent {
-        translate(QmpEvent {
-            name: name.to_owned(),
-            data,
-        })
+        translate(QmpEvent { name: name.to_owned(), data })
     }
 
     #[test]
     fn events_of_qemu_are_translated_and_unknown_ones_kept() {
         assert_eq!(
             event("GUEST_PANICKED", json!({"action": "pause"})),
-            VmEvent::GuestPanicked {
-                action: "pause".to_owned(),
-                info: Value::Null
-            }
+            VmEvent::GuestPanicked { action: "pause".to_owned(), info: Value::Null }
         );
         for (name, reason) in [
             ("guest-shutdown", ShutdownReason::GuestShutdown),
@@ -164,26 +142,17 @@ mod tests {
             let origin = Origin::Guest;
             assert_eq!(
                 event("SHUTDOWN", data.clone()),
-                VmEvent::GuestShutdown {
-                    reason: reason.clone(),
-                    origin
-                }
+                VmEvent::GuestShutdown { reason: reason.clone(), origin }
             );
             assert_eq!(event("RESET", data), VmEvent::GuestReset { reason, origin });
         }
         assert_eq!(
             event("SHUTDOWN", json!({"guest": false, "reason": "host-qmp-quit"})),
-            VmEvent::GuestShutdown {
-                reason: ShutdownReason::HostQuit,
-                origin: Origin::Host
-            }
+            VmEvent::GuestShutdown { reason: ShutdownReason::HostQuit, origin: Origin::Host }
         );
         assert_eq!(
             event("ACPI_DEVICE_OST", json!({"info": 1})),
-            VmEvent::Other {
-                name: "ACPI_DEVICE_OST".to_owned(),
-                data: json!({"info": 1})
-            }
+            VmEvent::Other { name: "ACPI_DEVICE_OST".to_owned(), data: json!({"info": 1}) }
         );
     }
 }

@@ -84,9 +84,7 @@ mod tests {
 
     #[tokio::test]
     async fn only_the_last_lines_of_standard_error_are_kept_and_long_ones_cut() {
-        let mut text: String = (0..STDERR_LINES + 20)
-            .map(|number| format!("line {number}\n"))
-            .collect();
+        let mut text: String = (0..STDERR_LINES + 20).map(|number| format!("line {number}\n")).collect();
         text.push_str(&"x".repeat(STDERR_LINE_BYTES * 3));
         let tail = Arc::new(Mutex::new(VecDeque::new()));
         keep_last_lines(text.as_bytes(), Arc::clone(&tail)).await;

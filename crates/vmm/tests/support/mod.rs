@@ -73,10 +73,7 @@ fn tiny_code() -> Vec<u8> {
     // q: the ACPI sleep register of ICH9 at 0x604 gets SLP_EN. p: pvpanic at 0x505. r: the reset register
     // 0xcf9.
     let actions: [(u8, &[u8]); 3] = [
-        (
-            b'q',
-            &[0x66, 0xba, 0x04, 0x06, 0x66, 0xb8, 0x00, 0x20, 0x66, 0xef, 0xf4],
-        ),
+        (b'q', &[0x66, 0xba, 0x04, 0x06, 0x66, 0xb8, 0x00, 0x20, 0x66, 0xef, 0xf4]),
         (b'p', &[0x66, 0xba, 0x05, 0x05, 0xb0, 0x01, 0xee, 0xf4]),
         (b'r', &[0x66, 0xba, 0xf9, 0x0c, 0xb0, 0x06, 0xee, 0xf4]),
     ];
@@ -111,19 +108,12 @@ impl Bench {
     /// With a run directory of this name.
     pub fn inside(name: &str) -> Self {
         let directory = tempfile::Builder::new().prefix("vmm-").tempdir().unwrap();
-        let bench = Self {
-            spec: LaunchSpec::new("tiny", "", 64 << 20),
-            facts: facts(),
-            directory,
-        };
+        let bench = Self { spec: LaunchSpec::new("tiny", "", 64 << 20), facts: facts(), directory };
         let run_directory = bench.directory.path().join(name);
         std::fs::create_dir(&run_directory).unwrap();
         let kernel = run_directory.join("kernel");
         std::fs::write(&kernel, tiny_guest()).unwrap();
-        Self {
-            spec: LaunchSpec { kernel, ..bench.spec },
-            ..bench
-        }
+        Self { spec: LaunchSpec { kernel, ..bench.spec }, ..bench }
     }
 
     pub fn run_directory(&self) -> &Path {
@@ -159,11 +149,7 @@ impl Running {
             }
         };
         let found = timeout(LIMIT, found).await;
-        assert!(
-            found.is_ok(),
-            "`{text}` did not come, but `{}`",
-            String::from_utf8_lossy(&seen)
-        );
+        assert!(found.is_ok(), "`{text}` did not come, but `{}`", String::from_utf8_lossy(&seen));
     }
 
     pub async fn event(&mut self) -> Option<VmEvent> {
@@ -183,33 +169,14 @@ impl Running {
 
 fn facts() -> HostFacts {
     let search_path = std::env::var_os("PATH").unwrap_or_default();
-    let qemu = QemuFacts::probe(&QemuSearch {
-        search_path,
-        ..QemuSearch::default()
-    })
-    .unwrap();
-    HostFacts::probe(
-        qemu,
-        Accelerator::Tcg {
-            reason: "tests".to_owned(),
-        },
-        RunAs::Caller,
-    )
-    .unwrap()
+    let qemu = QemuFacts::probe(&QemuSearch { search_path, ..QemuSearch::default() }).unwrap();
+    HostFacts::probe(qemu, Accelerator::Tcg { reason: "tests".to_owned() }, RunAs::Caller).unwrap()
 }
 
 /// The example beside the test, which cargo builds together with it; it is also a trampoline.
 pub fn boot_example() -> PathBuf {
     let test = std::env::current_exe().unwrap();
-    let file = test
-        .parent()
-        .and_then(Path::parent)
-        .unwrap()
-        .join("examples/boot");
-    assert!(
-        file.is_file(),
-        "{} is missing: build with `--examples`",
-        file.display()
-    );
+    let file = test.parent().and_then(Path::parent).unwrap().join("examples/boot");
+    assert!(file.is_file(), "{} is missing: build with `--examples`", file.display());
     file
 }
