@@ -8,12 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// KubeVirt virtual machines from a kernel and an initrd in a container image, with one binary and QEMU.
 #[derive(Debug, Parser)]
-#[command(
-    name = "ferrovirt",
-    version,
-    max_term_width = 110,
-    disable_help_subcommand = true
-)]
+#[command(name = "ferrovirt", version, max_term_width = 110, disable_help_subcommand = true)]
 pub struct Cli {
     #[command(flatten)]
     pub global: GlobalFlags,
@@ -295,14 +290,10 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
         return Err(fault());
     }
     while !rest.is_empty() {
-        let digits = rest
-            .find(|c: char| !(c.is_ascii_digit() || c == '.'))
-            .ok_or_else(fault)?;
+        let digits = rest.find(|c: char| !(c.is_ascii_digit() || c == '.')).ok_or_else(fault)?;
         let number: f64 = rest[..digits].parse().map_err(|_| fault())?;
         rest = &rest[digits..];
-        let unit_end = rest
-            .find(|c: char| c.is_ascii_digit() || c == '.')
-            .unwrap_or(rest.len());
+        let unit_end = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
         let factor = match &rest[..unit_end] {
             "ns" => 1e-9,
             "us" | "µs" => 1e-6,
@@ -352,44 +343,19 @@ mod tests {
             ("1h", 3_600_000),
             ("0", 0),
         ] {
-            assert_eq!(
-                parse_duration(text).unwrap(),
-                Duration::from_millis(milliseconds),
-                "{text}"
-            );
+            assert_eq!(parse_duration(text).unwrap(), Duration::from_millis(milliseconds), "{text}");
         }
-        for text in [
-            "",
-            "90",
-            "s",
-            "-1s",
-            "1x",
-            "1s2",
-            "1..5s",
-            "999999999999999999999h",
-        ] {
+        for text in ["", "90", "s", "-1s", "1x", "1s2", "1..5s", "999999999999999999999h"] {
             let message = parse_duration(text).unwrap_err();
-            assert!(
-                message.starts_with(&format!("`{text}` is not a duration")),
-                "{message}"
-            );
+            assert!(message.starts_with(&format!("`{text}` is not a duration")), "{message}");
         }
     }
 
     #[test]
     fn a_summary_has_a_place() {
-        assert_eq!(
-            parse_summary_output("json").unwrap(),
-            SummaryOutput::StandardError
-        );
-        assert_eq!(
-            parse_summary_output("json=fd:3").unwrap(),
-            SummaryOutput::Descriptor(3)
-        );
-        assert_eq!(
-            parse_summary_output("json=a=b").unwrap(),
-            SummaryOutput::File("a=b".into())
-        );
+        assert_eq!(parse_summary_output("json").unwrap(), SummaryOutput::StandardError);
+        assert_eq!(parse_summary_output("json=fd:3").unwrap(), SummaryOutput::Descriptor(3));
+        assert_eq!(parse_summary_output("json=a=b").unwrap(), SummaryOutput::File("a=b".into()));
         for text in ["yaml", "json=", "json=fd:x", ""] {
             assert!(parse_summary_output(text).is_err(), "{text}");
         }

@@ -27,11 +27,7 @@ impl PullReporter {
         let bars = (on_terminal && reporter.chatty).then(|| {
             let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10));
             let phase = all.add(ProgressBar::new_spinner());
-            Bars {
-                all,
-                layers: Mutex::default(),
-                phase,
-            }
+            Bars { all, layers: Mutex::default(), phase }
         });
         PullReporter { reporter, bars }
     }
@@ -48,12 +44,7 @@ impl PullReporter {
     pub fn finish(&self) {
         if let Some(bars) = &self.bars {
             bars.phase.finish_and_clear();
-            for bar in bars
-                .layers
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .values()
-            {
+            for bar in bars.layers.lock().unwrap_or_else(PoisonError::into_inner).values() {
                 bar.finish_and_clear();
             }
             // Nothing is lost when the terminal cannot be cleared.
@@ -78,14 +69,8 @@ impl Drop for PullReporter {
 impl PullProgress for PullReporter {
     fn event(&self, event: PullEvent) {
         match &event {
-            PullEvent::Retrying {
-                what,
-                attempt,
-                reason,
-            } => {
-                return self.warning(&format!(
-                    "{what} failed (attempt {attempt}), trying again: {reason}"
-                ));
+            PullEvent::Retrying { what, attempt, reason } => {
+                return self.warning(&format!("{what} failed (attempt {attempt}), trying again: {reason}"));
             }
             PullEvent::Warning(text) => return self.warning(text),
             _ => {}
@@ -101,11 +86,8 @@ impl PullProgress for PullReporter {
                 let style =
                     ProgressStyle::with_template("  {msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec}")
                         .expect("a constant template parses");
-                let bar = bars.all.add(
-                    ProgressBar::new(total)
-                        .with_style(style)
-                        .with_message(short(&digest)),
-                );
+                let bar =
+                    bars.all.add(ProgressBar::new(total).with_style(style).with_message(short(&digest)));
                 layers.insert(digest, bar);
             }
             PullEvent::LayerProgress { digest, done } => {
@@ -118,9 +100,9 @@ impl PullProgress for PullReporter {
                     bar.finish_and_clear();
                 }
             }
-            PullEvent::Extracting { digest } => bars
-                .phase
-                .set_message(format!("searching layer {}", short(&digest))),
+            PullEvent::Extracting { digest } => {
+                bars.phase.set_message(format!("searching layer {}", short(&digest)))
+            }
             _ => {}
         }
         bars.phase.tick();
@@ -130,9 +112,5 @@ impl PullProgress for PullReporter {
 /// The first twelve digits of a digest, as container tools show it.
 pub fn short(digest: &Digest) -> String {
     let text = digest.to_string();
-    text.split_once(':')
-        .map_or(text.as_str(), |(_, hex)| hex)
-        .chars()
-        .take(12)
-        .collect()
+    text.split_once(':').map_or(text.as_str(), |(_, hex)| hex).chars().take(12).collect()
 }

@@ -60,10 +60,7 @@ impl Failure {
     /// Ended by a signal before there was a guest.
     pub fn interrupted(signal: &str) -> Failure {
         let error = anyhow::anyhow!("interrupted by {signal} before the guest was started");
-        Failure {
-            code: ExitCode::Interrupted,
-            ..Failure::refused(error, None)
-        }
+        Failure { code: ExitCode::Interrupted, ..Failure::refused(error, None) }
     }
 
     /// The same failure with another fact in front.
@@ -191,11 +188,7 @@ fn scaled(bytes: u64, base: u64, units: &[&str]) -> String {
         value /= base as f64;
         unit += 1;
     }
-    if unit == 0 {
-        format!("{bytes} B")
-    } else {
-        format!("{value:.1} {}", units[unit])
-    }
+    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", units[unit]) }
 }
 
 #[cfg(test)]

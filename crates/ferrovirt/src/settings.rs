@@ -26,8 +26,6 @@ pub struct Settings {
     pub run_dir: PathBuf,
     /// Registry credentials given by flag.
     pub authfile: Option<PathBuf>,
-    /// No progress and no summary.
-    pub quiet: bool,
 }
 
 impl Settings {
@@ -41,11 +39,7 @@ impl Settings {
         user_id: u32,
         environment: impl Fn(&str) -> Option<String>,
     ) -> Result<Settings> {
-        let absolute = |name: &str| {
-            environment(name)
-                .map(PathBuf::from)
-                .filter(|path| path.is_absolute())
-        };
+        let absolute = |name: &str| environment(name).map(PathBuf::from).filter(|path| path.is_absolute());
         let state_dir = match (&flags.state_dir, mode) {
             (Some(dir), _) => dir.clone(),
             (None, Mode::Root) => PathBuf::from("/var/lib/ferrovirt"),
@@ -74,7 +68,6 @@ impl Settings {
             state_dir: std::path::absolute(state_dir).context("cannot make the state directory absolute")?,
             run_dir: std::path::absolute(run_dir).context("cannot make the run directory absolute")?,
             authfile: flags.authfile.clone(),
-            quiet: flags.quiet,
         })
     }
 
@@ -139,21 +132,12 @@ mod tests {
 
     fn resolve(flags: GlobalFlags, mode: Mode, variables: &[(&str, &str)]) -> Result<Settings> {
         Settings::resolve(&flags, mode, 1000, |name| {
-            variables
-                .iter()
-                .find(|(key, _)| *key == name)
-                .map(|(_, value)| (*value).to_owned())
+            variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
         })
     }
 
     fn no_flags() -> GlobalFlags {
-        GlobalFlags {
-            state_dir: None,
-            run_dir: None,
-            authfile: None,
-            quiet: false,
-            verbose: 0,
-        }
+        GlobalFlags { state_dir: None, run_dir: None, authfile: None, quiet: false, verbose: 0 }
     }
 
     #[test]
@@ -168,35 +152,19 @@ mod tests {
         assert_eq!(user.state_dir, Path::new("/home/u/.local/state/ferrovirt"));
         assert_eq!(user.run_dir, Path::new("/tmp/ferrovirt-1000"));
 
-        let xdg = [
-            ("HOME", "/home/u"),
-            ("XDG_STATE_HOME", "/s"),
-            ("XDG_RUNTIME_DIR", "/run/user/1000"),
-        ];
+        let xdg = [("HOME", "/home/u"), ("XDG_STATE_HOME", "/s"), ("XDG_RUNTIME_DIR", "/run/user/1000")];
         let user = resolve(no_flags(), Mode::User, &xdg).unwrap();
         assert_eq!(user.state_dir, Path::new("/s/ferrovirt"));
         assert_eq!(user.run_dir, Path::new("/run/user/1000/ferrovirt"));
 
-        let flags = GlobalFlags {
-            state_dir: Some("/a".into()),
-            run_dir: Some("/b".into()),
-            ..no_flags()
-        };
+        let flags = GlobalFlags { state_dir: Some("/a".into()), run_dir: Some("/b".into()), ..no_flags() };
         let flagged = resolve(flags, Mode::User, &xdg).unwrap();
-        assert_eq!(
-            (flagged.state_dir.to_str(), flagged.run_dir.to_str()),
-            (Some("/a"), Some("/b"))
-        );
+        assert_eq!((flagged.state_dir.to_str(), flagged.run_dir.to_str()), (Some("/a"), Some("/b")));
     }
 
     #[test]
     fn a_relative_xdg_path_is_ignored_as_the_standard_says() {
-        let user = resolve(
-            no_flags(),
-            Mode::User,
-            &[("HOME", "/home/u"), ("XDG_STATE_HOME", "s")],
-        )
-        .unwrap();
+        let user = resolve(no_flags(), Mode::User, &[("HOME", "/home/u"), ("XDG_STATE_HOME", "s")]).unwrap();
         assert_eq!(user.state_dir, Path::new("/home/u/.local/state/ferrovirt"));
     }
 

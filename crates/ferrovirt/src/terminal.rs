@@ -71,10 +71,6 @@ mod tests {
         assert_eq!(typed(b"ls\r"), Typed::Guest(b"ls\r"));
         assert_eq!(typed(b"ls\x1drest"), Typed::Leave(b"ls"));
         assert_eq!(typed(b"\x1d"), Typed::Leave(b""));
-        assert_eq!(
-            typed(b"\x03"),
-            Typed::Guest(b"\x03"),
-            "Ctrl-C belongs to the guest"
-        );
+        assert_eq!(typed(b"\x03"), Typed::Guest(b"\x03"), "Ctrl-C belongs to the guest");
     }
 }

@@ -107,13 +107,7 @@ mod tests {
     use super::*;
 
     fn file(uid: u32, gid: u32, mode: u32) -> ImageFile {
-        ImageFile {
-            role: Role::Kernel,
-            path: "/boot/vmlinuz".into(),
-            uid,
-            gid,
-            mode,
-        }
+        ImageFile { role: Role::Kernel, path: "/boot/vmlinuz".into(), uid, gid, mode }
     }
 
     #[test]
@@ -128,24 +122,15 @@ mod tests {
             (0, 0, 0o600, false),
             (1000, 1000, 0o004, true),
         ] {
-            assert_eq!(
-                check_readable(&file(uid, gid, mode)).is_ok(),
-                readable,
-                "{uid}:{gid} {mode:o}"
-            );
+            assert_eq!(check_readable(&file(uid, gid, mode)).is_ok(), readable, "{uid}:{gid} {mode:o}");
         }
     }
 
     #[test]
     fn only_a_file_of_107_107_passes_without_a_word() {
         assert_eq!(check_readable(&file(107, 107, 0o444)), Ok(None));
-        let warning = check_readable(&file(0, 0, 0o644))
-            .expect("readable")
-            .expect("warns");
-        assert!(
-            warning.contains("`/boot/vmlinuz`") && warning.contains("0:0"),
-            "{warning}"
-        );
+        let warning = check_readable(&file(0, 0, 0o644)).expect("readable").expect("warns");
+        assert!(warning.contains("`/boot/vmlinuz`") && warning.contains("0:0"), "{warning}");
     }
 
     #[test]

@@ -71,11 +71,7 @@ pub fn serial_console(command_line: &str) -> SerialConsole {
             elsewhere.push(word);
         }
     }
-    if elsewhere.is_empty() {
-        SerialConsole::Missing
-    } else {
-        SerialConsole::Elsewhere(elsewhere)
-    }
+    if elsewhere.is_empty() { SerialConsole::Missing } else { SerialConsole::Elsewhere(elsewhere) }
 }
 
 /// The warning for a command line whose output nobody will see; `None` where there is nothing to say.
@@ -127,10 +123,7 @@ mod tests {
         for (line, expected) in [
             ("", vec![]),
             ("  quiet\tro ", vec!["quiet", "ro"]),
-            (
-                r#"dyndbg="file a.c +p" quiet"#,
-                vec!["dyndbg=file a.c +p", "quiet"],
-            ),
+            (r#"dyndbg="file a.c +p" quiet"#, vec!["dyndbg=file a.c +p", "quiet"]),
             ("quiet -- console=ttyS0", vec!["quiet"]),
             ("a--b", vec!["a--b"]),
         ] {
@@ -152,10 +145,7 @@ mod tests {
             ("quiet root=/dev/vda1", Missing),
             ("xconsole=ttyS0", Missing),
             ("console=ttyS01", Elsewhere(vec!["console=ttyS01".into()])),
-            (
-                "console=tty0 console=hvc0",
-                Elsewhere(vec!["console=tty0".into(), "console=hvc0".into()]),
-            ),
+            ("console=tty0 console=hvc0", Elsewhere(vec!["console=tty0".into(), "console=hvc0".into()])),
             ("quiet -- console=ttyS0", Missing),
         ] {
             assert_eq!(serial_console(line), expected, "{line:?}");
@@ -166,10 +156,7 @@ mod tests {
     fn the_warning_names_what_was_written_and_the_way_out() {
         assert_eq!(console_warning("console=ttyS0 quiet"), None);
         let warning = console_warning("console=ttyAMA0").expect("warns");
-        assert!(
-            warning.contains("`console=ttyAMA0`") && warning.contains("console=ttyS0"),
-            "{warning}"
-        );
+        assert!(warning.contains("`console=ttyAMA0`") && warning.contains("console=ttyS0"), "{warning}");
     }
 
     #[test]
@@ -177,9 +164,6 @@ mod tests {
         assert_eq!(append("console=ttyS0", "quiet"), "console=ttyS0 quiet");
         assert_eq!(append("", " quiet "), "quiet");
         assert_eq!(append("console=ttyS0", ""), "console=ttyS0");
-        assert_eq!(
-            append("console=ttyS0 -- single", "quiet"),
-            "console=ttyS0 quiet -- single"
-        );
+        assert_eq!(append("console=ttyS0 -- single", "quiet"), "console=ttyS0 quiet -- single");
     }
 }

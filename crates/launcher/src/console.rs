@@ -54,10 +54,7 @@ impl Pattern {
             .size_limit(1 << 20)
             .build()
             .map(Pattern)
-            .map_err(|source| PatternError {
-                pattern: pattern.to_owned(),
-                source,
-            })
+            .map_err(|source| PatternError { pattern: pattern.to_owned(), source })
     }
 
     /// The pattern's text.
@@ -92,6 +89,8 @@ pub enum Finding {
         /// The line.
         line: String,
     },
+    /// The whole of a line whose beginning was already reported as [`Finding::Fail`].
+    FailLine(String),
     /// The end of a panic's report: nothing of interest follows.
     PanicReportEnded,
 }
@@ -112,6 +111,8 @@ pub struct Scanner {
 struct LineReports {
     until: bool,
     fail: bool,
+    /// The failure was found before the line was whole.
+    fail_is_open: bool,
     kernel: bool,
     userspace: bool,
     panic_end: bool,
@@ -150,14 +151,7 @@ impl Scanner {
                 rest = later;
             }
             self.line.extend_from_slice(rest);
-            self.search(
-                if ends {
-                    LineState::Finished
-                } else {
-                    LineState::Open
-                },
-                &mut findings,
-            );
+            self.search(if ends { LineState::Finished } else { LineState::Open }, &mut findings);
             if ends {
                 self.finish_line();
             }
@@ -201,14 +195,16 @@ impl Scanner {
             && (matches!(state, LineState::Finished) || !contains(line, PANIC))
         {
             self.reported.fail = true;
+            self.reported.fail_is_open = matches!(state, LineState::Open);
             findings.push(if contains(line, PANIC) {
                 Finding::Panic(printable(line))
             } else {
-                Finding::Fail {
-                    pattern: pattern.as_str().to_owned(),
-                    line: printable(line),
-                }
+                Finding::Fail { pattern: pattern.as_str().to_owned(), line: printable(line) }
             });
+        }
+        if self.reported.fail_is_open && matches!(state, LineState::Finished) {
+            self.reported.fail_is_open = false;
+            findings.push(Finding::FailLine(printable(line)));
         }
         if !self.reported.until
             && let Some(until) = &self.until
@@ -289,10 +285,7 @@ mod tests {
     use super::*;
 
     fn scanner(until: Option<&str>) -> Scanner {
-        Scanner::new(
-            until.map(|text| Pattern::new(text).unwrap()),
-            default_fail_patterns(),
-        )
+        Scanner::new(until.map(|text| Pattern::new(text).unwrap()), default_fail_patterns())
     }
 
     #[test]
@@ -337,10 +330,7 @@ mod tests {
             );
         }
         let line = "[    1.2] Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000100";
-        assert_eq!(
-            scanner(None).feed(format!("{line}\r\n").as_bytes()),
-            [Finding::Panic(line.into())]
-        );
+        assert_eq!(scanner(None).feed(format!("{line}\r\n").as_bytes()), [Finding::Panic(line.into())]);
     }
 
     #[test]
@@ -400,16 +390,17 @@ mod tests {
         let whole = scanner(None).feed(text);
         let mut pieces = scanner(None);
         let bytewise: Vec<_> = text.iter().flat_map(|byte| pieces.feed(&[*byte])).collect();
-        // A failure pattern may match before its line is whole; what was found is the same.
-        let kinds = |findings: &[Finding]| findings.iter().map(std::mem::discriminant).collect::<Vec<_>>();
+        // A failure pattern may match before its line is whole; then the whole line follows.
+        let kinds = |findings: &[Finding]| {
+            let told = findings.iter().filter(|finding| !matches!(finding, Finding::FailLine(_)));
+            told.map(std::mem::discriminant).collect::<Vec<_>>()
+        };
         assert_eq!(kinds(&whole), kinds(&bytewise));
+        assert!(bytewise.contains(&Finding::FailLine("Oops: 0002 [#1]".into())));
     }
 
     #[test]
     fn a_bad_pattern_is_named() {
-        assert_eq!(
-            Pattern::new("(").unwrap_err().to_string(),
-            "cannot use `(` as a regular expression"
-        );
+        assert_eq!(Pattern::new("(").unwrap_err().to_string(), "cannot use `(` as a regular expression");
     }
 }

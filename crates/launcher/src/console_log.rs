@@ -35,12 +35,7 @@ impl ConsoleLog {
     /// # Errors
     /// When the file cannot be created.
     pub fn create(path: &Path, limit: Limit) -> io::Result<ConsoleLog> {
-        Ok(ConsoleLog {
-            path: path.to_owned(),
-            file: begin(path)?,
-            written_bytes: 0,
-            limit,
-        })
+        Ok(ConsoleLog { path: path.to_owned(), file: begin(path)?, written_bytes: 0, limit })
     }
 
     /// Where the log is.
@@ -67,12 +62,7 @@ impl ConsoleLog {
 }
 
 fn begin(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .create(true)
-        .write(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)
+    OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path)
 }
 
 #[cfg(test)]
@@ -90,10 +80,8 @@ mod tests {
             log.write(&block).unwrap();
         }
         log.write(b"the end").unwrap();
-        let (current, aside) = (
-            std::fs::read(&path).unwrap(),
-            std::fs::metadata(dir.path().join("console.log.1")).unwrap(),
-        );
+        let (current, aside) =
+            (std::fs::read(&path).unwrap(), std::fs::metadata(dir.path().join("console.log.1")).unwrap());
         assert!(current.ends_with(b"the end"));
         assert!(current.len() as u64 + aside.len() <= 2 * FILE_BYTES);
         assert!(current.len() as u64 + aside.len() >= FILE_BYTES);

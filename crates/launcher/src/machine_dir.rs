@@ -72,15 +72,9 @@ impl MachineDir {
     pub fn acquire(machines: &Path, namespace: &str, name: &str) -> Result<MachineDir, MachineDirError> {
         let base = directory_name(namespace, name);
         for number in 1..=MAX_SAME_NAME {
-            let path = machines.join(if number == 1 {
-                base.clone()
-            } else {
-                format!("{base}-{number}")
-            });
+            let path = machines.join(if number == 1 { base.clone() } else { format!("{base}-{number}") });
             if vmm::RunPaths::in_directory(&path).qmp_socket.as_os_str().len() > vmm::MAX_SOCKET_PATH_BYTES {
-                return Err(MachineDirError::TooLong {
-                    path: machines.to_owned(),
-                });
+                return Err(MachineDirError::TooLong { path: machines.to_owned() });
             }
             match DirBuilder::new().mode(0o711).create(&path) {
                 Ok(()) => {}
@@ -94,24 +88,16 @@ impl MachineDir {
                 .mode(0o600)
                 .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32)
                 .open(path.join("lock"))
-                .map_err(|source| MachineDirError::Lock {
-                    path: path.clone(),
-                    source,
-                })?;
+                .map_err(|source| MachineDirError::Lock { path: path.clone(), source })?;
             match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => return Ok(MachineDir { path, _lock: lock }),
                 Err(rustix::io::Errno::WOULDBLOCK) => {}
                 Err(error) => {
-                    return Err(MachineDirError::Lock {
-                        path,
-                        source: error.into(),
-                    });
+                    return Err(MachineDirError::Lock { path, source: error.into() });
                 }
             }
         }
-        Err(MachineDirError::Busy {
-            name: name.to_owned(),
-        })
+        Err(MachineDirError::Busy { name: name.to_owned() })
     }
 
     /// The directory.
@@ -128,23 +114,15 @@ impl MachineDir {
 /// `NAMESPACE.NAME`, shortened with a checksum of the whole where it is long, so that two long names stay apart.
 fn directory_name(namespace: &str, name: &str) -> String {
     let whole = format!("{namespace}.{name}");
-    let safe: String = whole
-        .chars()
-        .map(|c| {
-            if c.is_ascii_alphanumeric() || "-._".contains(c) {
-                c
-            } else {
-                '_'
-            }
-        })
-        .collect();
+    let safe: String =
+        whole.chars().map(|c| if c.is_ascii_alphanumeric() || "-._".contains(c) { c } else { '_' }).collect();
     if safe.len() <= MAX_NAME_BYTES && safe == whole {
         return safe;
     }
     // FNV-1a, 64 bits: no adversary gains anything from a collision, the lock still keeps two machines apart.
-    let sum = whole.bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let sum = whole
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     format!("{}-{sum:016x}", &safe[..safe.len().min(MAX_NAME_BYTES - 17)])
 }
 
@@ -157,10 +135,7 @@ mod tests {
     fn names_are_short_safe_and_apart() {
         assert_eq!(directory_name("default", "vm"), "default.vm");
         let long = "x".repeat(300);
-        let (one, two) = (
-            directory_name("a", &format!("{long}1")),
-            directory_name("a", &format!("{long}2")),
-        );
+        let (one, two) = (directory_name("a", &format!("{long}1")), directory_name("a", &format!("{long}2")));
         assert!(one.len() <= MAX_NAME_BYTES && one != two);
         assert!(!directory_name("a", "../../etc").contains('/'));
     }
@@ -181,9 +156,6 @@ mod tests {
         let machines = tempfile::tempdir().unwrap();
         let deep = machines.path().join("d".repeat(100));
         std::fs::create_dir(&deep).unwrap();
-        assert!(matches!(
-            MachineDir::acquire(&deep, "default", "vm"),
-            Err(MachineDirError::TooLong { .. })
-        ));
+        assert!(matches!(MachineDir::acquire(&deep, "default", "vm"), Err(MachineDirError::TooLong { .. })));
     }
 }

@@ -24,12 +24,7 @@ pub fn peak_bytes(process: Process) -> Option<u64> {
 fn parse_peak(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     // The unit says `kB` and means KiB.
-    line.trim()
-        .strip_suffix("kB")?
-        .trim()
-        .parse::<u64>()
-        .ok()?
-        .checked_mul(1024)
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 #[cfg(test)]
@@ -38,10 +33,7 @@ mod tests {
 
     #[test]
     fn the_kernels_line_is_read() {
-        assert_eq!(
-            parse_peak("Name:\tx\nVmPeak:\t  9 kB\nVmHWM:\t   12340 kB\n"),
-            Some(12340 * 1024)
-        );
+        assert_eq!(parse_peak("Name:\tx\nVmPeak:\t  9 kB\nVmHWM:\t   12340 kB\n"), Some(12340 * 1024));
         assert_eq!(parse_peak("Name:\tzombie\n"), None);
         assert!(peak_bytes(Process::Own).is_some_and(|bytes| bytes > 100_000));
     }

@@ -86,25 +86,16 @@ pub fn plan(
 
     let mut launch = LaunchSpec::new(name, &files.kernel, resources::guest_memory_bytes(spec)?);
     launch.initrd = files.initrd.clone();
-    launch.command_line = append.iter().fold(kernel_args.to_owned(), |line, extra| {
-        command_line::append(&line, extra)
-    });
-    launch.cpus = CpuTopology {
-        sockets: topology.sockets,
-        cores: topology.cores,
-        threads: topology.threads,
-    };
+    launch.command_line =
+        append.iter().fold(kernel_args.to_owned(), |line, extra| command_line::append(&line, extra));
+    launch.cpus = CpuTopology { sockets: topology.sockets, cores: topology.cores, threads: topology.threads };
     launch.cpu_model = domain
         .cpu
         .as_ref()
         .and_then(|cpu| non_empty(&cpu.model))
         .filter(|model| !matches!(*model, "host-model" | "host-passthrough"))
         .map(str::to_owned);
-    if let Some(kind) = domain
-        .machine
-        .as_ref()
-        .and_then(|machine| non_empty(&machine.type_))
-    {
+    if let Some(kind) = domain.machine.as_ref().and_then(|machine| non_empty(&machine.type_)) {
         launch.machine_type = kind.to_owned();
     }
     launch.smbios = Smbios {
@@ -125,28 +116,20 @@ pub fn plan(
 
 /// A panic device is always there, so that a panic is noticed even without a console; a manifest may choose which.
 fn panic_device(domain: &DomainSpec) -> PanicDevice {
-    match domain
-        .devices
-        .panic_devices
-        .first()
-        .and_then(|device| device.model.as_deref())
-    {
+    match domain.devices.panic_devices.first().and_then(|device| device.model.as_deref()) {
         Some("pvpanic") => PanicDevice::Pci,
         _ => PanicDevice::Isa,
     }
 }
 
 fn chassis(domain: &DomainSpec) -> Chassis {
-    domain
-        .chassis
-        .as_ref()
-        .map_or_else(Chassis::default, |chassis| Chassis {
-            manufacturer: chassis.manufacturer.clone(),
-            version: chassis.version.clone(),
-            serial: chassis.serial.clone(),
-            asset: chassis.asset.clone(),
-            sku: chassis.sku.clone(),
-        })
+    domain.chassis.as_ref().map_or_else(Chassis::default, |chassis| Chassis {
+        manufacturer: chassis.manufacturer.clone(),
+        version: chassis.version.clone(),
+        serial: chassis.serial.clone(),
+        asset: chassis.asset.clone(),
+        sku: chassis.sku.clone(),
+    })
 }
 
 #[cfg(test)]
@@ -166,10 +149,7 @@ mod tests {
     }
 
     fn planned(domain: &str, append: &[&str]) -> LaunchSpec {
-        let files = BootFiles {
-            kernel: "/store/kernel".into(),
-            initrd: Some("/store/initrd".into()),
-        };
+        let files = BootFiles { kernel: "/store/kernel".into(), initrd: Some("/store/initrd".into()) };
         let append: Vec<String> = append.iter().map(|words| (*words).to_owned()).collect();
         plan(&instance(domain), &files, &append).unwrap()
     }
@@ -198,22 +178,12 @@ mod tests {
         );
         assert!(spec.rng && !spec.serial_console);
         assert_eq!(spec.memory_bytes, 64 << 20);
-        assert_eq!(
-            spec.cpus,
-            CpuTopology {
-                sockets: 1,
-                cores: 2,
-                threads: 2
-            }
-        );
+        assert_eq!(spec.cpus, CpuTopology { sockets: 1, cores: 2, threads: 2 });
         assert_eq!(spec.cpu_model.as_deref(), Some("Haswell"));
         assert_eq!(spec.machine_type, "pc-q35-7.2");
         assert_eq!(spec.guest_reboot, GuestReboot::Terminate);
         assert_eq!(spec.panic_device, PanicDevice::Pci);
-        assert_eq!(
-            spec.smbios.uuid.as_deref(),
-            Some("5d307ca9-b3ef-428c-8861-06e72d69f223")
-        );
+        assert_eq!(spec.smbios.uuid.as_deref(), Some("5d307ca9-b3ef-428c-8861-06e72d69f223"));
         assert_eq!(spec.smbios.serial.as_deref(), Some("s1"));
         assert_eq!(spec.smbios.chassis.asset.as_deref(), Some("a1"));
         assert_eq!(spec.smbios.manufacturer.as_deref(), Some("KubeVirt"));
@@ -223,32 +193,21 @@ mod tests {
     #[test]
     fn a_model_like_the_host_is_the_best_there_is() {
         for model in ["host-model", "host-passthrough", "\"\""] {
-            let spec = planned(
-                &format!("devices: {{}}, memory: {{guest: 1Gi}}, cpu: {{model: {model}}}"),
-                &[],
-            );
+            let spec =
+                planned(&format!("devices: {{}}, memory: {{guest: 1Gi}}, cpu: {{model: {model}}}"), &[]);
             assert_eq!(spec.cpu_model, None, "{model}");
         }
     }
 
     #[test]
     fn a_machine_without_memory_is_no_plan() {
-        let files = BootFiles {
-            kernel: "/k".into(),
-            initrd: None,
-        };
-        assert!(matches!(
-            plan(&instance("devices: {}"), &files, &[]),
-            Err(MemoryError::Unset)
-        ));
+        let files = BootFiles { kernel: "/k".into(), initrd: None };
+        assert!(matches!(plan(&instance("devices: {}"), &files, &[]), Err(MemoryError::Unset)));
     }
 
     #[test]
     fn the_boot_source_is_read_as_kubevirt_reads_it() {
-        assert_eq!(
-            boot_source(&instance("devices: {}").spec.domain),
-            BootSource::None
-        );
+        assert_eq!(boot_source(&instance("devices: {}").spec.domain), BootSource::None);
         let with = instance(
             "devices: {}, firmware: {kernelBoot: {container: {image: a/b:c, kernelPath: /k, initrdPath: \"\", \
              imagePullPolicy: Always, imagePullSecret: s}}}",

@@ -35,6 +35,9 @@ const CHUNK_BYTES: usize = 16 * 1024;
 /// the trace, short enough to call the verdict immediate.
 const REPORT_GRACE: Duration = Duration::from_millis(400);
 
+/// The same after the panic device has stopped the guest.
+const BUFFERED_GRACE: Duration = Duration::from_millis(50);
+
 /// How long QEMU has to end after it was told to, before it is killed.
 const QUIT_GRACE: Duration = Duration::from_secs(2);
 
@@ -197,10 +200,7 @@ impl Session {
             }
         };
         self.drain_console().await;
-        let verdict = self
-            .verdict
-            .take()
-            .unwrap_or_else(|| verdict_of_exit(exit.as_ref()));
+        let verdict = self.verdict.take().unwrap_or_else(|| verdict_of_exit(exit.as_ref()));
         Outcome {
             verdict,
             timeline: self.timeline,
@@ -223,10 +223,7 @@ impl Session {
         let mut memory_tick = interval(MEMORY_INTERVAL);
         memory_tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let stop_at = earliest(
-                self.report_until,
-                self.deadline.filter(|_| self.report_until.is_none()),
-            );
+            let stop_at = earliest(self.report_until, self.deadline.filter(|_| self.report_until.is_none()));
             let step = tokio::select! {
                 permit = output.reserve(), if pending.is_some() => {
                     // Without a receiver the bytes go nowhere; whoever dropped it has asked for an end.
@@ -296,10 +293,8 @@ impl Session {
             if let Err(error) = log.write(bytes)
                 && self.log_fault.is_none()
             {
-                self.log_fault = Some(format!(
-                    "cannot write the console log `{}`: {error}",
-                    log.path().display()
-                ));
+                self.log_fault =
+                    Some(format!("cannot write the console log `{}`: {error}", log.path().display()));
             }
         }
         let mut step = Step::GoOn;
@@ -324,6 +319,13 @@ impl Session {
                 Finding::Fail { pattern, line } => {
                     self.decide_with_report(Verdict::FailMatched { pattern, line })
                 }
+                Finding::FailLine(whole) => {
+                    if let Some(Verdict::FailMatched { line, .. }) = &mut self.verdict
+                        && whole.starts_with(line.as_str())
+                    {
+                        *line = whole;
+                    }
+                }
                 Finding::PanicReportEnded => {
                     if self.verdict.is_some() {
                         step = Step::End;
@@ -336,7 +338,12 @@ impl Session {
 
     fn take_event(&mut self, event: VmEvent) -> Step {
         match event {
-            VmEvent::GuestPanicked { .. } => self.decide_with_report(Verdict::Panicked { line: None }),
+            VmEvent::GuestPanicked { .. } => {
+                self.decide(Verdict::Panicked { line: None });
+                // The virtual CPUs stand still: only what QEMU holds already can follow.
+                let buffered = Instant::now() + BUFFERED_GRACE;
+                self.report_until = earliest(self.report_until, Some(buffered));
+            }
             VmEvent::GuestReset { .. } => {
                 self.reboots += 1;
                 // A new boot of the same kernel: its marks are the ones that count.
@@ -355,9 +362,7 @@ impl Session {
                         });
                     }
                     ShutdownReason::HostSignal => {
-                        self.decide(Verdict::VmmFailed {
-                            reason: "QEMU was ended by a signal".to_owned(),
-                        });
+                        self.decide(Verdict::VmmFailed { reason: "QEMU was ended by a signal".to_owned() });
                     }
                     ShutdownReason::Other(name) => {
                         self.decide(Verdict::VmmFailed {
@@ -367,9 +372,7 @@ impl Session {
                 }
             }
             VmEvent::ControlLost { reason } => {
-                self.decide(Verdict::VmmFailed {
-                    reason: format!("QEMU's monitor is gone: {reason}"),
-                });
+                self.decide(Verdict::VmmFailed { reason: format!("QEMU's monitor is gone: {reason}") });
                 return Step::End;
             }
             VmEvent::Other { name, data } => tracing::debug!(name, %data, "QEMU event"),
@@ -430,15 +433,13 @@ async fn wait_until(time: Option<Instant>) {
 fn verdict_of_exit(exit: Option<&ExitReport>) -> Verdict {
     match exit {
         Some(exit) if exit.status.success() => Verdict::PoweredOff,
-        Some(exit) if exit.stderr_tail.is_empty() => Verdict::VmmFailed {
-            reason: format!("QEMU ended with {}", exit.status),
-        },
+        Some(exit) if exit.stderr_tail.is_empty() => {
+            Verdict::VmmFailed { reason: format!("QEMU ended with {}", exit.status) }
+        }
         Some(exit) => Verdict::VmmFailed {
             reason: format!("QEMU ended with {}: {}", exit.status, exit.stderr_tail.join("; ")),
         },
-        None => Verdict::VmmFailed {
-            reason: "QEMU ended, and how is not known".to_owned(),
-        },
+        None => Verdict::VmmFailed { reason: "QEMU ended, and how is not known".to_owned() },
     }
 }
 
@@ -469,15 +470,11 @@ mod tests {
         assert_eq!(verdict_of_exit(Some(&report(0, &[]))), Verdict::PoweredOff);
         assert_eq!(
             verdict_of_exit(Some(&report(9, &[]))),
-            Verdict::VmmFailed {
-                reason: "QEMU ended with signal: 9 (SIGKILL)".into()
-            }
+            Verdict::VmmFailed { reason: "QEMU ended with signal: 9 (SIGKILL)".into() }
         );
         assert_eq!(
             verdict_of_exit(Some(&report(0x100, &["qemu: bad"]))),
-            Verdict::VmmFailed {
-                reason: "QEMU ended with exit status: 1: qemu: bad".into()
-            }
+            Verdict::VmmFailed { reason: "QEMU ended with exit status: 1: qemu: bad".into() }
         );
     }
 }

@@ -35,35 +35,29 @@ pub struct Phase {
 impl Timeline {
     /// The phases in order, from the marks there are. Their sum is `ended`.
     ///
-    /// `VMM` runs from QEMU's start to the kernel's first sign of life (its banner, else the first console byte), so it
-    /// holds the firmware too. Without the banner or the init line on the console (`quiet`), kernel and user space are
-    /// one phase, `guest`.
+    /// `VMM` runs from QEMU's start to the kernel's banner, so it holds the firmware and the unpacking of the kernel too.
+    /// Without the banner on the console (`quiet`) it ends where QEMU answers. Without banner or init line, kernel and
+    /// user space are one phase, `guest`.
     pub fn phases(&self) -> Vec<Phase> {
         let mut phases = Vec::new();
         let mut since = Duration::ZERO;
         let mut phase = |name: &'static str, until: Option<Duration>| {
             if let Some(until) = until {
-                phases.push(Phase {
-                    name,
-                    duration: until.saturating_sub(since),
-                });
+                phases.push(Phase { name, duration: until.saturating_sub(since) });
                 since = since.max(until);
             }
         };
         phase("pull", self.pulled);
         phase("prepare", self.prepared);
-        let alive = self.kernel_started.or(self.first_output);
-        match alive {
-            None => phase("VMM", self.ended),
-            Some(_) => {
-                phase("VMM", alive);
-                match self.userspace_started {
-                    Some(_) => {
-                        phase("kernel", self.userspace_started);
-                        phase("userspace", self.ended);
-                    }
-                    None => phase("guest", self.ended),
-                }
+        match (self.kernel_started, self.userspace_started) {
+            (Some(_), Some(_)) => {
+                phase("VMM", self.kernel_started);
+                phase("kernel", self.userspace_started);
+                phase("userspace", self.ended);
+            }
+            (started, _) => {
+                phase("VMM", started.or(self.vmm_ready));
+                phase("guest", self.ended);
             }
         }
         phases
@@ -79,11 +73,7 @@ mod tests {
     }
 
     fn names(timeline: &Timeline) -> Vec<(&'static str, u128)> {
-        timeline
-            .phases()
-            .iter()
-            .map(|phase| (phase.name, phase.duration.as_millis()))
-            .collect()
+        timeline.phases().iter().map(|phase| (phase.name, phase.duration.as_millis())).collect()
     }
 
     #[test]
@@ -99,13 +89,7 @@ mod tests {
         };
         assert_eq!(
             names(&timeline),
-            [
-                ("pull", 10),
-                ("prepare", 5),
-                ("VMM", 195),
-                ("kernel", 990),
-                ("userspace", 100)
-            ]
+            [("pull", 10), ("prepare", 5), ("VMM", 195), ("kernel", 990), ("userspace", 100)]
         );
     }
 
@@ -114,25 +98,18 @@ mod tests {
         let timeline = Timeline {
             pulled: ms(10),
             prepared: ms(15),
-            first_output: ms(200),
+            vmm_ready: ms(80),
+            first_output: ms(900),
             ended: ms(1300),
             ..Timeline::default()
         };
-        assert_eq!(
-            names(&timeline),
-            [("pull", 10), ("prepare", 5), ("VMM", 185), ("guest", 1100)]
-        );
+        assert_eq!(names(&timeline), [("pull", 10), ("prepare", 5), ("VMM", 65), ("guest", 1220)]);
     }
 
     #[test]
     fn the_phases_add_up_to_the_end() {
-        let timeline = Timeline {
-            pulled: ms(10),
-            prepared: ms(15),
-            ended: ms(700),
-            ..Timeline::default()
-        };
-        assert_eq!(names(&timeline), [("pull", 10), ("prepare", 5), ("VMM", 685)]);
+        let timeline = Timeline { pulled: ms(10), prepared: ms(15), ended: ms(700), ..Timeline::default() };
+        assert_eq!(names(&timeline), [("pull", 10), ("prepare", 5), ("guest", 685)]);
         let sum: Duration = timeline.phases().iter().map(|phase| phase.duration).sum();
         assert_eq!(Some(sum), timeline.ended);
     }

@@ -40,35 +40,20 @@ enum State {
 
 /// Looks at everything anew (no cached answer) and exits with 1 when nothing could boot.
 pub async fn doctor(context: &Context, flags: &DoctorFlags) -> Result<ExitCode, Failure> {
-    let findings = [
-        qemu_and_kvm(context),
-        vec![user(context), store(context), registries(context)?, limits()],
-    ]
-    .concat();
+    let findings =
+        [qemu_and_kvm(context), vec![user(context), store(context), registries(context)?, limits()]].concat();
     let text = match flags.output {
         ListFormat::Json => serde_json::to_string_pretty(&findings).context("cannot write JSON")? + "\n",
         ListFormat::Table => table(&findings),
     };
-    std::io::stdout()
-        .write_all(text.as_bytes())
-        .context("cannot write to standard output")?;
+    std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")?;
     let healthy = findings.iter().all(|finding| finding.state != State::Error);
-    Ok(if healthy {
-        ExitCode::Done
-    } else {
-        ExitCode::Refused
-    })
+    Ok(if healthy { ExitCode::Done } else { ExitCode::Refused })
 }
 
 fn table(findings: &[Finding]) -> String {
     let mut text = String::new();
-    for Finding {
-        subject,
-        state,
-        text: seen,
-        hint,
-    } in findings
-    {
+    for Finding { subject, state, text: seen, hint } in findings {
         let mark = match state {
             State::Ok => "ok",
             State::Warning => "warning",
@@ -123,10 +108,7 @@ fn qemu_and_kvm(context: &Context) -> Vec<Finding> {
             Some(KvmStatus::Unusable(unusable)) => Finding {
                 subject: "KVM",
                 state: State::Warning,
-                text: format!(
-                    "not usable, guests run under TCG, many times slower: {}",
-                    unusable.reason
-                ),
+                text: format!("not usable, guests run under TCG, many times slower: {}", unusable.reason),
                 hint: unusable.hint,
             },
             None => Finding {
@@ -147,12 +129,7 @@ fn user(context: &Context) -> Finding {
         }
         crate::settings::Mode::User => "an ordinary user: QEMU runs as the same user".to_owned(),
     };
-    Finding {
-        subject: "user",
-        state: State::Ok,
-        text,
-        hint: None,
-    }
+    Finding { subject: "user", state: State::Ok, text, hint: None }
 }
 
 fn store(context: &Context) -> Finding {
@@ -162,16 +139,8 @@ fn store(context: &Context) -> Finding {
     match looked {
         Ok((images, available)) => Finding {
             subject: "store",
-            state: if available < 1 << 30 {
-                State::Warning
-            } else {
-                State::Ok
-            },
-            text: format!(
-                "{images} images in `{}`, {} free",
-                directory.display(),
-                decimal_bytes(available)
-            ),
+            state: if available < 1 << 30 { State::Warning } else { State::Ok },
+            text: format!("{images} images in `{}`, {} free", directory.display(), decimal_bytes(available)),
             hint: (available < 1 << 30)
                 .then(|| "`ferrovirt image prune --dry-run` shows what can be removed".to_owned()),
         },
@@ -198,20 +167,12 @@ fn registries(context: &Context) -> Result<Finding, Failure> {
         return Ok(failed("registries", error.into()));
     }
     let or_none = |list: Vec<String>| {
-        if list.is_empty() {
-            "none".to_owned()
-        } else {
-            list.join(", ")
-        }
+        if list.is_empty() { "none".to_owned() } else { list.join(", ") }
     };
     Ok(Finding {
         subject: "registries",
         state: State::Ok,
-        text: format!(
-            "configuration: {}; credentials: {}",
-            or_none(configuration),
-            or_none(credentials)
-        ),
+        text: format!("configuration: {}; credentials: {}", or_none(configuration), or_none(credentials)),
         hint: None,
     })
 }

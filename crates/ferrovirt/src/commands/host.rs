@@ -70,11 +70,7 @@ pub fn registry_settings(context: &Context) -> RegistrySettings {
         Mode::Root => UserMode::Root,
         Mode::User => UserMode::User,
     };
-    let authfile = context
-        .settings
-        .authfile
-        .as_ref()
-        .map(|path| path.display().to_string());
+    let authfile = context.settings.authfile.as_ref().map(|path| path.display().to_string());
     RegistrySettings::from_env(
         |name| match (name, &authfile) {
             ("REGISTRY_AUTH_FILE", Some(path)) => Some(path.clone()),

@@ -21,20 +21,14 @@ use crate::report::{ExitCode, Failure, Reporter, decimal_bytes};
 pub async fn image(context: &Context, command: ImageCommand) -> Result<ExitCode, Failure> {
     match command {
         ImageCommand::Build(flags) => build::build(context, flags).await,
-        ImageCommand::Push {
-            reference,
-            destination,
-        } => {
+        ImageCommand::Push { reference, destination } => {
             let image = parse_reference(&reference)?;
             let destination = destination.as_deref().map(parse_reference).transpose()?;
             push_image(context, &image, destination.as_ref().unwrap_or(&image)).await
         }
-        ImageCommand::Pull {
-            reference,
-            paths,
-            policy,
-            platform,
-        } => pull(context, &reference, paths, policy, platform.as_deref()).await,
+        ImageCommand::Pull { reference, paths, policy, platform } => {
+            pull(context, &reference, paths, policy, platform.as_deref()).await
+        }
         ImageCommand::Ls { output } => show::list(&open_store(context)?, output),
         ImageCommand::Inspect { reference } => {
             show::inspect(&open_store(context)?, &parse_reference(&reference)?)
@@ -100,19 +94,11 @@ struct PushReporter(Reporter);
 impl PushProgress for PushReporter {
     fn event(&self, event: PushEvent) {
         match event {
-            PushEvent::BlobDone {
-                digest,
-                outcome: BlobOutcome::Uploaded,
-            } => self.0.note(format!("uploaded {digest}")),
-            PushEvent::Retrying {
-                what,
-                attempt,
-                reason,
-                ..
-            } => {
-                self.0.warning(format!(
-                    "{what} failed (attempt {attempt}), trying again: {reason}"
-                ));
+            PushEvent::BlobDone { digest, outcome: BlobOutcome::Uploaded } => {
+                self.0.note(format!("uploaded {digest}"))
+            }
+            PushEvent::Retrying { what, attempt, reason, .. } => {
+                self.0.warning(format!("{what} failed (attempt {attempt}), trying again: {reason}"));
             }
             PushEvent::Warning(text) => self.0.warning(text),
             PushEvent::BlobStarted { .. } | PushEvent::BlobProgress { .. } | PushEvent::BlobDone { .. } => {}
@@ -127,13 +113,7 @@ async fn pull(
     policy: Policy,
     platform: Option<&str>,
 ) -> Result<ExitCode, Failure> {
-    let files = paths
-        .iter()
-        .map(|path| WantedFile {
-            role: "file".to_owned(),
-            path: path.clone(),
-        })
-        .collect();
+    let files = paths.iter().map(|path| WantedFile { role: "file".to_owned(), path: path.clone() }).collect();
     let request = PullRequest {
         reference: parse_reference(reference)?,
         policy: match policy {
@@ -141,11 +121,7 @@ async fn pull(
             Policy::IfNotPresent => PullPolicy::IfNotPresent,
             Policy::Never => PullPolicy::Never,
         },
-        wanted: if paths.is_empty() {
-            Wanted::Everything
-        } else {
-            Wanted::Files(files)
-        },
+        wanted: if paths.is_empty() { Wanted::Everything } else { Wanted::Files(files) },
         platform: platform.map_or_else(|| Ok(Platform::linux("amd64")), parse_platform)?,
         secrets: Vec::new(),
     };
@@ -155,11 +131,7 @@ async fn pull(
     drop(progress);
     context.reporter.note(match pulled.from_cache {
         true => format!("{}: unchanged, {} request(s)", pulled.reference, pulled.requests),
-        false => format!(
-            "{}: {} fetched",
-            pulled.reference,
-            decimal_bytes(pulled.bytes_fetched)
-        ),
+        false => format!("{}: {} fetched", pulled.reference, decimal_bytes(pulled.bytes_fetched)),
     });
     for file in &pulled.files {
         print_line(&format!("{}\t{}", file.requested, file.path.display()))?;
@@ -173,19 +145,13 @@ async fn pull(
 fn parse_platform(text: &str) -> Result<Platform, Failure> {
     let parts: Vec<&str> = text.split('/').collect();
     match parts[..] {
-        [os, architecture] if !os.is_empty() && !architecture.is_empty() => Ok(Platform {
-            os: os.to_owned(),
-            architecture: architecture.to_owned(),
-            variant: None,
-        }),
+        [os, architecture] if !os.is_empty() && !architecture.is_empty() => {
+            Ok(Platform { os: os.to_owned(), architecture: architecture.to_owned(), variant: None })
+        }
         [os, architecture, variant] if !os.is_empty() && !architecture.is_empty() && !variant.is_empty() => {
             Ok(Platform {
                 variant: Some(variant.to_owned()),
-                ..Platform {
-                    os: os.to_owned(),
-                    architecture: architecture.to_owned(),
-                    variant: None,
-                }
+                ..Platform { os: os.to_owned(), architecture: architecture.to_owned(), variant: None }
             })
         }
         _ => Err(Failure::usage(format!(
@@ -196,10 +162,7 @@ fn parse_platform(text: &str) -> Result<Platform, Failure> {
 
 fn remove(context: &Context, references: &[String]) -> Result<ExitCode, Failure> {
     let store = open_store(context)?;
-    let parsed = references
-        .iter()
-        .map(|text| parse_reference(text))
-        .collect::<Result<Vec<_>, _>>()?;
+    let parsed = references.iter().map(|text| parse_reference(text)).collect::<Result<Vec<_>, _>>()?;
     for reference in &parsed {
         report_removed(&store.remove(reference, RunMode::Remove)?)?;
     }
@@ -207,18 +170,12 @@ fn remove(context: &Context, references: &[String]) -> Result<ExitCode, Failure>
 }
 
 fn prune(context: &Context, all: bool, dry_run: bool) -> Result<ExitCode, Failure> {
-    let scope = if all {
-        PruneScope::Unused
-    } else {
-        PruneScope::Unreferenced
-    };
+    let scope = if all { PruneScope::Unused } else { PruneScope::Unreferenced };
     let mode = if dry_run { RunMode::DryRun } else { RunMode::Remove };
     let report = open_store(context)?.prune(scope, mode)?;
     report_removed(&report)?;
     let verb = if dry_run { "would free" } else { "freed" };
-    context
-        .reporter
-        .note(format!("{verb} {}", decimal_bytes(report.freed_bytes())));
+    context.reporter.note(format!("{verb} {}", decimal_bytes(report.freed_bytes())));
     Ok(ExitCode::Done)
 }
 
@@ -246,10 +203,8 @@ fn save(context: &Context, reference: &str, output: Option<&Path>) -> Result<Exi
 }
 
 fn load(context: &Context, input: &Path, tag: Option<&str>) -> Result<ExitCode, Failure> {
-    let request = LoadRequest {
-        name: tag.map(parse_reference).transpose()?,
-        platform: Platform::linux("amd64"),
-    };
+    let request =
+        LoadRequest { name: tag.map(parse_reference).transpose()?, platform: Platform::linux("amd64") };
     let store = open_store(context)?;
     let loaded = if input == Path::new("-") {
         archive::load(&store, LoadSource::Reader(&mut std::io::stdin().lock()), &request)?
@@ -277,11 +232,8 @@ mod tests {
 
     #[test]
     fn platforms_have_two_or_three_parts() {
-        let platform = |text| {
-            parse_platform(text)
-                .map(|platform| platform.to_string())
-                .map_err(|failure| failure.code)
-        };
+        let platform =
+            |text| parse_platform(text).map(|platform| platform.to_string()).map_err(|failure| failure.code);
         assert_eq!(platform("linux/amd64"), Ok("linux/amd64".to_owned()));
         assert_eq!(platform("linux/arm64/v8"), Ok("linux/arm64/v8".to_owned()));
         for text in ["linux", "linux/", "/amd64", "a/b/c/d", ""] {

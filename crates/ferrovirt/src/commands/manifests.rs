@@ -149,9 +149,6 @@ fn read_text(path: &Path) -> std::io::Result<String> {
             .filter(|&&byte| byte == b'\n')
             .count()
             + 1;
-        std::io::Error::new(
-            std::io::ErrorKind::InvalidData,
-            format!("line {line} is not UTF-8 text"),
-        )
+        std::io::Error::new(std::io::ErrorKind::InvalidData, format!("line {line} is not UTF-8 text"))
     })
 }

@@ -10,9 +10,10 @@ mod overrides;
 mod select;
 mod streams;
 mod summary;
+mod verdict;
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -20,9 +21,8 @@ use launcher::command_line;
 use launcher::console::{Pattern, default_fail_patterns};
 use launcher::console_log::{ConsoleLog, Limit};
 use launcher::machine_dir::MachineDir;
-use launcher::memory::{Process, peak_bytes};
 use launcher::plan::{BootFiles, plan};
-use launcher::session::{self, Conditions, Connections, EndRequest, Outcome, Session, Verdict};
+use launcher::session::{self, Conditions, Connections, Outcome, Session, Verdict};
 use launcher::timeline::Timeline;
 use manifest::types::VirtualMachineInstance;
 use manifest::validate::KernelSource;
@@ -34,9 +34,9 @@ use vmm::{Accelerator, Access, HostFacts, LaunchSpec, RunPaths, StartError, Star
 
 use self::files::{Boot, Wanted};
 use self::last_boot::LastBoot;
-use self::summary::{AcceleratorSummary, KernelSummary, MemorySummary, Summary};
+use self::verdict::Run;
 use super::{Context, host, manifests};
-use crate::cli::{Accel, RunFlags, SummaryOutput};
+use crate::cli::RunFlags;
 use crate::progress::PullReporter;
 use crate::report::{ExitCode, Failure, write_line};
 use crate::settings::{Mode, ensure_dir};
@@ -73,9 +73,7 @@ pub async fn run(context: &Context, flags: RunFlags) -> Result<ExitCode, Failure
         context.reporter.warning(warning);
     }
     if !spec.serial_console {
-        context
-            .reporter
-            .warning("`autoattachSerialConsole` is false: the guest has no console to show");
+        context.reporter.warning("`autoattachSerialConsole` is false: the guest has no console to show");
     }
     if flags.dry_run {
         return print_plan(&boot, &spec, &facts, &machine_dir);
@@ -83,27 +81,12 @@ pub async fn run(context: &Context, flags: RunFlags) -> Result<ExitCode, Failure
     let changed_from = remember(context, &instance, &boot);
     timeline.prepared = Some(began.elapsed());
 
-    let outcome = boot_guest(
-        context,
-        &flags,
-        &spec,
-        &facts,
-        &machine_dir,
-        conditions,
-        began,
-        timeline,
-    )
-    .await?;
-    finish(
-        context,
-        &flags,
-        &instance,
-        &boot,
-        &facts,
-        &machine_dir,
-        changed_from,
-        outcome,
-    )
+    let outcome =
+        boot_guest(context, &flags, &spec, &facts, &machine_dir, conditions, began, timeline).await?;
+    let console_log = machine_dir.console_log();
+    let run =
+        Run { instance: &instance, boot: &boot, facts: &facts, console_log: &console_log, changed_from };
+    verdict::report(context, &flags, &run, outcome)
 }
 
 /// The machine, as flags and manifest say it, and the Secrets beside it.
@@ -125,11 +108,7 @@ fn selected(
         }
     };
     let machine = select::apply_overrides(machine, &flags.set)?;
-    let kernel = if flags.kernel.is_some() {
-        KernelSource::Given
-    } else {
-        KernelSource::Manifest
-    };
+    let kernel = if flags.kernel.is_some() { KernelSource::Given } else { KernelSource::Manifest };
     Ok((select::instance(machine, kernel, &context.reporter)?, secrets))
 }
 
@@ -141,11 +120,7 @@ fn conditions(flags: &RunFlags, began: Instant) -> Result<Conditions, Failure> {
             failure
         })
     };
-    let mut fail_on = if flags.no_fail_on {
-        Vec::new()
-    } else {
-        default_fail_patterns()
-    };
+    let mut fail_on = if flags.no_fail_on { Vec::new() } else { default_fail_patterns() };
     for text in &flags.fail_on {
         fail_on.push(pattern(text)?);
     }
@@ -177,10 +152,7 @@ async fn expired(deadline: Option<Instant>) {
 }
 
 fn timed_out_before_the_guest(context: &Context, instance: &VirtualMachineInstance) -> ExitCode {
-    context.reporter.warning(format!(
-        "{}: timed out before the guest was started",
-        full_name(instance)
-    ));
+    context.reporter.warning(format!("{}: timed out before the guest was started", full_name(instance)));
     ExitCode::TimedOut
 }
 
@@ -217,24 +189,14 @@ fn host_facts(
     boot: &Boot,
     machine_dir: &MachineDir,
 ) -> Result<HostFacts, Failure> {
-    let mut needs: Vec<(&Path, Access)> = vec![
-        (boot.kernel.path.as_path(), Access::Read),
-        (machine_dir.path(), Access::Traverse),
-    ];
-    needs.extend(
-        boot.initrd
-            .as_ref()
-            .map(|initrd| (initrd.as_path(), Access::Read)),
-    );
+    let mut needs: Vec<(&Path, Access)> =
+        vec![(boot.kernel.path.as_path(), Access::Read), (machine_dir.path(), Access::Traverse)];
+    needs.extend(boot.initrd.as_ref().map(|initrd| (initrd.as_path(), Access::Read)));
     let with_kvm = [needs.as_slice(), &[(Path::new(KVM_DEVICE), Access::Device)]].concat();
     let (mut run_as, mut warning) = host::run_as(&with_kvm)?;
     let chosen = host::accelerator(context, flags.accel, &qemu, &run_as, CacheUse::Reuse)?;
     if let Some(KvmStatus::Unusable(unusable)) = &chosen.kvm {
-        let hint = unusable
-            .hint
-            .as_ref()
-            .map(|hint| format!(" ({hint})"))
-            .unwrap_or_default();
+        let hint = unusable.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
         context.reporter.warning(format!(
             "no KVM, so the guest runs many times slower under TCG: {}{hint}",
             unusable.reason
@@ -254,15 +216,9 @@ fn launch_spec(
     boot: &Boot,
     flags: &RunFlags,
 ) -> Result<LaunchSpec, Failure> {
-    let files = BootFiles {
-        kernel: boot.kernel.path.clone(),
-        initrd: boot.initrd.clone(),
-    };
+    let files = BootFiles { kernel: boot.kernel.path.clone(), initrd: boot.initrd.clone() };
     let default_console = (flags.filename.is_none()).then(|| "console=ttyS0".to_owned());
-    let append: Vec<String> = default_console
-        .into_iter()
-        .chain(flags.append.iter().cloned())
-        .collect();
+    let append: Vec<String> = default_console.into_iter().chain(flags.append.iter().cloned()).collect();
     plan(instance, &files, &append).map_err(|error| {
         Failure::from(error).context(format!("cannot size the machine {}", full_name(instance)))
     })
@@ -281,9 +237,7 @@ fn remember(context: &Context, instance: &VirtualMachineInstance, boot: &Boot) -
     if before.as_ref() != Some(&now)
         && let Err(error) = now.write(&boots, namespace, name)
     {
-        context.reporter.warning(format!(
-            "the next run cannot tell whether the kernel changed: {error:#}"
-        ));
+        context.reporter.warning(format!("the next run cannot tell whether the kernel changed: {error:#}"));
     }
     before.and_then(|before| before.changed_from(&now))
 }
@@ -315,9 +269,7 @@ fn print_plan(
         text.push_str(&shell_word(&argument));
     }
     text.push('\n');
-    std::io::stdout()
-        .write_all(text.as_bytes())
-        .context("cannot write to standard output")?;
+    std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")?;
     Ok(ExitCode::Done)
 }
 
@@ -366,13 +318,7 @@ async fn boot_guest(
         .context("cannot use standard input as the guest's console")?;
     let (output, output_task) = streams::standard_output(requests);
     let forward = tokio::spawn(session::forward_input(input, console_input));
-    let connections = Connections {
-        vm,
-        console,
-        logs,
-        output,
-        requests: request_receiver,
-    };
+    let connections = Connections { vm, console, logs, output, requests: request_receiver };
     let outcome = Session::new(connections, conditions, began, timeline).run().await;
     forward.abort();
     // The session has dropped its end, so the task ends with the last piece, or a reader that stalls is left behind.
@@ -405,189 +351,12 @@ fn start_failure(error: StartError) -> Failure {
         }
         _ => ExitCode::VmmFailed,
     };
-    Failure {
-        code,
-        ..Failure::from(error)
-    }
-}
-
-/// Tells how it ended and gives the exit code.
-#[allow(clippy::too_many_arguments)]
-fn finish(
-    context: &Context,
-    flags: &RunFlags,
-    instance: &VirtualMachineInstance,
-    boot: &Boot,
-    facts: &HostFacts,
-    machine_dir: &MachineDir,
-    changed_from: Option<String>,
-    outcome: Outcome,
-) -> Result<ExitCode, Failure> {
-    let (code, verdict, message) = words(&outcome.verdict, flags.timeout);
-    if matches!(
-        code,
-        ExitCode::GuestFailed | ExitCode::VmmFailed | ExitCode::TimedOut
-    ) {
-        write_line(&format!(
-            "--- the last {} lines of the console ---",
-            outcome.console_tail.len()
-        ));
-        for line in &outcome.console_tail {
-            write_line(line);
-        }
-        write_line("---");
-    }
-    if let Some(fault) = &outcome.log_fault {
-        context.reporter.warning(fault);
-    }
-    if flags.until.is_some() && matches!(outcome.verdict, Verdict::PoweredOff | Verdict::Rebooted) {
-        context
-            .reporter
-            .warning("the guest ended before a console line matched `--until`");
-    }
-    let failed = matches!(
-        code,
-        ExitCode::GuestFailed | ExitCode::VmmFailed | ExitCode::TimedOut
-    );
-    let (namespace, name) = names(instance);
-    let summary = Summary {
-        namespace: namespace.to_owned(),
-        name: name.to_owned(),
-        verdict,
-        message,
-        exit_code: code,
-        image: boot.image.clone(),
-        kernel: KernelSummary {
-            version: boot.kernel.version.clone(),
-            booted_version: outcome.booted_version,
-            changed_from,
-            path: boot.kernel.shown_path.clone(),
-        },
-        accelerator: match &facts.accelerator {
-            Accelerator::Kvm => AcceleratorSummary {
-                name: "KVM",
-                reason: None,
-            },
-            Accelerator::Tcg { reason } => AcceleratorSummary {
-                name: "TCG",
-                reason: Some(reason.clone()),
-            },
-        },
-        phases: Summary::phases_of(&outcome.timeline),
-        duration_ms: outcome.timeline.ended.unwrap_or_default().as_millis(),
-        memory: MemorySummary {
-            qemu_peak_bytes: outcome.qemu_peak_bytes,
-            ferrovirt_peak_bytes: peak_bytes(Process::Own),
-        },
-        console_log: machine_dir.console_log(),
-        console_tail: if failed { outcome.console_tail } else { Vec::new() },
-    };
-    if failed {
-        context
-            .reporter
-            .verdict(&format!("{}: {}", full_name(instance), summary.message));
-    }
-    match &flags.output {
-        None => context.reporter.note(summary.text()),
-        Some(target) => {
-            write_summary(target, &summary)?;
-            if *target != SummaryOutput::StandardError {
-                context.reporter.note(summary.text());
-            }
-        }
-    }
-    Ok(code)
-}
-
-/// Exit code, the verdict's word, and the sentence for people.
-fn words(verdict: &Verdict, timeout: Option<Duration>) -> (ExitCode, &'static str, String) {
-    match verdict {
-        Verdict::PoweredOff => (ExitCode::Done, "PoweredOff", "powered off".to_owned()),
-        Verdict::Rebooted => (
-            ExitCode::Done,
-            "Rebooted",
-            "rebooted, which ends it (`rebootPolicy: Terminate`)".to_owned(),
-        ),
-        Verdict::UntilMatched { line } => (
-            ExitCode::Done,
-            "UntilMatched",
-            format!("`--until` matched: {line}"),
-        ),
-        Verdict::Panicked { line } => (
-            ExitCode::GuestFailed,
-            "Panicked",
-            match line {
-                Some(line) => format!("the kernel panicked: {line}"),
-                None => "the kernel panicked (told by the panic device)".to_owned(),
-            },
-        ),
-        Verdict::FailMatched { pattern, line } => (
-            ExitCode::GuestFailed,
-            "FailMatched",
-            format!("the console matched `{pattern}`: {line}"),
-        ),
-        Verdict::TimedOut => (
-            ExitCode::TimedOut,
-            "TimedOut",
-            format!("timed out after {:?}", timeout.unwrap_or_default()),
-        ),
-        Verdict::Ended(request) => (
-            ExitCode::Interrupted,
-            "Interrupted",
-            match request {
-                EndRequest::Signal(name) => format!("interrupted by {name}"),
-                EndRequest::LeaveKey => "ended with Ctrl-]".to_owned(),
-                EndRequest::OutputClosed => "ended, since nobody reads standard output any more".to_owned(),
-            },
-        ),
-        Verdict::VmmFailed { reason } => (ExitCode::VmmFailed, "VmmFailed", reason.clone()),
-    }
-}
-
-fn write_summary(target: &SummaryOutput, summary: &Summary) -> Result<(), Failure> {
-    let mut text = serde_json::to_string_pretty(summary).context("cannot write the summary as JSON")?;
-    text.push('\n');
-    let path = match target {
-        SummaryOutput::StandardError => {
-            write_line(text.trim_end());
-            return Ok(());
-        }
-        SummaryOutput::File(path) => path.clone(),
-        SummaryOutput::Descriptor(number) => PathBuf::from(format!("/proc/self/fd/{number}")),
-    };
-    let open = || match target {
-        // An open descriptor may be a pipe or hold earlier output: it is appended to, never emptied.
-        SummaryOutput::Descriptor(_) => std::fs::OpenOptions::new().append(true).open(&path),
-        _ => std::fs::File::create(&path),
-    };
-    open()
-        .and_then(|mut file| file.write_all(text.as_bytes()))
-        .with_context(|| format!("cannot write the summary to `{}`", path.display()))
-        .map_err(Failure::from)
+    Failure { code, ..Failure::from(error) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_kernels_failure_and_ours_never_share_a_code() {
-        let code = |verdict: Verdict| words(&verdict, None).0 as u8;
-        assert_eq!(code(Verdict::PoweredOff), 0);
-        assert_eq!(code(Verdict::Rebooted), 0);
-        assert_eq!(code(Verdict::UntilMatched { line: "x".into() }), 0);
-        assert_eq!(code(Verdict::Panicked { line: None }), 3);
-        assert_eq!(
-            code(Verdict::FailMatched {
-                pattern: "p".into(),
-                line: "x".into()
-            }),
-            3
-        );
-        assert_eq!(code(Verdict::VmmFailed { reason: "x".into() }), 4);
-        assert_eq!(code(Verdict::TimedOut), 124);
-        assert_eq!(code(Verdict::Ended(EndRequest::LeaveKey)), 130);
-    }
 
     #[test]
     fn arguments_survive_a_shell() {

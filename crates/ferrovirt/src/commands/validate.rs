@@ -23,23 +23,18 @@ pub fn validate(context: &Context, flags: &ValidateFlags) -> Result<ExitCode, Fa
             }
         };
         if manifest.machines.is_empty() {
-            context.reporter.warning(format!(
-                "`{source}` holds no VirtualMachine and no VirtualMachineInstance"
-            ));
+            context
+                .reporter
+                .warning(format!("`{source}` holds no VirtualMachine and no VirtualMachineInstance"));
         }
         for machine in &manifest.machines {
             match machine.judge(Judgement::AsWritten, &context.reporter) {
-                Ok(()) => writeln!(
-                    std::io::stdout(),
-                    "{source}: {} `{}` is valid",
-                    machine.kind(),
-                    machine.name()
-                )
-                .context("cannot write to standard output")?,
+                Ok(()) => {
+                    writeln!(std::io::stdout(), "{source}: {} `{}` is valid", machine.kind(), machine.name())
+                        .context("cannot write to standard output")?
+                }
                 Err(failure) => {
-                    context
-                        .reporter
-                        .failure(&failure.context(format!("in `{source}`")));
+                    context.reporter.failure(&failure.context(format!("in `{source}`")));
                     code = ExitCode::Refused;
                 }
             }

@@ -21,10 +21,9 @@ pub async fn build(context: &Context, flags: ImageBuildFlags) -> Result<ExitCode
     if let Some(initrd) = &flags.initrd
         && let InitrdKind::Unknown { found } = kernel::inspect_initrd(initrd)?
     {
-        context.reporter.warning(format!(
-            "the initrd `{}` does not look like one: it is {found}",
-            initrd.display()
-        ));
+        context
+            .reporter
+            .warning(format!("the initrd `{}` does not look like one: it is {found}", initrd.display()));
     }
     let request = request(&flags, &kernel, source_date_epoch()?)?;
     let store = open_store(context)?;
@@ -59,18 +58,14 @@ fn request(
     kernel: &KernelInfo,
     timestamp_seconds: u64,
 ) -> Result<BuildRequest, Failure> {
-    let mut labels = BTreeMap::from([(
-        LABEL_ARCHITECTURE.to_owned(),
-        kernel.architecture.oci_name().to_owned(),
-    )]);
+    let mut labels =
+        BTreeMap::from([(LABEL_ARCHITECTURE.to_owned(), kernel.architecture.oci_name().to_owned())]);
     if let Some(version) = &kernel.version {
         labels.insert(LABEL_KERNEL_VERSION.to_owned(), version.clone());
     }
     for label in &flags.label {
         let Some((key, value)) = label.split_once('=').filter(|(key, _)| !key.is_empty()) else {
-            return Err(Failure::usage(format!(
-                "`--label {label}` is no label; write `--label KEY=VALUE`"
-            )));
+            return Err(Failure::usage(format!("`--label {label}` is no label; write `--label KEY=VALUE`")));
         };
         labels.insert(key.to_owned(), value.to_owned());
     }
@@ -82,21 +77,9 @@ fn request(
     for add in &flags.add {
         let (source, destination) = added(add)?;
         if source.is_dir() {
-            trees.push(ImageTree {
-                source,
-                destination,
-                uid: 0,
-                gid: 0,
-                left_out_links: Vec::new(),
-            });
+            trees.push(ImageTree { source, destination, uid: 0, gid: 0, left_out_links: Vec::new() });
         } else {
-            files.push(ImageFile {
-                source,
-                destination,
-                mode: 0o644,
-                uid: 0,
-                gid: 0,
-            });
+            files.push(ImageFile { source, destination, mode: 0o644, uid: 0, gid: 0 });
         }
     }
     files.extend(flags.initrd.clone().map(ImageFile::initrd));
@@ -119,10 +102,7 @@ fn request(
 /// of another release cannot be loaded.
 fn modules_tree(modules: &Path, kernel: &KernelInfo) -> Result<ImageTree, Failure> {
     let absolute = std::path::absolute(modules).context("cannot make the modules' path absolute")?;
-    let name = absolute
-        .file_name()
-        .map(|name| name.to_string_lossy().into_owned())
-        .unwrap_or_default();
+    let name = absolute.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     match &kernel.version {
         Some(version) if *version != name => Err(Failure::refused(
             anyhow::anyhow!(

@@ -26,9 +26,7 @@ pub fn inspect(store: &Store, reference: &Reference) -> Result<ExitCode, Failure
 }
 
 fn print(text: &str) -> Result<ExitCode, Failure> {
-    std::io::stdout()
-        .write_all(text.as_bytes())
-        .context("cannot write to standard output")?;
+    std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")?;
     Ok(ExitCode::Done)
 }
 
@@ -58,19 +56,12 @@ fn table(images: &[ImageSummary], now: SystemTime) -> String {
     });
     let lines: Vec<[String; 6]> = std::iter::once(header).chain(rows).collect();
     let widths: [usize; 6] = std::array::from_fn(|column| {
-        lines
-            .iter()
-            .map(|line| line[column].chars().count())
-            .max()
-            .unwrap_or(0)
+        lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0)
     });
     let mut text = String::new();
     for line in &lines {
-        let padded: Vec<String> = line
-            .iter()
-            .zip(widths)
-            .map(|(cell, width)| format!("{cell:<width$}"))
-            .collect();
+        let padded: Vec<String> =
+            line.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
         text.push_str(padded.join("   ").trim_end());
         text.push('\n');
     }
@@ -143,11 +134,7 @@ mod tests {
         ] {
             assert_eq!(age(then, then + Duration::from_secs(seconds)), expected);
         }
-        assert_eq!(
-            age(then + Duration::from_secs(5), then),
-            "0s",
-            "a clock that went back is no age"
-        );
+        assert_eq!(age(then + Duration::from_secs(5), then), "0s", "a clock that went back is no age");
     }
 
     #[test]

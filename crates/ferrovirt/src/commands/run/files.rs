@@ -40,27 +40,19 @@ impl Wanted {
     pub fn of(instance: &VirtualMachineInstance, flags: &RunFlags) -> Wanted {
         let image = match boot_source(&instance.spec.domain) {
             BootSource::None => None,
-            BootSource::Image {
-                image,
-                kernel_path,
-                initrd_path,
-                pull_policy,
-                pull_secret,
-            } => Some(WantedImage {
-                reference: image.to_owned(),
-                policy: pull_policy.map(str::to_owned),
-                secret: pull_secret.map(str::to_owned),
-                kernel_path: kernel_path.filter(|_| flags.kernel.is_none()).map(str::to_owned),
-                initrd_path: initrd_path.filter(|_| flags.initrd.is_none()).map(str::to_owned),
-            }),
+            BootSource::Image { image, kernel_path, initrd_path, pull_policy, pull_secret } => {
+                Some(WantedImage {
+                    reference: image.to_owned(),
+                    policy: pull_policy.map(str::to_owned),
+                    secret: pull_secret.map(str::to_owned),
+                    kernel_path: kernel_path.filter(|_| flags.kernel.is_none()).map(str::to_owned),
+                    initrd_path: initrd_path.filter(|_| flags.initrd.is_none()).map(str::to_owned),
+                })
+            }
         };
         // Where both files are given by flags, there is nothing to pull.
         let image = image.filter(|image| image.kernel_path.is_some() || image.initrd_path.is_some());
-        Wanted {
-            image,
-            local_kernel: flags.kernel.clone(),
-            local_initrd: flags.initrd.clone(),
-        }
+        Wanted { image, local_kernel: flags.kernel.clone(), local_initrd: flags.initrd.clone() }
     }
 }
 
@@ -113,11 +105,7 @@ pub async fn fetch(
 ) -> Result<Fetched, Failure> {
     let (local_kernel, local_initrd) = (wanted.local_kernel.clone(), wanted.local_initrd.clone());
     let Some(image) = &wanted.image else {
-        return Ok(Fetched {
-            pulled: None,
-            local_kernel,
-            local_initrd,
-        });
+        return Ok(Fetched { pulled: None, local_kernel, local_initrd });
     };
     let reference = parse_reference(&image.reference)?;
     let policy = match image.policy.as_deref() {
@@ -129,15 +117,10 @@ pub async fn fetch(
     };
     let secrets = pull_secrets(context, image.secret.as_deref(), secrets, instance)?;
     let wanted_file = |role: Role, path: &Option<String>| {
-        path.as_ref().map(|path| image::WantedFile {
-            role: role.to_string(),
-            path: path.clone(),
-        })
+        path.as_ref().map(|path| image::WantedFile { role: role.to_string(), path: path.clone() })
     };
-    let files = [
-        wanted_file(Role::Kernel, &image.kernel_path),
-        wanted_file(Role::Initrd, &image.initrd_path),
-    ];
+    let files =
+        [wanted_file(Role::Kernel, &image.kernel_path), wanted_file(Role::Initrd, &image.initrd_path)];
     let request = PullRequest {
         reference,
         policy,
@@ -146,11 +129,7 @@ pub async fn fetch(
         secrets,
     };
     let pulled = open_images(context)?.pull(&request, progress).await?;
-    Ok(Fetched {
-        pulled: Some(pulled),
-        local_kernel,
-        local_initrd,
-    })
+    Ok(Fetched { pulled: Some(pulled), local_kernel, local_initrd })
 }
 
 /// The Secret that `imagePullSecret` names, out of the manifest. One that is not there only costs the credentials, as
@@ -175,10 +154,7 @@ fn pull_secrets(
     };
     let key = |key: &str| {
         secret.data.get(key).map(Vec::as_slice).ok_or_else(|| {
-            Failure::refused(
-                anyhow::anyhow!("the Secret `{namespace}/{name}` has no key `{key}`"),
-                None,
-            )
+            Failure::refused(anyhow::anyhow!("the Secret `{namespace}/{name}` has no key `{key}`"), None)
         })
     };
     let parsed = match secret.type_.as_str() {
@@ -206,17 +182,10 @@ fn pull_secrets(
 /// # Errors
 /// When QEMU could not read a file of the image, or the kernel is none.
 pub fn prepare(context: &Context, fetched: Fetched) -> Result<Boot, Failure> {
-    let Fetched {
-        pulled,
-        local_kernel,
-        local_initrd,
-    } = fetched;
+    let Fetched { pulled, local_kernel, local_initrd } = fetched;
     let mut found = Vec::new();
     let mut from_image = |role: Role| -> Result<Option<&image::PulledFile>, Failure> {
-        let file = pulled
-            .iter()
-            .flat_map(|pulled| &pulled.files)
-            .find(|file| file.role == role.to_string());
+        let file = pulled.iter().flat_map(|pulled| &pulled.files).find(|file| file.role == role.to_string());
         if let Some(file) = file {
             judge_readable(context, role, file)?;
             found.push(format!(
@@ -234,27 +203,19 @@ pub fn prepare(context: &Context, fetched: Fetched) -> Result<Boot, Failure> {
             found.push(format!("kernel: {}", path.display()));
             (path.clone(), path.display().to_string(), digest)
         }
-        (None, Some(file)) => (
-            file.path.clone(),
-            file.resolved.clone(),
-            Some(file.digest.to_string()),
-        ),
+        (None, Some(file)) => (file.path.clone(), file.resolved.clone(), Some(file.digest.to_string())),
         // Judging the manifest has said this already, with the field's path.
         (None, None) => {
-            return Err(Failure::refused(
-                anyhow::anyhow!("there is no kernel to boot"),
-                None,
-            ));
+            return Err(Failure::refused(anyhow::anyhow!("there is no kernel to boot"), None));
         }
     };
     let source = std::path::absolute(&source).context("cannot make the kernel's path absolute")?;
     let prepared = kernel::prepare(&source, &context.settings.kernel_dir()).map_err(|error| {
         let failure = Failure::from(error);
         match (&pulled, &local_kernel) {
-            (Some(pulled), None) => failure.context(format!(
-                "cannot boot `{shown_path}` of the image `{}`",
-                pulled.reference
-            )),
+            (Some(pulled), None) => {
+                failure.context(format!("cannot boot `{shown_path}` of the image `{}`", pulled.reference))
+            }
             _ => failure,
         }
     })?;
@@ -279,29 +240,12 @@ pub fn prepare(context: &Context, fetched: Fetched) -> Result<Boot, Failure> {
         fetched_bytes: pulled.bytes_fetched,
         cached: pulled.from_cache,
     });
-    let kernel = Kernel {
-        path: prepared.path,
-        shown_path,
-        digest,
-        version: prepared.info.version,
-    };
-    Ok(Boot {
-        kernel,
-        initrd,
-        image,
-        found,
-        _pulled: pulled,
-    })
+    let kernel = Kernel { path: prepared.path, shown_path, digest, version: prepared.info.version };
+    Ok(Boot { kernel, initrd, image, found, _pulled: pulled })
 }
 
 fn judge_readable(context: &Context, role: Role, file: &image::PulledFile) -> Result<(), Failure> {
-    let file = ImageFile {
-        role,
-        path: file.resolved.clone(),
-        uid: file.uid,
-        gid: file.gid,
-        mode: file.mode,
-    };
+    let file = ImageFile { role, path: file.resolved.clone(), uid: file.uid, gid: file.gid, mode: file.mode };
     match boot_files::check_readable(&file) {
         Ok(None) => Ok(()),
         Ok(Some(warning)) => {
@@ -319,10 +263,9 @@ fn judge_readable(context: &Context, role: Role, file: &image::PulledFile) -> Re
 fn judge_initrd(context: &Context, path: &Path) -> Result<(), Failure> {
     match kernel::inspect_initrd(path) {
         Ok(kernel::InitrdKind::Unknown { found }) => {
-            context.reporter.warning(format!(
-                "the initrd `{}` does not look like one: it is {found}",
-                path.display()
-            ));
+            context
+                .reporter
+                .warning(format!("the initrd `{}` does not look like one: it is {found}", path.display()));
             Ok(())
         }
         Ok(_) => Ok(()),

@@ -46,11 +46,8 @@ impl LastBoot {
 
     /// The release booted before, when `now` has another kernel.
     pub fn changed_from(&self, now: &LastBoot) -> Option<String> {
-        (self.kernel_digest != now.kernel_digest).then(|| {
-            self.kernel_version
-                .clone()
-                .unwrap_or_else(|| "unknown".to_owned())
-        })
+        (self.kernel_digest != now.kernel_digest)
+            .then(|| self.kernel_version.clone().unwrap_or_else(|| "unknown".to_owned()))
     }
 }
 
@@ -64,11 +61,7 @@ mod tests {
     use super::*;
 
     fn boot(digest: &str, version: &str) -> LastBoot {
-        LastBoot {
-            kernel_digest: digest.into(),
-            kernel_version: Some(version.into()),
-            image_digest: None,
-        }
+        LastBoot { kernel_digest: digest.into(), kernel_version: Some(version.into()), image_digest: None }
     }
 
     #[test]
@@ -90,10 +83,6 @@ mod tests {
         let boot = boot("sha256:1", "6.1");
         boot.write(dir.path(), "default", "vm").expect("writes");
         assert_eq!(LastBoot::read(dir.path(), "default", "vm"), Some(boot));
-        assert_eq!(
-            std::fs::read_dir(dir.path()).expect("lists").count(),
-            1,
-            "no part file stays"
-        );
+        assert_eq!(std::fs::read_dir(dir.path()).expect("lists").count(), 1, "no part file stays");
     }
 }

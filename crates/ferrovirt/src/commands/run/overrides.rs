@@ -33,11 +33,7 @@ impl Override {
         let steps = parse_path(&text[..end])?;
         let raw = &text[end + 1..];
         let value = serde_json::from_str(raw).unwrap_or_else(|_| Value::String(raw.to_owned()));
-        Ok(Override {
-            steps,
-            value,
-            text: text.to_owned(),
-        })
+        Ok(Override { steps, value, text: text.to_owned() })
     }
 
     /// Changes `document`, creating the objects on the way that are absent.
@@ -108,9 +104,8 @@ fn parse_path(path: &str) -> Result<Vec<Step>> {
             steps.push(Step::Name(name.to_owned()));
             rest = after;
         } else if let Some(bracket) = rest.strip_prefix('[') {
-            let parsed = bracket
-                .split_once(']')
-                .and_then(|(number, after)| Some((number.parse().ok()?, after)));
+            let parsed =
+                bracket.split_once(']').and_then(|(number, after)| Some((number.parse().ok()?, after)));
             let Some((index, after)) = parsed else {
                 bail!("`{path}` is no field path: `[` takes a number or a quoted name")
             };
@@ -191,10 +186,7 @@ mod tests {
 
     #[test]
     fn paths_reach_into_objects_lists_and_dotted_names() {
-        assert_eq!(
-            set(json!({"a": {"b": 1, "c": 2}}), "a.b=3").unwrap(),
-            json!({"a": {"b": 3, "c": 2}})
-        );
+        assert_eq!(set(json!({"a": {"b": 1, "c": 2}}), "a.b=3").unwrap(), json!({"a": {"b": 3, "c": 2}}));
         assert_eq!(
             set(json!({"l": [{"n": 1}, {"n": 2}]}), "l[1].n=5").unwrap(),
             json!({"l": [{"n": 1}, {"n": 5}]})
@@ -209,21 +201,12 @@ mod tests {
 
     #[test]
     fn bad_paths_are_named() {
-        for text in [
-            "a", "=1", "a..b=1", ".a=1", "a.=1", "a[x]=1", "a[1=1", "a[\"b=1", "a[0]b=1", "a.[0]=1",
-        ] {
+        for text in ["a", "=1", "a..b=1", ".a=1", "a.=1", "a[x]=1", "a[1=1", "a[\"b=1", "a[0]b=1", "a.[0]=1"]
+        {
             assert!(Override::parse(text).is_err(), "{text}");
         }
         let message = set(json!({"a": "text"}), "a.b=1").unwrap_err().to_string();
-        assert_eq!(
-            message,
-            "cannot apply `--set a.b=1`: `a` is a string, it has no fields of that kind"
-        );
-        assert!(
-            set(json!({"l": [1]}), "l[5]=1")
-                .unwrap_err()
-                .to_string()
-                .contains("no [5]")
-        );
+        assert_eq!(message, "cannot apply `--set a.b=1`: `a` is a string, it has no fields of that kind");
+        assert!(set(json!({"l": [1]}), "l[5]=1").unwrap_err().to_string().contains("no [5]"));
     }
 }

@@ -22,11 +22,8 @@ const KERNEL_ONLY_MEMORY: &str = "1Gi";
 pub fn choose(manifest: &Manifest, source: &str, name: Option<&str>) -> Result<Machine, Failure> {
     let named = |machine: &Machine| format!("{} `{}`", machine.kind(), machine.name());
     let list = || manifest.machines.iter().map(named).collect::<Vec<_>>().join(", ");
-    let candidates: Vec<&Machine> = manifest
-        .machines
-        .iter()
-        .filter(|machine| name.is_none_or(|name| machine.name() == name))
-        .collect();
+    let candidates: Vec<&Machine> =
+        manifest.machines.iter().filter(|machine| name.is_none_or(|name| machine.name() == name)).collect();
     match (&candidates[..], name) {
         ([machine], _) => Ok((*machine).clone()),
         ([], _) if manifest.machines.is_empty() => Err(Failure::refused(
@@ -34,10 +31,7 @@ pub fn choose(manifest: &Manifest, source: &str, name: Option<&str>) -> Result<M
             None,
         )),
         ([], Some(name)) => Err(Failure::refused(
-            anyhow::anyhow!(
-                "the manifest `{source}` holds no machine named `{name}`, but {}",
-                list()
-            ),
+            anyhow::anyhow!("the manifest `{source}` holds no machine named `{name}`, but {}", list()),
             None,
         )),
         (_, None) => Err(Failure::refused(
@@ -45,10 +39,7 @@ pub fn choose(manifest: &Manifest, source: &str, name: Option<&str>) -> Result<M
             Some("choose one with `--name`".to_owned()),
         )),
         (_, Some(name)) => Err(Failure::refused(
-            anyhow::anyhow!(
-                "the manifest `{source}` holds several machines named `{name}`: {}",
-                list()
-            ),
+            anyhow::anyhow!("the manifest `{source}` holds several machines named `{name}`: {}", list()),
             Some("give them different names".to_owned()),
         )),
     }
@@ -61,11 +52,7 @@ pub fn kernel_only() -> Machine {
             "spec": {{"domain": {{"devices": {{}}, "memory": {{"guest": "{KERNEL_ONLY_MEMORY}"}}}}}}}}"#
     );
     let manifest = manifests::parse("--kernel", &text).expect("a constant manifest decodes");
-    manifest
-        .machines
-        .into_iter()
-        .next()
-        .expect("there is one machine in it")
+    manifest.machines.into_iter().next().expect("there is one machine in it")
 }
 
 /// Changes `machine` by every `--set`, in order.
@@ -112,14 +99,7 @@ pub fn instance(
         Machine::VirtualMachine(mut machine) => {
             // The random identity of a machine that nobody stores would be another at every run: the instance takes
             // the one that its name gives.
-            let identity = machine
-                .spec
-                .template
-                .spec
-                .domain
-                .firmware
-                .clone()
-                .unwrap_or_default();
+            let identity = machine.spec.template.spec.domain.firmware.clone().unwrap_or_default();
             defaults::apply_vm(&mut machine, &random);
             if let Some(firmware) = &mut machine.spec.template.spec.domain.firmware {
                 firmware.uuid = identity.uuid;
@@ -131,14 +111,9 @@ pub fn instance(
     };
     defaults::apply_vmi(&mut instance, &random);
     let metadata = &mut instance.metadata;
-    metadata
-        .namespace
-        .get_or_insert_with(|| DEFAULT_NAMESPACE.to_owned());
+    metadata.namespace.get_or_insert_with(|| DEFAULT_NAMESPACE.to_owned());
     if metadata.name.is_none() {
-        metadata.name = metadata
-            .generate_name
-            .as_ref()
-            .map(|prefix| prefix.trim_end_matches('-').to_owned());
+        metadata.name = metadata.generate_name.as_ref().map(|prefix| prefix.trim_end_matches('-').to_owned());
     }
     check_name(metadata.name.as_deref().unwrap_or_default(), "name")?;
     check_name(metadata.namespace.as_deref().unwrap_or_default(), "namespace")?;
@@ -149,9 +124,7 @@ pub fn instance(
 fn check_name(name: &str, field: &str) -> Result<(), Failure> {
     let label = |label: &str| {
         !label.is_empty()
-            && label
-                .bytes()
-                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+            && label.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
@@ -185,10 +158,7 @@ spec: {domain: {devices: {}, memory: {guest: 64Mi}}}
 ";
 
     fn quiet() -> Reporter {
-        Reporter {
-            color: false,
-            chatty: false,
-        }
+        Reporter { color: false, chatty: false }
     }
 
     fn text(failure: Failure) -> String {
@@ -216,28 +186,18 @@ spec: {domain: {devices: {}, memory: {guest: 64Mi}}}
         let machine = choose(&manifest, "vm.yaml", Some("two")).unwrap();
         let changed = apply_overrides(machine.clone(), &["spec.domain.memory.guest=2Gi".into()]).unwrap();
         let instance = instance(changed, KernelSource::Given, &quiet()).unwrap();
-        assert_eq!(
-            manifest::resources::guest_memory_bytes(&instance.spec).unwrap(),
-            2 << 30
-        );
+        assert_eq!(manifest::resources::guest_memory_bytes(&instance.spec).unwrap(), 2 << 30);
 
         let message = text(apply_overrides(machine, &["spec.domain.memory.size=2Gi".into()]).unwrap_err());
-        assert!(
-            message.contains("spec.domain.memory.size in body is a forbidden property"),
-            "{message}"
-        );
+        assert!(message.contains("spec.domain.memory.size in body is a forbidden property"), "{message}");
     }
 
     #[test]
     fn a_virtual_machine_keeps_its_identity_from_run_to_run() {
         let manifest = manifests::parse("vm.yaml", TWO).unwrap();
         let run = || {
-            instance(
-                choose(&manifest, "vm.yaml", Some("one")).unwrap(),
-                KernelSource::Given,
-                &quiet(),
-            )
-            .unwrap()
+            instance(choose(&manifest, "vm.yaml", Some("one")).unwrap(), KernelSource::Given, &quiet())
+                .unwrap()
         };
         let uuid = |instance: &VirtualMachineInstance| instance.spec.domain.firmware.clone().unwrap().uuid;
         assert!(uuid(&run()).is_some());

@@ -109,22 +109,18 @@ impl Summary {
         timeline
             .phases()
             .into_iter()
-            .map(|Phase { name, duration }| PhaseSummary {
-                name,
-                duration_ms: milliseconds(duration),
-            })
+            .map(|Phase { name, duration }| PhaseSummary { name, duration_ms: milliseconds(duration) })
             .collect()
     }
 
-    /// The summary for people, several lines.
-    pub fn text(&self) -> String {
-        let mut lines = vec![format!(
-            "{}/{}: {} after {}",
-            self.namespace,
-            self.name,
-            self.message,
-            seconds(self.duration_ms as f64)
-        )];
+    /// How it ended, one line.
+    pub fn headline(&self) -> String {
+        format!("{}/{}: {}", self.namespace, self.name, self.message)
+    }
+
+    /// Everything else for people, several lines.
+    pub fn details(&self) -> String {
+        let mut lines = Vec::new();
         if let Some(image) = &self.image {
             let effort = if image.cached {
                 match image.requests {
@@ -138,12 +134,8 @@ impl Summary {
             lines.push(format!("  image    {}", image.reference));
             lines.push(format!("           {} ({effort})", image.digest));
         }
-        let version = self
-            .kernel
-            .booted_version
-            .as_deref()
-            .or(self.kernel.version.as_deref())
-            .unwrap_or("unknown");
+        let version =
+            self.kernel.booted_version.as_deref().or(self.kernel.version.as_deref()).unwrap_or("unknown");
         lines.push(format!("  kernel   {version} ({})", self.kernel.path));
         if let Some(old) = &self.kernel.changed_from {
             lines.push(format!(
@@ -156,7 +148,7 @@ impl Summary {
             .iter()
             .map(|phase| format!("{} {}", phase.name, seconds(phase.duration_ms)))
             .collect();
-        lines.push(format!("  time     {}", phases.join(" · ")));
+        lines.push(format!("  time     {}: {}", seconds(self.duration_ms as f64), phases.join(" · ")));
         let mut memory = Vec::new();
         if let Some(bytes) = self.memory.qemu_peak_bytes {
             memory.push(format!("QEMU {}", binary_bytes(bytes)));
@@ -224,29 +216,27 @@ mod tests {
                 changed_from: Some("6.1.0".into()),
                 path: "/boot/vmlinuz-virt".into(),
             },
-            accelerator: AcceleratorSummary {
-                name: "TCG",
-                reason: Some("no /dev/kvm".into()),
-            },
+            accelerator: AcceleratorSummary { name: "TCG", reason: Some("no /dev/kvm".into()) },
             phases: Summary::phases_of(&timeline),
             duration_ms: 2100,
-            memory: MemorySummary {
-                qemu_peak_bytes: Some(180 << 20),
-                ferrovirt_peak_bytes: None,
-            },
+            memory: MemorySummary { qemu_peak_bytes: Some(180 << 20), ferrovirt_peak_bytes: None },
             console_log: "/run/ferrovirt/machines/default.demo/console.log".into(),
             console_tail: Vec::new(),
         }
     }
 
     #[test]
+    fn the_headline_names_machine_and_end() {
+        assert_eq!(summary().headline(), "default/demo: powered off");
+    }
+
+    #[test]
     fn people_read_where_the_time_went_and_what_changed() {
         assert_eq!(
-            summary().text(),
-            "default/demo: powered off after 2.10 s\n  \
-               image    localhost:5000/demo:latest\n           sha256:00ff (unchanged, 1 request)\n  \
+            summary().details(),
+            "  image    localhost:5000/demo:latest\n           sha256:00ff (unchanged, 1 request)\n  \
                kernel   6.12.1 (/boot/vmlinuz-virt)\n           kernel changed: 6.1.0 → 6.12.1\n  \
-               time     pull 12.0 ms · prepare 8.0 ms · VMM 0.13 s · kernel 1.85 s · userspace 0.10 s\n  \
+               time     2.10 s: pull 12.0 ms · prepare 8.0 ms · VMM 0.13 s · kernel 1.85 s · userspace 0.10 s\n  \
                memory   peak: QEMU 180.0 MiB\n  \
                ran on   TCG\n  \
                console  /run/ferrovirt/machines/default.demo/console.log"
