@@ -335,7 +335,10 @@ fn run_test_guest(
             Ok(KvmMeasurement { instructions: guest_image::INSTRUCTIONS, microseconds })
         }
         Some(GuestOutcome::CannotOpen { errno }) => {
-            Err(Obstacle::Lasting(cannot_open(&request.run_as, device, errno)))
+            let unusable = cannot_open(&request.run_as, device, errno);
+            // A permission is in the cache's key; a module that gets loaded is not.
+            let is_permission = io::Error::from_raw_os_error(errno).kind() == io::ErrorKind::PermissionDenied;
+            Err(if is_permission { Obstacle::Lasting(unusable) } else { Obstacle::Passing(unusable) })
         }
         Some(GuestOutcome::Failed { doing, errno }) => Err(Obstacle::Passing(refused(&doing, errno))),
         Some(GuestOutcome::Stopped { how }) => Err(Obstacle::Lasting(KvmUnusable::new(format!(
@@ -370,13 +373,14 @@ fn no_device(error: &io::Error) -> KvmUnusable {
     if error.kind() != io::ErrorKind::NotFound {
         return KvmUnusable::new(format!("cannot look at `{KVM_DEVICE}`: {error}"));
     }
-    let flags = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default(); // only chooses the hint
-    let has = |flag: &str| {
-        flags
-            .lines()
-            .find(|line| line.starts_with("flags"))
-            .is_some_and(|line| line.split(' ').any(|f| f == flag))
-    };
+    // An empty text where it cannot be read: it only chooses the hint.
+    absent(&std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default())
+}
+
+/// There is no device on a machine with these CPUs (the text of `/proc/cpuinfo`).
+fn absent(cpus: &str) -> KvmUnusable {
+    let flags = cpus.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
+    let has = |flag: &str| flags.split_ascii_whitespace().any(|word| word == flag);
     let module = if has("vmx") {
         Some("kvm_intel")
     } else if has("svm") {

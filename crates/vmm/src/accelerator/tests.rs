@@ -28,6 +28,7 @@ fn stand_in(directory: &Path) -> Trampoline {
     Trampoline::program(script)
 }
 
+#[allow(clippy::disallowed_methods)] // a test has nobody who resolves the environment for it
 fn qemu() -> PathBuf {
     let path = std::env::var_os("PATH").unwrap();
     let mut candidates = std::env::split_paths(&path).map(|directory| directory.join("qemu-system-x86_64"));
@@ -127,6 +128,11 @@ fn every_answer_of_the_helper_has_its_verdict() {
     assert_eq!(answered(&busy), Err(Obstacle::Passing(expected)));
     let denied = answered(&GuestOutcome::CannotOpen { errno: 13 });
     assert!(matches!(denied, Err(Obstacle::Lasting(_))), "{denied:?}");
+    let expected = KvmUnusable::with_hint(
+        "cannot open `/dev/kvm`: No such device (os error 19)",
+        "is the module for this CPU loaded? `sudo dmesg | grep -i kvm` says why it may not be",
+    );
+    assert_eq!(answered(&GuestOutcome::CannotOpen { errno: 19 }), Err(Obstacle::Passing(expected)));
 }
 
 #[test]
@@ -156,6 +162,25 @@ fn permission_denied_says_whose_the_device_is_and_what_to_do() {
         ),
     ] {
         assert_eq!(cannot_open(run_as, device, 13), KvmUnusable::with_hint(reason, hint));
+    }
+}
+
+#[test]
+fn an_absent_device_is_explained_by_the_cpu() {
+    let load = |module| {
+        format!(
+            "the CPU has virtualisation: load the module with `sudo modprobe {module}`; in a container, pass the device in"
+        )
+    };
+    let none = "the CPU shows no virtualisation (neither vmx nor svm): switch it on in the firmware's setup, or, in a \
+                virtual machine, switch on nested virtualisation for it";
+    for (cpus, hint) in [
+        ("model name\t: x\nflags\t\t: fpu vmx\nvmx flags\t: vnmi\n", load("kvm_intel")),
+        ("flags\t\t: svm fpu\n", load("kvm_amd")),
+        ("flags\t\t: fpu\nvmx flags\t: svm vmx\n", none.to_owned()),
+        ("", none.to_owned()),
+    ] {
+        assert_eq!(absent(cpus), KvmUnusable::with_hint("there is no `/dev/kvm`", hint), "{cpus}");
     }
 }
 
