@@ -147,7 +147,7 @@ pub const SPEC_FIELDS: &[SupportedField] = &[
     row("priorityClassName", NoEffect, ONE_MACHINE),
     row("schedulerName", NoEffect, ONE_MACHINE),
     row("subdomain", NoEffect, NO_NETWORK),
-    row("terminationGracePeriodSeconds", Full, "how long the guest has to power off when asked"),
+    row("terminationGracePeriodSeconds", NoEffectUnless(&["0"]), "whoever ends `run` ends the guest at once"),
     row("tolerations", NoEffect, ONE_MACHINE),
     row("topologySpreadConstraints", NoEffect, ONE_MACHINE),
 ];

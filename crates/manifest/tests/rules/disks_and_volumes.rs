@@ -13,32 +13,20 @@ fn disk(changes: Value) -> Value {
 /// A change of the second volume, which is then `{"name": "extra", ...}`.
 fn volume(source: Value) -> Value {
     let mut volume = json!({"name": "extra"});
-    volume
-        .as_object_mut()
-        .unwrap()
-        .extend(source.as_object().unwrap().clone());
+    volume.as_object_mut().unwrap().extend(source.as_object().unwrap().clone());
     json!({"volumes[1]": volume})
 }
 
 fn prefixed(prefix: &str, changes: Value) -> Value {
     let changes = changes.as_object().unwrap();
-    Value::Object(
-        changes
-            .iter()
-            .map(|(key, value)| (format!("{prefix}.{key}"), value.clone()))
-            .collect(),
-    )
+    Value::Object(changes.iter().map(|(key, value)| (format!("{prefix}.{key}"), value.clone())).collect())
 }
 
 #[test]
 fn disks_have_volumes_and_volumes_disks() {
     assert_faults(
         json!({"domain.devices.disks[2]": {"name": "ghost", "disk": {}}}),
-        &[(
-            Invalid,
-            "%D.devices.disks[2].name",
-            "%D.devices.disks[2].Name 'ghost' not found.",
-        )],
+        &[(Invalid, "%D.devices.disks[2].name", "%D.devices.disks[2].Name 'ghost' not found.")],
     );
     // An empty CD-ROM drive, and a volume whose disk defaults add.
     assert_valid(json!({"domain.devices.disks[2]": {"name": "drive", "cdrom": {}}}));
@@ -58,11 +46,7 @@ fn names_of_disks_and_volumes() {
     );
     assert_faults(
         json!({"volumes[2]": {"name": "extra", "emptyDisk": {"capacity": "1Gi"}}}),
-        &[(
-            Invalid,
-            "%P.volumes[2].name",
-            "%P.volumes[2] and %P.volumes[1] must not have the same Name.",
-        )],
+        &[(Invalid, "%P.volumes[2].name", "%P.volumes[2] and %P.volumes[1] must not have the same Name.")],
     );
     let label = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must \
                  start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for \
@@ -71,21 +55,14 @@ fn names_of_disks_and_volumes() {
     let renamed = |name: &str| json!({"domain.devices.disks[0].name": name, "volumes[0].name": name});
     assert_valid(renamed(&"a".repeat(63)));
     assert_faults(renamed("Root"), &[(Invalid, field, label)]);
-    assert_faults(
-        renamed(&"a".repeat(64)),
-        &[(Invalid, field, "must be no more than 63 characters")],
-    );
+    assert_faults(renamed(&"a".repeat(64)), &[(Invalid, field, "must be no more than 63 characters")]);
 }
 
 #[test]
 fn targets_and_buses() {
-    for (target, bus) in [
-        ("disk", "scsi"),
-        ("disk", "usb"),
-        ("cdrom", "sata"),
-        ("cdrom", "scsi"),
-        ("lun", "scsi"),
-    ] {
+    for (target, bus) in
+        [("disk", "scsi"), ("disk", "usb"), ("cdrom", "sata"), ("cdrom", "scsi"), ("lun", "scsi")]
+    {
         let claim = json!({"persistentVolumeClaim": {"claimName": "c"}});
         let mut changes = volume(claim);
         changes["domain.devices.disks[1]"] = json!({"name": "extra", target: {"bus": bus}});
@@ -93,19 +70,11 @@ fn targets_and_buses() {
     }
     assert_faults(
         disk(json!({"cdrom": {"bus": "sata"}})),
-        &[(
-            Invalid,
-            "%D.devices.disks[0]",
-            "%D.devices.disks[0] can only have a single target type defined",
-        )],
+        &[(Invalid, "%D.devices.disks[0]", "%D.devices.disks[0] can only have a single target type defined")],
     );
     assert_faults(
         disk(json!({"disk.bus": "ide"})),
-        &[(
-            Invalid,
-            "%D.devices.disks[0].disk.bus",
-            "IDE bus is not supported",
-        )],
+        &[(Invalid, "%D.devices.disks[0].disk.bus", "IDE bus is not supported")],
     );
     assert_faults(
         disk(json!({"disk.bus": "nvme"})),
@@ -117,22 +86,11 @@ fn targets_and_buses() {
     );
     assert_faults(
         disk(json!({"disk": null, "cdrom": {"bus": "virtio"}})),
-        &[(
-            Invalid,
-            "%D.devices.disks[0].cdrom.bus",
-            "Bus type virtio is invalid for CD-ROM device",
-        )],
+        &[(Invalid, "%D.devices.disks[0].cdrom.bus", "Bus type virtio is invalid for CD-ROM device")],
     );
     assert_valid(disk(json!({"disk.readonly": true})));
-    let readonly = (
-        Invalid,
-        "%D.devices.disks[0].disk.bus",
-        "sata hard-disks do not support read-only.",
-    );
-    assert_faults(
-        disk(json!({"disk": {"bus": "sata", "readonly": true}})),
-        &[readonly],
-    );
+    let readonly = (Invalid, "%D.devices.disks[0].disk.bus", "sata hard-disks do not support read-only.");
+    assert_faults(disk(json!({"disk": {"bus": "sata", "readonly": true}})), &[readonly]);
     // The bus that defaults give counts as well.
     assert_faults(disk(json!({"disk": {"readonly": true}})), &[readonly]);
     assert_valid(disk(json!({"dedicatedIOThread": true})));
@@ -183,11 +141,7 @@ fn boot_order_is_shared_by_disks_and_interfaces() {
     );
     assert_faults(
         json!({"domain.devices.interfaces[0].bootOrder": 0}),
-        &[(
-            Invalid,
-            "%P[0].bootOrder",
-            "%P[0] must have a boot order > 0, if supplied",
-        )],
+        &[(Invalid, "%P[0].bootOrder", "%P[0] must have a boot order > 0, if supplied")],
     );
 }
 
@@ -219,11 +173,7 @@ fn serial_and_words() {
     assert_faults(
         disk(json!({"cache": "all", "io": "uring", "errorPolicy": "panic"})),
         &[
-            (
-                Invalid,
-                "%D.devices.disks[0].cache",
-                "%D.devices.disks[0].cache has invalid value all",
-            ),
+            (Invalid, "%D.devices.disks[0].cache", "%D.devices.disks[0].cache has invalid value all"),
             (
                 NotSupported,
                 "%D.devices.disks.domain.devices.disks[0].io",
@@ -261,11 +211,7 @@ fn sectors() {
     );
     assert_faults(
         custom(4096, 512),
-        &[(
-            Invalid,
-            logical,
-            "Logical size 4096 must be the same or less than the physical size of 512",
-        )],
+        &[(Invalid, logical, "Logical size 4096 must be the same or less than the physical size of 512")],
     );
     assert_faults(
         custom(513, 514),
@@ -277,11 +223,7 @@ fn sectors() {
     assert_faults(
         custom(256, 4_194_304),
         &[
-            (
-                Invalid,
-                logical,
-                "Provided size of 256 is less than the supported minimum size of 512",
-            ),
+            (Invalid, logical, "Provided size of 256 is less than the supported minimum size of 512"),
             (
                 Invalid,
                 physical,
@@ -297,11 +239,7 @@ fn sectors() {
 
 #[test]
 fn volume_sources() {
-    let one_source = (
-        Invalid,
-        "%P.volumes[1]",
-        "%P.volumes[1] must have exactly one source type set",
-    );
+    let one_source = (Invalid, "%P.volumes[1]", "%P.volumes[1] must have exactly one source type set");
     assert_faults(volume(json!({})), &[one_source]);
     assert_faults(
         volume(json!({"emptyDisk": {"capacity": "1Gi"}, "configMap": {"name": "c"}})),
@@ -326,15 +264,9 @@ fn volume_sources() {
     for (source, field) in [
         (json!({"configMap": {}}), "%P.volumes[1].configMap.name"),
         (json!({"secret": {}}), "%P.volumes[1].secret.secretName"),
-        (
-            json!({"serviceAccount": {}}),
-            "%P.volumes[1].serviceAccount.serviceAccountName",
-        ),
+        (json!({"serviceAccount": {}}), "%P.volumes[1].serviceAccount.serviceAccountName"),
     ] {
-        assert_faults(
-            volume(source),
-            &[(Required, field, &format!("{field} is a required field"))],
-        );
+        assert_faults(volume(source), &[(Required, field, &format!("{field} is a required field"))]);
     }
 }
 
@@ -343,14 +275,7 @@ fn container_disk_path() {
     let path = |path: &str| json!({"volumes[0].containerDisk.path": path});
     assert_valid(path(""));
     let field = "%P.volumes[0].containerDisk";
-    assert_faults(
-        path("/"),
-        &[(
-            Invalid,
-            field,
-            "%P.volumes[0].containerDisk must not point to root",
-        )],
-    );
+    assert_faults(path("/"), &[(Invalid, field, "%P.volumes[0].containerDisk must not point to root")]);
     assert_faults(
         path("disk.img"),
         &[(
@@ -370,32 +295,18 @@ fn cloud_init() {
                 .iter()
                 .map(|(below, message)| (format!("{field}{below}"), message.replace("%F", &field)))
                 .collect();
-            let expected: Vec<_> = texts
-                .iter()
-                .map(|(field, message)| (Invalid, field.as_str(), message.as_str()))
-                .collect();
+            let expected: Vec<_> =
+                texts.iter().map(|(field, message)| (Invalid, field.as_str(), message.as_str())).collect();
             assert_faults(volume(json!({ kind: source })), &expected);
         };
-        faults(
-            json!({"userData": "a".repeat(2048), "networkData": "a".repeat(2048)}),
-            &[],
-        );
+        faults(json!({"userData": "a".repeat(2048), "networkData": "a".repeat(2048)}), &[]);
         faults(json!({"userDataBase64": "aGVs\nbG8=\n"}), &[]);
         faults(json!({"secretRef": {"name": "s"}}), &[]);
         faults(json!({"networkDataSecretRef": {"name": "s"}}), &[]);
-        faults(
-            json!({}),
-            &[(
-                "",
-                "%F must have at least one userdatasource or one networkdatasource set.",
-            )],
-        );
+        faults(json!({}), &[("", "%F must have at least one userdatasource or one networkdatasource set.")]);
         faults(
             json!({"userData": "a".repeat(2049)}),
-            &[(
-                "",
-                "%F userdata exceeds 2048 byte limit. Should use UserDataSecretRef for larger data.",
-            )],
+            &[("", "%F userdata exceeds 2048 byte limit. Should use UserDataSecretRef for larger data.")],
         );
         faults(
             json!({"networkData": "é".repeat(1025)}),
@@ -407,10 +318,7 @@ fn cloud_init() {
         // 2049 bytes in base64.
         faults(
             json!({"userDataBase64": "YWFh".repeat(683)}),
-            &[(
-                "",
-                "%F userdata exceeds 2048 byte limit. Should use UserDataSecretRef for larger data.",
-            )],
+            &[("", "%F userdata exceeds 2048 byte limit. Should use UserDataSecretRef for larger data.")],
         );
         faults(
             json!({"userData": "a", "userDataBase64": "YQ=="}),
@@ -435,10 +343,7 @@ fn host_disk() {
     let gate = (Invalid, "%P.volumes[1]", "HostDisk feature gate is not enabled");
     let host_disk = |disk: Value| volume(json!({ "hostDisk": disk }));
     assert_faults(host_disk(json!({"path": "/a", "type": "Disk"})), &[gate]);
-    assert_faults(
-        host_disk(json!({"path": "/a", "type": "DiskOrCreate", "capacity": "1Gi"})),
-        &[gate],
-    );
+    assert_faults(host_disk(json!({"path": "/a", "type": "DiskOrCreate", "capacity": "1Gi"})), &[gate]);
     assert_faults(
         host_disk(json!({"path": "", "type": "Folder"})),
         &[
@@ -474,28 +379,17 @@ fn at_most_one_of_some_volumes() {
     let two = |source: Value| {
         let mut changes = volume(source.clone());
         let mut third = json!({"name": "third"});
-        third
-            .as_object_mut()
-            .unwrap()
-            .extend(source.as_object().unwrap().clone());
+        third.as_object_mut().unwrap().extend(source.as_object().unwrap().clone());
         changes["volumes[2]"] = third;
         changes
     };
     assert_faults(
         two(json!({"serviceAccount": {"serviceAccountName": "a"}})),
-        &[(
-            Invalid,
-            "%P.volumes",
-            "%P.volumes must have max one serviceAccount volume set",
-        )],
+        &[(Invalid, "%P.volumes", "%P.volumes must have max one serviceAccount volume set")],
     );
     assert_faults(
         two(json!({"memoryDump": {"claimName": "c"}})),
-        &[(
-            Invalid,
-            "%P.volumes",
-            "%P.volumes must have max one memory dump volume set",
-        )],
+        &[(Invalid, "%P.volumes", "%P.volumes must have max one memory dump volume set")],
     );
     let gate = "downwardMetrics disks are not allowed: DownwardMetrics feature gate is not enabled.";
     assert_faults(
@@ -503,11 +397,7 @@ fn at_most_one_of_some_volumes() {
         &[
             (Invalid, "%P.volumes[1]", gate),
             (Invalid, "%P.volumes[2]", gate),
-            (
-                Invalid,
-                "%P.volumes",
-                "%P.volumes must have max one downwardMetric volume set",
-            ),
+            (Invalid, "%P.volumes", "%P.volumes must have max one downwardMetric volume set"),
         ],
     );
 }
@@ -541,11 +431,5 @@ fn lists_have_an_end() {
     };
     assert_valid(disks(256));
     let message = "Too many: 257: must have at most 256 items";
-    assert_faults(
-        disks(257),
-        &[
-            (Invalid, "%D.devices.disks", message),
-            (Invalid, "%P.volumes", message),
-        ],
-    );
+    assert_faults(disks(257), &[(Invalid, "%D.devices.disks", message), (Invalid, "%P.volumes", message)]);
 }

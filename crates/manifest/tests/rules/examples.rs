@@ -12,10 +12,7 @@ const REFUSED: [(&str, &str); 5] = [
     ("vmi-host-disk.yaml", "HostDisk feature gate is not enabled"),
     ("vmi-with-sidecar-hook.yaml", "sidecar feature gate"),
     ("vmi-with-sidecar-hook-configmap.yaml", "sidecar feature gate"),
-    (
-        "vm-cirros-with-sidecar-hook-configmap.yaml",
-        "sidecar feature gate",
-    ),
+    ("vm-cirros-with-sidecar-hook-configmap.yaml", "sidecar feature gate"),
     ("vmi-usb.yaml", "Host Devices feature gate is not enabled"),
 ];
 

@@ -68,9 +68,7 @@ pub fn change(object: &mut Value, changes: &Value) {
         let mut place = &mut *object;
         let mut parts = path.split('.').peekable();
         while let Some(part) = parts.next() {
-            let (name, indexes) = part
-                .split_once('[')
-                .map_or((part, ""), |(name, rest)| (name, rest));
+            let (name, indexes) = part.split_once('[').map_or((part, ""), |(name, rest)| (name, rest));
             if parts.peek().is_none() && indexes.is_empty() && value.is_null() {
                 place.as_object_mut().unwrap().shift_remove(name);
                 break;
@@ -120,11 +118,7 @@ pub fn assert_instance_faults(changes: Value, expected: &[Expected<'_>]) {
 
 pub fn assert_machine_faults(changes: Value, expected: &[Expected<'_>]) {
     let found = validate_vm(&machine(changed(&changes)));
-    assert_eq!(
-        found,
-        causes("spec.template.spec", expected),
-        "machine with {changes}"
-    );
+    assert_eq!(found, causes("spec.template.spec", expected), "machine with {changes}");
 }
 
 /// The expected faults with the spec's path put in.
@@ -132,11 +126,7 @@ pub fn causes(spec: &str, expected: &[Expected<'_>]) -> Vec<Cause> {
     let fill = |text: &str| text.replace("%D", &format!("{spec}.domain")).replace("%P", spec);
     expected
         .iter()
-        .map(|(kind, field, message)| Cause {
-            kind: *kind,
-            field: fill(field),
-            message: fill(message),
-        })
+        .map(|(kind, field, message)| Cause { kind: *kind, field: fill(field), message: fill(message) })
         .collect()
 }
 

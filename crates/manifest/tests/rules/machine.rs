@@ -18,10 +18,7 @@ fn kernel_boot() {
     let with = |changes: Value| {
         let changes = changes.as_object().unwrap();
         Value::Object(
-            changes
-                .iter()
-                .map(|(key, value)| (format!("{container}.{key}"), value.clone()))
-                .collect(),
+            changes.iter().map(|(key, value)| (format!("{container}.{key}"), value.clone())).collect(),
         )
     };
     let image = (
@@ -35,13 +32,7 @@ fn kernel_boot() {
         "%D.firmware.kernelBoot.container must be defined with at least one of the following: kernelPath, initrdPath",
     );
     let root = |field| (Invalid, field, "must not point to root");
-    let relative = |field| {
-        (
-            Invalid,
-            field,
-            "must be an absolute path to a file without relative components",
-        )
-    };
+    let relative = |field| (Invalid, field, "must be an absolute path to a file without relative components");
     let kernel = "%D.firmware.kernelBoot.container.kernelPath";
     let initrd = "%D.firmware.kernelBoot.container.initrdPath";
 
@@ -49,9 +40,7 @@ fn kernel_boot() {
     assert_valid(json!({"domain.firmware.kernelBoot": {"kernelArgs": ""}}));
     assert_valid(with(json!({"initrdPath": null})));
     assert_valid(with(json!({"kernelPath": null})));
-    assert_valid(with(
-        json!({"kernelPath": "/vmlinuz/", "imagePullSecret": "IfNotPresent"}),
-    ));
+    assert_valid(with(json!({"kernelPath": "/vmlinuz/", "imagePullSecret": "IfNotPresent"})));
     assert_faults(
         json!({"domain.firmware.kernelBoot": {"kernelArgs": "quiet"}}),
         &[(
@@ -62,24 +51,15 @@ fn kernel_boot() {
     );
     assert_faults(with(json!({"image": ""})), &[image]);
     assert_faults(with(json!({"kernelPath": "", "initrdPath": null})), &[paths]);
-    assert_faults(
-        with(json!({"image": "", "kernelPath": "", "initrdPath": ""})),
-        &[image, paths],
-    );
+    assert_faults(with(json!({"image": "", "kernelPath": "", "initrdPath": ""})), &[image, paths]);
     for (changes, faults) in [
         (json!({"kernelPath": "/"}), vec![root(kernel)]),
         (json!({"initrdPath": "/"}), vec![root(initrd)]),
         (json!({"kernelPath": "boot/vmlinuz"}), vec![relative(kernel)]),
         (json!({"initrdPath": "/boot//initrd"}), vec![relative(initrd)]),
-        (
-            json!({"kernelPath": "/boot/../vmlinuz", "initrdPath": "/"}),
-            vec![relative(kernel), root(initrd)],
-        ),
+        (json!({"kernelPath": "/boot/../vmlinuz", "initrdPath": "/"}), vec![relative(kernel), root(initrd)]),
     ] {
-        let texts: Vec<String> = faults
-            .iter()
-            .map(|(_, field, rule)| format!("{field} {rule}"))
-            .collect();
+        let texts: Vec<String> = faults.iter().map(|(_, field, rule)| format!("{field} {rule}")).collect();
         let faults: Vec<_> = faults
             .iter()
             .zip(&texts)
@@ -131,35 +111,19 @@ fn memory() {
     assert_valid(json!({"domain.memory.guest": "4Gi"}));
     assert_faults(
         memory("-64M", "2Gi"),
-        &[(
-            Invalid,
-            request,
-            "%D.resources.requests.memory '-64M': must be greater than or equal to 0.",
-        )],
+        &[(Invalid, request, "%D.resources.requests.memory '-64M': must be greater than or equal to 0.")],
     );
     assert_faults(
         memory("999999", "2Gi"),
-        &[(
-            Invalid,
-            request,
-            "%D.resources.requests.memory '999999': must be greater than or equal to 1M.",
-        )],
+        &[(Invalid, request, "%D.resources.requests.memory '999999': must be greater than or equal to 1M.")],
     );
     assert_faults(
         memory("1", "2Gi"),
-        &[(
-            Invalid,
-            request,
-            "%D.resources.requests.memory '1': must be greater than or equal to 1M.",
-        )],
+        &[(Invalid, request, "%D.resources.requests.memory '1': must be greater than or equal to 1M.")],
     );
     assert_faults(
         memory("1Gi", "-1"),
-        &[(
-            Invalid,
-            limit,
-            "%D.resources.limits.memory '-1': must be greater than or equal to 0.",
-        )],
+        &[(Invalid, limit, "%D.resources.limits.memory '-1': must be greater than or equal to 0.")],
     );
     assert_faults(
         memory("1025Mi", "1Gi"),
@@ -274,16 +238,8 @@ fn cpu_topology_and_placement() {
     assert_faults(
         dedicated("1500m", "2.5"),
         &[
-            (
-                Invalid,
-                "%D.resources.limits.cpu",
-                "provided resources CPU limits must be an interger",
-            ),
-            (
-                Invalid,
-                "%D.resources.requests.cpu",
-                "provided resources CPU requests must be an interger",
-            ),
+            (Invalid, "%D.resources.limits.cpu", "provided resources CPU limits must be an interger"),
+            (Invalid, "%D.resources.requests.cpu", "provided resources CPU requests must be an interger"),
         ],
     );
     let mut no_cpus = json!({"domain.cpu": {"dedicatedCpuPlacement": true, "sockets": 1}});
@@ -322,10 +278,7 @@ fn cpu_topology_and_placement() {
 #[test]
 fn cpu_features() {
     let policies = ["", "force", "require", "optional", "disable", "forbid"];
-    let good: Vec<Value> = policies
-        .iter()
-        .map(|policy| json!({"name": "apic", "policy": policy}))
-        .collect();
+    let good: Vec<Value> = policies.iter().map(|policy| json!({"name": "apic", "policy": policy})).collect();
     assert_valid(json!({"domain.cpu.features": good}));
     assert_faults(
         json!({"domain.cpu.features": [{"name": "apic"}, {"name": "pcid", "policy": "maybe"}]}),
@@ -359,11 +312,7 @@ fn machine_type() {
     assert_valid(on("s390x", "s390-ccw-virtio"));
     assert_faults(
         on("arm64", "q35"),
-        &[(
-            Invalid,
-            "%D.machine.type",
-            "%D.machine.type is not supported: q35 (allowed values: [virt*])",
-        )],
+        &[(Invalid, "%D.machine.type", "%D.machine.type is not supported: q35 (allowed values: [virt*])")],
     );
     assert_faults(
         on("s390x", "q35"),
@@ -397,21 +346,13 @@ fn architectures() {
                 "%D.firmware.bootloader.bios",
                 "Arm64 does not support bios boot, please change to uefi boot",
             ),
-            (
-                Invalid,
-                "%D.cpu.model",
-                "currently, host-passthrough is the only model supported on Arm64",
-            ),
+            (Invalid, "%D.cpu.model", "currently, host-passthrough is the only model supported on Arm64"),
             (
                 Invalid,
                 "%D.devices.disks[1].disk.bus",
                 "Arm64 not support this disk bus type, please use virtio or scsi",
             ),
-            (
-                Invalid,
-                "%D.devices.watchdog",
-                "Arm64 not support Watchdog device",
-            ),
+            (Invalid, "%D.devices.watchdog", "Arm64 not support Watchdog device"),
             (Invalid, "%D.devices.sound", "Arm64 not support sound device"),
         ],
     );
@@ -421,16 +362,8 @@ fn architectures() {
             "domain.devices.video.type": "s3",
         }),
         &[
-            (
-                Invalid,
-                "%D.devices.watchdog",
-                "amd64 only supports I6300ESB watchdog device",
-            ),
-            (
-                Invalid,
-                "%D.devices.video.type",
-                "video model 's3' is not supported on amd64 architecture",
-            ),
+            (Invalid, "%D.devices.watchdog", "amd64 only supports I6300ESB watchdog device"),
+            (Invalid, "%D.devices.video.type", "video model 's3' is not supported on amd64 architecture"),
         ],
     );
     assert_instance_faults(
@@ -444,11 +377,7 @@ fn start_strategy() {
     assert_valid(json!({"startStrategy": "Paused"}));
     assert_faults(
         json!({"startStrategy": "Later"}),
-        &[(
-            Invalid,
-            "%P.startStrategy",
-            "%P.startStrategy is set with an unrecognized option: Later",
-        )],
+        &[(Invalid, "%P.startStrategy", "%P.startStrategy is set with an unrecognized option: Later")],
     );
     assert_faults(
         json!({"startStrategy": "Paused", "livenessProbe": {"exec": {"command": ["true"]}}}),
@@ -468,11 +397,7 @@ fn eviction_strategy() {
     }
     assert_faults(
         json!({"evictionStrategy": "none"}),
-        &[(
-            Invalid,
-            "%P.evictionStrategy",
-            "%P.evictionStrategy is set with an unrecognized option: none",
-        )],
+        &[(Invalid, "%P.evictionStrategy", "%P.evictionStrategy is set with an unrecognized option: none")],
     );
 }
 
@@ -501,11 +426,7 @@ fn firmware() {
     assert_valid(json!({"domain.firmware.acpi.slicNameRef": "slic"}));
     assert_faults(
         json!({"domain.firmware.acpi": {}}),
-        &[(
-            Invalid,
-            "%P.acpi",
-            "ACPI was set but no SLIC nor MSDM volume reference was set",
-        )],
+        &[(Invalid, "%P.acpi", "ACPI was set but no SLIC nor MSDM volume reference was set")],
     );
 }
 
@@ -519,11 +440,7 @@ fn probes() {
     assert_faults(
         json!({"readinessProbe": {"exec": {}, "guestAgentPing": {}}, "livenessProbe": {"periodSeconds": 1}}),
         &[
-            (
-                Invalid,
-                "%P.readinessProbe",
-                "%P.readinessProbe must have exactly one probe type set",
-            ),
+            (Invalid, "%P.readinessProbe", "%P.readinessProbe must have exactly one probe type set"),
             (
                 Required,
                 "%P.livenessProbe",
@@ -566,16 +483,8 @@ fn other_devices() {
     assert_faults(
         json!({"domain.devices.inputs[0]": {"name": "mouse", "type": "mouse", "bus": "ps2"}}),
         &[
-            (
-                Invalid,
-                "%D.devices.inputs[0].bus",
-                "Input device can have only virtio or usb bus.",
-            ),
-            (
-                Invalid,
-                "%D.devices.inputs[0].type",
-                "Input device can have only tablet type.",
-            ),
+            (Invalid, "%D.devices.inputs[0].bus", "Input device can have only virtio or usb bus."),
+            (Invalid, "%D.devices.inputs[0].type", "Input device can have only tablet type."),
         ],
     );
     assert_faults(
@@ -591,11 +500,7 @@ fn other_devices() {
     }
     assert_faults(
         json!({"domain.devices.panicDevices": [{"model": "isa"}, {"model": "loud"}]}),
-        &[(
-            Invalid,
-            "%D.devices.panicDevices[1].model",
-            "invalid PanicDeviceModel(loud)",
-        )],
+        &[(Invalid, "%D.devices.panicDevices[1].model", "invalid PanicDeviceModel(loud)")],
     );
     for architecture in ["arm64", "s390x"] {
         let message = format!("custom panic devices are not supported on {architecture} architecture");
@@ -620,11 +525,7 @@ fn feature_gates_that_are_off() {
                 "%D.devices.hostDevices",
                 "Host Devices feature gate is not enabled in kubevirt-config",
             ),
-            (
-                Invalid,
-                "%D.devices.autoattachVSOCK",
-                "VSOCK feature gate is not enabled in kubevirt-config",
-            ),
+            (Invalid, "%D.devices.autoattachVSOCK", "VSOCK feature gate is not enabled in kubevirt-config"),
         ],
     );
 }
@@ -645,11 +546,7 @@ fn dns() {
     );
     assert_faults(
         json!({"dnsPolicy": "None"}),
-        &[(
-            Invalid,
-            "%P.dnsConfig",
-            "must provide `dnsConfig` when `dnsPolicy` is None",
-        )],
+        &[(Invalid, "%P.dnsConfig", "must provide `dnsConfig` when `dnsPolicy` is None")],
     );
     assert_faults(
         json!({"dnsPolicy": "None", "dnsConfig": {"searches": ["example"]}}),

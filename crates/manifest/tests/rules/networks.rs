@@ -9,21 +9,13 @@ use crate::harness::{Expected, assert_faults, assert_valid};
 fn interface(changes: Value) -> Value {
     let changes = changes.as_object().unwrap();
     let path = |key: &String| format!("domain.devices.interfaces[0].{key}");
-    Value::Object(
-        changes
-            .iter()
-            .map(|(key, value)| (path(key), value.clone()))
-            .collect(),
-    )
+    Value::Object(changes.iter().map(|(key, value)| (path(key), value.clone())).collect())
 }
 
 /// A second network of this type, with a bridged interface.
 fn second(kind: Value) -> Value {
     let mut network = json!({"name": "second"});
-    network
-        .as_object_mut()
-        .unwrap()
-        .extend(kind.as_object().unwrap().clone());
+    network.as_object_mut().unwrap().extend(kind.as_object().unwrap().clone());
     json!({
         "networks[1]": network,
         "domain.devices.interfaces[1]": {"name": "second", "bridge": {}},
@@ -35,19 +27,11 @@ fn networks_and_interfaces_go_in_pairs() {
     assert_valid(json!({"networks": null, "domain.devices.interfaces": null}));
     assert_faults(
         json!({"networks[1]": {"name": "alone", "multus": {"networkName": "n"}}}),
-        &[(
-            Required,
-            "%P.networks[1].name",
-            "%P.networks[1].name 'alone' not found.",
-        )],
+        &[(Required, "%P.networks[1].name", "%P.networks[1].name 'alone' not found.")],
     );
     assert_faults(
         json!({"domain.devices.interfaces[1]": {"name": "alone", "bridge": {}}}),
-        &[(
-            Invalid,
-            "%D.devices.interfaces[1].name",
-            "%D.devices.interfaces[1].name 'alone' not found.",
-        )],
+        &[(Invalid, "%D.devices.interfaces[1].name", "%D.devices.interfaces[1].name 'alone' not found.")],
     );
     assert_faults(
         json!({"networks[1]": {"name": "default", "multus": {"networkName": "n"}}}),
@@ -71,21 +55,14 @@ fn networks_and_interfaces_go_in_pairs() {
 fn network_types() {
     assert_valid(second(json!({"multus": {"networkName": "n"}})));
     assert_valid(second(json!({"resourceClaim": {"claimName": "c"}})));
-    assert_faults(
-        second(json!({})),
-        &[(Required, "%P.networks[1]", "should have a network type")],
-    );
+    assert_faults(second(json!({})), &[(Required, "%P.networks[1]", "should have a network type")]);
     assert_faults(
         second(json!({"multus": {"networkName": "n"}, "resourceClaim": {}})),
         &[(Required, "%P.networks[1]", "should have only one network type")],
     );
     assert_faults(
         second(json!({"multus": {"networkName": ""}})),
-        &[(
-            Required,
-            "%P.networks[1]",
-            "CNI delegating plugin must have a networkName",
-        )],
+        &[(Required, "%P.networks[1]", "CNI delegating plugin must have a networkName")],
     );
     assert_faults(
         second(json!({"pod": {}})),
@@ -97,22 +74,14 @@ fn network_types() {
     );
     assert_faults(
         second(json!({"multus": {"networkName": "n", "default": true}})),
-        &[(
-            Invalid,
-            "%P.networks",
-            "Pod network cannot be defined when Multus default network is defined",
-        )],
+        &[(Invalid, "%P.networks", "Pod network cannot be defined when Multus default network is defined")],
     );
     let mut two_defaults = second(json!({"multus": {"networkName": "n", "default": true}}));
     two_defaults["networks[0]"] = json!({"name": "default", "multus": {"networkName": "m", "default": true}});
     two_defaults["domain.devices.interfaces[0]"] = json!({"name": "default", "bridge": {}});
     assert_faults(
         two_defaults,
-        &[(
-            Invalid,
-            "%P.networks",
-            "Multus CNI should only have one default network",
-        )],
+        &[(Invalid, "%P.networks", "Multus CNI should only have one default network")],
     );
 }
 
@@ -126,21 +95,13 @@ fn bindings() {
     for binding in ["bridge", "masquerade", "sriov", "passtBinding"] {
         assert_valid(interface(json!({"masquerade": null, binding: {}})));
     }
-    assert_valid(interface(
-        json!({"masquerade": null, "binding": {"name": "plugin"}}),
-    ));
+    assert_valid(interface(json!({"masquerade": null, "binding": {"name": "plugin"}})));
     assert_faults(interface(json!({"masquerade": null})), &[one_binding]);
     assert_faults(interface(json!({"bridge": {}})), &[one_binding]);
     for (binding, message) in [
-        (
-            "slirp",
-            "Slirp interface support has been discontinued since v1.3",
-        ),
+        ("slirp", "Slirp interface support has been discontinued since v1.3"),
         ("passt", "Passt network binding has been discontinued since v1.3"),
-        (
-            "macvtap",
-            "Macvtap network binding has been discontinued since v1.3",
-        ),
+        ("macvtap", "Macvtap network binding has been discontinued since v1.3"),
     ] {
         assert_faults(
             interface(json!({"masquerade": null, binding: {}})),
@@ -187,23 +148,13 @@ fn names_and_models() {
 
 #[test]
 fn addresses() {
-    for good in [
-        "de:ad:00:00:be:af",
-        "DE-AD-00-00-BE-AF",
-        "dead.0000.beaf",
-        "02:00:00:00:00:01",
-    ] {
+    for good in ["de:ad:00:00:be:af", "DE-AD-00-00-BE-AF", "dead.0000.beaf", "02:00:00:00:00:01"] {
         assert_valid(interface(json!({"macAddress": good})));
     }
     let mac = "%D.devices.interfaces[0].macAddress";
-    for bad in [
-        "de:ad:00:00:be",
-        "de:ad:00:00:be:ag",
-        "deadbeef0000",
-        "de:ad:00-00:be:af",
-        "d:e:a:d:0:0",
-        ":",
-    ] {
+    for bad in
+        ["de:ad:00:00:be", "de:ad:00:00:be:ag", "deadbeef0000", "de:ad:00-00:be:af", "d:e:a:d:0:0", ":"]
+    {
         let message = format!("interface %D.devices.interfaces[0].name has malformed MAC address ({bad}).");
         assert_faults(interface(json!({"macAddress": bad})), &[(Invalid, mac, &message)]);
     }
@@ -224,14 +175,7 @@ fn addresses() {
         )],
     );
     assert_valid(interface(json!({"pciAddress": "0000:8f:1A.7"})));
-    for bad in [
-        "0000:00:00.8",
-        "000:00:00.0",
-        "0000:00:00",
-        "0000:00.0",
-        "0000:0g:00.0",
-        "0000:00:00.00",
-    ] {
+    for bad in ["0000:00:00.8", "000:00:00.0", "0000:00:00", "0000:00.0", "0000:0g:00.0", "0000:00:00.00"] {
         let message = format!("interface %D.devices.interfaces[0].name has malformed PCI address ({bad}).");
         assert_faults(
             interface(json!({"pciAddress": bad})),
@@ -249,10 +193,7 @@ fn ports() {
     ]})));
     let port = |port: Value| interface(json!({"ports": [port]}));
     let field = "%D.devices.interfaces[0].ports[0]";
-    assert_faults(
-        port(json!({"port": 0})),
-        &[(Required, field, "Port field is mandatory.")],
-    );
+    assert_faults(port(json!({"port": 0})), &[(Required, field, "Port field is mandatory.")]);
     for bad in [-1, 65536] {
         assert_faults(
             port(json!({"port": bad})),
@@ -276,11 +217,7 @@ fn ports() {
     }
     assert_faults(
         interface(json!({"ports": [{"port": 1, "name": "a"}, {"port": 2, "name": "a"}]})),
-        &[(
-            Duplicate,
-            "%D.devices.interfaces[0].ports[1].name",
-            "Duplicate name of the port: a",
-        )],
+        &[(Duplicate, "%D.devices.interfaces[0].ports[1].name", "Duplicate name of the port: a")],
     );
     // Only ports on the pod network are looked at.
     let mut elsewhere = second(json!({"multus": {"networkName": "n"}}));
@@ -291,28 +228,18 @@ fn ports() {
 #[test]
 fn dhcp() {
     let options = |numbers: &[i32]| {
-        let options: Vec<Value> = numbers
-            .iter()
-            .map(|number| json!({"option": number, "value": "v"}))
-            .collect();
+        let options: Vec<Value> =
+            numbers.iter().map(|number| json!({"option": number, "value": "v"})).collect();
         interface(json!({"dhcpOptions.privateOptions": options}))
     };
     let field = "%D.devices.interfaces[0].dhcpOptions.privateOptions";
-    let range = (
-        Invalid,
-        field,
-        "provided DHCPPrivateOptions are out of range, must be in range 224 to 254",
-    );
+    let range = (Invalid, field, "provided DHCPPrivateOptions are out of range, must be in range 224 to 254");
     assert_valid(options(&[224, 254]));
     assert_faults(options(&[223]), &[range]);
     assert_faults(options(&[255, 1]), &[range]);
     assert_faults(
         options(&[240, 240]),
-        &[(
-            Invalid,
-            field,
-            "Found Duplicates: you have provided duplicate DHCPPrivateOptions",
-        )],
+        &[(Invalid, field, "Found Duplicates: you have provided duplicate DHCPPrivateOptions")],
     );
     let servers = |servers: Value| interface(json!({ "dhcpOptions.ntpServers": servers }));
     assert_valid(servers(json!(["192.0.2.1", "::ffff:192.0.2.2"])));
@@ -323,11 +250,7 @@ fn dhcp() {
                 "%D.devices.interfaces[0].dhcpOptions.ntpServers[1]",
                 "%D.devices.interfaces[0].dhcpOptions.ntpServers[2]",
             ][index - 1];
-            (
-                Invalid,
-                field,
-                "NTP servers must be a list of valid IPv4 addresses.",
-            )
+            (Invalid, field, "NTP servers must be a list of valid IPv4 addresses.")
         }),
     );
 }
@@ -339,29 +262,14 @@ fn states() {
     assert_valid(interface(json!({"state": "down"})));
     assert_faults(
         interface(json!({"state": "asleep"})),
-        &[(
-            Invalid,
-            field,
-            "logical default interface state value is unsupported: asleep",
-        )],
+        &[(Invalid, field, "logical default interface state value is unsupported: asleep")],
     );
     let absent: [Expected<'_>; 2] = [
-        (
-            Invalid,
-            field,
-            "\"default\" interface's state \"absent\" is supported only for bridge binding",
-        ),
-        (
-            Invalid,
-            field,
-            "\"default\" interface's state \"absent\" is not supported on default networks",
-        ),
+        (Invalid, field, "\"default\" interface's state \"absent\" is supported only for bridge binding"),
+        (Invalid, field, "\"default\" interface's state \"absent\" is not supported on default networks"),
     ];
     assert_faults(interface(json!({"state": "absent"})), &absent);
-    assert_faults(
-        interface(json!({"state": "absent", "masquerade": null, "bridge": {}})),
-        &absent[1..],
-    );
+    assert_faults(interface(json!({"state": "absent", "masquerade": null, "bridge": {}})), &absent[1..]);
     let mut second = second(json!({"multus": {"networkName": "n"}}));
     second["domain.devices.interfaces[1]"]["state"] = json!("absent");
     assert_valid(second);

@@ -1,8 +1,12 @@
 //! Rules 33 and 85 to 89, of metadata and of what a machine says around its template; and order over all rules.
 
+use std::sync::LazyLock;
+
+use manifest::bootable::{bootable_vm, bootable_vmi};
 use manifest::types::{VirtualMachine, VirtualMachineInstance};
 use manifest::validate::CauseKind::{Invalid, NotSupported, Required};
-use manifest::validate::{CauseList, validate_vm, validate_vmi, warnings_vm};
+use manifest::validate::{CauseList, KernelSource, validate_vm, validate_vmi, warnings_vm};
+use proptest::prelude::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -18,11 +22,7 @@ fn with<T: Serialize + DeserializeOwned>(object: &T, changes: &Value) -> T {
 
 fn assert_machine(changes: Value, expected: &[Expected<'_>]) {
     let machine: VirtualMachine = with(&machine(valid_spec()), &changes);
-    assert_eq!(
-        validate_vm(&machine),
-        causes("spec.template.spec", expected),
-        "{changes}"
-    );
+    assert_eq!(validate_vm(&machine), causes("spec.template.spec", expected), "{changes}");
 }
 
 fn assert_instance(changes: Value, expected: &[Expected<'_>]) {
@@ -42,10 +42,7 @@ fn names() {
     );
     assert_machine(json!({"metadata.name": null}), &[missing]);
     assert_instance(json!({"metadata.name": ""}), &[missing]);
-    assert_instance(
-        json!({"metadata.name": null, "metadata.generateName": "guest-"}),
-        &[],
-    );
+    assert_instance(json!({"metadata.name": null, "metadata.generateName": "guest-"}), &[]);
     assert_instance(json!({"metadata.name": "a.b"}), &[]);
     assert_machine(json!({"metadata.name": "My VM"}), &[bad]);
     assert_instance(json!({"metadata.name": "My VM"}), &[bad]);
@@ -101,14 +98,7 @@ fn reserved_labels_and_gated_annotations() {
 
 #[test]
 fn run_strategy() {
-    for good in [
-        "Always",
-        "RerunOnFailure",
-        "Manual",
-        "Halted",
-        "Once",
-        "WaitAsReceiver",
-    ] {
+    for good in ["Always", "RerunOnFailure", "Manual", "Halted", "Once", "WaitAsReceiver"] {
         assert_machine(json!({"spec.runStrategy": good}), &[]);
     }
     assert_machine(json!({"spec.runStrategy": null, "spec.running": false}), &[]);
@@ -139,10 +129,7 @@ fn running_is_warned_about() {
     assert_eq!(warnings.len(), 1);
     assert_eq!(
         (warnings[0].field.as_str(), warnings[0].message.as_str()),
-        (
-            "spec.running",
-            "spec.running is deprecated, please use spec.runStrategy instead."
-        )
+        ("spec.running", "spec.running is deprecated, please use spec.runStrategy instead.")
     );
 }
 
@@ -153,10 +140,7 @@ fn data_volume_templates() {
     let faults = |changes: Value, messages: &[&str]| {
         let mut template = template.clone();
         change(&mut template, &changes);
-        let expected: Vec<_> = messages
-            .iter()
-            .map(|message| (Invalid, field, *message))
-            .collect();
+        let expected: Vec<_> = messages.iter().map(|message| (Invalid, field, *message)).collect();
         assert_machine(
             json!({
                 "metadata.namespace": "here",
@@ -168,14 +152,8 @@ fn data_volume_templates() {
     };
     faults(json!({}), &[]);
     faults(json!({"metadata.namespace": "here"}), &[]);
-    faults(
-        json!({"spec": {"sourceRef": {"kind": "DataSource", "name": "d"}, "pvc": {}}}),
-        &[],
-    );
-    faults(
-        json!({"spec": {"storage": {"dataSource": {"kind": "k", "name": "n"}}}}),
-        &[],
-    );
+    faults(json!({"spec": {"sourceRef": {"kind": "DataSource", "name": "d"}, "pvc": {}}}), &[]);
+    faults(json!({"spec": {"storage": {"dataSource": {"kind": "k", "name": "n"}}}}), &[]);
     faults(
         json!({"metadata.namespace": "there"}),
         &["Embedded DataVolume namespace there differs from VM namespace here"],
@@ -190,10 +168,7 @@ fn data_volume_templates() {
             unreferenced,
         ],
     );
-    faults(
-        json!({"spec.storage": null}),
-        &["Missing Data volume PVC or Storage"],
-    );
+    faults(json!({"spec.storage": null}), &["Missing Data volume PVC or Storage"]);
     faults(
         json!({"spec.pvc": {}}),
         &["Duplicate storage definition, both target storage and target pvc defined"],
@@ -202,14 +177,8 @@ fn data_volume_templates() {
         json!({"spec.source": null}),
         &["Data volume should have either Source, SourceRef, or be externally populated"],
     );
-    faults(
-        json!({"spec.source.upload": {}}),
-        &["Multiple dataVolume sources"],
-    );
-    faults(
-        json!({"spec.sourceRef": {"kind": "DataSource", "name": "d"}}),
-        &["Multiple dataVolume sources"],
-    );
+    faults(json!({"spec.source.upload": {}}), &["Multiple dataVolume sources"]);
+    faults(json!({"spec.sourceRef": {"kind": "DataSource", "name": "d"}}), &["Multiple dataVolume sources"]);
 }
 
 /// Faults of many groups at once come in KubeVirt's order, and print as its admission prints them.
@@ -274,4 +243,68 @@ fn all_faults_at_once_and_in_order() {
         text.ends_with("Input device can have only tablet type., and 13 more validation errors"),
         "{text}"
     );
+}
+
+/// The places of all values in a document, as JSON pointers.
+fn places(value: &Value, place: &str, found: &mut Vec<String>) {
+    found.push(place.to_owned());
+    match value {
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                places(field, &format!("{place}/{}", name.replace('~', "~0").replace('/', "~1")), found);
+            }
+        }
+        Value::Array(elements) => {
+            for (index, element) in elements.iter().enumerate() {
+                places(element, &format!("{place}/{index}"), found);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn any_scalar() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        any::<i64>().prop_map(Value::from),
+        any::<u32>().prop_map(Value::from),
+        any::<bool>().prop_map(Value::from),
+        "\\PC{0,8}".prop_map(Value::from),
+        "[-+0-9.eEinumkKMGTP:/]{0,8}".prop_map(Value::from),
+        Just(Value::Null),
+    ]
+}
+
+/// A machine with every field, and the places in it.
+static COMPLETE: LazyLock<(Value, Vec<String>)> = LazyLock::new(|| {
+    let text = include_str!("../fixtures/virtual-machine-complete.yaml");
+    let object: Value = serde_saphyr::from_str(text).unwrap();
+    let mut found = Vec::new();
+    places(&object, "", &mut found);
+    (object, found)
+});
+
+proptest! {
+    /// Whatever stands in a field, as long as it has the right shape: judged without a panic, and the same each time.
+    #[test]
+    fn any_content_is_judged(
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), any_scalar()), 1..12),
+    ) {
+        let (mut object, found) = COMPLETE.clone();
+        for (index, value) in changes {
+            let place = index.get(&found);
+            // An earlier change may have taken the place away; a value of the wrong shape is put back.
+            let Some(previous) = object.pointer_mut(place).map(Value::take) else { continue };
+            *object.pointer_mut(place).unwrap() = value;
+            if serde_json::from_value::<VirtualMachine>(object.clone()).is_err() {
+                *object.pointer_mut(place).unwrap() = previous;
+            }
+        }
+        let machine: VirtualMachine = serde_json::from_value(object).unwrap();
+        let instance = manifest::vmi_for(&machine);
+        prop_assert_eq!(bootable_vm(&machine, KernelSource::Manifest), bootable_vm(&machine, KernelSource::Manifest));
+        for cause in bootable_vmi(&instance, KernelSource::Manifest).causes {
+            prop_assert!(!cause.message.is_empty());
+            prop_assert!(cause.field.is_empty() || cause.field.starts_with("spec") || cause.field.starts_with("metadata"));
+        }
+    }
 }

@@ -62,33 +62,18 @@ fn with(changes: Value) -> Value {
 /// The messages of causes and warnings for an instance.
 fn findings(changes: Value) -> (Vec<String>, Vec<String>) {
     let findings = check_vmi(&instance(with(changes)));
-    assert!(
-        findings
-            .causes
-            .iter()
-            .all(|cause| cause.kind == CauseKind::NotSupported)
-    );
+    assert!(findings.causes.iter().all(|cause| cause.kind == CauseKind::NotSupported));
     (
         findings.causes.into_iter().map(|cause| cause.message).collect(),
-        findings
-            .warnings
-            .into_iter()
-            .map(|warning| warning.message)
-            .collect(),
+        findings.warnings.into_iter().map(|warning| warning.message).collect(),
     )
 }
 
 #[test]
 fn supported_fields_pass_without_a_word() {
     assert_eq!(findings(json!({})), (vec![], vec![]));
-    assert_eq!(
-        bootable_vmi(&instance(supported_spec()), KernelSource::Manifest),
-        Default::default()
-    );
-    assert_eq!(
-        bootable_vm(&machine(supported_spec()), KernelSource::Manifest),
-        Default::default()
-    );
+    assert_eq!(bootable_vmi(&instance(supported_spec()), KernelSource::Manifest), Default::default());
+    assert_eq!(bootable_vm(&machine(supported_spec()), KernelSource::Manifest), Default::default());
 }
 
 #[test]
@@ -112,36 +97,17 @@ fn fields_without_effect_are_warned_about() {
         ("priorityClassName", json!("p"), one),
         ("evictionStrategy", json!("None"), one),
         ("hostname", json!("guest"), network),
+        ("terminationGracePeriodSeconds", json!(30), "whoever ends `run` ends the guest at once"),
         ("subdomain", json!("guest"), network),
         ("dnsPolicy", json!("Default"), network),
         ("dnsConfig", json!({"nameservers": ["192.0.2.1"]}), network),
         ("networks", json!([{"name": "default", "pod": {}}]), network),
-        (
-            "domain.devices.interfaces",
-            json!([{"name": "default", "bridge": {}}]),
-            network,
-        ),
+        ("domain.devices.interfaces", json!([{"name": "default", "bridge": {}}]), network),
         ("domain.devices.autoattachPodInterface", json!(true), network),
-        (
-            "domain.cpu.maxSockets",
-            json!(4),
-            "CPUs are not plugged in while the guest runs",
-        ),
-        (
-            "domain.memory.maxGuest",
-            json!("4Gi"),
-            "memory is not plugged in while the guest runs",
-        ),
-        (
-            "domain.firmware.bootloader.bios.useSerial",
-            json!(true),
-            "the firmware prints nothing",
-        ),
-        (
-            "domain.devices.logSerialConsole",
-            json!(false),
-            "the console's log is always kept",
-        ),
+        ("domain.cpu.maxSockets", json!(4), "CPUs are not plugged in while the guest runs"),
+        ("domain.memory.maxGuest", json!("4Gi"), "memory is not plugged in while the guest runs"),
+        ("domain.firmware.bootloader.bios.useSerial", json!(true), "the firmware prints nothing"),
+        ("domain.devices.logSerialConsole", json!(false), "the console's log is always kept"),
     ];
     for (path, value, why) in table {
         let (causes, warnings) = findings(json!({ path: value }));
@@ -154,21 +120,9 @@ fn fields_without_effect_are_warned_about() {
 fn other_fields_are_refused_by_path() {
     let table = [
         ("domain.devices.disks", json!([{"name": "d"}]), ""),
-        (
-            "volumes",
-            json!([{"name": "d", "emptyDisk": {"capacity": "1"}}]),
-            "",
-        ),
-        (
-            "networks",
-            json!([{"name": "default", "multus": {"networkName": "n"}}]),
-            "",
-        ),
-        (
-            "domain.devices.interfaces",
-            json!([{"name": "default", "masquerade": {}}]),
-            "",
-        ),
+        ("volumes", json!([{"name": "d", "emptyDisk": {"capacity": "1"}}]), ""),
+        ("networks", json!([{"name": "default", "multus": {"networkName": "n"}}]), ""),
+        ("domain.devices.interfaces", json!([{"name": "default", "masquerade": {}}]), ""),
         ("domain.devices.tpm", json!({}), ""),
         ("domain.devices.blockMultiQueue", json!(true), ""),
         ("domain.memory.hugepages", json!({"pageSize": "2Mi"}), ""),
@@ -177,11 +131,7 @@ fn other_fields_are_refused_by_path() {
         ("domain.firmware.bootloader.efi", json!({}), ""),
         ("domain.firmware.acpi", json!({"slicNameRef": "s"}), ""),
         ("domain.features.smm", json!({}), ""),
-        (
-            "domain.features.acpi.enabled",
-            json!(false),
-            " with the value `false`, only `true`",
-        ),
+        ("domain.features.acpi.enabled", json!(false), " with the value `false`, only `true`"),
         ("domain.launchSecurity", json!({}), ""),
         ("domain.clock.timezone", json!("Europe/Berlin"), ""),
         ("domain.clock.timer", json!({}), ""),
@@ -189,26 +139,10 @@ fn other_fields_are_refused_by_path() {
         ("startStrategy", json!("Paused"), ""),
         ("livenessProbe", json!({"exec": {}}), ""),
         ("accessCredentials", json!([{}]), ""),
-        (
-            "domain.clock.utc.offsetSeconds",
-            json!(60),
-            " with the value `60`, only `0`",
-        ),
-        (
-            "architecture",
-            json!("arm64"),
-            " with the value `arm64`, only `amd64`",
-        ),
-        (
-            "domain.machine.type",
-            json!("pc"),
-            " with the value `pc`, only `q35`, `pc-q35*`",
-        ),
-        (
-            "domain.cpu.dedicatedCpuPlacement",
-            json!(true),
-            " with the value `true`, only `false`",
-        ),
+        ("domain.clock.utc.offsetSeconds", json!(60), " with the value `60`, only `0`"),
+        ("architecture", json!("arm64"), " with the value `arm64`, only `amd64`"),
+        ("domain.machine.type", json!("pc"), " with the value `pc`, only `q35`, `pc-q35*`"),
+        ("domain.cpu.dedicatedCpuPlacement", json!(true), " with the value `true`, only `false`"),
         (
             "domain.firmware.kernelBoot.container.imagePullPolicy",
             json!("Sometimes"),
@@ -222,18 +156,12 @@ fn other_fields_are_refused_by_path() {
     ];
     for (path, value, detail) in &table {
         let (causes, warnings) = findings(json!({ *path: value }));
-        assert_eq!(
-            causes,
-            [format!("spec.{path} is not supported by ferrovirt{detail}")]
-        );
+        assert_eq!(causes, [format!("spec.{path} is not supported by ferrovirt{detail}")]);
         assert_eq!(warnings, Vec::<String>::new());
     }
     // All of them at once, but those that change the same field.
-    let several: Value = table[..2]
-        .iter()
-        .chain(&table[4..7])
-        .map(|(path, value, _)| (*path, value.clone()))
-        .collect();
+    let several: Value =
+        table[..2].iter().chain(&table[4..7]).map(|(path, value, _)| (*path, value.clone())).collect();
     assert_eq!(findings(several).0.len(), 5);
 }
 
@@ -273,10 +201,7 @@ fn a_machines_own_fields() {
             "spec.template.spec.domain.devices.tpm",
         ]
     );
-    assert_eq!(
-        found.causes[0].message,
-        "spec.instancetype is not supported by ferrovirt"
-    );
+    assert_eq!(found.causes[0].message, "spec.instancetype is not supported by ferrovirt");
 }
 
 /// The complete fixtures have every field that the types know. Each of their fields must be listed or refused, so that
@@ -295,20 +220,14 @@ fn every_field_is_listed_or_refused_and_every_row_exists() {
         .collect();
     let rows: Vec<String> = SPEC_FIELDS
         .iter()
-        .filter(|row| {
-            matches!(
-                row.support,
-                Support::Full | Support::Only(_) | Support::NoEffectUnless(_)
-            )
-        })
+        .filter(|row| matches!(row.support, Support::Full | Support::Only(_) | Support::NoEffectUnless(_)))
         .map(|row| format!("spec.{}", row.path))
         .collect();
     let mut leaves = Vec::new();
     collect_leaves(&object["spec"], "spec", &mut leaves);
     assert!(leaves.len() > 300, "{}", leaves.len());
     let is_below = |leaf: &str, path: &str| {
-        leaf.strip_prefix(path)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        leaf.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
     };
     let silent: Vec<&String> = leaves
         .iter()
@@ -320,10 +239,7 @@ fn every_field_is_listed_or_refused_and_every_row_exists() {
     collect_leaves(&supported_spec(), "spec", &mut leaves);
     for row in SPEC_FIELDS {
         let path = format!("spec.{}", row.path);
-        assert!(
-            leaves.iter().any(|leaf| is_below(&without_indexes(leaf), &path)),
-            "no field `{path}`"
-        );
+        assert!(leaves.iter().any(|leaf| is_below(&without_indexes(leaf), &path)), "no field `{path}`");
     }
 }
 
@@ -345,38 +261,23 @@ fn collect_leaves(value: &Value, path: &str, leaves: &mut Vec<String>) {
 
 /// `a[0].b` as rows write it: `a[].b`.
 fn without_indexes(path: &str) -> String {
-    path.split('[')
-        .enumerate()
-        .fold(String::new(), |text, (index, part)| match part.split_once(']') {
-            Some((_, rest)) if index > 0 => format!("{text}[]{rest}"),
-            _ => text + part,
-        })
+    path.split('[').enumerate().fold(String::new(), |text, (index, part)| match part.split_once(']') {
+        Some((_, rest)) if index > 0 => format!("{text}[]{rest}"),
+        _ => text + part,
+    })
 }
 
 #[test]
 fn tables_are_sorted_and_have_notes() {
-    for table in [
-        SPEC_FIELDS,
-        VIRTUAL_MACHINE_FIELDS,
-        VIRTUAL_MACHINE_INSTANCE_FIELDS,
-    ] {
+    for table in [SPEC_FIELDS, VIRTUAL_MACHINE_FIELDS, VIRTUAL_MACHINE_INSTANCE_FIELDS] {
         for pair in table.windows(2) {
             let (first, second) = (pair[0].path, pair[1].path);
-            assert!(
-                first < second || first.starts_with(second),
-                "`{first}` before `{second}`"
-            );
+            assert!(first < second || first.starts_with(second), "`{first}` before `{second}`");
         }
         for row in table {
-            let silent = matches!(
-                row.support,
-                Support::NoEffect | Support::NoEffectUnless(_) | Support::Exactly(_)
-            );
-            assert!(
-                !silent || !row.note.is_empty(),
-                "`{}` is warned about without a reason",
-                row.path
-            );
+            let silent =
+                matches!(row.support, Support::NoEffect | Support::NoEffectUnless(_) | Support::Exactly(_));
+            assert!(!silent || !row.note.is_empty(), "`{}` is warned about without a reason", row.path);
             if let Support::Exactly(json) = row.support {
                 assert!(serde_json::from_str::<Value>(json).is_ok(), "`{}`", row.path);
             }
@@ -403,20 +304,14 @@ fn what_runs_needs_memory() {
     assert_eq!(causes.len(), 1);
     assert_eq!(
         (causes[0].field.as_str(), causes[0].message.as_str()),
-        (
-            "spec.domain.memory.guest",
-            "spec.domain.memory.guest '0': a guest needs memory"
-        )
+        ("spec.domain.memory.guest", "spec.domain.memory.guest '0': a guest needs memory")
     );
 }
 
 #[test]
 fn what_runs_needs_a_kernel() {
     let messages = |spec: Value, kernel: KernelSource| -> Vec<String> {
-        runnable_vmi(&instance(spec), kernel)
-            .into_iter()
-            .map(|cause| cause.message)
-            .collect()
+        runnable_vmi(&instance(spec), kernel).into_iter().map(|cause| cause.message).collect()
     };
     let none = || with(json!({"domain.firmware": null}));
     assert_eq!(
@@ -436,18 +331,12 @@ fn what_runs_needs_a_kernel() {
         ]
     );
     let kernel_alone = with(json!({"domain.firmware.kernelBoot.container.initrdPath": null}));
-    assert_eq!(
-        messages(kernel_alone, KernelSource::Manifest),
-        Vec::<String>::new()
-    );
+    assert_eq!(messages(kernel_alone, KernelSource::Manifest), Vec::<String>::new());
 }
 
 #[test]
 fn a_field_is_spoken_of_once() {
-    let found = bootable_vm(
-        &machine(with(json!({"domain.machine.type": "pc"}))),
-        KernelSource::Manifest,
-    );
+    let found = bootable_vm(&machine(with(json!({"domain.machine.type": "pc"}))), KernelSource::Manifest);
     let messages: Vec<&str> = found.causes.iter().map(|cause| cause.message.as_str()).collect();
     assert_eq!(
         messages,
@@ -458,31 +347,11 @@ fn a_field_is_spoken_of_once() {
 #[test]
 fn the_documentations_table() {
     let rows = [
-        SupportedField {
-            path: "a.b",
-            support: Support::Full,
-            note: "note",
-        },
-        SupportedField {
-            path: "c",
-            support: Support::Only(&["x", "y*"]),
-            note: "",
-        },
-        SupportedField {
-            path: "d",
-            support: Support::NoEffect,
-            note: "why",
-        },
-        SupportedField {
-            path: "e",
-            support: Support::NoEffectUnless(&["false"]),
-            note: "why",
-        },
-        SupportedField {
-            path: "f",
-            support: Support::Exactly("[]"),
-            note: "why",
-        },
+        SupportedField { path: "a.b", support: Support::Full, note: "note" },
+        SupportedField { path: "c", support: Support::Only(&["x", "y*"]), note: "" },
+        SupportedField { path: "d", support: Support::NoEffect, note: "why" },
+        SupportedField { path: "e", support: Support::NoEffectUnless(&["false"]), note: "why" },
+        SupportedField { path: "f", support: Support::Exactly("[]"), note: "why" },
     ];
     assert_eq!(
         markdown(&rows, "spec"),
