@@ -30,19 +30,13 @@ fn findings_vm(machine: &VirtualMachine, not_runnable: Vec<Cause>) -> Findings {
     let support = unsupported::check_vm(machine);
     warnings.extend(support.warnings);
     let groups = [validate::validate_vm(machine), support.causes, not_runnable];
-    Findings {
-        causes: one_of_each_field(groups),
-        warnings,
-    }
+    Findings { causes: one_of_each_field(groups), warnings }
 }
 
 fn findings_vmi(instance: &VirtualMachineInstance, not_runnable: Vec<Cause>) -> Findings {
     let support = unsupported::check_vmi(instance);
     let groups = [validate::validate_vmi(instance), support.causes, not_runnable];
-    Findings {
-        causes: one_of_each_field(groups),
-        warnings: support.warnings,
-    }
+    Findings { causes: one_of_each_field(groups), warnings: support.warnings }
 }
 
 /// All causes, less those about a field (or of a text) that an earlier group has spoken of: an unknown machine type is

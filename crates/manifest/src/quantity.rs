@@ -24,28 +24,12 @@ const NANOS: i128 = 1_000_000_000;
 const BINARY_CAP: i128 = i64::MAX as i128;
 
 /// Decimal suffixes with their power of ten, as Kubernetes lists them.
-const DECIMAL_SUFFIXES: [(&str, i32); 10] = [
-    ("n", -9),
-    ("u", -6),
-    ("m", -3),
-    ("", 0),
-    ("k", 3),
-    ("M", 6),
-    ("G", 9),
-    ("T", 12),
-    ("P", 15),
-    ("E", 18),
-];
+const DECIMAL_SUFFIXES: [(&str, i32); 10] =
+    [("n", -9), ("u", -6), ("m", -3), ("", 0), ("k", 3), ("M", 6), ("G", 9), ("T", 12), ("P", 15), ("E", 18)];
 
 /// Binary suffixes with their power of two.
-const BINARY_SUFFIXES: [(&str, u32); 6] = [
-    ("Ki", 10),
-    ("Mi", 20),
-    ("Gi", 30),
-    ("Ti", 40),
-    ("Pi", 50),
-    ("Ei", 60),
-];
+const BINARY_SUFFIXES: [(&str, u32); 6] =
+    [("Ki", 10), ("Mi", 20), ("Gi", 30), ("Ti", 40), ("Pi", 50), ("Ei", 60)];
 
 /// Why a text is not a quantity. The messages are Kubernetes' own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -94,11 +78,7 @@ impl Quantity {
 
     fn from_count(count: i128, notation: Notation) -> Self {
         let nanos = count.min(Self::LIMIT) * NANOS;
-        Self {
-            text: canonical(nanos, notation),
-            nanos,
-            notation,
-        }
+        Self { text: canonical(nanos, notation), nanos, notation }
     }
 
     /// What was written, without surrounding blanks.
@@ -164,11 +144,7 @@ impl FromStr for Quantity {
         if parts.negative {
             nanos = -nanos;
         }
-        Ok(Self {
-            text: text.to_owned(),
-            nanos,
-            notation,
-        })
+        Ok(Self { text: text.to_owned(), nanos, notation })
     }
 }
 
@@ -197,21 +173,13 @@ impl<'a> Parts<'a> {
         if !exponent.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(QuantityError::Format);
         }
-        Ok(Self {
-            negative,
-            whole,
-            fraction,
-            suffix,
-        })
+        Ok(Self { negative, whole, fraction, suffix })
     }
 }
 
 /// The leading ASCII digits of `text`, and what follows them.
 fn split_digits(text: &str) -> (&str, &str) {
-    let end = text
-        .bytes()
-        .position(|byte| !byte.is_ascii_digit())
-        .unwrap_or(text.len());
+    let end = text.bytes().position(|byte| !byte.is_ascii_digit()).unwrap_or(text.len());
     text.split_at(end)
 }
 
@@ -232,10 +200,7 @@ impl Scale {
             return Ok(Self::PowerOfTwo(*power));
         }
         let exponent = suffix.strip_prefix(['e', 'E']).ok_or(QuantityError::Suffix)?;
-        exponent
-            .parse()
-            .map(Self::Exponent)
-            .map_err(|_| QuantityError::Suffix)
+        exponent.parse().map(Self::Exponent).map_err(|_| QuantityError::Suffix)
     }
 
     fn notation(self) -> Notation {
@@ -253,11 +218,8 @@ impl Scale {
             Self::PowerOfTen(power) | Self::Exponent(power) => (i64::from(power), NANOS),
             Self::PowerOfTwo(power) => (0, NANOS << power),
         };
-        let digits: Vec<i128> = whole
-            .bytes()
-            .chain(fraction.bytes())
-            .map(|byte| i128::from(byte - b'0'))
-            .collect();
+        let digits: Vec<i128> =
+            whole.bytes().chain(fraction.bytes()).map(|byte| i128::from(byte - b'0')).collect();
         let Some(first) = digits.iter().position(|digit| *digit != 0) else {
             return 0;
         };
@@ -268,13 +230,8 @@ impl Scale {
         if point > 29 {
             return limit;
         }
-        let digit = |index: i64| {
-            usize::try_from(index)
-                .ok()
-                .and_then(|at| significant.get(at))
-                .copied()
-                .unwrap_or(0)
-        };
+        let digit =
+            |index: i64| usize::try_from(index).ok().and_then(|at| significant.get(at)).copied().unwrap_or(0);
         let integer = (0..point).fold(0_i128, |sum, index| sum * 10 + digit(index));
         // From the last digit to the first after the point, `part` is the floor of `multiplier` × the digits so far
         // read as a fraction. Zeros beyond 40 places can only leave a remainder, which rounds up.
@@ -285,10 +242,7 @@ impl Scale {
             remainder |= sum % 10 != 0;
             part = sum / 10;
         }
-        integer
-            .saturating_mul(multiplier)
-            .saturating_add(part + i128::from(remainder))
-            .min(limit)
+        integer.saturating_mul(multiplier).saturating_add(part + i128::from(remainder)).min(limit)
     }
 }
 
@@ -317,26 +271,15 @@ fn canonical(nanos: i128, notation: Notation) -> String {
     }
     let mut mantissa = nanos;
     let mut power = -9;
-    let highest = if notation == Notation::Exponent {
-        i32::MAX
-    } else {
-        18
-    };
+    let highest = if notation == Notation::Exponent { i32::MAX } else { 18 };
     while mantissa % 1000 == 0 && power < highest {
         mantissa /= 1000;
         power += 3;
     }
     if notation == Notation::Exponent {
-        return if power == 0 {
-            mantissa.to_string()
-        } else {
-            format!("{mantissa}e{power}")
-        };
+        return if power == 0 { mantissa.to_string() } else { format!("{mantissa}e{power}") };
     }
-    let suffix = DECIMAL_SUFFIXES
-        .iter()
-        .find(|(_, of)| *of == power)
-        .map_or("", |(name, _)| name);
+    let suffix = DECIMAL_SUFFIXES.iter().find(|(_, of)| *of == power).map_or("", |(name, _)| name);
     format!("{mantissa}{suffix}")
 }
 
@@ -465,27 +408,15 @@ mod tests {
             ("1e+2", 100 * NANOS, "100"),
             ("1E", 10_i128.pow(18) * NANOS, "1E"),
             ("1Ei", (1_i128 << 60) * NANOS, "1Ei"),
-            (
-                "9223372036854775807",
-                i128::from(i64::MAX) * NANOS,
-                "9223372036854775807",
-            ),
-            (
-                "9223372036854775808",
-                (1_i128 << 63) * NANOS,
-                "9223372036854775808",
-            ),
+            ("9223372036854775807", i128::from(i64::MAX) * NANOS, "9223372036854775807"),
+            ("9223372036854775808", (1_i128 << 63) * NANOS, "9223372036854775808"),
             ("-1Gi", -(1_i128 << 30) * NANOS, "-1Gi"),
             ("-500m", -NANOS / 2, "-500m"),
             // Finer than a billionth: rounded away from zero.
             ("0.0000000001", 1, "1n"),
             ("1e-99", 1, "1e-9"),
             ("-0.00000000011", -1, "-1n"),
-            (
-                "1.0000000000000000000000000000000000000000000001",
-                NANOS + 1,
-                "1000000001n",
-            ),
+            ("1.0000000000000000000000000000000000000000000001", NANOS + 1, "1000000001n"),
             ("0.00000000000000000000000000001Ei", 1, "1n"),
             ("1.00000000000000000000000000000000", NANOS, "1"),
             // Capped: binary at 2^63 - 1, decimal at the limit.
@@ -494,11 +425,7 @@ mod tests {
             ("1e28", Quantity::LIMIT * NANOS, "10e27"),
             ("1e29", Quantity::LIMIT * NANOS, "10e27"),
             ("1e2147483647", Quantity::LIMIT * NANOS, "10e27"),
-            (
-                "99999999999999999999999999999999999999999999999",
-                Quantity::LIMIT * NANOS,
-                "10000000000E",
-            ),
+            ("99999999999999999999999999999999999999999999999", Quantity::LIMIT * NANOS, "10000000000E"),
         ];
         for (text, nanos, canonical) in table {
             let quantity = quantity(text);
@@ -549,18 +476,8 @@ mod tests {
             ("1.0001", 2, 2, 1001),
             ("-1500m", -2, 0, -1500),
             ("1Gi", 1 << 30, 1 << 30, 1000 << 30),
-            (
-                "18446744073709551615",
-                i128::from(u64::MAX),
-                u64::MAX,
-                i128::from(u64::MAX) * 1000,
-            ),
-            (
-                "18446744073709551616",
-                i128::from(u64::MAX) + 1,
-                u64::MAX,
-                (i128::from(u64::MAX) + 1) * 1000,
-            ),
+            ("18446744073709551615", i128::from(u64::MAX), u64::MAX, i128::from(u64::MAX) * 1000),
+            ("18446744073709551616", i128::from(u64::MAX) + 1, u64::MAX, (i128::from(u64::MAX) + 1) * 1000),
         ];
         for (text, units, bytes, millis) in table {
             let quantity = quantity(text);
@@ -596,10 +513,7 @@ mod tests {
         assert_eq!(read("-2").unwrap().as_str(), "-2");
         assert_eq!(read("0.1").unwrap().millis(), 100);
         assert_eq!(read("1e3").unwrap(), quantity("1k"));
-        assert_eq!(
-            serde_json::to_string(&read("\"1024Mi\"").unwrap()).unwrap(),
-            "\"1024Mi\""
-        );
+        assert_eq!(serde_json::to_string(&read("\"1024Mi\"").unwrap()).unwrap(), "\"1024Mi\"");
         let error = read("\"1GB\"").unwrap_err().to_string();
         assert!(error.starts_with(&QuantityError::Format.to_string()), "{error}");
         assert!(read("true").is_err());
@@ -620,13 +534,8 @@ mod tests {
             Just(("Mi", NANOS << 20)),
             Just(("Gi", NANOS << 30)),
         ];
-        (
-            any::<bool>(),
-            any::<u32>(),
-            proptest::option::of(0_u32..1_000_000),
-            suffixes,
-        )
-            .prop_map(|(negative, whole, fraction, (suffix, multiplier))| {
+        (any::<bool>(), any::<u32>(), proptest::option::of(0_u32..1_000_000), suffixes).prop_map(
+            |(negative, whole, fraction, (suffix, multiplier))| {
                 let sign = if negative { "-" } else { "" };
                 let (text, millionths) = match fraction {
                     Some(part) => (
@@ -644,7 +553,8 @@ mod tests {
                     nanos = nanos.min(i128::from(i64::MAX) * NANOS);
                 }
                 (text, if negative { -nanos } else { nanos })
-            })
+            },
+        )
     }
 
     proptest! {
