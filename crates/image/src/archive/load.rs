@@ -10,14 +10,18 @@ use super::unpack::{self, Packed, Packing, SpoolError};
 use crate::build::Compression;
 use crate::build::documents::{manifest as write_manifest, oci_layer};
 use crate::digest::{Algorithm, Descriptor, Digest, Hasher};
+use crate::layer::LayerLimits;
 use crate::manifest::{self, DOCUMENT_LIMIT_BYTES, Document, ManifestError, OCI_CONFIG};
 use crate::platform::Platform;
 use crate::reference::{Reference, ReferenceError};
 use crate::store::{Area, BlobWriter, Lease, Store, StoreError};
 
-/// Most bytes that a compressed archive, one that comes through a pipe, or one compressed layer may unpack
-/// to.
-const UNPACKED_LIMIT_BYTES: u64 = 64 << 30;
+/// How many bytes a compressed archive or layer may unpack to, by the rule for layers that are pulled. What comes
+/// through a pipe has no size to go by.
+fn unpacked_limit_bytes(limits: &LayerLimits, packed_bytes: Option<u64>) -> u64 {
+    let by_size = packed_bytes.map_or(u64::MAX, |bytes| bytes.saturating_mul(limits.expansion));
+    by_size.max(limits.unconditional_bytes).min(limits.uncompressed_bytes)
+}
 
 /// An index may name an index; more levels than this are nonsense.
 const MAX_INDEX_LEVELS: usize = 4;
@@ -254,8 +258,19 @@ pub fn load(
     source: LoadSource<'_>,
     request: &LoadRequest,
 ) -> Result<Vec<LoadedImage>, LoadError> {
-    let members = open(store, source)?;
-    let loader = Loader { store, lease: store.lease()?, members: &members, platform: &request.platform };
+    load_within(store, source, request, &LayerLimits::default())
+}
+
+/// [`load`] within other limits.
+pub(super) fn load_within(
+    store: &Store,
+    source: LoadSource<'_>,
+    request: &LoadRequest,
+    limits: &LayerLimits,
+) -> Result<Vec<LoadedImage>, LoadError> {
+    let members = open(store, source, limits)?;
+    let loader =
+        Loader { store, lease: store.lease()?, members: &members, platform: &request.platform, limits };
     let found = loader.find()?;
     let named = name_images(found, request.name.as_ref())?;
     let mut loaded: Vec<LoadedImage> = Vec::with_capacity(named.len());
@@ -275,9 +290,11 @@ pub fn load(
 }
 
 /// Opens an archive for access by name, unpacking it into a nameless file first where that is needed.
-fn open(store: &Store, source: LoadSource<'_>) -> Result<Members, LoadError> {
+fn open(store: &Store, source: LoadSource<'_>, limits: &LayerLimits) -> Result<Members, LoadError> {
     match source {
-        LoadSource::Reader(reader) => spool(store, "the archive".to_owned(), reader),
+        LoadSource::Reader(reader) => {
+            spool(store, "the archive".to_owned(), reader, unpacked_limit_bytes(limits, None))
+        }
         LoadSource::Path(path) => {
             if let Some(directory) = members::directory(path) {
                 return Ok(directory);
@@ -286,7 +303,7 @@ fn open(store: &Store, source: LoadSource<'_>) -> Result<Members, LoadError> {
             let file = File::open(path).map_err(opening)?;
             let what = format!("the archive `{}`", path.display());
             if !file.metadata().map_err(opening)?.is_file() {
-                return spool(store, what, file);
+                return spool(store, what, file, unpacked_limit_bytes(limits, None));
             }
             let reading = |source| LoadError::Read { what: what.clone(), source };
             let packing = Packed::new(&file).map_err(reading)?.packing;
@@ -294,12 +311,14 @@ fn open(store: &Store, source: LoadSource<'_>) -> Result<Members, LoadError> {
                 return Ok(Members::Tar(TarIndex::new(file)?));
             }
             // The look at the beginning moved on in the file.
-            spool(store, what, File::open(path).map_err(opening)?)
+            let limit_bytes = unpacked_limit_bytes(limits, Some(file.metadata().map_err(opening)?.len()));
+            spool(store, what, File::open(path).map_err(opening)?, limit_bytes)
         }
     }
 }
 
-fn spool(store: &Store, what: String, reader: impl Read) -> Result<Members, LoadError> {
+fn spool(store: &Store, what: String, reader: impl Read, limit_bytes: u64) -> Result<Members, LoadError> {
+    let directory = store.root().join("partial");
     let reading = |source| LoadError::Read { what: what.clone(), source };
     let packed = Packed::new(reader).map_err(reading)?;
     let compression = match packed.packing {
@@ -307,8 +326,8 @@ fn spool(store: &Store, what: String, reader: impl Read) -> Result<Members, Load
         Packing::Unknown(method) => return Err(LoadError::Packing { what, method }),
     };
     let unpacked = unpack::decoder(compression, packed.raw()).map_err(reading)?;
-    let file = unpack::spool(store.root(), unpacked, UNPACKED_LIMIT_BYTES).map_err(|error| match error {
-        SpoolError::TooLarge => LoadError::TooLarge { what: what.clone(), limit_bytes: UNPACKED_LIMIT_BYTES },
+    let file = unpack::spool(&directory, unpacked, limit_bytes).map_err(|error| match error {
+        SpoolError::TooLarge => LoadError::TooLarge { what: what.clone(), limit_bytes },
         SpoolError::Read(source) => LoadError::Read { what: what.clone(), source },
         SpoolError::Write(source) => {
             LoadError::Store { source: store.write_error("write", store.root(), 1, source) }
@@ -383,6 +402,7 @@ struct Loader<'a> {
     lease: Lease,
     members: &'a Members,
     platform: &'a Platform,
+    limits: &'a LayerLimits,
 }
 
 impl Loader<'_> {
@@ -510,7 +530,11 @@ impl Loader<'_> {
         let size_bytes = member.size_bytes();
         let writer = self.store.create(&self.lease, Area::Blobs, Algorithm::Sha256)?;
         let mut copy = BlobCopy::new(self.store, name, &mut member, writer, None);
-        let unpacked = copy.unpack(compression, diff_id.algorithm())?;
+        let unpacked = copy.unpack(
+            compression,
+            diff_id.algorithm(),
+            unpacked_limit_bytes(self.limits, Some(size_bytes)),
+        )?;
         check_digest(name, diff_id, unpacked)?;
         copy.drain()?;
         let digest = copy.commit(None)?;
@@ -558,7 +582,12 @@ impl<'a> BlobCopy<'a> {
     }
 
     /// Copies what decompression consumes, and returns the digest of what came out of it.
-    fn unpack(&mut self, compression: Compression, algorithm: Algorithm) -> Result<Digest, LoadError> {
+    fn unpack(
+        &mut self,
+        compression: Compression,
+        algorithm: Algorithm,
+        limit_bytes: u64,
+    ) -> Result<Digest, LoadError> {
         let mut hasher = Hasher::new(algorithm);
         let mut unpacked_bytes: u64 = 0;
         let mut buffer = vec![0_u8; COPY_BYTES];
@@ -567,17 +596,17 @@ impl<'a> BlobCopy<'a> {
             loop {
                 let count = decoder.read(&mut buffer)?;
                 unpacked_bytes += count as u64;
-                if count == 0 || unpacked_bytes > UNPACKED_LIMIT_BYTES {
+                if count == 0 || unpacked_bytes > limit_bytes {
                     return Ok(());
                 }
                 hasher.update(&buffer[..count]);
             }
         })();
         outcome.map_err(|source| self.failed(source))?;
-        if unpacked_bytes > UNPACKED_LIMIT_BYTES {
+        if unpacked_bytes > limit_bytes {
             return Err(LoadError::TooLarge {
                 what: format!("layer `{}` of the archive", self.name),
-                limit_bytes: UNPACKED_LIMIT_BYTES,
+                limit_bytes,
             });
         }
         Ok(hasher.finish())

@@ -113,10 +113,13 @@ pub(super) fn spool(directory: &Path, mut reader: impl Read, limit_bytes: u64) -
 /// Made under a name and removed at once: `O_TMPFILE` would need no name, but not every file system has it.
 fn nameless_file(directory: &Path) -> io::Result<File> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
-    let path =
-        directory.join(format!("spool-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
+    let name = format!("spool-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let path = directory.join(name);
     let file =
         OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&path)?;
-    std::fs::remove_file(&path)?;
-    Ok(file)
+    match std::fs::remove_file(&path) {
+        // Pruning may have been faster.
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(file),
+    }
 }
