@@ -128,6 +128,14 @@ pub enum KernelError {
         /// The reason.
         source: io::Error,
     },
+    /// The same of an initrd.
+    #[error("cannot read initrd `{}`", path.display())]
+    ReadInitrd {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
     /// It is something else.
     #[error("`{}` is not a kernel that QEMU can boot: it is {found}", path.display())]
     NotAKernel {
@@ -187,7 +195,7 @@ impl KernelError {
             Self::Write { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 Some("free some space there".to_owned())
             }
-            Self::Read { .. } | Self::Write { .. } => None,
+            Self::Read { .. } | Self::ReadInitrd { .. } | Self::Write { .. } => None,
         }
     }
 }
@@ -211,19 +219,36 @@ pub fn inspect_bytes(name: &Path, bytes: &[u8]) -> Result<KernelInfo, KernelErro
     inspect_source(Box::new(source::BytesSource(bytes.to_vec()))).map_err(|fault| fault.at(name))
 }
 
-/// Opens a regular file; opening a pipe or a device must neither block nor do anything.
+/// Opens a kernel's file.
 fn open(path: &Path) -> Result<File, KernelError> {
-    let read = |source: io::Error| KernelError::Read { path: path.to_owned(), source };
-    let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC | rustix::fs::OFlags::NONBLOCK;
-    let file = File::from(
-        rustix::fs::open(path, flags, rustix::fs::Mode::empty()).map_err(|error| read(error.into()))?,
-    );
-    let kind = file.metadata().map_err(read)?.file_type();
-    if kind.is_file() {
-        return Ok(file);
+    match open_regular(path) {
+        Ok(Opened::File(file)) => Ok(file),
+        Ok(Opened::Other(found)) => {
+            Err(KernelError::NotAKernel { path: path.to_owned(), found: found.to_owned(), hint: None })
+        }
+        Err(source) => Err(KernelError::Read { path: path.to_owned(), source }),
     }
-    let found = if kind.is_dir() { "a directory" } else { "a device, pipe or socket" }.to_owned();
-    Err(KernelError::NotAKernel { path: path.to_owned(), found, hint: None })
+}
+
+/// What is at a path.
+enum Opened {
+    File(File),
+    /// Something else, with its article.
+    Other(&'static str),
+}
+
+/// Opens a regular file; with a pipe or a device, it neither waits for anything nor sets anything off.
+fn open_regular(path: &Path) -> io::Result<Opened> {
+    let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC | rustix::fs::OFlags::NONBLOCK;
+    let file = File::from(rustix::fs::open(path, flags, rustix::fs::Mode::empty())?);
+    let kind = file.metadata()?.file_type();
+    Ok(if kind.is_file() {
+        Opened::File(file)
+    } else if kind.is_dir() {
+        Opened::Other("a directory")
+    } else {
+        Opened::Other("a device, pipe or socket")
+    })
 }
 
 /// Why something is no kernel, before it is known where it was read from.

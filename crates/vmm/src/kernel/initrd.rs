@@ -1,9 +1,10 @@
 //! What an initrd is. The kernel decides what it can unpack; so this only finds what cannot be one.
 
+use std::io;
 use std::path::Path;
 
-use super::source::{FileSource, Source, bytes};
-use super::{Fault, KernelError, bzimage, other, wrapped};
+use super::source::{Compression, FileSource, Source, bytes};
+use super::{Fault, KernelError, Opened, bzimage, other, wrapped};
 
 /// What a file given as initrd is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,16 +29,22 @@ const MAX_PADDING_BYTES: u64 = 4096;
 ///
 /// # Errors
 ///
-/// [`KernelError::Read`] if the file cannot be read; [`KernelError::NotAKernel`] if it is no regular file.
+/// [`KernelError::ReadInitrd`] if the file cannot be read or is no regular file.
 pub fn inspect_initrd(path: &Path) -> Result<InitrdKind, KernelError> {
-    inspect_source(&mut FileSource::new(super::open(path)?)).map_err(|fault| fault.at(path))
+    let read = |source| KernelError::ReadInitrd { path: path.to_owned(), source };
+    match super::open_regular(path).map_err(read)? {
+        Opened::File(file) => inspect_source(&mut FileSource::new(file)).map_err(read),
+        Opened::Other(found) => {
+            Err(read(io::Error::new(io::ErrorKind::InvalidInput, format!("it is {found}"))))
+        }
+    }
 }
 
-pub(super) fn inspect_source(source: &mut dyn Source) -> Result<InitrdKind, Fault> {
+pub(super) fn inspect_source(source: &mut dyn Source) -> io::Result<InitrdKind> {
     if let Some(compression) = wrapped::compression(source, 0)? {
         return Ok(InitrdKind::Compressed(match compression {
-            super::source::Compression::Gzip => "gzip",
-            super::source::Compression::Zstd => "zstd",
+            Compression::Gzip => "gzip",
+            Compression::Zstd => "zstd",
         }));
     }
     if let Some(name) = other::compressed(source)? {
@@ -59,10 +66,11 @@ pub(super) fn inspect_source(source: &mut dyn Source) -> Result<InitrdKind, Faul
     if let Some(name) = other::disk(source)? {
         return Ok(InitrdKind::FileSystem(name));
     }
-    match other::describe(source)? {
-        Fault::NotAKernel { found, .. } | Fault::OtherArchitecture { found } => {
-            Ok(InitrdKind::Unknown { found })
-        }
-        fault => Err(fault),
-    }
+    Ok(InitrdKind::Unknown {
+        found: match other::describe(source)? {
+            Fault::NotAKernel { found, .. } | Fault::OtherArchitecture { found } => found,
+            Fault::Damaged(what) => format!("something damaged: {what}"),
+            Fault::Read(error) | Fault::Unpack { source: error, .. } => return Err(error),
+        },
+    })
 }

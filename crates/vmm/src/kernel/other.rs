@@ -143,7 +143,7 @@ pub(super) fn is_cpio(source: &mut dyn Source, offset: u64) -> io::Result<bool> 
 }
 
 /// Says what a source is that is neither a kernel nor wrapped.
-pub(super) fn describe(source: &mut dyn Source) -> Result<Fault, Fault> {
+pub(super) fn describe(source: &mut dyn Source) -> io::Result<Fault> {
     const GIVE: &str =
         "give a Linux kernel for x86_64: a bzImage (vmlinuz), or a vmlinux built with CONFIG_PVH";
     let start = up_to(source, 0, TEXT_BYTES)?;
@@ -163,7 +163,7 @@ pub(super) fn describe(source: &mut dyn Source) -> Result<Fault, Fault> {
         return Ok(Fault::OtherArchitecture { found: "a zImage for 32-bit ARM".to_owned() });
     }
     if let Some(header) = pe_header(source)? {
-        return Ok(pe_fault(source, header)?);
+        return pe_fault(source, header);
     }
     if is_cpio(source, 0)? {
         return Ok(Fault::not_a_kernel(

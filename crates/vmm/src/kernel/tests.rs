@@ -405,6 +405,17 @@ fn an_initrd_is_told_from_what_is_none() {
     }
 }
 
+#[test]
+fn an_initrd_that_cannot_be_read_is_called_one() {
+    for (path, cause) in
+        [("/dev", "it is a directory"), ("/nonexistent", "No such file or directory (os error 2)")]
+    {
+        let error = inspect_initrd(Path::new(path)).unwrap_err();
+        assert_eq!(error.to_string(), format!("cannot read initrd `{path}`"));
+        assert_eq!(std::error::Error::source(&error).unwrap().to_string(), cause);
+    }
+}
+
 /// Kernels and things like them, to be damaged.
 fn seeds() -> Vec<Vec<u8>> {
     vec![

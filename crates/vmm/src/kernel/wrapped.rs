@@ -1,5 +1,7 @@
 //! Kernels inside something else: gzip, zstd, EFI zboot.
 
+use std::io;
+
 use super::other::{PeMachine, pe_machine};
 use super::source::{Compression, Source, UnpackedSource, bytes};
 use super::{Fault, Wrapping};
@@ -38,7 +40,7 @@ pub(super) fn recognise(source: &mut dyn Source) -> Result<Option<Payload>, Faul
 }
 
 /// The compression of what starts at `offset`, of those that can be unpacked here.
-pub(super) fn compression(source: &mut dyn Source, offset: u64) -> Result<Option<Compression>, Fault> {
+pub(super) fn compression(source: &mut dyn Source, offset: u64) -> io::Result<Option<Compression>> {
     Ok(match bytes::<4>(source, offset)? {
         Some([0x1f, 0x8b, 8, _]) => Some(Compression::Gzip),
         Some([0x28, 0xb5, 0x2f, 0xfd]) => Some(Compression::Zstd),
