@@ -5,7 +5,7 @@
 mod support;
 
 use std::error::Error as _;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -470,7 +470,7 @@ async fn what_is_no_image_is_refused() {
             ),
             "the manifest is ambiguous: it has both `manifests` and `layers`",
         ),
-        ("[]".to_owned(), "the manifest is malformed"),
+        (r#"{"schemaVersion":2,"config":5,"layers":[]}"#.to_owned(), "the manifest is malformed"),
     ];
     for (manifest, message) in cases {
         bench.registry.add_manifest("team/boot", "v1", OCI_MANIFEST, manifest.as_bytes());
@@ -584,6 +584,172 @@ async fn references_with_a_digest_are_taken_from_the_store_when_allowed() {
     bench.requests();
     images.pull(&request, &()).await.unwrap();
     assert!(bench.requests().is_empty());
+}
+
+/// Environment variable that tells this test binary to be the other process, and where its store is.
+const CHILD_STORE: &str = "FERROVIRT_TEST_CHILD_STORE";
+
+/// In the other process: where its store is.
+#[allow(clippy::disallowed_methods, reason = "a test tells itself, started again, that it was started again")]
+fn child_store() -> Option<std::path::PathBuf> {
+    std::env::var_os(CHILD_STORE).map(Into::into)
+}
+
+/// Runs one test of this binary once more, in a process of its own, behind the given command.
+fn run_again(wrapper: &[&str], test: &str, store: &Path) {
+    let program = std::env::current_exe().unwrap();
+    let words: Vec<&std::ffi::OsStr> =
+        wrapper.iter().map(std::ffi::OsStr::new).chain([program.as_os_str()]).collect();
+    let output = std::process::Command::new(words[0])
+        .args(&words[1..])
+        .args(["--exact", test, "--nocapture"])
+        .env(CHILD_STORE, store)
+        .output()
+        .unwrap_or_else(|error| panic!("cannot start {words:?}: {error}"));
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(
+        output.status.success() && text(&output.stdout).contains("1 passed"),
+        "{}\n{}\n{}",
+        output.status,
+        text(&output.stdout),
+        text(&output.stderr)
+    );
+}
+
+#[tokio::test]
+async fn a_full_disk_leaves_nothing_half_written() {
+    let Some(directory) = child_store() else {
+        // A file system of 4 MiB, which only the other process sees and which ends with it.
+        let directory = tempfile::tempdir().unwrap();
+        let unshare = if rustix::process::geteuid().is_root() {
+            &["unshare", "--mount"][..]
+        } else {
+            &["unshare", "--user", "--map-root-user", "--mount"]
+        };
+        run_again(unshare, "a_full_disk_leaves_nothing_half_written", directory.path());
+        return;
+    };
+    let status = std::process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=4m", "none"])
+        .arg(&directory)
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let bench = Bench::new().await;
+    let store = Store::open(&directory).unwrap();
+    let images = Images::new(store.clone(), bench.client.clone());
+    let files = |area: &str| std::fs::read_dir(store.root().join(area)).unwrap().count();
+
+    // A file that does not fit, out of a layer that does.
+    bench.image(&[&[("boot/vmlinuz", &"0".repeat(8 << 20))]]);
+    let request = bench.request(PullPolicy::Always, &["/boot/vmlinuz"]);
+    let error = images.pull(&request, &()).await.unwrap_err();
+    assert!(chain(&error).contains("no space left in the image store"), "{}", chain(&error));
+    assert_eq!((files("files/sha256"), files("partial"), files("records")), (0, 0, 0));
+
+    // Layers of which each fits, but not both.
+    store.prune(PruneScope::Unused, RunMode::Remove).unwrap();
+    let noise = |seed: u32| -> String {
+        let mut state = seed;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            char::from((state >> 25) as u8 & 0x7f)
+        };
+        (0..3 << 20).map(|_| next()).collect()
+    };
+    let image = bench.image(&[&[("a", &noise(1))], &[("b", &noise(2))]]);
+    let error = images.pull(&bench.request(PullPolicy::Always, &[]), &()).await.unwrap_err();
+    assert!(chain(&error).contains("bytes are needed"), "{}", chain(&error));
+    assert_eq!(files("records"), 0);
+    for layer in &image.layers {
+        // There and right, or not there.
+        assert_ne!(store.verify(Area::Blobs, layer).unwrap(), Verification::Corrupted);
+    }
+    assert!(!image.layers.iter().all(|layer| store.has_blob(layer, None)));
+}
+
+/// Peak memory of this process in KiB.
+fn peak_memory_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// Puts an image of one layer into a store without a registry: 256 MiB in one file, and 100,000 other entries.
+fn large_image(store: &Store, reference: &Reference) {
+    let lease = store.lease().unwrap();
+    let diff_id = store.create(&lease, Area::Files, image::Algorithm::Sha256).unwrap();
+    let mut both = tar::Builder::new(Tee(diff_id, {
+        let blob = store.create(&lease, Area::Blobs, image::Algorithm::Sha256).unwrap();
+        zstd::Encoder::new(blob, 1).unwrap()
+    }));
+    let mut header = tar::Header::new_gnu();
+    header.set_mode(0o644);
+    header.set_size(0);
+    for at in 0..100_000 {
+        header.set_path(format!("usr/share/doc/package-{at:06}/copyright")).unwrap();
+        header.set_cksum();
+        both.append(&header, std::io::empty()).unwrap();
+    }
+    header.set_size(256 << 20);
+    both.append_data(&mut header.clone(), "large", std::io::repeat(b'x').take(256 << 20)).unwrap();
+    header.set_size(6);
+    both.append_data(&mut header, "boot/vmlinuz", &b"kernel"[..]).unwrap();
+    let Tee(diff_id, blob) = both.into_inner().unwrap();
+    let (diff_id, _) = diff_id.commit().unwrap();
+    let (layer, layer_bytes) = blob.finish().unwrap().commit().unwrap();
+    let config = format!(
+        r#"{{"os":"linux","architecture":"amd64","rootfs":{{"type":"layers","diff_ids":["{diff_id}"]}}}}"#
+    );
+    store.put_blob(&lease, config.as_bytes(), image::Algorithm::Sha256).unwrap();
+    let manifest = format!(
+        r#"{{"schemaVersion":2,"mediaType":"{OCI_MANIFEST}","config":{},"layers":[{{"mediaType":"{}","digest":"{layer}","size":{layer_bytes}}}]}}"#,
+        descriptor(OCI_CONFIG, config.as_bytes()),
+        "application/vnd.oci.image.layer.v1.tar+zstd",
+    );
+    let digest = store.put_blob(&lease, manifest.as_bytes(), image::Algorithm::Sha256).unwrap();
+    store.tag(reference, &digest).unwrap();
+}
+
+/// Writes to both.
+struct Tee<L, R>(L, R);
+
+impl<L: Write, R: Write> Write for Tee<L, R> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.write_all(bytes)?;
+        self.1.write_all(bytes)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn memory_does_not_grow_with_the_layer() {
+    let reference: Reference = "localhost:1/large:1".parse().unwrap();
+    let Some(directory) = child_store() else {
+        let directory = tempfile::tempdir().unwrap();
+        large_image(&Store::open(directory.path()).unwrap(), &reference);
+        run_again(&["env"], "memory_does_not_grow_with_the_layer", directory.path());
+        return;
+    };
+    let client = Client::new(RegistrySettings::default()).unwrap();
+    let images = Images::new(Store::open(&directory).unwrap(), client);
+    let file = |path: &str| WantedFile { role: "kernel".to_owned(), path: path.to_owned() };
+    let before_kib = peak_memory_kib();
+    let request = PullRequest {
+        reference,
+        policy: PullPolicy::Never,
+        wanted: Wanted::Files(vec![file("/boot/vmlinuz"), file("/usr/share/doc/package-099999/copyright")]),
+        platform: Platform::linux("amd64"),
+        secrets: Vec::new(),
+    };
+    let pulled = images.pull(&request, &()).await.unwrap();
+    assert_eq!(content(&pulled), ["kernel", ""]);
+    let grown_kib = peak_memory_kib() - before_kib;
+    assert!(grown_kib < 8 << 10, "{before_kib} KiB before, {grown_kib} KiB more");
 }
 
 #[test]

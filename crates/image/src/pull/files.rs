@@ -130,7 +130,9 @@ async fn look_up(
     chosen: &ChosenImage,
     wanted: Vec<WantedFile>,
 ) -> Result<Vec<ResolvedFile>, PullError> {
-    let diff_ids = diff_ids(context, &chosen.image).await?;
+    // The top layer is always the first to be read: it travels beside the config. What one of them fails of ends both.
+    let (diff_ids, ()) =
+        tokio::try_join!(diff_ids(context, &chosen.image), fetch_unread_top(context, &chosen.image))?;
     let layers = chosen.image.layers.iter().cloned().zip(diff_ids).rev().map(|(blob, diff_id)| Layer {
         blob,
         diff_id,
@@ -163,6 +165,16 @@ async fn look_up(
         }
     };
     take_out(context, &mut finder, found).await
+}
+
+/// Fetches the top layer, unless it was read before.
+async fn fetch_unread_top(context: &Arc<Context>, image: &ImageManifest) -> Result<(), PullError> {
+    match image.layers.last() {
+        Some(top) if !context.store.layer_index_path(&top.digest).exists() => {
+            fetch_blob(context, top, BlobKind::Layer).await
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Digests of the uncompressed layers, the lowest first, out of the config.

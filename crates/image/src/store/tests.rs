@@ -284,6 +284,7 @@ fn removing_one_image_leaves_what_another_shares_with_it() {
 const CHILD_STORE: &str = "FERROVIRT_TEST_CHILD_STORE";
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "a test tells itself, started again, that it was started again")]
 fn a_lease_ends_with_its_process() {
     if let Some(root) = std::env::var_os(CHILD_STORE) {
         // The other process: takes a lease and a partial download, and dies without cleaning up.
