@@ -8,7 +8,8 @@
 //!     └── client.key
 //! ```
 //!
-//! Directories are searched in the order of the settings, and the first that has one for the registry is taken whole.
+//! Directories are searched in the order of the settings, and the first that has one for the registry is
+//! taken whole.
 
 use std::{
     fs, io,
@@ -80,10 +81,9 @@ impl CertsError {
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Read { path, .. } => Some(format!(
-                "make `{}` readable for the user who pulls",
-                path.display()
-            )),
+            Self::Read { path, .. } => {
+                Some(format!("make `{}` readable for the user who pulls", path.display()))
+            }
             Self::Unpaired { missing, .. } => {
                 Some(format!("add `{}` or remove the other file", missing.display()))
             }
@@ -110,11 +110,7 @@ pub fn find(directories: &[PathBuf], host: &str) -> Result<Option<RegistryCertif
                     io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::PermissionDenied
                 ) => {}
             Err(source) => {
-                return Err(CertsError::Read {
-                    host: host.to_owned(),
-                    path: directory,
-                    source,
-                });
+                return Err(CertsError::Read { host: host.to_owned(), path: directory, source });
             }
         }
     }
@@ -122,31 +118,22 @@ pub fn find(directories: &[PathBuf], host: &str) -> Result<Option<RegistryCertif
 }
 
 fn read(directory: &Path, entries: fs::ReadDir, host: &str) -> Result<RegistryCertificates, CertsError> {
-    let cannot_read = |path: &Path, source| CertsError::Read {
-        host: host.to_owned(),
-        path: path.to_owned(),
-        source,
-    };
+    let cannot_read =
+        |path: &Path, source| CertsError::Read { host: host.to_owned(), path: path.to_owned(), source };
     let mut paths = Vec::new();
     for entry in entries {
         paths.push(entry.map_err(|source| cannot_read(directory, source))?.path());
     }
     paths.sort();
-    let mut found = RegistryCertificates {
-        directory: directory.to_owned(),
-        ..RegistryCertificates::default()
-    };
+    let mut found =
+        RegistryCertificates { directory: directory.to_owned(), ..RegistryCertificates::default() };
     for path in &paths {
         let partner = |extension: &str| {
             let partner = path.with_extension(extension);
             if paths.contains(&partner) {
                 Ok(partner)
             } else {
-                Err(CertsError::Unpaired {
-                    host: host.to_owned(),
-                    path: path.clone(),
-                    missing: partner,
-                })
+                Err(CertsError::Unpaired { host: host.to_owned(), path: path.clone(), missing: partner })
             }
         };
         let contents = |path: &Path| fs::read(path).map_err(|source| cannot_read(path, source));
@@ -158,10 +145,7 @@ fn read(directory: &Path, entries: fs::ReadDir, host: &str) -> Result<RegistryCe
                     let mut pem = contents(path)?;
                     pem.push(b'\n');
                     pem.extend(contents(&key)?);
-                    found.client = Some(ClientPair {
-                        path: path.clone(),
-                        pem,
-                    });
+                    found.client = Some(ClientPair { path: path.clone(), pem });
                 }
             }
             Some("key") => {
@@ -182,11 +166,8 @@ pub(crate) fn apply(
     host: &str,
     mut builder: reqwest::ClientBuilder,
 ) -> Result<reqwest::ClientBuilder, CertsError> {
-    let malformed = |path: &Path, source| CertsError::Malformed {
-        host: host.to_owned(),
-        path: path.to_owned(),
-        source,
-    };
+    let malformed =
+        |path: &Path, source| CertsError::Malformed { host: host.to_owned(), path: path.to_owned(), source };
     for (path, pem) in &certificates.authorities {
         let parsed = reqwest::Certificate::from_pem_bundle(pem).map_err(|source| malformed(path, source))?;
         if parsed.is_empty() {
@@ -213,12 +194,7 @@ mod tests {
         let (first, second) = (root.path().join("first"), root.path().join("second"));
         fs::create_dir_all(first.join("other:5000")).unwrap();
         fs::create_dir_all(second.join("r.example.com:5000")).unwrap();
-        for (name, text) in [
-            ("ca.crt", "CA"),
-            ("me.cert", "CERT"),
-            ("me.key", "KEY"),
-            ("README", "-"),
-        ] {
+        for (name, text) in [("ca.crt", "CA"), ("me.cert", "CERT"), ("me.key", "KEY"), ("README", "-")] {
             fs::write(second.join("r.example.com:5000").join(name), text).unwrap();
         }
         let directories = [root.path().join("absent"), first, second];
@@ -234,14 +210,10 @@ mod tests {
         let directory = root.path().join("r");
         fs::create_dir(&directory).unwrap();
         fs::write(directory.join("me.cert"), "CERT").unwrap();
-        let Err(error) = find(&[root.path().to_owned()], "r") else {
-            panic!("accepted")
-        };
+        let Err(error) = find(&[root.path().to_owned()], "r") else { panic!("accepted") };
         assert!(matches!(&error, CertsError::Unpaired { missing, .. } if missing.ends_with("me.key")));
         fs::rename(directory.join("me.cert"), directory.join("me.key")).unwrap();
-        let Err(error) = find(&[root.path().to_owned()], "r") else {
-            panic!("accepted")
-        };
+        let Err(error) = find(&[root.path().to_owned()], "r") else { panic!("accepted") };
         assert!(matches!(&error, CertsError::Unpaired { missing, .. } if missing.ends_with("me.cert")));
     }
 
@@ -251,9 +223,7 @@ mod tests {
             authorities: vec![(PathBuf::from("/x/ca.crt"), b"nothing".to_vec())],
             ..RegistryCertificates::default()
         };
-        let Err(error) = apply(&certificates, "r", reqwest::Client::builder()) else {
-            panic!("accepted")
-        };
+        let Err(error) = apply(&certificates, "r", reqwest::Client::builder()) else { panic!("accepted") };
         assert!(error.to_string().contains("/x/ca.crt"), "{error}");
     }
 }

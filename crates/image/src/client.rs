@@ -9,15 +9,17 @@
 //!
 //! A [`Client`] is cheap to clone; clones share connections, tokens and what was learned about each host.
 //!
-//! **Requests are counted with care.** A loopback registry is asked by plain HTTP first, so that an anonymous request to
-//! it is one request; what each host speaks is remembered. A known digest is asked about by `HEAD`, which costs one
-//! request when the tag is unchanged, two when it moved, and which public registries do not count as a pull.
+//! **Requests are counted with care.** A loopback registry is asked by plain HTTP first, so that an anonymous
+//! request to it is one request; what each host speaks is remembered. A known digest is asked about by
+//! `HEAD`, which costs one request when the tag is unchanged, two when it moved, and which public registries
+//! do not count as a pull.
 //!
-//! **Credentials** go to the origin that the registry's name stands for, and in exchange for tokens to the server that
-//! the registry names; never along a redirect to another origin.
+//! **Credentials** go to the origin that the registry's name stands for, and in exchange for tokens to the
+//! server that the registry names; never along a redirect to another origin.
 
 mod auth;
 mod challenge;
+mod connections;
 mod error;
 mod pull;
 mod push;
@@ -49,8 +51,9 @@ use crate::{
 /// Where Docker Hub's registry really is.
 const DOCKER_HUB_HOST: &str = "registry-1.docker.io";
 
-/// Takes in a blob while it is downloaded. The sink hashes and verifies what it is given; the client sees to it that
-/// it is never given more bytes than the descriptor declares, nor told that a blob with fewer is complete.
+/// Takes in a blob while it is downloaded. The sink hashes and verifies what it is given; the client sees to
+/// it that it is never given more bytes than the descriptor declares, nor told that a blob with fewer is
+/// complete.
 pub trait BlobSink: Send {
     /// How many bytes the sink holds; a download goes on from there.
     fn received(&self) -> u64;
@@ -70,8 +73,8 @@ pub trait BlobSink: Send {
 
 /// Hears what happens on the way that is worth telling a person.
 pub trait Listener: Send + Sync {
-    /// Attempt number `attempt` (the first is 1) at `what` failed for a reason that may pass; the next one is made
-    /// after `delay`.
+    /// Attempt number `attempt` (the first is 1) at `what` failed for a reason that may pass; the next one is
+    /// made after `delay`.
     fn retrying(&self, what: &str, attempt: u32, delay: Duration, reason: &str);
 
     /// Something odd that does no harm by itself, such as a mirror that failed before another place answered.
@@ -118,11 +121,13 @@ pub struct FetchedManifest {
     pub digest: Digest,
     /// Where it came from; blobs are to be asked for there.
     pub endpoint: Endpoint,
-    /// Whether the registry says that the reference still means the known digest. Nothing was downloaded then.
+    /// Whether the registry says that the reference still means the known digest. Nothing was downloaded
+    /// then.
     pub unchanged: bool,
 }
 
-/// A registry client. Clones share everything; [`Client::with_listener`] makes one with a request count of its own.
+/// A registry client. Clones share everything; [`Client::with_listener`] makes one with a request count of
+/// its own.
 #[derive(Clone)]
 pub struct Client {
     shared: Arc<Shared>,
@@ -133,12 +138,13 @@ pub struct Client {
 struct Shared {
     settings: RegistrySettings,
     registries: Registries,
-    connections: transport::Connections,
+    connections: connections::Connections,
     authorizations: auth::Authorizations,
 }
 
 impl Client {
-    /// A client under the given settings. Opens no connection and reads no file but those of registries.conf(5).
+    /// A client under the given settings. Opens no connection and reads no file but those of
+    /// registries.conf(5).
     ///
     /// # Errors
     /// When a configuration file is malformed.
@@ -146,7 +152,7 @@ impl Client {
         let registries = Registries::load(&settings)?;
         Ok(Self {
             shared: Arc::new(Shared {
-                connections: transport::Connections::new(&settings),
+                connections: connections::Connections::new(&settings),
                 authorizations: auth::Authorizations::default(),
                 registries,
                 settings,
@@ -161,7 +167,8 @@ impl Client {
         Self { shared: Arc::clone(&self.shared), listener: Some(listener), requests: Arc::default() }
     }
 
-    /// How many HTTP requests this client and its clones have sent, those for tokens and after redirects included.
+    /// How many HTTP requests this client and its clones have sent, those for tokens and after redirects
+    /// included.
     pub fn requests(&self) -> u32 {
         self.requests.load(Ordering::Relaxed)
     }

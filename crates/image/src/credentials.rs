@@ -101,7 +101,8 @@ impl CredentialError {
 /// Looks up what may be tried for `registry/repository`.
 ///
 /// # Errors
-/// When an auth file is malformed or a credential helper fails; a registry that is in none of them is no error.
+/// When an auth file is malformed or a credential helper fails; a registry that is in none of them is no
+/// error.
 pub async fn candidates(
     settings: &RegistrySettings,
     registry: &str,
@@ -112,10 +113,7 @@ pub async fn candidates(
     for secret in secrets {
         let origin = format!("pull secret `{}`", secret.name());
         for credential in secret.matching(registry, repository) {
-            candidates.found.push(FoundCredential {
-                credential: credential.clone(),
-                origin: origin.clone(),
-            });
+            candidates.found.push(FoundCredential { credential: credential.clone(), origin: origin.clone() });
         }
         candidates.searched.push(origin);
     }
@@ -124,17 +122,14 @@ pub async fn candidates(
         candidates.searched.push(lookup.place);
         let found = match lookup.outcome {
             files::Outcome::Nothing => None,
-            files::Outcome::Credential(credential) => Some(FoundCredential {
-                credential,
-                origin: format!("`{}`", file.path.display()),
-            }),
+            files::Outcome::Credential(credential) => {
+                Some(FoundCredential { credential, origin: format!("`{}`", file.path.display()) })
+            }
             files::Outcome::Helper(name) => {
-                helper::get(settings, &name, registry)
-                    .await?
-                    .map(|credential| FoundCredential {
-                        credential,
-                        origin: format!("credential helper `docker-credential-{name}`"),
-                    })
+                helper::get(settings, &name, registry).await?.map(|credential| FoundCredential {
+                    credential,
+                    origin: format!("credential helper `docker-credential-{name}`"),
+                })
             }
         };
         if let Some(found) = found {

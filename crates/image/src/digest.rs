@@ -1,8 +1,8 @@
 //! Content digests: the names by which the store, the registry client and the builder know bytes.
 //!
-//! Only `sha256` and `sha512` exist here, the two algorithms that the OCI image specification registers and that
-//! registries serve. A `Digest` is checked when it is made, so that code which holds one can build file names and
-//! URLs out of it without looking again.
+//! Only `sha256` and `sha512` exist here, the two algorithms that the OCI image specification registers and
+//! that registries serve. A `Digest` is checked when it is made, so that code which holds one can build file
+//! names and URLs out of it without looking again.
 
 use std::{fmt, str::FromStr};
 
@@ -36,7 +36,8 @@ impl Algorithm {
     }
 }
 
-/// A digest that is known to be well formed: `sha256:` and 64, or `sha512:` and 128, lower-case hexadecimal digits.
+/// A digest that is known to be well formed: `sha256:` and 64, or `sha512:` and 128, lower-case hexadecimal
+/// digits.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Digest {
@@ -62,7 +63,10 @@ pub enum DigestError {
         algorithm: String,
     },
     /// The part after the colon has the wrong length or characters.
-    #[error("digest `{text}` does not have {expected_length} lower-case hexadecimal digits after `{}:`", algorithm.name())]
+    #[error(
+        "digest `{text}` does not have {expected_length} lower-case hexadecimal digits after `{}:`",
+        algorithm.name()
+    )]
     Malformed {
         /// The text as given.
         text: String,
@@ -109,9 +113,7 @@ impl FromStr for Digest {
 
     fn from_str(text: &str) -> Result<Self, DigestError> {
         let Some((name, hex)) = text.split_once(':') else {
-            return Err(DigestError::NoAlgorithm {
-                text: text.to_owned(),
-            });
+            return Err(DigestError::NoAlgorithm { text: text.to_owned() });
         };
         let algorithm = match name {
             "sha256" => Algorithm::Sha256,
@@ -127,16 +129,9 @@ impl FromStr for Digest {
         let well_formed =
             hex.len() == expected_length && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
         if !well_formed {
-            return Err(DigestError::Malformed {
-                text: text.to_owned(),
-                algorithm,
-                expected_length,
-            });
+            return Err(DigestError::Malformed { text: text.to_owned(), algorithm, expected_length });
         }
-        Ok(Self {
-            algorithm,
-            hex: hex.into(),
-        })
+        Ok(Self { algorithm, hex: hex.into() })
     }
 }
 
@@ -199,14 +194,8 @@ impl Hasher {
     /// The digest of everything taken in.
     pub fn finish(self) -> Digest {
         match self.state {
-            State::Sha256(state) => Digest {
-                algorithm: Algorithm::Sha256,
-                hex: hex(&state.finalize()),
-            },
-            State::Sha512(state) => Digest {
-                algorithm: Algorithm::Sha512,
-                hex: hex(&state.finalize()),
-            },
+            State::Sha256(state) => Digest { algorithm: Algorithm::Sha256, hex: hex(&state.finalize()) },
+            State::Sha512(state) => Digest { algorithm: Algorithm::Sha512, hex: hex(&state.finalize()) },
         }
     }
 }
@@ -245,10 +234,7 @@ mod tests {
             Digest::sha256_of(b"").to_string(),
             "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
         );
-        assert_eq!(
-            Digest::of(Algorithm::Sha512, b"abc").hex().get(..16),
-            Some("ddaf35a193617aba")
-        );
+        assert_eq!(Digest::of(Algorithm::Sha512, b"abc").hex().get(..16), Some("ddaf35a193617aba"));
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Image references: `[REGISTRY/]REPOSITORY[:TAG][@DIGEST]`, read as Docker and Kubernetes read them.
 //!
-//! The grammar is that of the Distribution project's `reference` package. A reference without a registry is one of
-//! Docker Hub's (`alpine` is `docker.io/library/alpine:latest`), but [`Reference::was_short_name`] remembers that the
-//! registry was not spelled out, because registries.conf(5) may say that short names come from elsewhere.
+//! The grammar is that of the Distribution project's `reference` package. A reference without a registry is
+//! one of Docker Hub's (`alpine` is `docker.io/library/alpine:latest`), but [`Reference::was_short_name`]
+//! remembers that the registry was not spelled out, because registries.conf(5) may say that short names come
+//! from elsewhere.
 
 use std::{fmt, str::FromStr};
 
@@ -21,8 +22,8 @@ const MAXIMUM_TAG_LENGTH: usize = 128;
 
 /// A reference to an image in a registry.
 ///
-/// [`fmt::Display`] writes the canonical form with registry and tag or digest spelled out; two references to the same
-/// thing are equal, however short the user wrote them.
+/// [`fmt::Display`] writes the canonical form with registry and tag or digest spelled out; two references to
+/// the same thing are equal, however short the user wrote them.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Reference {
@@ -106,18 +107,22 @@ impl ReferenceError {
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Empty => Some("name an image, for instance `registry.example.com/team/image:tag`".to_owned()),
+            Self::Empty => {
+                Some("name an image, for instance `registry.example.com/team/image:tag`".to_owned())
+            }
             Self::Url { without_scheme, .. } => Some(format!("leave the scheme out: `{without_scheme}`")),
             Self::Uppercase { repository, .. } => {
                 Some(format!("repositories are lower case: `{}`", repository.to_lowercase()))
             }
             Self::Registry { .. } => Some("a registry is HOST or HOST:PORT".to_owned()),
             Self::Component { .. } => Some(
-                "repository components are lower-case letters and digits, separated by single `.`, `_`, `__` or `-`"
+                "repository components are lower-case letters and digits, separated by \
+                 single `.`, `_`, `__` or `-`"
                     .to_owned(),
             ),
             Self::Tag { .. } => Some(format!(
-                "tags are at most {MAXIMUM_TAG_LENGTH} letters, digits, `_`, `.` or `-`, not starting with `.` or `-`"
+                "tags are at most {MAXIMUM_TAG_LENGTH} letters, digits, `_`, `.` or `-`, \
+                 not starting with `.` or `-`"
             )),
             Self::Digest { .. } => Some("a digest is `sha256:` and 64 hexadecimal digits".to_owned()),
             Self::TooLong { .. } => None,
@@ -178,12 +183,7 @@ impl Reference {
 
     /// The same image under a digest, without its tag.
     pub fn with_digest(&self, digest: Digest) -> Self {
-        Self {
-            tag: None,
-            digest: Some(digest),
-            tag_was_implied: false,
-            ..self.clone()
-        }
+        Self { tag: None, digest: Some(digest), tag_was_implied: false, ..self.clone() }
     }
 }
 
@@ -252,10 +252,7 @@ impl FromStr for Reference {
             Some((rest, digest)) => {
                 let digest = digest
                     .parse::<Digest>()
-                    .map_err(|source| ReferenceError::Digest {
-                        text: text.to_owned(),
-                        source,
-                    })?;
+                    .map_err(|source| ReferenceError::Digest { text: text.to_owned(), source })?;
                 (rest, Some(digest))
             }
             None => (text, None),
@@ -267,42 +264,26 @@ impl FromStr for Reference {
         if let Some(tag) = tag
             && !is_tag(tag)
         {
-            return Err(ReferenceError::Tag {
-                text: text.to_owned(),
-                tag: tag.to_owned(),
-            });
+            return Err(ReferenceError::Tag { text: text.to_owned(), tag: tag.to_owned() });
         }
         if name.len() == 64 && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
-            return Err(ReferenceError::ImageId {
-                text: text.to_owned(),
-            });
+            return Err(ReferenceError::ImageId { text: text.to_owned() });
         }
 
         let (registry, path) = split_registry(name);
         if let Some(registry) = registry
             && !is_registry(registry)
         {
-            return Err(ReferenceError::Registry {
-                text: text.to_owned(),
-                registry: registry.to_owned(),
-            });
+            return Err(ReferenceError::Registry { text: text.to_owned(), registry: registry.to_owned() });
         }
         if path.bytes().any(|byte| byte.is_ascii_uppercase()) {
-            return Err(ReferenceError::Uppercase {
-                text: text.to_owned(),
-                repository: path.to_owned(),
-            });
+            return Err(ReferenceError::Uppercase { text: text.to_owned(), repository: path.to_owned() });
         }
         if let Some(component) = path.split('/').find(|component| !is_component(component)) {
-            return Err(ReferenceError::Component {
-                text: text.to_owned(),
-                component: component.to_owned(),
-            });
+            return Err(ReferenceError::Component { text: text.to_owned(), component: component.to_owned() });
         }
         if name.len() > MAXIMUM_NAME_LENGTH {
-            return Err(ReferenceError::TooLong {
-                text: text.to_owned(),
-            });
+            return Err(ReferenceError::TooLong { text: text.to_owned() });
         }
 
         let short_name = registry.is_none().then(|| path.into());
@@ -370,9 +351,7 @@ fn is_registry(registry: &str) -> bool {
             !label.is_empty()
                 && !label.starts_with('-')
                 && !label.ends_with('-')
-                && label
-                    .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+                && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
         });
     let port_is_fine = port.is_none_or(|port| {
         !port.is_empty()
@@ -386,9 +365,7 @@ fn is_tag(tag: &str) -> bool {
     !tag.is_empty()
         && tag.len() <= MAXIMUM_TAG_LENGTH
         && !tag.starts_with(['.', '-'])
-        && tag
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'))
+        && tag.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'))
 }
 
 /// `[a-z0-9]+` runs joined by `.`, `_`, `__` or any number of `-`.
@@ -401,11 +378,9 @@ fn is_component(component: &str) -> bool {
     if !is_plain(first) || !is_plain(last) {
         return false;
     }
-    component
-        .split(|character: char| character.is_ascii() && is_plain(character as u8))
-        .all(|separator| {
-            matches!(separator, "" | "." | "_" | "__") || separator.bytes().all(|byte| byte == b'-')
-        })
+    component.split(|character: char| character.is_ascii() && is_plain(character as u8)).all(|separator| {
+        matches!(separator, "" | "." | "_" | "__") || separator.bytes().all(|byte| byte == b'-')
+    })
 }
 
 #[cfg(test)]
@@ -425,18 +400,10 @@ mod tests {
         assert_eq!(canonical("alpine:3.20"), "docker.io/library/alpine:3.20");
         assert_eq!(canonical("team/image"), "docker.io/team/image:latest");
         assert_eq!(canonical("docker.io/alpine"), "docker.io/library/alpine:latest");
-        assert_eq!(
-            canonical("index.docker.io/alpine"),
-            "docker.io/library/alpine:latest"
-        );
-        let reference: Reference = "vmi_ext_boot/kernel_initrd_binaries_container:latest"
-            .parse()
-            .unwrap();
+        assert_eq!(canonical("index.docker.io/alpine"), "docker.io/library/alpine:latest");
+        let reference: Reference = "vmi_ext_boot/kernel_initrd_binaries_container:latest".parse().unwrap();
         assert!(reference.was_short_name());
-        assert_eq!(
-            reference.short_name(),
-            Some("vmi_ext_boot/kernel_initrd_binaries_container")
-        );
+        assert_eq!(reference.short_name(), Some("vmi_ext_boot/kernel_initrd_binaries_container"));
         assert!(!"docker.io/alpine".parse::<Reference>().unwrap().was_short_name());
     }
 
@@ -468,10 +435,7 @@ mod tests {
         assert!(
             matches!(error("https://quay.io/a/b"), ReferenceError::Url { without_scheme, .. } if without_scheme == "quay.io/a/b")
         );
-        assert!(matches!(
-            error("quay.io/Team/b"),
-            ReferenceError::Uppercase { .. }
-        ));
+        assert!(matches!(error("quay.io/Team/b"), ReferenceError::Uppercase { .. }));
         assert!(matches!(error("Alpine"), ReferenceError::Uppercase { .. }));
         assert!(
             matches!(error("quay.io/a//b"), ReferenceError::Component { component, .. } if component.is_empty())
@@ -481,26 +445,14 @@ mod tests {
         assert!(matches!(error("quay.io/a___b"), ReferenceError::Component { .. }));
         assert!(matches!(error("quay.io/a:"), ReferenceError::Tag { .. }));
         assert!(matches!(error("quay.io/a:.x"), ReferenceError::Tag { .. }));
-        assert!(matches!(
-            error("quay.io:99999/a"),
-            ReferenceError::Registry { .. }
-        ));
+        assert!(matches!(error("quay.io:99999/a"), ReferenceError::Registry { .. }));
         assert!(matches!(error("-x.io/a"), ReferenceError::Registry { .. }));
-        assert!(matches!(
-            error("quay.io/a@sha256:0"),
-            ReferenceError::Digest { .. }
-        ));
+        assert!(matches!(error("quay.io/a@sha256:0"), ReferenceError::Digest { .. }));
         assert!(matches!(error(&"a".repeat(64)), ReferenceError::ImageId { .. }));
-        assert!(matches!(
-            error(&format!("q.io/{}", "a".repeat(251))),
-            ReferenceError::TooLong { .. }
-        ));
+        assert!(matches!(error(&format!("q.io/{}", "a".repeat(251))), ReferenceError::TooLong { .. }));
         assert!(format!("q.io/{}", "a".repeat(250)).parse::<Reference>().is_ok());
         assert!(format!("q.io/a:{}", "a".repeat(128)).parse::<Reference>().is_ok());
-        assert!(matches!(
-            error(&format!("q.io/a:{}", "a".repeat(129))),
-            ReferenceError::Tag { .. }
-        ));
+        assert!(matches!(error(&format!("q.io/a:{}", "a".repeat(129))), ReferenceError::Tag { .. }));
     }
 
     proptest! {

@@ -7,18 +7,21 @@
 //!   = Registries           resolve(reference) -> places to ask, in order
 //! ```
 //!
-//! Parsing and lookup are pure; only [`Registries::load`] reads files. A drop-in's `[[registry]]` table replaces an
-//! earlier one with the same prefix, its search list and short-name mode replace the earlier ones, and aliases are
-//! merged one by one, an empty one erasing what came before.
+//! Parsing and lookup are pure; only [`Registries::load`] reads files. A drop-in's `[[registry]]` table
+//! replaces an earlier one with the same prefix, its search list and short-name mode replace the earlier
+//! ones, and aliases are merged one by one, an empty one erasing what came before.
+
+mod file;
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    io,
     path::{Path, PathBuf},
 };
 
 use serde::Deserialize;
 
+use self::file::{FileForm, drop_ins, entry, read_file};
 use crate::{
     reference::{DEFAULT_REGISTRY, Reference, ReferenceError},
     settings::{Presence, RegistrySettings},
@@ -110,9 +113,12 @@ impl RegistriesError {
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Read { .. } => Some("CONTAINERS_REGISTRIES_CONF names the file to use, if it is set".to_owned()),
+            Self::Read { .. } => {
+                Some("CONTAINERS_REGISTRIES_CONF names the file to use, if it is set".to_owned())
+            }
             Self::Version1 { .. } => Some(
-                "write `unqualified-search-registries = [...]` and `[[registry]]` tables (containers-registries.conf(5))"
+                "write `unqualified-search-registries = [...]` and `[[registry]]` tables \
+                 (containers-registries.conf(5))"
                     .to_owned(),
             ),
             Self::Parse { .. } | Self::Value { .. } => Some("see containers-registries.conf(5)".to_owned()),
@@ -163,17 +169,13 @@ impl ResolveError {
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Blocked { path, .. } => Some(format!(
-                "remove the entry from `{}`, or use an image from elsewhere",
-                path.display()
-            )),
+            Self::Blocked { path, .. } => {
+                Some(format!("remove the entry from `{}`, or use an image from elsewhere", path.display()))
+            }
             Self::ShortNameUnresolved { name } => Some(format!(
-                "name the registry (`{DEFAULT_REGISTRY}/{}`), or add `{name}` to [aliases] in registries.conf",
-                if name.contains('/') {
-                    name.clone()
-                } else {
-                    format!("library/{name}")
-                }
+                "name the registry (`{DEFAULT_REGISTRY}/{}`), or add `{name}` to [aliases] \
+                 in registries.conf",
+                if name.contains('/') { name.clone() } else { format!("library/{name}") }
             )),
             Self::ShortNameAmbiguous { name, registries } => Some(format!(
                 "name the registry, for instance `{}/{name}`",
@@ -188,50 +190,7 @@ impl ResolveError {
 
 /// `a`, `b` and `c`, each in backticks.
 pub(crate) fn quoted(names: &[String]) -> String {
-    names
-        .iter()
-        .map(|name| format!("`{name}`"))
-        .collect::<Vec<_>>()
-        .join(", ")
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct FileForm {
-    unqualified_search_registries: Option<Vec<String>>,
-    short_name_mode: Option<String>,
-    #[serde(default)]
-    registry: Vec<RegistryForm>,
-    #[serde(default)]
-    aliases: BTreeMap<String, String>,
-    registries: Option<toml::Value>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct RegistryForm {
-    #[serde(default)]
-    prefix: String,
-    #[serde(default)]
-    location: String,
-    #[serde(default)]
-    insecure: bool,
-    #[serde(default)]
-    blocked: bool,
-    #[serde(default)]
-    mirror_by_digest_only: bool,
-    #[serde(default)]
-    mirror: Vec<MirrorForm>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct MirrorForm {
-    location: String,
-    #[serde(default)]
-    insecure: bool,
-    #[serde(default)]
-    pull_from_mirror: String,
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -300,14 +259,10 @@ impl Registries {
     /// # Errors
     /// When the text is malformed.
     pub fn add(&mut self, path: &Path, text: &str) -> Result<(), RegistriesError> {
-        let form: FileForm = toml::from_str(text).map_err(|source| RegistriesError::Parse {
-            path: path.to_owned(),
-            source: Box::new(source),
-        })?;
+        let form: FileForm = toml::from_str(text)
+            .map_err(|source| RegistriesError::Parse { path: path.to_owned(), source: Box::new(source) })?;
         if form.registries.is_some() {
-            return Err(RegistriesError::Version1 {
-                path: path.to_owned(),
-            });
+            return Err(RegistriesError::Version1 { path: path.to_owned() });
         }
         let value_error = |field, value: &str, reason: &str| RegistriesError::Value {
             path: path.to_owned(),
@@ -322,11 +277,7 @@ impl Registries {
         }
         if let Some(search) = form.unqualified_search_registries {
             if let Some(bad) = search.iter().find(|name| name.contains('/') || name.is_empty()) {
-                return Err(value_error(
-                    "unqualified-search-registries",
-                    bad,
-                    "it is not HOST or HOST:PORT",
-                ));
+                return Err(value_error("unqualified-search-registries", bad, "it is not HOST or HOST:PORT"));
             }
             self.search = Some(search);
         }
@@ -358,11 +309,12 @@ impl Registries {
         Ok(())
     }
 
-    /// The places to ask for `reference` when it is pulled, in order: mirrors before the registry that they stand for.
+    /// The places to ask for `reference` when it is pulled, in order: mirrors before the registry that they
+    /// stand for.
     ///
     /// # Errors
-    /// When the registry is blocked or the short name cannot be resolved. An image that a search list would find in
-    /// several registries is blocked only where all of them are.
+    /// When the registry is blocked or the short name cannot be resolved. An image that a search list would
+    /// find in several registries is blocked only where all of them are.
     pub fn resolve(&self, reference: &Reference) -> Result<Vec<Place>, ResolveError> {
         let mut places = Vec::new();
         let mut first_error = None;
@@ -378,8 +330,8 @@ impl Registries {
         }
     }
 
-    /// The place to which `reference` is pushed. As containers-registries.conf(5) has it, aliases, mirrors and
-    /// locations play no part in pushing, but blocking and `insecure` do.
+    /// The place to which `reference` is pushed. As containers-registries.conf(5) has it, aliases, mirrors
+    /// and locations play no part in pushing, but blocking and `insecure` do.
     ///
     /// # Errors
     /// When the registry is blocked.
@@ -389,11 +341,7 @@ impl Registries {
             Some((entry, _)) => entry.trust,
             None => Trust::Verified,
         };
-        Ok(Place {
-            reference: reference.clone(),
-            trust,
-            role: Role::Primary,
-        })
+        Ok(Place { reference: reference.clone(), trust, role: Role::Primary })
     }
 
     /// Short names become full ones: by alias, else by the search list, else they are Docker Hub's.
@@ -404,31 +352,27 @@ impl Registries {
         let suffix = suffix(reference);
         let full = |name: &str| {
             let text = format!("{name}{suffix}");
-            text.parse::<Reference>()
-                .map_err(|source| ResolveError::Location {
-                    reference: reference.to_string(),
-                    location: text.clone(),
-                    source,
-                })
+            text.parse::<Reference>().map_err(|source| ResolveError::Location {
+                reference: reference.to_string(),
+                location: text.clone(),
+                source,
+            })
         };
         if let Some(target) = self.aliases.get(short_name) {
             return Ok(vec![full(target)?]);
         }
         match self.search.as_deref() {
             None => Ok(vec![full(&reference.name())?]),
-            Some([]) => Err(ResolveError::ShortNameUnresolved {
-                name: short_name.to_owned(),
-            }),
+            Some([]) => Err(ResolveError::ShortNameUnresolved { name: short_name.to_owned() }),
             Some(registries) if registries.len() > 1 && self.short_name_mode == ShortNameMode::Enforcing => {
                 Err(ResolveError::ShortNameAmbiguous {
                     name: short_name.to_owned(),
                     registries: registries.to_vec(),
                 })
             }
-            Some(registries) => registries
-                .iter()
-                .map(|registry| full(&format!("{registry}/{short_name}")))
-                .collect(),
+            Some(registries) => {
+                registries.iter().map(|registry| full(&format!("{registry}/{short_name}"))).collect()
+            }
         }
     }
 
@@ -449,37 +393,24 @@ impl Registries {
                 return Ok(reference.clone());
             }
             let moved = format!("{location}{}", &text[matched..]);
-            let fault = |source| ResolveError::Location {
-                reference: text.clone(),
-                location: moved.clone(),
-                source,
-            };
+            let fault =
+                |source| ResolveError::Location { reference: text.clone(), location: moved.clone(), source };
             match moved.parse::<Reference>() {
                 Ok(parsed) if parsed.was_short_name() => {
                     let registry = location.split('/').next().unwrap_or(location).to_owned();
-                    Err(fault(ReferenceError::Registry {
-                        text: moved.clone(),
-                        registry,
-                    }))
+                    Err(fault(ReferenceError::Registry { text: moved.clone(), registry }))
                 }
                 Ok(parsed) => Ok(parsed),
                 Err(source) => Err(fault(source)),
             }
         };
-        let wanted_use = if reference.digest().is_some() {
-            MirrorUse::DigestOnly
-        } else {
-            MirrorUse::TagOnly
-        };
+        let wanted_use =
+            if reference.digest().is_some() { MirrorUse::DigestOnly } else { MirrorUse::TagOnly };
         let mut places = Vec::new();
         for mirror in &entry.mirrors {
             if mirror.used_for == MirrorUse::All || mirror.used_for == wanted_use {
                 let reference = relocated(&mirror.location)?;
-                places.push(Place {
-                    reference,
-                    trust: mirror.trust,
-                    role: Role::Mirror,
-                });
+                places.push(Place { reference, trust: mirror.trust, role: Role::Mirror });
             }
         }
         places.push(Place {
@@ -518,102 +449,6 @@ fn suffix(reference: &Reference) -> String {
     suffix
 }
 
-fn entry(
-    path: &Path,
-    form: RegistryForm,
-    value_error: &impl Fn(&'static str, &str, &str) -> RegistriesError,
-) -> Result<Entry, RegistriesError> {
-    let prefix = trimmed(if form.prefix.is_empty() {
-        &form.location
-    } else {
-        &form.prefix
-    });
-    if prefix.is_empty() {
-        return Err(value_error(
-            "prefix",
-            "",
-            "a [[registry]] needs a prefix or a location",
-        ));
-    }
-    let location = match trimmed(&form.location) {
-        "" if prefix.starts_with("*.") => "",
-        "" => prefix,
-        location => location,
-    };
-    for (field, value) in [("prefix", prefix), ("location", location)] {
-        if value.contains("://") {
-            return Err(value_error(field, value, "leave the scheme out"));
-        }
-    }
-    let wildcard_is_misplaced = match prefix.strip_prefix("*.") {
-        Some(rest) => rest.contains(['*', '/']) || rest.is_empty(),
-        None => prefix.contains('*'),
-    };
-    if wildcard_is_misplaced {
-        return Err(value_error(
-            "prefix",
-            prefix,
-            "a wildcard stands only in front of a host (`*.example.com`)",
-        ));
-    }
-    if location.contains('*') {
-        return Err(value_error("location", location, "a location has no wildcard"));
-    }
-    let mut mirrors = Vec::new();
-    for mirror in form.mirror {
-        let location = trimmed(&mirror.location);
-        if location.is_empty() || location.contains("://") || location.contains('*') {
-            return Err(value_error(
-                "mirror.location",
-                location,
-                "it is not HOST[:PORT][/NAMESPACE]",
-            ));
-        }
-        if form.mirror_by_digest_only && !mirror.pull_from_mirror.is_empty() {
-            let reason = "it cannot be combined with mirror-by-digest-only";
-            return Err(value_error("pull-from-mirror", &mirror.pull_from_mirror, reason));
-        }
-        let used_for = match mirror.pull_from_mirror.as_str() {
-            "" if form.mirror_by_digest_only => MirrorUse::DigestOnly,
-            "" | "all" => MirrorUse::All,
-            "digest-only" => MirrorUse::DigestOnly,
-            "tag-only" => MirrorUse::TagOnly,
-            other => {
-                return Err(value_error(
-                    "pull-from-mirror",
-                    other,
-                    "it is none of all, digest-only and tag-only",
-                ));
-            }
-        };
-        mirrors.push(Mirror {
-            location: location.to_owned(),
-            trust: trust(mirror.insecure),
-            used_for,
-        });
-    }
-    Ok(Entry {
-        prefix: prefix.to_owned(),
-        location: location.to_owned(),
-        trust: trust(form.insecure),
-        blocked: form.blocked,
-        mirrors,
-        path: path.to_owned(),
-    })
-}
-
-fn trust(insecure: bool) -> Trust {
-    if insecure {
-        Trust::Insecure
-    } else {
-        Trust::Verified
-    }
-}
-
-fn trimmed(location: &str) -> &str {
-    location.trim_end_matches('/')
-}
-
 /// How much of `reference` the prefix covers; a prefix ends where a component, a tag or a digest begins.
 fn match_length(prefix: &str, reference: &str) -> Option<usize> {
     let end = match prefix.strip_prefix('*') {
@@ -636,38 +471,6 @@ fn match_length(prefix: &str, reference: &str) -> Option<usize> {
         None | Some(b'/' | b':' | b'@') => Some(end),
         Some(_) => None,
     }
-}
-
-fn read_file(path: &Path, presence: Presence) -> Result<Option<String>, RegistriesError> {
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if presence == Presence::Optional && error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(RegistriesError::Read {
-            path: path.to_owned(),
-            source,
-        }),
-    }
-}
-
-fn drop_ins(directory: &Path) -> Result<Vec<PathBuf>, RegistriesError> {
-    let cannot_read = |source| RegistriesError::Read {
-        path: directory.to_owned(),
-        source,
-    };
-    let entries = match fs::read_dir(directory) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(source) => return Err(cannot_read(source)),
-    };
-    let mut paths = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(cannot_read)?.path();
-        if path.extension().is_some_and(|extension| extension == "conf") {
-            paths.push(path);
-        }
-    }
-    paths.sort();
-    Ok(paths)
 }
 
 #[cfg(test)]

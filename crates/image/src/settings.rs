@@ -1,9 +1,9 @@
-//! Everything about the surroundings that the registry client depends on: where configuration files are, proxies, and
-//! how long things may take.
+//! Everything about the surroundings that the registry client depends on: where configuration files are,
+//! proxies, and how long things may take.
 //!
-//! The binary makes one [`RegistrySettings`] out of the environment with [`RegistrySettings::from_env`]; nothing else
-//! in this crate looks at an environment variable. (The one exception is not ours: `SSL_CERT_FILE` and `SSL_CERT_DIR`
-//! are read by the library that loads the system's root certificates.)
+//! The binary makes one [`RegistrySettings`] out of the environment with [`RegistrySettings::from_env`];
+//! nothing else in this crate looks at an environment variable. (The one exception is not ours:
+//! `SSL_CERT_FILE` and `SSL_CERT_DIR` are read by the library that loads the system's root certificates.)
 
 use std::{path::PathBuf, time::Duration};
 
@@ -21,7 +21,8 @@ pub enum UserMode {
 pub struct RetryPolicy {
     /// How often one request is made at most, the first time included.
     pub attempts: u32,
-    /// The pause before the second attempt. Each further pause is twice as long; jitter of up to a half is added.
+    /// The pause before the second attempt. Each further pause is twice as long; jitter of up to a half is
+    /// added.
     pub first_delay: Duration,
     /// The longest pause that is made, and the longest `Retry-After` that is waited for.
     pub longest_delay: Duration,
@@ -29,11 +30,7 @@ pub struct RetryPolicy {
 
 impl Default for RetryPolicy {
     fn default() -> Self {
-        Self {
-            attempts: 4,
-            first_delay: Duration::from_millis(400),
-            longest_delay: Duration::from_secs(30),
-        }
+        Self { attempts: 4, first_delay: Duration::from_millis(400), longest_delay: Duration::from_secs(30) }
     }
 }
 
@@ -73,7 +70,8 @@ pub enum Presence {
 /// The two forms of a file with registry credentials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthFileFormat {
-    /// `auth.json` and `config.json`: credentials under `auths`, helpers under `credHelpers` and `credsStore`.
+    /// `auth.json` and `config.json`: credentials under `auths`, helpers under `credHelpers` and
+    /// `credsStore`.
     Config,
     /// `.dockercfg`: credentials at the top level.
     Legacy,
@@ -105,8 +103,8 @@ pub struct Proxies {
 
 /// Everything about the surroundings that the registry client depends on.
 ///
-/// The default knows no file at all: every registry is taken as it is named, with the system's root certificates and
-/// without credentials.
+/// The default knows no file at all: every registry is taken as it is named, with the system's root
+/// certificates and without credentials.
 #[derive(Clone, Debug, Default)]
 pub struct RegistrySettings {
     /// The places of registries.conf(5); the first one that exists is read.
@@ -137,7 +135,8 @@ impl RegistrySettings {
         let config_home = get("XDG_CONFIG_HOME")
             .map(PathBuf::from)
             .or_else(|| home.as_ref().map(|home| home.join(".config")));
-        // containers-registries.conf(5) and containers-certs.d(5) name $HOME/.config outright, not XDG_CONFIG_HOME.
+        // containers-registries.conf(5) and containers-certs.d(5) name $HOME/.config outright, not
+        // XDG_CONFIG_HOME.
         let home_containers = home.as_ref().map(|home| home.join(".config/containers"));
         let system_containers = PathBuf::from("/etc/containers");
 
@@ -156,18 +155,14 @@ impl RegistrySettings {
             .collect();
         let short_name_alias_files = match user {
             UserMode::Root => vec![PathBuf::from("/var/cache/containers/short-name-aliases.conf")],
-            UserMode::User => home
-                .iter()
-                .map(|home| home.join(".cache/containers/short-name-aliases.conf"))
-                .collect(),
+            UserMode::User => {
+                home.iter().map(|home| home.join(".cache/containers/short-name-aliases.conf")).collect()
+            }
         };
         let certs_directories = home_containers
             .iter()
             .map(|directory| directory.join("certs.d"))
-            .chain([
-                system_containers.join("certs.d"),
-                PathBuf::from("/etc/docker/certs.d"),
-            ])
+            .chain([system_containers.join("certs.d"), PathBuf::from("/etc/docker/certs.d")])
             .collect();
         let lower_or_upper = |name: &str| get(&name.to_lowercase()).or_else(|| get(name));
         let all = lower_or_upper("ALL_PROXY");
@@ -183,11 +178,7 @@ impl RegistrySettings {
             short_name_alias_files,
             auth_files: auth_files(&get, home.as_ref(), config_home.as_ref()),
             program_directories: get("PATH")
-                .map(|path| {
-                    std::env::split_paths(&path)
-                        .filter(|entry| entry.is_absolute())
-                        .collect()
-                })
+                .map(|path| std::env::split_paths(&path).filter(|entry| entry.is_absolute()).collect())
                 .unwrap_or_default(),
             certs_directories,
             proxies,
@@ -197,8 +188,8 @@ impl RegistrySettings {
     }
 }
 
-/// The order of containers-auth.json(5). A file that the user names outright is the only one that counts, as podman and
-/// skopeo have it.
+/// The order of containers-auth.json(5). A file that the user names outright is the only one that counts, as
+/// podman and skopeo have it.
 fn auth_files(
     get: &impl Fn(&str) -> Option<String>,
     home: Option<&PathBuf>,
@@ -211,17 +202,10 @@ fn auth_files(
             presence: Presence::Required,
         }];
     }
-    let optional = |path: PathBuf, format| AuthFile {
-        path,
-        format,
-        presence: Presence::Optional,
-    };
+    let optional = |path: PathBuf, format| AuthFile { path, format, presence: Presence::Optional };
     let runtime = match get("XDG_RUNTIME_DIR") {
         Some(directory) => PathBuf::from(directory).join("containers/auth.json"),
-        None => PathBuf::from(format!(
-            "/run/containers/{}/auth.json",
-            rustix::process::getuid().as_raw()
-        )),
+        None => PathBuf::from(format!("/run/containers/{}/auth.json", rustix::process::getuid().as_raw())),
     };
     let docker = match get("DOCKER_CONFIG") {
         Some(directory) => Some(PathBuf::from(directory)),
@@ -239,21 +223,13 @@ mod tests {
     use super::*;
 
     fn from(pairs: &[(&str, &str)]) -> RegistrySettings {
-        let get = |name: &str| {
-            pairs
-                .iter()
-                .find(|(key, _)| *key == name)
-                .map(|(_, value)| (*value).to_owned())
-        };
+        let get =
+            |name: &str| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
         RegistrySettings::from_env(get, UserMode::User)
     }
 
     fn auth_paths(settings: &RegistrySettings) -> Vec<String> {
-        settings
-            .auth_files
-            .iter()
-            .map(|file| file.path.display().to_string())
-            .collect()
+        settings.auth_files.iter().map(|file| file.path.display().to_string()).collect()
     }
 
     #[test]
@@ -274,10 +250,7 @@ mod tests {
             ("XDG_CONFIG_HOME", "/cfg"),
             ("DOCKER_CONFIG", "/docker"),
         ]);
-        assert_eq!(
-            auth_paths(&settings)[1..3],
-            ["/cfg/containers/auth.json", "/docker/config.json"]
-        );
+        assert_eq!(auth_paths(&settings)[1..3], ["/cfg/containers/auth.json", "/docker/config.json"]);
         let settings = from(&[("HOME", "/home/u"), ("REGISTRY_AUTH_FILE", "/mine.json")]);
         assert_eq!(auth_paths(&settings), ["/mine.json"]);
         assert_eq!(settings.auth_files[0].presence, Presence::Required);
@@ -286,18 +259,11 @@ mod tests {
     #[test]
     fn the_users_registries_conf_comes_before_the_systems_and_after_none_that_is_named() {
         let paths = |settings: &RegistrySettings| -> Vec<String> {
-            settings
-                .registries_conf
-                .iter()
-                .map(|(path, _)| path.display().to_string())
-                .collect()
+            settings.registries_conf.iter().map(|(path, _)| path.display().to_string()).collect()
         };
         assert_eq!(
             paths(&from(&[("HOME", "/home/u")])),
-            [
-                "/home/u/.config/containers/registries.conf",
-                "/etc/containers/registries.conf"
-            ]
+            ["/home/u/.config/containers/registries.conf", "/etc/containers/registries.conf"]
         );
         let named = from(&[("HOME", "/home/u"), ("CONTAINERS_REGISTRIES_CONF", "/r.conf")]);
         assert_eq!(named.registries_conf, [("/r.conf".into(), Presence::Required)]);

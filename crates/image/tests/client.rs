@@ -243,7 +243,8 @@ async fn no_credentials_and_wrong_ones_are_told_apart() {
     ] {
         registry.set_auth(auth.clone());
         if matches!(&auth, Auth::Token(token) if token.anonymous) {
-            // A token for nobody opens nothing here: the registry asks again, as Docker Hub does for private images.
+            // A token for nobody opens nothing here: the registry asks again, as Docker Hub does for private
+            // images.
             registry.fault(
                 "GET",
                 "/manifests/",

@@ -6,8 +6,8 @@
 //!                                  └ Bearer: a token, in exchange for what the candidate has (or for nothing)
 //! ```
 //!
-//! What worked is kept per repository, actions and set of pull secrets, so that credentials of one caller never serve
-//! another. A token that the registry no longer takes is forgotten and the dance begins anew.
+//! What worked is kept per repository, actions and set of pull secrets, so that credentials of one caller
+//! never serve another. A token that the registry no longer takes is forgotten and the dance begins anew.
 
 use std::{
     collections::HashMap,
@@ -27,8 +27,9 @@ use serde::Deserialize;
 use super::{
     Access, Actions, Client,
     challenge::{self, Challenge},
+    connections::is_loopback,
     error::RegistryError,
-    transport::{Outgoing, Payload, Reply, Target, host_of, is_loopback},
+    transport::{Outgoing, Payload, Reply, Target, host_of},
 };
 use crate::{
     credentials::{self, Candidates, Credential, FoundCredential},
@@ -123,7 +124,8 @@ enum Exchanged {
 }
 
 impl Client {
-    /// Sends a request, with credentials once they are asked for. Statuses other than 401 are the caller's business.
+    /// Sends a request, with credentials once they are asked for. Statuses other than 401 are the caller's
+    /// business.
     pub(super) async fn exchange(
         &self,
         request: &Outgoing,
@@ -259,7 +261,8 @@ impl Client {
         let mut request = Outgoing::new(Method::GET, String::new());
         let mut header = None;
         if let Some(Credential::IdentityToken(token)) = credential {
-            // OAuth2, RFC 6749, section 6, as the Distribution project's "OAuth2 Token Authentication" has it.
+            // OAuth2, RFC 6749, section 6, as the Distribution project's "OAuth2 Token Authentication" has
+            // it.
             let mut pairs = vec![
                 ("grant_type", "refresh_token"),
                 ("client_id", CLIENT_ID),

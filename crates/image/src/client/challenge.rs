@@ -15,7 +15,8 @@ impl Challenge {
     }
 }
 
-/// Reads all challenges in one header value. What cannot be read ends the list; what was read before it stays.
+/// Reads all challenges in one header value. What cannot be read ends the list; what was read before it
+/// stays.
 pub(super) fn parse(header: &str) -> Vec<Challenge> {
     let mut challenges: Vec<Challenge> = Vec::new();
     let mut rest = header.trim_start_matches([' ', ',', '\t']);

@@ -14,8 +14,8 @@ use crate::{
 
 /// Why an operation on a registry failed.
 ///
-/// [`RegistryError::may_pass`] tells which ones are worth another attempt; the client has then already made as many as
-/// the settings allow. No variant carries credentials, and URLs appear without their query.
+/// [`RegistryError::may_pass`] tells which ones are worth another attempt; the client has then already made
+/// as many as the settings allow. No variant carries credentials, and URLs appear without their query.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RegistryError {
@@ -131,7 +131,10 @@ pub enum RegistryError {
         detail: String,
     },
     /// The registry does not accept the credentials that were found.
-    #[error("`{host}` does not accept the credentials from {} for {what}{}", tried.join(" and "), detail_suffix(detail))]
+    #[error(
+        "`{host}` does not accept the credentials from {} for {what}{}",
+        tried.join(" and "), detail_suffix(detail)
+    )]
     CredentialsRefused {
         /// The registry's host.
         host: String,
@@ -213,7 +216,10 @@ pub enum RegistryError {
         detail: String,
     },
     /// A status that makes no sense here.
-    #[error("`{host}` answered the request for {what} with status {}{}", status.as_u16(), detail_suffix(detail))]
+    #[error(
+        "`{host}` answered the request for {what} with status {}{}",
+        status.as_u16(), detail_suffix(detail)
+    )]
     UnexpectedStatus {
         /// The registry's host.
         host: String,
@@ -320,8 +326,8 @@ pub enum RegistryError {
 
 /// The root cause of a failure below the protocol: what the system, the resolver or the TLS library says.
 ///
-/// The HTTP libraries wrap it into layers that say nothing more ("error sending request", "client error (Connect)"),
-/// and into the URL, whose query may hold signatures. Neither is kept.
+/// The HTTP libraries wrap it into layers that say nothing more ("error sending request", "client error
+/// (Connect)"), and into the URL, whose query may hold signatures. Neither is kept.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct TransportError {
@@ -404,7 +410,8 @@ impl RegistryError {
             Self::Certificates(error) => error.hint(),
             Self::Credentials(error) => error.hint(),
             Self::Setup { .. } => Some(
-                "install the system's root certificates (package `ca-certificates`), or name them in SSL_CERT_FILE"
+                "install the system's root certificates (package `ca-certificates`), or \
+                 name them in SSL_CERT_FILE"
                     .to_owned(),
             ),
             Self::Proxy { .. } => Some("check HTTP_PROXY, HTTPS_PROXY and ALL_PROXY".to_owned()),
@@ -423,19 +430,19 @@ impl RegistryError {
                  ~/.config/containers/certs.d), or set `insecure = true` for the registry in registries.conf"
             )),
             Self::Tls { host, .. } => Some(format!(
-                "if the registry wants a client certificate, put it into `/etc/containers/certs.d/{host}/` as \
-                 client.cert and client.key"
+                "if the registry wants a client certificate, put it into \
+                 `/etc/containers/certs.d/{host}/` as client.cert and client.key"
             )),
             Self::PlainHttp { host, .. } => Some(format!(
-                "if that is meant to be, add to registries.conf: [[registry]] location = \"{host}\" insecure = true"
+                "if that is meant to be, add to registries.conf: [[registry]] location = \
+                 \"{host}\" insecure = true"
             )),
             Self::NoCredentials { repository, searched, .. } => {
                 let registry = repository.split('/').next().unwrap_or(repository);
-                let searched =
-                    if searched.is_empty() { "no file".to_owned() } else { searched.join(", ") };
+                let searched = if searched.is_empty() { "no file".to_owned() } else { searched.join(", ") };
                 Some(format!(
-                    "check that the image exists, log in (`podman login {registry}`) or name an imagePullSecret; \
-                     searched {searched}"
+                    "check that the image exists, log in (`podman login {registry}`) or \
+                     name an imagePullSecret; searched {searched}"
                 ))
             }
             Self::CredentialsRefused { .. } => {
@@ -443,9 +450,9 @@ impl RegistryError {
             }
             Self::UnsupportedChallenge { .. } => Some("Basic and Bearer are supported".to_owned()),
             Self::Token { .. } => None,
-            Self::PlainTokenServer { .. } => {
-                Some("set `insecure = true` for the registry in registries.conf if that is meant to be".to_owned())
-            }
+            Self::PlainTokenServer { .. } => Some(
+                "set `insecure = true` for the registry in registries.conf if that is meant to be".to_owned(),
+            ),
             Self::Forbidden { .. } => {
                 Some("check that the account has access to this repository, and that it exists".to_owned())
             }
@@ -459,17 +466,27 @@ impl RegistryError {
                 Some("check that the registry allows pushing to this repository".to_owned())
             }
             Self::RateLimited { retry_after, .. } => Some(match retry_after {
-                Some(pause) => format!("try again in {} seconds, or log in for a higher limit", pause.as_secs()),
+                Some(pause) => {
+                    format!("try again in {} seconds, or log in for a higher limit", pause.as_secs())
+                }
                 None => "try again later, or log in for a higher limit".to_owned(),
             }),
-            Self::ServerFailure { .. } => Some("the registry's own log says more; try again later".to_owned()),
-            Self::UnexpectedStatus { host, .. } | Self::Redirect { host, .. } | Self::WrongMediaType { host, .. } => {
-                Some(format!("check that `{host}` is a container registry, and that no proxy answers in its place"))
+            Self::ServerFailure { .. } => {
+                Some("the registry's own log says more; try again later".to_owned())
             }
+            Self::UnexpectedStatus { host, .. }
+            | Self::Redirect { host, .. }
+            | Self::WrongMediaType { host, .. } => Some(format!(
+                "check that `{host}` is a container registry, and that no proxy answers in its place"
+            )),
             Self::WrongDigest { .. } | Self::TooLarge { .. } => Some(
-                "the registry, or something on the way, damages content; do not trust this copy of the image".to_owned(),
+                "the registry, or something on the way, damages content; do not trust this \
+                 copy of the image"
+                    .to_owned(),
             ),
-            Self::Truncated { .. } => Some("check the connection; a new attempt resumes the download".to_owned()),
+            Self::Truncated { .. } => {
+                Some("check the connection; a new attempt resumes the download".to_owned())
+            }
             Self::Sink { source, .. } => (source.kind() == io::ErrorKind::StorageFull)
                 .then(|| "free some space; `ferrovirt image prune` removes unused images".to_owned()),
             Self::Source { .. } | Self::NoUploadLocation { .. } => None,
@@ -538,7 +555,8 @@ pub(super) fn classify(
     }
 }
 
-/// The first cause of type `T`. `io::Error` hides what it wraps from `source()`, so that is looked into as well.
+/// The first cause of type `T`. `io::Error` hides what it wraps from `source()`, so that is looked into as
+/// well.
 fn find_cause<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
     let mut cause = Some(error);
     while let Some(error) = cause {

@@ -35,8 +35,8 @@ pub const MANIFEST_MEDIA_TYPES: [&str; 4] = [
 impl Client {
     /// Fetches the manifest of `reference`, from mirrors first where there are any.
     ///
-    /// With a `known` digest one `HEAD` request learns whether the reference still means it; only when it does not is
-    /// the manifest downloaded.
+    /// With a `known` digest one `HEAD` request learns whether the reference still means it; only when it
+    /// does not is the manifest downloaded.
     ///
     /// # Errors
     /// See [`RegistryError`].
@@ -73,8 +73,8 @@ impl Client {
         Err(RegistryError::AllPlacesFailed { what: format!("image `{reference}`"), attempts })
     }
 
-    /// Fetches the manifest with this digest from a place that is already chosen, for instance the one that an index
-    /// there names.
+    /// Fetches the manifest with this digest from a place that is already chosen, for instance the one that
+    /// an index there names.
     ///
     /// # Errors
     /// See [`RegistryError`].
@@ -325,8 +325,8 @@ fn content_type(headers: &HeaderMap) -> String {
         .unwrap_or_default()
 }
 
-/// What a manifest is: by its own `mediaType`, else by the header, if either is one of the kinds that were asked for.
-/// Some registries send every manifest as `application/json` or `text/plain`.
+/// What a manifest is: by its own `mediaType`, else by the header, if either is one of the kinds that were
+/// asked for. Some registries send every manifest as `application/json` or `text/plain`.
 fn media_type_of(bytes: &[u8], content_type: &str) -> Option<String> {
     #[derive(serde::Deserialize)]
     #[serde(rename_all = "camelCase")]

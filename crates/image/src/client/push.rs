@@ -56,8 +56,8 @@ impl Client {
         }
     }
 
-    /// Uploads the file at `path`, whose content `descriptor` describes. `sent` hears the total of bytes sent so far,
-    /// which falls back when an upload is begun anew.
+    /// Uploads the file at `path`, whose content `descriptor` describes. `sent` hears the total of bytes sent
+    /// so far, which falls back when an upload is begun anew.
     ///
     /// # Errors
     /// See [`RegistryError`].
@@ -240,8 +240,8 @@ fn is_about_size_or_method(status: StatusCode) -> bool {
     )
 }
 
-/// Where the upload goes on. A registry behind a proxy that ends TLS often names itself with `http`; what began with
-/// HTTPS stays with it.
+/// Where the upload goes on. A registry behind a proxy that ends TLS often names itself with `http`; what
+/// began with HTTPS stays with it.
 fn upload_location(reply: &Reply, access: &Access<'_>) -> Result<Url, RegistryError> {
     let nowhere =
         || RegistryError::NoUploadLocation { host: reply.host.clone(), what: access.what.to_owned() };

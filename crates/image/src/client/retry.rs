@@ -64,7 +64,8 @@ fn http_date(text: &str) -> Option<Duration> {
     let year: i64 = parts.next()?.parse().ok().filter(|year| (1970..=9999).contains(year))?;
     let mut clock = parts.next()?.split(':').map(|part| part.parse::<i64>().ok());
     let (hours, minutes, seconds) = (clock.next()??, clock.next()??, clock.next()??);
-    // Days from 1970-01-01 in the proleptic Gregorian calendar, counting years from March so that the leap day is last.
+    // Days from 1970-01-01 in the proleptic Gregorian calendar, counting years from March so that the leap
+    // day is last.
     let (year, month_from_march) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month_from_march + 2) / 5 + day
         - 1

@@ -1,11 +1,9 @@
-//! Connections: which scheme a host speaks, which certificates and proxies apply, redirects, silence.
+//! One request on its way: the right scheme, redirects, silence, bodies in both directions.
 
 use std::{
-    collections::HashMap,
-    net::IpAddr,
     path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -21,15 +19,12 @@ use reqwest::Url;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
 use super::{
-    Access, Client, Wanted,
-    error::{RegistryError, TransportError, classify},
+    Access, Client, Endpoint, Wanted,
+    connections::Scheme,
+    error::{RegistryError, classify},
     retry,
 };
-use crate::{
-    certs,
-    registries::Trust,
-    settings::{Proxies, RegistrySettings, TimeLimits},
-};
+use crate::registries::Trust;
 
 /// More redirects than any registry needs.
 const MOST_REDIRECTS: usize = 10;
@@ -39,137 +34,6 @@ const LONGEST_ERROR_BODY_BYTES: usize = 16 * 1024;
 const LONGEST_DETAIL_CHARACTERS: usize = 300;
 /// How much of a file is in memory at once while it is sent.
 const FILE_PIECE_BYTES: usize = 64 * 1024;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Scheme {
-    Http,
-    Https,
-}
-
-impl Scheme {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Https => "https",
-        }
-    }
-}
-
-/// Everything in which one connection pool differs from another.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct PoolKey {
-    scheme: Scheme,
-    trust: Trust,
-    /// Loopback addresses are reached without a proxy.
-    is_loopback: bool,
-    /// The host, where certs.d has certificates for it.
-    own_certificates: Option<String>,
-}
-
-/// Connection pools, made when first needed: the system's root certificates are not even read for plain HTTP.
-pub(super) struct Connections {
-    certs_directories: Vec<PathBuf>,
-    proxies: Proxies,
-    limits: TimeLimits,
-    pools: Mutex<HashMap<PoolKey, reqwest::Client>>,
-    /// What hosts were found to speak, where there was a choice.
-    schemes: Mutex<HashMap<String, Scheme>>,
-}
-
-impl Connections {
-    pub(super) fn new(settings: &RegistrySettings) -> Self {
-        Self {
-            certs_directories: settings.certs_directories.clone(),
-            proxies: settings.proxies.clone(),
-            limits: settings.time_limits,
-            pools: Mutex::default(),
-            schemes: Mutex::default(),
-        }
-    }
-
-    /// The schemes to try with `host`, in order. The second is tried only if the first turns out to be the wrong one.
-    fn schemes(&self, host: &str, trust: Trust) -> Result<Vec<Scheme>, RegistryError> {
-        let remembered = self.schemes.lock().unwrap_or_else(PoisonError::into_inner).get(host).copied();
-        if let Some(scheme) = remembered {
-            return Ok(vec![scheme]);
-        }
-        Ok(match (is_loopback(host), trust) {
-            (true, Trust::Verified) if certs::find(&self.certs_directories, host)?.is_some() => {
-                vec![Scheme::Https, Scheme::Http]
-            }
-            (true, _) => vec![Scheme::Http, Scheme::Https],
-            (false, Trust::Insecure) => vec![Scheme::Https, Scheme::Http],
-            (false, Trust::Verified) => vec![Scheme::Https],
-        })
-    }
-
-    fn remember(&self, host: &str, scheme: Scheme) {
-        self.schemes.lock().unwrap_or_else(PoisonError::into_inner).insert(host.to_owned(), scheme);
-    }
-
-    /// The pool for `url`, whose host is called `host` in certs.d.
-    fn pool(&self, url: &Url, host: &str, trust: Trust) -> Result<reqwest::Client, RegistryError> {
-        let scheme = if url.scheme() == "http" { Scheme::Http } else { Scheme::Https };
-        let certificates = match scheme {
-            Scheme::Http => None,
-            Scheme::Https => certs::find(&self.certs_directories, host)?,
-        };
-        let key = PoolKey {
-            scheme,
-            trust,
-            is_loopback: is_loopback(host),
-            own_certificates: certificates.as_ref().map(|_| host.to_owned()),
-        };
-        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pool) = pools.get(&key) {
-            return Ok(pool.clone());
-        }
-        // Harmless if somebody installed a provider before: there is but one, and any will do.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut builder = reqwest::Client::builder()
-            .user_agent(concat!("ferrovirt/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(self.limits.connect)
-            .redirect(reqwest::redirect::Policy::none())
-            .referer(false)
-            .no_proxy();
-        if !key.is_loopback {
-            builder = self.with_proxies(builder, host)?;
-        }
-        match (scheme, trust) {
-            (Scheme::Http, _) => builder = builder.tls_certs_only([]),
-            (Scheme::Https, Trust::Insecure) => builder = builder.tls_danger_accept_invalid_certs(true),
-            (Scheme::Https, Trust::Verified) => {}
-        }
-        if let Some(certificates) = &certificates {
-            builder = certs::apply(certificates, host, builder)?;
-        }
-        let pool = builder.build().map_err(|source| RegistryError::Setup {
-            host: host.to_owned(),
-            source: TransportError::root_of(source),
-        })?;
-        pools.insert(key, pool.clone());
-        Ok(pool)
-    }
-
-    fn with_proxies(
-        &self,
-        mut builder: reqwest::ClientBuilder,
-        host: &str,
-    ) -> Result<reqwest::ClientBuilder, RegistryError> {
-        let exceptions = || self.proxies.exceptions.as_deref().and_then(reqwest::NoProxy::from_string);
-        let fault = |source: reqwest::Error| RegistryError::Proxy {
-            host: host.to_owned(),
-            source: TransportError::root_of(source),
-        };
-        if let Some(proxy) = &self.proxies.http {
-            builder = builder.proxy(reqwest::Proxy::http(proxy).map_err(fault)?.no_proxy(exceptions()));
-        }
-        if let Some(proxy) = &self.proxies.https {
-            builder = builder.proxy(reqwest::Proxy::https(proxy).map_err(fault)?.no_proxy(exceptions()));
-        }
-        Ok(builder)
-    }
-}
 
 /// What a request carries.
 #[derive(Clone)]
@@ -489,8 +353,8 @@ fn silence(host: &str, what: &str, limit: Duration) -> RegistryError {
     RegistryError::Timeout { host: host.to_owned(), what: what.to_owned(), limit }
 }
 
-/// The text of an error body: `{"errors":[{"code":…,"message":…}]}` as the specification has it, `{"details":…}` as
-/// token servers have it, or the first line of plain text. Web pages say nothing.
+/// The text of an error body: `{"errors":[{"code":…,"message":…}]}` as the specification has it,
+/// `{"details":…}` as token servers have it, or the first line of plain text. Web pages say nothing.
 fn detail_in(bytes: &[u8]) -> String {
     let text = match serde_json::from_slice::<serde_json::Value>(bytes) {
         Ok(value) => {
@@ -540,25 +404,15 @@ pub(super) fn host_of(url: &Url) -> String {
 }
 
 /// Whether `url` is at the endpoint's own host and port.
-fn belongs_to(url: &Url, endpoint: &super::Endpoint) -> bool {
+fn belongs_to(url: &Url, endpoint: &Endpoint) -> bool {
     let scheme = if url.scheme() == "http" { Scheme::Http } else { Scheme::Https };
     url_at(scheme, endpoint.host(), "/").is_ok_and(|own| own.origin() == url.origin())
 }
 
-/// What the host of `url` is called: as the reference writes it, where it is the endpoint's, since URLs drop the port
-/// that goes without saying.
-fn name_of(url: &Url, endpoint: &super::Endpoint) -> String {
+/// What the host of `url` is called: as the reference writes it, where it is the endpoint's, since URLs drop
+/// the port that goes without saying.
+fn name_of(url: &Url, endpoint: &Endpoint) -> String {
     if belongs_to(url, endpoint) { endpoint.host().to_owned() } else { host_of(url) }
-}
-
-/// Whether `host` (with or without port) is an address of this machine that never leaves it.
-pub(super) fn is_loopback(host: &str) -> bool {
-    if let Some(literal) = host.strip_prefix('[') {
-        let address = literal.split(']').next().unwrap_or_default();
-        return address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
-    }
-    let name = host.split(':').next().unwrap_or_default();
-    name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// A TLS server that is spoken to in plain HTTP answers 400, if at all, and never as a registry.
@@ -585,7 +439,7 @@ fn telling(first: Option<RegistryError>, second: RegistryError) -> RegistryError
     }
 }
 
-fn may_be_the_wrong_scheme(scheme: Scheme, endpoint: &super::Endpoint, error: &RegistryError) -> bool {
+fn may_be_the_wrong_scheme(scheme: Scheme, endpoint: &Endpoint, error: &RegistryError) -> bool {
     // With a port in the name both schemes meet the same socket, so that a refusal says all there is to say.
     let has_port = endpoint.host().rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
     match (scheme, error) {
@@ -607,18 +461,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn loopback_is_recognised_by_name_and_address() {
-        for host in ["localhost", "localhost:5000", "127.0.0.1:5000", "127.8.9.1", "[::1]:5000", "[::1]"] {
-            assert!(is_loopback(host), "{host}");
-        }
-        for host in ["localhost.example.com", "10.0.0.1", "[::2]:5000", "127.example.com", ""] {
-            assert!(!is_loopback(host), "{host}");
-        }
-    }
-
-    #[test]
     fn a_port_that_goes_without_saying_is_still_the_endpoints() {
-        let endpoint = |registry: &str| super::super::Endpoint {
+        let endpoint = |registry: &str| Endpoint {
             registry: registry.to_owned(),
             repository: "a".to_owned(),
             trust: Trust::Verified,

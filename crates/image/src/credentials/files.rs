@@ -88,10 +88,7 @@ impl AuthEntry {
         }
         if !self.username.is_empty() {
             let password = Hidden::new(&self.password);
-            return Ok(Some(Credential::Password {
-                user: self.username.clone(),
-                password,
-            }));
+            return Ok(Some(Credential::Password { user: self.username.clone(), password }));
         }
         Ok(None)
     }
@@ -99,19 +96,15 @@ impl AuthEntry {
 
 fn decode_auth(auth: &str) -> Result<Credential, String> {
     let trimmed = auth.trim().trim_end_matches('=');
-    let bytes = general_purpose::STANDARD_NO_PAD
-        .decode(trimmed)
-        .map_err(|_| "`auth` is not base64".to_owned())?;
+    let bytes =
+        general_purpose::STANDARD_NO_PAD.decode(trimmed).map_err(|_| "`auth` is not base64".to_owned())?;
     let text = String::from_utf8(bytes).map_err(|_| "`auth` is not UTF-8 inside the base64".to_owned())?;
     let Some((user, password)) = text.split_once(':') else {
         return Err("`auth` has no `:` between user and password inside the base64".to_owned());
     };
     // Docker pads short passwords with zero bytes.
     let password = Hidden::new(password.trim_end_matches('\0'));
-    Ok(Credential::Password {
-        user: user.to_owned(),
-        password,
-    })
+    Ok(Credential::Password { user: user.to_owned(), password })
 }
 
 pub(super) struct Lookup {
@@ -130,42 +123,29 @@ pub(super) enum Outcome {
 /// What one file says about `registry/repository`.
 pub(super) fn look_up(file: &AuthFile, registry: &str, repository: &str) -> Result<Lookup, AuthFileError> {
     let shown = format!("`{}`", file.path.display());
-    let nothing = |remark: &str| Lookup {
-        place: format!("{shown}{remark}"),
-        outcome: Outcome::Nothing,
-    };
+    let nothing = |remark: &str| Lookup { place: format!("{shown}{remark}"), outcome: Outcome::Nothing };
     let bytes = match fs::read(&file.path) {
         Ok(bytes) => bytes,
         Err(source) if file.presence == Presence::Required => {
-            return Err(AuthFileError::Read {
-                path: file.path.clone(),
-                source,
-            });
+            return Err(AuthFileError::Read { path: file.path.clone(), source });
         }
         Err(error) => match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => return Ok(nothing(" (not there)")),
             io::ErrorKind::PermissionDenied => return Ok(nothing(" (not readable)")),
             _ => {
-                return Err(AuthFileError::Read {
-                    path: file.path.clone(),
-                    source: error,
-                });
+                return Err(AuthFileError::Read { path: file.path.clone(), source: error });
             }
         },
     };
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(nothing(" (empty)"));
     }
-    let parse = |source| AuthFileError::Parse {
-        path: file.path.clone(),
-        source,
-    };
+    let parse = |source| AuthFileError::Parse { path: file.path.clone(), source };
     let form = match file.format {
         AuthFileFormat::Config => serde_json::from_slice::<ConfigForm>(&bytes).map_err(parse)?,
-        AuthFileFormat::Legacy => ConfigForm {
-            auths: serde_json::from_slice(&bytes).map_err(parse)?,
-            ..ConfigForm::default()
-        },
+        AuthFileFormat::Legacy => {
+            ConfigForm { auths: serde_json::from_slice(&bytes).map_err(parse)?, ..ConfigForm::default() }
+        }
     };
     let outcome = match find(&form, file.format, registry, repository) {
         Found::Nothing => Outcome::Nothing,
@@ -182,10 +162,7 @@ pub(super) fn look_up(file: &AuthFile, registry: &str, repository: &str) -> Resu
             }
         },
     };
-    Ok(Lookup {
-        place: shown,
-        outcome,
-    })
+    Ok(Lookup { place: shown, outcome })
 }
 
 enum Found<'a> {
@@ -196,11 +173,7 @@ enum Found<'a> {
 
 fn find<'a>(form: &'a ConfigForm, format: AuthFileFormat, registry: &str, repository: &str) -> Found<'a> {
     let names_registry = |key: &str| same_registry(host_of(key), registry);
-    let helper = form
-        .cred_helpers
-        .iter()
-        .find(|(key, _)| names_registry(key))
-        .map(|(_, name)| name);
+    let helper = form.cred_helpers.iter().find(|(key, _)| names_registry(key)).map(|(_, name)| name);
     if let Some(name) = helper
         && !name.is_empty()
     {
@@ -222,8 +195,8 @@ fn find<'a>(form: &'a ConfigForm, format: AuthFileFormat, registry: &str, reposi
             }
         }
     }
-    // Docker writes registries as URLs, and its own under a name of its own. A key with a path is namespaced, and was
-    // looked at above, unless a scheme shows that it is a URL.
+    // Docker writes registries as URLs, and its own under a name of its own. A key with a path is namespaced,
+    // and was looked at above, unless a scheme shows that it is a URL.
     let by_host = form.auths.iter().find(|(key, entry)| {
         let is_url = key.contains("://");
         let may_match =
@@ -240,10 +213,7 @@ fn find<'a>(form: &'a ConfigForm, format: AuthFileFormat, registry: &str, reposi
 }
 
 fn host_of(key: &str) -> &str {
-    let key = key
-        .strip_prefix("https://")
-        .or_else(|| key.strip_prefix("http://"))
-        .unwrap_or(key);
+    let key = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key);
     key.split('/').next().unwrap_or(key)
 }
 

@@ -53,7 +53,10 @@ pub enum HelperError {
         source: io::Error,
     },
     /// It did not end.
-    #[error("credential helper `{}` did not answer within {} seconds", program.display(), limit.as_secs_f32())]
+    #[error(
+        "credential helper `{}` did not answer within {} seconds",
+        program.display(), limit.as_secs_f32()
+    )]
     Timeout {
         /// The program.
         program: PathBuf,
@@ -73,7 +76,10 @@ pub enum HelperError {
         message: String,
     },
     /// It printed something else than the protocol says.
-    #[error("credential helper `{}` printed something that is not the JSON of its protocol", program.display())]
+    #[error(
+        "credential helper `{}` printed something that is not the JSON of its protocol",
+        program.display()
+    )]
     Output {
         /// The program.
         program: PathBuf,
@@ -85,7 +91,8 @@ impl HelperError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Name { .. } | Self::Missing { .. } => Some(
-                "install the helper, or remove it from credHelpers and credsStore in the file with credentials"
+                "install the helper, or remove it from credHelpers and credsStore in the \
+                 file with credentials"
                     .to_owned(),
             ),
             Self::Run { program, .. }
@@ -113,9 +120,7 @@ pub(super) async fn get(
 ) -> Result<Option<Credential>, HelperError> {
     // The name becomes part of a path.
     if name.is_empty() || name.contains(['/', '\0']) {
-        return Err(HelperError::Name {
-            name: name.to_owned(),
-        });
+        return Err(HelperError::Name { name: name.to_owned() });
     }
     let program_name = format!("docker-credential-{name}");
     let program = settings
@@ -123,10 +128,7 @@ pub(super) async fn get(
         .iter()
         .map(|directory| directory.join(&program_name))
         .find(|path| path.is_file())
-        .ok_or_else(|| HelperError::Missing {
-            program: program_name,
-            registry: registry.to_owned(),
-        })?;
+        .ok_or_else(|| HelperError::Missing { program: program_name, registry: registry.to_owned() })?;
     let limit = settings.time_limits.credential_helper;
     match tokio::time::timeout(limit, run(program.clone(), registry)).await {
         Ok(result) => result,
@@ -135,10 +137,7 @@ pub(super) async fn get(
 }
 
 async fn run(program: PathBuf, registry: &str) -> Result<Option<Credential>, HelperError> {
-    let failed_to_run = |source| HelperError::Run {
-        program: program.clone(),
-        source,
-    };
+    let failed_to_run = |source| HelperError::Run { program: program.clone(), source };
     let mut child = Command::new(&program)
         .arg("get")
         .stdin(Stdio::piped())
@@ -150,11 +149,7 @@ async fn run(program: PathBuf, registry: &str) -> Result<Option<Credential>, Hel
     let mut stdin = child.stdin.take().expect("stdin was asked for");
     let stdout = child.stdout.take().expect("stdout was asked for");
     let stderr = child.stderr.take().expect("stderr was asked for");
-    let server = if is_docker_hub(registry) {
-        DOCKER_HUB_SERVER
-    } else {
-        registry
-    };
+    let server = if is_docker_hub(registry) { DOCKER_HUB_SERVER } else { registry };
 
     let feed = async {
         // A helper that ends without reading its input breaks the pipe; its exit status says the rest.
@@ -163,11 +158,7 @@ async fn run(program: PathBuf, registry: &str) -> Result<Option<Credential>, Hel
     };
     let read = |stream: Box<dyn tokio::io::AsyncRead + Send + Unpin>| async move {
         let mut bytes = Vec::new();
-        stream
-            .take(LONGEST_OUTPUT_BYTES)
-            .read_to_end(&mut bytes)
-            .await
-            .map(|_| bytes)
+        stream.take(LONGEST_OUTPUT_BYTES).read_to_end(&mut bytes).await.map(|_| bytes)
     };
     let ((), output, complaint) = tokio::join!(feed, read(Box::new(stdout)), read(Box::new(stderr)));
     let output = output.map_err(failed_to_run)?;
@@ -179,37 +170,25 @@ async fn run(program: PathBuf, registry: &str) -> Result<Option<Credential>, Hel
         if printed.trim() == NOT_FOUND {
             return Ok(None);
         }
-        // Failures are reported on stdout by helpers made with Docker's library, on stderr by others. Helpers print
-        // secrets only when they succeed, so that this text holds none.
+        // Failures are reported on stdout by helpers made with Docker's library, on stderr by others. Helpers
+        // print secrets only when they succeed, so that this text holds none.
         let complaint = String::from_utf8_lossy(&complaint);
-        let message = [complaint.trim(), printed.trim()]
-            .into_iter()
-            .find(|text| !text.is_empty());
-        let message = message
-            .and_then(|text| text.lines().next())
-            .unwrap_or("it printed nothing");
+        let message = [complaint.trim(), printed.trim()].into_iter().find(|text| !text.is_empty());
+        let message = message.and_then(|text| text.lines().next()).unwrap_or("it printed nothing");
         return Err(HelperError::Failed {
             program: program.clone(),
             registry: registry.to_owned(),
             status,
-            message: message
-                .chars()
-                .filter(|character| !character.is_control())
-                .take(200)
-                .collect(),
+            message: message.chars().filter(|character| !character.is_control()).take(200).collect(),
         });
     }
     // The parser's message might quote the secret, so it is left out.
-    let answer: Answer = serde_json::from_slice(&output).map_err(|_| HelperError::Output {
-        program: program.clone(),
-    })?;
+    let answer: Answer =
+        serde_json::from_slice(&output).map_err(|_| HelperError::Output { program: program.clone() })?;
     let secret = Hidden::new(answer.secret);
     Ok(Some(if answer.username == TOKEN_USER {
         Credential::IdentityToken(secret)
     } else {
-        Credential::Password {
-            user: answer.username,
-            password: secret,
-        }
+        Credential::Password { user: answer.username, password: secret }
     }))
 }

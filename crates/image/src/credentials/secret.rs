@@ -1,8 +1,8 @@
 //! Kubernetes Secrets with registry credentials.
 //!
-//! The keys are matched as the kubelet matches them: a key is `HOST[:PORT][/PATH]`, with or without a scheme; each
-//! label of the host may be a glob (`*.example.com` matches exactly one label); the path is a prefix. All keys that
-//! match are tried, the longest first.
+//! The keys are matched as the kubelet matches them: a key is `HOST[:PORT][/PATH]`, with or without a scheme;
+//! each label of the host may be a glob (`*.example.com` matches exactly one label); the path is a prefix.
+//! All keys that match are tried, the longest first.
 
 use std::fmt;
 
@@ -13,7 +13,8 @@ use super::{
 };
 use crate::digest::Digest;
 
-/// The credentials in a Kubernetes Secret of type `kubernetes.io/dockerconfigjson` or `kubernetes.io/dockercfg`.
+/// The credentials in a Kubernetes Secret of type `kubernetes.io/dockerconfigjson` or
+/// `kubernetes.io/dockercfg`.
 #[derive(Clone)]
 pub struct PullSecret {
     name: String,
@@ -51,8 +52,8 @@ impl PullSecretError {
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
         Some(
-            "`kubectl create secret docker-registry NAME --docker-server=HOST ... --dry-run=client -o yaml` writes a \
-             well-formed one"
+            "`kubectl create secret docker-registry NAME --docker-server=HOST ... \
+             --dry-run=client -o yaml` writes a well-formed one"
                 .to_owned(),
         )
     }
@@ -77,12 +78,8 @@ impl PullSecret {
     /// # Errors
     /// When the value is not the JSON that it has to be.
     pub fn from_docker_cfg(name: &str, bytes: &[u8]) -> Result<Self, PullSecretError> {
-        let form: std::collections::BTreeMap<String, AuthEntry> =
-            serde_json::from_slice(bytes).map_err(|source| PullSecretError::Json {
-                name: name.to_owned(),
-                key: ".dockercfg",
-                source,
-            })?;
+        let form: std::collections::BTreeMap<String, AuthEntry> = serde_json::from_slice(bytes)
+            .map_err(|source| PullSecretError::Json { name: name.to_owned(), key: ".dockercfg", source })?;
         Self::new(name, bytes, form.into_iter())
     }
 
@@ -97,20 +94,12 @@ impl PullSecret {
                 Ok(Some(credential)) => entries.push((registry, credential)),
                 Ok(None) => {}
                 Err(reason) => {
-                    return Err(PullSecretError::Entry {
-                        name: name.to_owned(),
-                        registry,
-                        reason,
-                    });
+                    return Err(PullSecretError::Entry { name: name.to_owned(), registry, reason });
                 }
             }
         }
         entries.sort_by_key(|(key, _)| std::cmp::Reverse(normalised(key).len()));
-        Ok(Self {
-            name: name.to_owned(),
-            entries,
-            identity: Digest::sha256_of(bytes),
-        })
+        Ok(Self { name: name.to_owned(), entries, identity: Digest::sha256_of(bytes) })
     }
 
     /// The Secret's name.
@@ -147,15 +136,9 @@ impl fmt::Debug for PullSecret {
 
 /// Without scheme, without the API version that old Docker clients append, without a slash at the end.
 fn normalised(key: &str) -> &str {
-    let key = key
-        .strip_prefix("https://")
-        .or_else(|| key.strip_prefix("http://"))
-        .unwrap_or(key);
+    let key = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key);
     let key = key.trim_end_matches('/');
-    key.strip_suffix("/v1")
-        .or_else(|| key.strip_suffix("/v2"))
-        .unwrap_or(key)
-        .trim_end_matches('/')
+    key.strip_suffix("/v1").or_else(|| key.strip_suffix("/v2")).unwrap_or(key).trim_end_matches('/')
 }
 
 fn key_matches(key: &str, registry: &str, repository: &str) -> bool {
@@ -169,10 +152,7 @@ fn host_glob_matches(pattern: &str, registry: &str) -> bool {
     let (host, port) = split_port(registry);
     pattern_port == port
         && pattern_host.split('.').count() == host.split('.').count()
-        && pattern_host
-            .split('.')
-            .zip(host.split('.'))
-            .all(|(glob, label)| label_matches(glob, label))
+        && pattern_host.split('.').zip(host.split('.')).all(|(glob, label)| label_matches(glob, label))
 }
 
 fn split_port(host: &str) -> (&str, Option<&str>) {

@@ -1,4 +1,6 @@
 #![allow(clippy::unwrap_used)]
+use std::fs;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -15,11 +17,7 @@ fn places(registries: &Registries, reference: &str) -> Vec<String> {
         .unwrap()
         .into_iter()
         .map(|place| {
-            let trust = if place.trust == Trust::Insecure {
-                " insecure"
-            } else {
-                ""
-            };
+            let trust = if place.trust == Trust::Insecure { " insecure" } else { "" };
             format!("{}{trust}", place.reference)
         })
         .collect()
@@ -27,10 +25,7 @@ fn places(registries: &Registries, reference: &str) -> Vec<String> {
 
 fn refused(text: &str) -> String {
     let mut registries = Registries::default();
-    registries
-        .add(Path::new("/r.conf"), text)
-        .unwrap_err()
-        .to_string()
+    registries.add(Path::new("/r.conf"), text).unwrap_err().to_string()
 }
 
 const MANUAL_PAGE: &str = r#"
@@ -71,19 +66,13 @@ fn the_manual_pages_example_means_what_it_says() {
         places(&registries, "registry.com/image:latest"),
         ["mirror.registry.com/image:latest", "registry.com/image:latest"]
     );
-    assert_eq!(
-        places(&registries, "example.com/foobar"),
-        ["example.com/foobar:latest"]
-    );
+    assert_eq!(places(&registries, "example.com/foobar"), ["example.com/foobar:latest"]);
     assert_eq!(places(&registries, "tool"), ["example.com/tool:latest"]);
 }
 
 #[test]
 fn without_configuration_short_names_are_docker_hubs() {
-    assert_eq!(
-        places(&Registries::default(), "alpine"),
-        ["docker.io/library/alpine:latest"]
-    );
+    assert_eq!(places(&Registries::default(), "alpine"), ["docker.io/library/alpine:latest"]);
 }
 
 #[test]
@@ -105,14 +94,8 @@ fn the_longest_prefix_wins_and_ends_at_a_boundary() {
     assert_eq!(places(&registries, "quay.io/team/i:1"), ["b.local/x/i:1"]);
     assert_eq!(places(&registries, "quay.io/teams/i:1"), ["a.local/teams/i:1"]);
     assert_eq!(places(&registries, "quay.io/team/image:v1"), ["c.local/y:v2"]);
-    assert_eq!(
-        places(&registries, "quay.io/team/image:v10"),
-        ["b.local/x/image:v10"]
-    );
-    assert_eq!(
-        places(&registries, "quay.io:5000/team/i:1"),
-        ["a.local:5000/team/i:1"]
-    );
+    assert_eq!(places(&registries, "quay.io/team/image:v10"), ["b.local/x/image:v10"]);
+    assert_eq!(places(&registries, "quay.io:5000/team/i:1"), ["a.local:5000/team/i:1"]);
 }
 
 #[test]
@@ -127,27 +110,12 @@ fn wildcards_match_subdomains_of_any_depth_and_rewrite_nothing_without_location(
         location = "dev.local"
         "#,
     );
-    assert_eq!(
-        places(&registries, "a.example.com/i"),
-        ["a.example.com/i:latest insecure"]
-    );
-    assert_eq!(
-        places(&registries, "a.b.example.com:5000/i"),
-        ["a.b.example.com:5000/i:latest insecure"]
-    );
-    assert_eq!(
-        places(&registries, "x.dev.example.com/n/i"),
-        ["dev.local/n/i:latest"]
-    );
+    assert_eq!(places(&registries, "a.example.com/i"), ["a.example.com/i:latest insecure"]);
+    assert_eq!(places(&registries, "a.b.example.com:5000/i"), ["a.b.example.com:5000/i:latest insecure"]);
+    assert_eq!(places(&registries, "x.dev.example.com/n/i"), ["dev.local/n/i:latest"]);
     assert_eq!(places(&registries, "example.com/i"), ["example.com/i:latest"]);
-    assert_eq!(
-        places(&registries, "a.example.com.evil.net/i"),
-        ["a.example.com.evil.net/i:latest"]
-    );
-    assert_eq!(
-        places(&registries, "evil.net/a.example.com/i"),
-        ["evil.net/a.example.com/i:latest"]
-    );
+    assert_eq!(places(&registries, "a.example.com.evil.net/i"), ["a.example.com.evil.net/i:latest"]);
+    assert_eq!(places(&registries, "evil.net/a.example.com/i"), ["evil.net/a.example.com/i:latest"]);
 }
 
 #[test]
@@ -195,11 +163,7 @@ fn blocked_images_are_refused_naming_the_entry_and_the_file() {
         }
     );
     assert!(error.hint().unwrap().contains("/r.conf"));
-    assert!(
-        registries
-            .resolve_for_push(&"bad.io/x/y".parse().unwrap())
-            .is_err()
-    );
+    assert!(registries.resolve_for_push(&"bad.io/x/y".parse().unwrap()).is_err());
     assert_eq!(places(&registries, "bad.io/y"), ["bad.io/y:latest"]);
 }
 
@@ -213,46 +177,21 @@ fn short_names_follow_aliases_then_the_search_list() {
         "team/tool" = "quay.io/elsewhere/tool"
         "#,
     );
-    assert_eq!(
-        places(&registries, "fedora:40"),
-        ["registry.fedoraproject.org/fedora:40"]
-    );
-    assert_eq!(
-        places(&registries, "team/tool"),
-        ["quay.io/elsewhere/tool:latest"]
-    );
-    assert_eq!(
-        places(&registries, "alpine"),
-        ["one.io/alpine:latest", "docker.io/library/alpine:latest"]
-    );
-    assert_eq!(
-        places(&registries, "docker.io/library/fedora"),
-        ["docker.io/library/fedora:latest"]
-    );
+    assert_eq!(places(&registries, "fedora:40"), ["registry.fedoraproject.org/fedora:40"]);
+    assert_eq!(places(&registries, "team/tool"), ["quay.io/elsewhere/tool:latest"]);
+    assert_eq!(places(&registries, "alpine"), ["one.io/alpine:latest", "docker.io/library/alpine:latest"]);
+    assert_eq!(places(&registries, "docker.io/library/fedora"), ["docker.io/library/fedora:latest"]);
 
     registries
-        .add(
-            Path::new("/d/1.conf"),
-            "short-name-mode = \"enforcing\"\n[aliases]\n\"fedora\" = \"\"\n",
-        )
+        .add(Path::new("/d/1.conf"), "short-name-mode = \"enforcing\"\n[aliases]\n\"fedora\" = \"\"\n")
         .unwrap();
     let error = registries.resolve(&"fedora".parse().unwrap()).unwrap_err();
     assert!(matches!(&error, ResolveError::ShortNameAmbiguous { registries, .. } if registries.len() == 2));
-    assert_eq!(
-        error.hint().unwrap(),
-        "name the registry, for instance `one.io/fedora`"
-    );
+    assert_eq!(error.hint().unwrap(), "name the registry, for instance `one.io/fedora`");
 
-    registries
-        .add(Path::new("/d/2.conf"), "unqualified-search-registries = []\n")
-        .unwrap();
+    registries.add(Path::new("/d/2.conf"), "unqualified-search-registries = []\n").unwrap();
     let error = registries.resolve(&"fedora".parse().unwrap()).unwrap_err();
-    assert_eq!(
-        error,
-        ResolveError::ShortNameUnresolved {
-            name: "fedora".to_owned()
-        }
-    );
+    assert_eq!(error, ResolveError::ShortNameUnresolved { name: "fedora".to_owned() });
     assert!(error.hint().unwrap().contains("docker.io/library/fedora"));
 }
 
@@ -263,16 +202,10 @@ fn drop_ins_replace_registries_with_the_same_prefix() {
     fs::create_dir(&directory).unwrap();
     let main = root.path().join("registries.conf");
     fs::write(&main, "[[registry]]\nprefix=\"a.io\"\nlocation=\"first.local\"\n").unwrap();
-    fs::write(
-        directory.join("20.conf"),
-        "[[registry]]\nprefix=\"a.io\"\nlocation=\"second.local\"\n",
-    )
-    .unwrap();
-    fs::write(
-        directory.join("10.conf"),
-        "[[registry]]\nprefix=\"a.io\"\nlocation=\"third.local\"\n",
-    )
-    .unwrap();
+    fs::write(directory.join("20.conf"), "[[registry]]\nprefix=\"a.io\"\nlocation=\"second.local\"\n")
+        .unwrap();
+    fs::write(directory.join("10.conf"), "[[registry]]\nprefix=\"a.io\"\nlocation=\"third.local\"\n")
+        .unwrap();
     fs::write(directory.join("30.txt"), "not read").unwrap();
     let settings = RegistrySettings {
         registries_conf: vec![
@@ -283,19 +216,13 @@ fn drop_ins_replace_registries_with_the_same_prefix() {
         registries_conf_directories: vec![directory],
         ..RegistrySettings::default()
     };
-    assert_eq!(
-        places(&Registries::load(&settings).unwrap(), "a.io/i"),
-        ["second.local/i:latest"]
-    );
+    assert_eq!(places(&Registries::load(&settings).unwrap(), "a.io/i"), ["second.local/i:latest"]);
 
     let settings = RegistrySettings {
         registries_conf: vec![(root.path().join("absent"), Presence::Required)],
         ..RegistrySettings::default()
     };
-    assert!(matches!(
-        Registries::load(&settings),
-        Err(RegistriesError::Read { .. })
-    ));
+    assert!(matches!(Registries::load(&settings), Err(RegistriesError::Read { .. })));
 }
 
 #[test]
@@ -318,7 +245,8 @@ fn nonsense_is_refused_with_file_and_field() {
 }
 
 proptest! {
-    /// A prefix matches exactly the references that continue it at a boundary, and rewriting keeps what follows.
+    /// A prefix matches exactly the references that continue it at a boundary, and rewriting keeps what
+    /// follows.
     #[test]
     fn rewriting_keeps_everything_after_the_prefix(
         host in "[a-z]{1,4}\\.(io|net)", path in "[a-z]{1,3}(/[a-z]{1,3}){0,3}", cut in 0usize..4, tag in "[a-z0-9]{1,4}"

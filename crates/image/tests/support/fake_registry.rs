@@ -9,8 +9,8 @@
 //! assert_eq!(registry.requests(), ["GET /v2/team/image/manifests/v1", …]);
 //! ```
 //!
-//! The server runs on the test's own runtime and ends with the value. Nothing here checks what the client should
-//! check: corrupted content is served as it is.
+//! The server runs on the test's own runtime and ends with the value. Nothing here checks what the client
+//! should check: corrupted content is served as it is.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -146,11 +146,7 @@ impl FakeRegistry {
         let server = tokio::spawn(async move {
             axum::serve(listener, router).await.expect("serving on loopback");
         });
-        Self {
-            address,
-            content,
-            server,
-        }
+        Self { address, content, server }
     }
 
     fn content(&self) -> MutexGuard<'_, Content> {
@@ -165,9 +161,7 @@ impl FakeRegistry {
     /// Stores a blob and returns its digest.
     pub fn add_blob(&self, bytes: &[u8]) -> Digest {
         let digest = Digest::sha256_of(bytes);
-        self.content()
-            .blobs
-            .insert(digest.to_string(), Bytes::copy_from_slice(bytes));
+        self.content().blobs.insert(digest.to_string(), Bytes::copy_from_slice(bytes));
         digest
     }
 
@@ -193,12 +187,10 @@ impl FakeRegistry {
         self.content().manifests.get(&key).map(|(_, bytes)| bytes.clone())
     }
 
-    /// Makes requests with this method, whose path contains `path`, go wrong. Faults are looked through in the order in
-    /// which they were added, and the first that matches strikes.
+    /// Makes requests with this method, whose path contains `path`, go wrong. Faults are looked through in
+    /// the order in which they were added, and the first that matches strikes.
     pub fn fault(&self, method: &'static str, path: &str, times: Times, fault: Fault) {
-        self.content()
-            .faults
-            .push((method, path.to_owned(), times, fault));
+        self.content().faults.push((method, path.to_owned(), times, fault));
     }
 
     /// Says who may come in from now on.
@@ -224,11 +216,7 @@ impl FakeRegistry {
     /// Everything that was asked so far, as `METHOD PATH` without the query.
     pub fn requests(&self) -> Vec<String> {
         let path = |seen: &Seen| seen.target.split('?').next().unwrap_or_default().to_owned();
-        self.content()
-            .seen
-            .iter()
-            .map(|seen| format!("{} {}", seen.method, path(seen)))
-            .collect()
+        self.content().seen.iter().map(|seen| format!("{} {}", seen.method, path(seen))).collect()
     }
 
     /// Forgets what was asked so far.
@@ -246,19 +234,11 @@ impl Drop for FakeRegistry {
 async fn handle(State(shared): State<Shared>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let body = to_bytes(body, LARGEST_UPLOAD_BYTES).await.unwrap_or_default();
-    let target = parts
-        .uri
-        .path_and_query()
-        .map_or("", |target| target.as_str())
-        .to_owned();
+    let target = parts.uri.path_and_query().map_or("", |target| target.as_str()).to_owned();
     let path = parts.uri.path().to_owned();
     let query = parts.uri.query().unwrap_or_default().to_owned();
     let mut content = shared.lock().expect("no handler panicked");
-    content.seen.push(Seen {
-        method: parts.method.to_string(),
-        target,
-        headers: parts.headers.clone(),
-    });
+    content.seen.push(Seen { method: parts.method.to_string(), target, headers: parts.headers.clone() });
 
     let fault = content.next_fault(&parts.method, &path);
     match fault {
@@ -289,33 +269,20 @@ impl Content {
     }
 
     fn refusal(&self, method: &Method, headers: &HeaderMap, path: &str) -> Option<Response> {
-        let given = headers
-            .get(header::AUTHORIZATION)
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or_default();
+        let given =
+            headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let (allowed, challenge) = match &self.auth {
             Auth::Open => return None,
             Auth::Basic(user, password) => {
                 (given == basic(user, password), "Basic realm=\"fake\"".to_owned())
             }
             Auth::Token(auth) => {
-                let allowed = given
-                    .strip_prefix("Bearer ")
-                    .is_some_and(|token| self.tokens.contains(token));
-                let realm = auth
-                    .realm
-                    .clone()
-                    .unwrap_or_else(|| format!("http://{}/token", self.host));
-                let actions = if method == Method::GET || method == Method::HEAD {
-                    "pull"
-                } else {
-                    "pull,push"
-                };
+                let allowed = given.strip_prefix("Bearer ").is_some_and(|token| self.tokens.contains(token));
+                let realm = auth.realm.clone().unwrap_or_else(|| format!("http://{}/token", self.host));
+                let actions =
+                    if method == Method::GET || method == Method::HEAD { "pull" } else { "pull,push" };
                 let scope = format!("repository:{}:{actions}", repository_in(path));
-                (
-                    allowed,
-                    format!("Bearer realm=\"{realm}\",service=\"fake\",scope=\"{scope}\""),
-                )
+                (allowed, format!("Bearer realm=\"{realm}\",service=\"fake\",scope=\"{scope}\""))
             }
         };
         let body = r#"{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}"#;
@@ -327,18 +294,14 @@ impl Content {
             return reply(404, &[], Body::empty());
         };
         let form = String::from_utf8_lossy(body).into_owned();
-        let given = headers
-            .get(header::AUTHORIZATION)
-            .and_then(|value| value.to_str().ok());
+        let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let is_known = match (method, given) {
             (&Method::POST, _) => auth.identity_token.is_some_and(|token| {
                 form.contains("grant_type=refresh_token")
                     && form.contains(&format!("refresh_token={token}"))
                     && form.contains("service=fake")
             }),
-            (_, Some(given)) => auth
-                .password
-                .is_some_and(|(user, password)| given == basic(user, password)),
+            (_, Some(given)) => auth.password.is_some_and(|(user, password)| given == basic(user, password)),
             (_, None) => auth.anonymous && !query.contains("push"),
         };
         if !is_known {
@@ -347,16 +310,8 @@ impl Content {
         self.tokens_issued += 1;
         let token = format!("token-{}", self.tokens_issued);
         self.tokens.insert(token.clone());
-        let field = if method == Method::POST {
-            "access_token"
-        } else {
-            "token"
-        };
-        reply(
-            200,
-            &[],
-            format!(r#"{{"{field}":"{token}","expires_in":300}}"#).into(),
-        )
+        let field = if method == Method::POST { "access_token" } else { "token" };
+        reply(200, &[], format!(r#"{{"{field}":"{token}","expires_in":300}}"#).into())
     }
 
     fn serve(
@@ -377,8 +332,7 @@ impl Content {
                 let media_type = media_type.unwrap_or_default().to_owned();
                 let digest = Digest::sha256_of(&body).to_string();
                 for name in [name.to_owned(), digest.clone()] {
-                    self.manifests
-                        .insert((repository.to_owned(), name), (media_type.clone(), body.clone()));
+                    self.manifests.insert((repository.to_owned(), name), (media_type.clone(), body.clone()));
                 }
                 return reply(201, &[("docker-content-digest", digest)], Body::empty());
             }
@@ -415,11 +369,7 @@ impl Content {
         received.extend_from_slice(body);
         if method == Method::PATCH {
             let range = format!("0-{}", received.len() - 1);
-            return reply(
-                202,
-                &[("location", format!("{path}?state=s")), ("range", range)],
-                Body::empty(),
-            );
+            return reply(202, &[("location", format!("{path}?state=s")), ("range", range)], Body::empty());
         }
         let bytes = Bytes::from(std::mem::take(received));
         let digest = Digest::sha256_of(&bytes).to_string();
@@ -441,18 +391,10 @@ fn content_reply(
     let digest = Digest::sha256_of(bytes).to_string();
     let mut body = bytes.clone();
     let mut status = 200;
-    let mut head = vec![
-        ("content-type", media_type.to_owned()),
-        ("docker-content-digest", digest),
-    ];
+    let mut head = vec![("content-type", media_type.to_owned()), ("docker-content-digest", digest)];
     let range = headers.get("range").and_then(|value| value.to_str().ok());
-    let start = range.and_then(|range| {
-        range
-            .strip_prefix("bytes=")?
-            .strip_suffix('-')?
-            .parse::<usize>()
-            .ok()
-    });
+    let start =
+        range.and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
     if let Some(start) = start
         && !matches!(fault, Some(Fault::IgnoreRange))
     {
@@ -461,10 +403,7 @@ fn content_reply(
         }
         body = bytes.slice(start..);
         status = 206;
-        head.push((
-            "content-range",
-            format!("bytes {start}-{}/{}", bytes.len() - 1, bytes.len()),
-        ));
+        head.push(("content-range", format!("bytes {start}-{}/{}", bytes.len() - 1, bytes.len())));
     }
     let announced = body.len();
     let broken = || {
@@ -510,58 +449,36 @@ fn content_reply(
         Some(Fault::Stall) => Body::from_stream(stream::pending::<Result<Bytes, Infallible>>()),
         Some(Fault::WebPage) => {
             let page = "<html><body>Please log in to the network</body></html>";
-            return reply(
-                200,
-                &[("content-type", "text/html; charset=utf-8".to_owned())],
-                page.into(),
-            );
+            return reply(200, &[("content-type", "text/html; charset=utf-8".to_owned())], page.into());
         }
         _ => body.into(),
     };
     head.push(("content-length", announced.to_string()));
-    if method == Method::HEAD {
-        reply(status, &head, Body::empty())
-    } else {
-        reply(status, &head, body)
-    }
+    if method == Method::HEAD { reply(status, &head, Body::empty()) } else { reply(status, &head, body) }
 }
 
 fn repository_in(path: &str) -> String {
     let rest = path.trim_start_matches("/v2/");
-    let end = rest
-        .find("/manifests/")
-        .or_else(|| rest.find("/blobs/"))
-        .unwrap_or(rest.len());
+    let end = rest.find("/manifests/").or_else(|| rest.find("/blobs/")).unwrap_or(rest.len());
     rest[..end].to_owned()
 }
 
 fn basic(user: &str, password: &str) -> String {
-    format!(
-        "Basic {}",
-        general_purpose::STANDARD.encode(format!("{user}:{password}"))
-    )
+    format!("Basic {}", general_purpose::STANDARD.encode(format!("{user}:{password}")))
 }
 
 fn not_found(code: &str) -> Response {
-    reply(
-        404,
-        &[],
-        format!(r#"{{"errors":[{{"code":"{code}","message":"no such thing"}}]}}"#).into(),
-    )
+    reply(404, &[], format!(r#"{{"errors":[{{"code":"{code}","message":"no such thing"}}]}}"#).into())
 }
 
 fn reply(status: u16, headers: &[(&str, String)], body: Body) -> Response {
     let mut response = Response::new(body);
     *response.status_mut() = StatusCode::from_u16(status).expect("a status");
     let version = HeaderValue::from_static("registry/2.0");
-    response
-        .headers_mut()
-        .insert("docker-distribution-api-version", version);
+    response.headers_mut().insert("docker-distribution-api-version", version);
     for (name, value) in headers {
         let name = header::HeaderName::from_bytes(name.as_bytes()).expect("a header's name");
-        response
-            .headers_mut()
-            .insert(name, HeaderValue::from_str(value).expect("a header's value"));
+        response.headers_mut().insert(name, HeaderValue::from_str(value).expect("a header's value"));
     }
     response
 }
