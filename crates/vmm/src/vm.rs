@@ -16,6 +16,7 @@
 //!
 //! Dropping a [`Vm`] kills QEMU.
 
+mod console;
 mod error;
 mod event;
 mod stderr;
@@ -30,7 +31,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio::net::UnixStream;
-use tokio::process::{Child, ChildStdin, ChildStdout};
+use tokio::process::{Child, ChildStdin};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::args::{MAX_SOCKET_PATH_BYTES, RunPaths, qemu_args};
@@ -40,14 +41,12 @@ use crate::process::Trampoline;
 use crate::qmp::{Qmp, QmpError};
 use crate::run_as::RunAs;
 
+pub use console::ConsoleReader;
 pub use error::StartError;
 pub use event::{ExitReport, Origin, ShutdownReason, VmEvent};
 
 use event::translate;
 use stderr::Stderr;
-
-/// What the guest writes to its serial console.
-pub type ConsoleReader = ChildStdout;
 
 /// What the guest reads from its serial console.
 pub type ConsoleWriter = ChildStdin;
@@ -130,7 +129,7 @@ impl Vm {
         let mut child =
             tokio::process::Command::from(command).kill_on_drop(true).spawn().map_err(spawn_error)?;
         let missing = || spawn_error(io::Error::other("the process has no standard streams"));
-        let console_reader = child.stdout.take().ok_or_else(missing)?;
+        let console_reader = ConsoleReader::new(child.stdout.take().ok_or_else(missing)?);
         let console_writer = child.stdin.take().ok_or_else(missing)?;
         let stderr = Stderr::collect(child.stderr.take().ok_or_else(missing)?);
         let process_id = child.id().unwrap_or_default();
