@@ -1,6 +1,7 @@
 //! `ferrovirt image build`: a kernel, and what belongs to it, as an image.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -79,7 +80,11 @@ fn request(
         if source.is_dir() {
             trees.push(ImageTree { source, destination, uid: 0, gid: 0, left_out_links: Vec::new() });
         } else {
-            files.push(ImageFile { source, destination, mode: 0o644, uid: 0, gid: 0 });
+            // As in trees: what its owner may execute stays executable.
+            let executable =
+                source.metadata().is_ok_and(|metadata| metadata.permissions().mode() & 0o100 != 0);
+            let mode = if executable { 0o755 } else { 0o644 };
+            files.push(ImageFile { source, destination, mode, uid: 0, gid: 0 });
         }
     }
     files.extend(flags.initrd.clone().map(ImageFile::initrd));
