@@ -10,6 +10,7 @@ use crate::{
     credentials::CredentialError,
     digest::Digest,
     registries::{RegistriesError, ResolveError},
+    settings::TimeLimits,
 };
 
 /// Why an operation on a registry failed.
@@ -508,12 +509,7 @@ fn is_temporary_resolver_failure(error: &TransportError) -> bool {
 }
 
 /// Tells transport failures apart.
-pub(super) fn classify(
-    error: reqwest::Error,
-    host: &str,
-    what: &str,
-    stall_limit: Duration,
-) -> RegistryError {
+pub(super) fn classify(error: reqwest::Error, host: &str, what: &str, limits: &TimeLimits) -> RegistryError {
     enum Kind {
         UnknownHost,
         Certificate,
@@ -543,13 +539,14 @@ pub(super) fn classify(
     } else {
         Kind::Other
     };
+    let limit = if error.is_connect() { limits.connect } else { limits.stall };
     let (host, what, source) = (host.to_owned(), what.to_owned(), TransportError::root_of(error));
     match kind {
         Kind::UnknownHost => RegistryError::UnknownHost { host, what, source },
         Kind::Certificate => RegistryError::Certificate { host, source },
         Kind::PlainHttp => RegistryError::PlainHttp { host, source },
         Kind::Tls => RegistryError::Tls { host, source },
-        Kind::Timeout => RegistryError::Timeout { host, what, limit: stall_limit },
+        Kind::Timeout => RegistryError::Timeout { host, what, limit },
         Kind::Refused => RegistryError::ConnectionRefused { host, what, source },
         Kind::Other => RegistryError::Connection { host, what, source },
     }

@@ -236,13 +236,14 @@ impl Client {
         self.count_request();
         tracing::debug!(method = %request.method, host, path = url.path(), "request");
 
-        let limit = self.shared.connections.limits.stall;
+        let limits = &self.shared.connections.limits;
+        let limit = limits.stall;
         let mut response = Box::pin(builder.send());
         let mut progress = 0;
         loop {
             match tokio::time::timeout(limit, &mut response).await {
                 Ok(Ok(response)) => return Ok(response),
-                Ok(Err(error)) => return Err(classify(error, &host, access.what, limit)),
+                Ok(Err(error)) => return Err(classify(error, &host, access.what, limits)),
                 Err(_) => {
                     let now = sent.as_ref().map_or(0, |sent| sent.load(Ordering::Relaxed));
                     if now == progress {
@@ -260,10 +261,11 @@ impl Client {
         reply: &mut Reply,
         what: &str,
     ) -> Result<Option<Bytes>, RegistryError> {
-        let limit = self.shared.connections.limits.stall;
+        let limits = &self.shared.connections.limits;
+        let limit = limits.stall;
         match tokio::time::timeout(limit, reply.response.chunk()).await {
             Ok(Ok(piece)) => Ok(piece),
-            Ok(Err(error)) => Err(classify(error, &reply.host, what, limit)),
+            Ok(Err(error)) => Err(classify(error, &reply.host, what, limits)),
             Err(_) => Err(silence(&reply.host, what, limit)),
         }
     }
