@@ -33,6 +33,7 @@ use crate::store::{ImageRecord, Lease, Store, StoreError, UsedImage};
 mod files;
 mod manifests;
 mod transfer;
+mod writer_thread;
 
 use manifests::ChosenImage;
 use transfer::Context;
@@ -427,6 +428,7 @@ async fn run(context: Arc<Context>, wanted: Wanted) -> Result<PulledImage, PullE
         }
         Wanted::Files(wanted) => files::obtain(&context, &chosen, wanted, &mut verifications).await?,
     };
+    context.wait_for_disk().await?;
     let (previous_digest, previous_files) = previous(&context, record.as_ref(), &chosen, &wanted)?;
     remember(&context, record, &chosen, &wanted)?;
     Ok(PulledImage {

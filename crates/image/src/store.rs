@@ -6,7 +6,7 @@
 //!   lock                               flock: shared while content is claimed or put in place, exclusive while pruning
 //!   blobs/ALGORITHM/HEX          0700  manifests, configs and layers, byte for byte as the registry has them
 //!   files/sha256/HEX             0711  files taken out of layers, mode 0444, for the hypervisor to read
-//!   layers/ALGORITHM-HEX         0700  index of a layer blob: one line of facts per tar entry, see `layer`
+//!   layers/ALGORITHM-HEX         0700  index of a layer blob: one record per tar entry, see `layer`
 //!   resolved/ALGORITHM-HEX/HEX   0700  for an image manifest: requested path (hashed) -> file, JSON
 //!   records/HEX.json             0700  for a reference (hashed): what it stands for, JSON; its mtime is the last use
 //!   partial/ALGORITHM-HEX        0700  a blob while it arrives; flocked by whoever writes it; survives for a resume
@@ -16,8 +16,10 @@
 //!
 //! # Guarantees
 //!
-//! - A name under `blobs/` and `files/` always had the content that its digest says when it was put there: content is
-//!   hashed on its way to `partial/`, synced, renamed, and the directory synced. A crash leaves files in `partial/` only.
+//! - Nothing gets a name under `blobs/` or `files/` before its bytes had the digest that the name says: content is hashed
+//!   on its way to `partial/`, then renamed. A crash of the process leaves files in `partial/` only. A crash of the machine
+//!   can damage what no record names yet, and files, which are not synced since they can be taken out of their layer again;
+//!   like any damage it is noticed on use. Records are written after the blobs of their image are on the disk.
 //! - Two processes that want one blob fetch it once: the second waits for the flock on the partial file and finds the
 //!   blob in place when it gets it.
 //! - What a lease names is not removed. A digest is added to a lease, under the shared lock, *before* its presence is
@@ -48,7 +50,7 @@ mod leases;
 mod prune;
 mod records;
 
-pub use blobs::{BlobReader, BlobWriter, Download, Verification};
+pub use blobs::{BlobReader, BlobWriter, Download, Unsynced, Verification};
 pub use images::{FileDetails, ImageDetails, ImageSummary, LayerDetails, PlatformDetails};
 pub use leases::Lease;
 pub use prune::{PruneReport, PruneScope, RemovedItem, RemovedKind, RunMode};

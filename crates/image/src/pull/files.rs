@@ -263,7 +263,7 @@ async fn take_out(
             let key = (layer, file.entry.ordinal);
             match finder.layers[layer].spooled.remove(&file.entry.path) {
                 Some(spooled) if spooled.ordinal == file.entry.ordinal => {
-                    digests.insert(key, commit(context, spooled.writer).await?);
+                    digests.insert(key, commit(context, spooled.writer)?);
                 }
                 _ if digests.contains_key(&key) => {}
                 _ => ordinals.push(file.entry.ordinal),
@@ -280,7 +280,7 @@ async fn take_out(
         })
         .await?;
         for (ordinal, writer) in ordinals.into_iter().zip(writers) {
-            digests.insert((layer, ordinal), commit(context, writer).await?);
+            digests.insert((layer, ordinal), commit(context, writer)?);
         }
     }
     Ok(found
@@ -298,8 +298,9 @@ async fn take_out(
         .collect())
 }
 
-async fn commit(context: &Context, writer: BlobWriter) -> Result<Digest, PullError> {
-    let (digest, _) = context.blocking(move || writer.commit()).await?.map_err(context.in_store())?;
+fn commit(context: &Context, writer: BlobWriter) -> Result<Digest, PullError> {
+    // Not synced: a file that a crash damages is taken out of its layer again.
+    let (digest, _) = writer.commit_unsynced().map_err(context.in_store())?;
     Ok(digest)
 }
 

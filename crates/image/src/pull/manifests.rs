@@ -105,10 +105,13 @@ async fn fetch(context: &Context, reference: &Reference) -> Result<(Digest, Docu
 fn keep(context: &Context, answer: crate::client::FetchedManifest) -> Result<(Digest, Document), PullError> {
     let document = manifest::parse(&answer.bytes, Some(&answer.media_type)).map_err(context.in_manifest())?;
     context.count_bytes(answer.bytes.len() as u64);
-    let digest = context
+    let (digest, unsynced) = context
         .store
-        .put_blob(&context.lease, &answer.bytes, answer.digest.algorithm())
+        .put_blob_unsynced(&context.lease, &answer.bytes, answer.digest.algorithm())
         .map_err(context.in_store())?;
+    if let Some(unsynced) = unsynced {
+        context.sync_later(unsynced);
+    }
     context.came_from(answer.endpoint);
     context.event(PullEvent::ManifestFetched { digest: digest.clone() });
     Ok((digest, document))

@@ -3,12 +3,13 @@
 use std::io;
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
+use super::writer_thread::WriterThread;
 use super::{Images, PullError, PullEvent, PullPolicy, PullRequest};
 use crate::client::{BlobSink, Client, Endpoint, Listener, RegistryError};
 use crate::credentials::PullSecret;
@@ -17,7 +18,7 @@ use crate::layer::LayerLimits;
 use crate::manifest::{DOCUMENT_LIMIT_BYTES, ImageManifest, ManifestError};
 use crate::platform::Platform;
 use crate::reference::Reference;
-use crate::store::{BlobWriter, Download, Lease, Store, StoreError};
+use crate::store::{Area, BlobWriter, Download, Lease, Store, StoreError, Unsynced};
 
 /// Blobs that are fetched at the same time. More does not help on one connection's bandwidth, and registries limit it.
 const CONCURRENT_BLOBS: usize = 4;
@@ -46,6 +47,8 @@ pub(super) struct Context {
     endpoint: OnceLock<Endpoint>,
     fetched_bytes: AtomicU64,
     fetched_blobs: AtomicU32,
+    /// Blobs on their way to the disk.
+    syncing: Mutex<Vec<JoinHandle<Result<(), StoreError>>>>,
 }
 
 /// Hands what the client tells to whoever follows the pull.
@@ -91,6 +94,7 @@ impl Context {
             endpoint: OnceLock::new(),
             fetched_bytes: AtomicU64::new(0),
             fetched_blobs: AtomicU32::new(0),
+            syncing: Mutex::default(),
         })
     }
 
@@ -145,6 +149,25 @@ impl Context {
             Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
             Err(_) => Err(PullError::Interrupted { reference: self.reference.to_string() }),
         }
+    }
+
+    /// Brings content to the disk while the pull goes on.
+    pub(super) fn sync_later(&self, unsynced: Unsynced) {
+        let running = tokio::task::spawn_blocking(move || unsynced.sync());
+        self.syncing.lock().unwrap_or_else(PoisonError::into_inner).push(running);
+    }
+
+    /// Waits until what was fetched is on the disk.
+    pub(super) async fn wait_for_disk(&self) -> Result<(), PullError> {
+        let running = std::mem::take(&mut *self.syncing.lock().unwrap_or_else(PoisonError::into_inner));
+        for sync in running {
+            match sync.await {
+                Ok(outcome) => outcome.map_err(self.in_store())?,
+                Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
+                Err(_) => return Err(PullError::Interrupted { reference: self.reference.to_string() }),
+            }
+        }
+        Ok(())
     }
 
     /// The places to ask for blobs: where the manifest came from, then the others.
@@ -208,8 +231,9 @@ pub(super) async fn fetch_blob(
         };
         downloads += 1;
         let writer = download(context, descriptor, kind, writer).await?;
-        match context.blocking(move || writer.commit()).await? {
-            Ok(_) => {
+        match writer.commit_unsynced() {
+            Ok((_, unsynced)) => {
+                context.sync_later(unsynced);
                 context.fetched_blobs.fetch_add(1, Ordering::Relaxed);
             }
             Err(StoreError::Corrupted { actual, .. }) if downloads < DOWNLOADS => {
@@ -240,32 +264,47 @@ async fn download(
 ) -> Result<BlobWriter, PullError> {
     let mut sink = ReportingSink {
         reported_bytes: writer.received_bytes(),
-        writer,
+        writer: WriterThread::start(writer),
         context: Arc::clone(context),
         digest: descriptor.digest.clone(),
         kind,
     };
+    let outcome = download_from_any(context, descriptor, &mut sink).await;
+    let (writer, written) = sink.writer.finish(context).await?;
+    if let Some(full) = writer.storage_full() {
+        return Err(context.in_store()(full));
+    }
+    written.map_err(|source| {
+        let path = context.store.content_path(Area::Blobs, &descriptor.digest);
+        context.in_store()(context.store.write_error("write", &path, descriptor.size_bytes, source))
+    })?;
+    outcome?;
+    Ok(writer)
+}
+
+async fn download_from_any(
+    context: &Arc<Context>,
+    descriptor: &Descriptor,
+    sink: &mut ReportingSink,
+) -> Result<(), PullError> {
     let mut places = context.endpoints()?.into_iter().peekable();
     while let Some(place) = places.next() {
-        match context.client.blob(&place, descriptor, &mut sink, &context.secrets).await {
-            Ok(()) => return Ok(sink.writer),
-            Err(error) => {
-                if let Some(full) = sink.writer.storage_full() {
-                    return Err(context.in_store()(full));
-                }
-                if places.peek().is_none() || matches!(error, RegistryError::Sink { .. }) {
-                    return Err(context.in_registry()(error));
-                }
+        match context.client.blob(&place, descriptor, sink, &context.secrets).await {
+            Ok(()) => return Ok(()),
+            Err(error) if places.peek().is_none() || matches!(error, RegistryError::Sink { .. }) => {
+                return Err(context.in_registry()(error));
             }
+            // The client has told of it.
+            Err(_) => {}
         }
     }
     // No place at all: what the registries' configuration says about it came as an error before.
-    Ok(sink.writer)
+    Ok(())
 }
 
 /// Counts and reports what goes into the store.
 struct ReportingSink {
-    writer: BlobWriter,
+    writer: WriterThread,
     context: Arc<Context>,
     digest: Digest,
     kind: BlobKind,
@@ -274,13 +313,13 @@ struct ReportingSink {
 
 impl BlobSink for ReportingSink {
     fn received(&self) -> u64 {
-        self.writer.received_bytes()
+        self.writer.received()
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        BlobSink::write(&mut self.writer, bytes)?;
+        self.writer.write(bytes)?;
         self.context.count_bytes(bytes.len() as u64);
-        let done = self.writer.received_bytes();
+        let done = self.writer.received();
         if self.kind == BlobKind::Layer && done >= self.reported_bytes + PROGRESS_BYTES {
             self.reported_bytes = done;
             self.context.event(PullEvent::LayerProgress { digest: self.digest.clone(), done });

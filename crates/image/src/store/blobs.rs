@@ -183,19 +183,33 @@ impl Store {
         content: &[u8],
         algorithm: Algorithm,
     ) -> Result<Digest, StoreError> {
-        let mut hasher = Hasher::new(algorithm);
-        hasher.update(content);
-        let digest = hasher.finish();
+        let (digest, unsynced) = self.put_blob_unsynced(lease, content, algorithm)?;
+        unsynced.map_or(Ok(()), Unsynced::sync)?;
+        Ok(digest)
+    }
+
+    /// The same without waiting for the disk; nothing to wait for when the blob was there.
+    ///
+    /// # Errors
+    ///
+    /// The store cannot be written.
+    pub fn put_blob_unsynced(
+        &self,
+        lease: &Lease,
+        content: &[u8],
+        algorithm: Algorithm,
+    ) -> Result<(Digest, Option<Unsynced>), StoreError> {
+        let digest = Digest::of(algorithm, content);
         lease.add([&digest])?;
         if self.has_blob(&digest, Some(content.len() as u64)) {
-            return Ok(digest);
+            return Ok((digest, None));
         }
         let placed = self.content_path(Area::Blobs, &digest);
         let mut writer = self.create(lease, Area::Blobs, algorithm)?;
         writer
             .write_all(content)
             .map_err(|source| self.write_error("write", &placed, content.len() as u64, source))?;
-        writer.commit().map(|(digest, _)| digest)
+        writer.commit_unsynced().map(|(digest, unsynced)| (digest, Some(unsynced)))
     }
 
     /// Reads a manifest or config, verified. `None` when it is not there or was corrupted (and is removed).
@@ -319,7 +333,7 @@ impl BlobWriter {
         self.received_bytes
     }
 
-    /// Verifies what was written and gives it its name; returns its digest and length. Syncs the file: call it on a
+    /// Verifies what was written, brings it to the disk and gives it its name; returns its digest and length. Call it on a
     /// blocking thread when it is large.
     ///
     /// # Errors
@@ -327,44 +341,70 @@ impl BlobWriter {
     /// Length or digest differ from what was announced (what was written is then removed), or the store cannot be written.
     pub fn commit(mut self) -> Result<(Digest, u64), StoreError> {
         let size_bytes = self.received_bytes;
-        let digest = std::mem::replace(&mut self.hasher, Hasher::new(Algorithm::Sha256)).finish();
-        if let Some((expected, expected_bytes)) = self.expected.clone() {
-            if size_bytes != expected_bytes {
-                // Shorter is an interrupted download that may go on; `write` refuses longer ones.
-                return Err(StoreError::WrongSize {
-                    digest: expected,
-                    expected_bytes,
-                    actual_bytes: size_bytes,
-                });
-            }
-            if digest != expected {
-                self.temporary.on_drop = OnDrop::Remove;
-                return Err(StoreError::Corrupted { digest: expected, actual: digest.to_string() });
-            }
-        } else {
-            self.lease.add([&digest])?;
-        }
+        let digest = self.check()?;
         let placed = self.store.content_path(self.area, &digest);
-        let read_only = || Permissions::from_mode(0o444);
-        if self.area == Area::Files {
-            // Before it has its name, since the hypervisor may run as another user.
-            self.temporary.file.set_permissions(read_only()).map_err(io_error("set the mode of", &placed))?;
-        }
         if let Err(source) = self.temporary.file.sync_all() {
             self.temporary.on_drop = OnDrop::Remove;
             return Err(self.store.write_error("write", &placed, size_bytes, source));
         }
-        let file = self.temporary.file.try_clone().map_err(io_error("open", &placed))?;
+        self.rename(&placed)?;
+        sync_parent(&placed)?;
+        Ok((digest, size_bytes))
+    }
+
+    /// The same without waiting for the disk: a crash of the machine may leave the name with other content, which is
+    /// noticed when it is used. Call [`Unsynced::sync`] before anything durable relies on the content.
+    ///
+    /// # Errors
+    ///
+    /// As [`BlobWriter::commit`].
+    pub fn commit_unsynced(mut self) -> Result<(Digest, Unsynced), StoreError> {
+        let size_bytes = self.received_bytes;
+        let digest = self.check()?;
+        let path = self.store.content_path(self.area, &digest);
+        let store = self.store.clone();
+        let file = self.rename(&path)?;
+        Ok((digest, Unsynced { store, file, path, size_bytes }))
+    }
+
+    /// Compares what was written with what was announced.
+    fn check(&mut self) -> Result<Digest, StoreError> {
+        let digest = std::mem::replace(&mut self.hasher, Hasher::new(Algorithm::Sha256)).finish();
+        let Some((expected, expected_bytes)) = self.expected.clone() else {
+            self.lease.add([&digest])?;
+            return Ok(digest);
+        };
+        if self.received_bytes != expected_bytes {
+            // Shorter is an interrupted download that may go on; `write` refuses longer ones.
+            return Err(StoreError::WrongSize {
+                digest: expected,
+                expected_bytes,
+                actual_bytes: self.received_bytes,
+            });
+        }
+        if digest != expected {
+            self.temporary.on_drop = OnDrop::Remove;
+            return Err(StoreError::Corrupted { digest: expected, actual: digest.to_string() });
+        }
+        Ok(digest)
+    }
+
+    fn rename(self, placed: &Path) -> Result<File, StoreError> {
+        let read_only = || Permissions::from_mode(0o444);
+        let file = self.temporary.file.try_clone().map_err(io_error("open", placed))?;
+        if self.area == Area::Files {
+            // Before it has its name, since the hypervisor may run as another user.
+            file.set_permissions(read_only()).map_err(io_error("set the mode of", placed))?;
+        }
         {
             let _guard = self.store.lock_shared()?;
-            self.temporary.place(&self.store, &placed, Durability::Cache)?;
+            self.temporary.place(&self.store, placed, Durability::Cache)?;
         }
-        sync_parent(&placed)?;
         if self.area == Area::Blobs {
             // After the rename: a partial download that cannot be opened for writing could not be resumed.
-            file.set_permissions(read_only()).map_err(io_error("set the mode of", &placed))?;
+            file.set_permissions(read_only()).map_err(io_error("set the mode of", placed))?;
         }
-        Ok((digest, size_bytes))
+        Ok(file)
     }
 
     /// Gives up, leaving nothing behind.
@@ -434,6 +474,29 @@ impl Write for BlobWriter {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// Content that has its name and may not be on the disk yet; see [`BlobWriter::commit_unsynced`].
+pub struct Unsynced {
+    store: Store,
+    file: File,
+    path: PathBuf,
+    size_bytes: u64,
+}
+
+impl Unsynced {
+    /// Waits for the disk.
+    ///
+    /// # Errors
+    ///
+    /// The content did not get there; it is then removed.
+    pub fn sync(self) -> Result<(), StoreError> {
+        if let Err(source) = self.file.sync_all() {
+            self.store.remove_content(&self.path, Some(&self.file))?;
+            return Err(self.store.write_error("write", &self.path, self.size_bytes, source));
+        }
+        sync_parent(&self.path)
     }
 }
 
