@@ -19,7 +19,7 @@ use vmm::accelerator::{HELPER_COMMAND, helper_main};
 use vmm::process::{self, TRAMPOLINE_COMMAND};
 
 use cli::{Cli, Command};
-use report::{ExitCode, Failure, Reporter};
+use report::{ExitCode, Failure, ReaderGone, Reporter};
 use settings::{Mode, Settings};
 
 fn main() -> ProcessExitCode {
@@ -39,6 +39,7 @@ fn main() -> ProcessExitCode {
     };
     let code = match dispatch(cli, reporter) {
         Ok(code) => code,
+        Err(failure) if failure.error.is::<ReaderGone>() => failure.code,
         Err(failure) => {
             reporter.failure(&failure);
             failure.code

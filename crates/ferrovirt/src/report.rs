@@ -166,6 +166,36 @@ impl Reporter {
     }
 }
 
+/// Writes data to standard output.
+///
+/// # Errors
+/// When it cannot be written. A reader that has gone away (`… | head`) has had enough, which is no failure
+/// ([`ReaderGone`]).
+pub fn print(text: &str) -> Result<(), Failure> {
+    let mut output = std::io::stdout().lock();
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+            Err(Failure { code: ExitCode::Done, ..Failure::refused(ReaderGone, None) })
+        }
+        Err(error) => {
+            Err(Failure::from(anyhow::Error::new(error).context("cannot write to standard output")))
+        }
+    }
+}
+
+/// Nobody reads standard output any more: the command ends early, as a success and without a word.
+#[derive(Debug)]
+pub struct ReaderGone;
+
+impl Display for ReaderGone {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("nobody reads standard output any more")
+    }
+}
+
+impl std::error::Error for ReaderGone {}
+
 /// One line to standard error. A closed standard error is no reason to fail: nobody reads it.
 pub fn write_line(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");

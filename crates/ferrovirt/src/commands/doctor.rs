@@ -1,6 +1,5 @@
 //! `ferrovirt doctor`: what this machine offers, and what to do about what it does not.
 
-use std::io::Write;
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -11,7 +10,7 @@ use vmm::{Access, RunAs};
 
 use super::{Context, host};
 use crate::cli::{Accel, DoctorFlags, ListFormat};
-use crate::report::{ExitCode, Failure, binary_bytes, decimal_bytes};
+use crate::report::{ExitCode, Failure, binary_bytes, decimal_bytes, print};
 
 /// One finding.
 #[derive(Debug, Clone, Serialize)]
@@ -46,7 +45,7 @@ pub async fn doctor(context: &Context, flags: &DoctorFlags) -> Result<ExitCode, 
         ListFormat::Json => serde_json::to_string_pretty(&findings).context("cannot write JSON")? + "\n",
         ListFormat::Table => table(&findings),
     };
-    std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")?;
+    print(&text)?;
     let healthy = findings.iter().all(|finding| finding.state != State::Error);
     Ok(if healthy { ExitCode::Done } else { ExitCode::Refused })
 }

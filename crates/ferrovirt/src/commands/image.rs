@@ -6,7 +6,6 @@ mod show;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use image::archive::{self, LoadRequest, LoadSource};
 use image::push::{BlobOutcome, PushEvent, PushProgress, PushRequest, push};
 use image::store::{PruneReport, PruneScope, RunMode};
@@ -15,7 +14,7 @@ use image::{Client, Images, Platform, PullPolicy, PullRequest, Reference, Store,
 use super::{Context, host};
 use crate::cli::{ImageCommand, Policy};
 use crate::progress::PullReporter;
-use crate::report::{ExitCode, Failure, Reporter, decimal_bytes};
+use crate::report::{ExitCode, Failure, Reporter, decimal_bytes, print};
 
 /// Runs one of the subcommands.
 pub async fn image(context: &Context, command: ImageCommand) -> Result<ExitCode, Failure> {
@@ -221,8 +220,7 @@ fn load(context: &Context, input: &Path, tag: Option<&str>) -> Result<ExitCode, 
 
 /// One line of data.
 fn print_line(line: &str) -> Result<ExitCode, Failure> {
-    use std::io::Write;
-    writeln!(std::io::stdout(), "{line}").context("cannot write to standard output")?;
+    print(&format!("{line}\n"))?;
     Ok(ExitCode::Done)
 }
 

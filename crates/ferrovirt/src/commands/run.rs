@@ -12,7 +12,6 @@ mod streams;
 mod summary;
 mod verdict;
 
-use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
@@ -38,7 +37,7 @@ use self::verdict::Run;
 use super::{Context, host, manifests};
 use crate::cli::RunFlags;
 use crate::progress::PullReporter;
-use crate::report::{ExitCode, Failure, write_line};
+use crate::report::{ExitCode, Failure, print, write_line};
 use crate::settings::{Mode, ensure_dir};
 
 /// KVM's device, which QEMU opens by itself.
@@ -269,7 +268,7 @@ fn print_plan(
         text.push_str(&shell_word(&argument));
     }
     text.push('\n');
-    std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")?;
+    print(&text)?;
     Ok(ExitCode::Done)
 }
 

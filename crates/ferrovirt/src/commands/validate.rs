@@ -1,13 +1,9 @@
 //! `ferrovirt validate`: everything that can be said of a manifest offline.
 
-use std::io::Write;
-
-use anyhow::Context as _;
-
 use super::manifests::Judgement;
 use super::{Context, manifests};
 use crate::cli::ValidateFlags;
-use crate::report::{ExitCode, Failure};
+use crate::report::{ExitCode, Failure, print};
 
 /// Checks every machine of every file; all faults are told before the command fails.
 pub fn validate(context: &Context, flags: &ValidateFlags) -> Result<ExitCode, Failure> {
@@ -29,10 +25,7 @@ pub fn validate(context: &Context, flags: &ValidateFlags) -> Result<ExitCode, Fa
         }
         for machine in &manifest.machines {
             match machine.judge(Judgement::AsWritten, &context.reporter) {
-                Ok(()) => {
-                    writeln!(std::io::stdout(), "{source}: {} `{}` is valid", machine.kind(), machine.name())
-                        .context("cannot write to standard output")?
-                }
+                Ok(()) => print(&format!("{source}: {} `{}` is valid\n", machine.kind(), machine.name()))?,
                 Err(failure) => {
                     context.reporter.failure(&failure.context(format!("in `{source}`")));
                     code = ExitCode::Refused;

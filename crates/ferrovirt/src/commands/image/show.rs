@@ -1,6 +1,5 @@
 //! `ferrovirt image ls` and `inspect`: what the store holds, as a table or as JSON.
 
-use std::io::Write;
 use std::time::SystemTime;
 
 use anyhow::Context as _;
@@ -10,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::cli::ListFormat;
 use crate::progress::short;
-use crate::report::{ExitCode, Failure, decimal_bytes};
+use crate::report::{ExitCode, Failure, decimal_bytes, print};
 
 pub fn list(store: &Store, format: ListFormat) -> Result<ExitCode, Failure> {
     let images = store.list()?;
@@ -18,15 +17,12 @@ pub fn list(store: &Store, format: ListFormat) -> Result<ExitCode, Failure> {
         ListFormat::Json => pretty(&Value::Array(images.iter().map(summary_json).collect()))?,
         ListFormat::Table => table(&images, SystemTime::now()),
     };
-    print(&text)
+    print(&text)?;
+    Ok(ExitCode::Done)
 }
 
 pub fn inspect(store: &Store, reference: &Reference) -> Result<ExitCode, Failure> {
-    print(&pretty(&details_json(&store.inspect(reference)?))?)
-}
-
-fn print(text: &str) -> Result<ExitCode, Failure> {
-    std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")?;
+    print(&pretty(&details_json(&store.inspect(reference)?))?)?;
     Ok(ExitCode::Done)
 }
 
