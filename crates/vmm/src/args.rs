@@ -7,8 +7,8 @@
 //! Every option, why it is there, and where QEMU's manual ("Invocation") or source defines it:
 //!
 //! - `-name guest=…,debug-threads=on`: process and thread names for `ps` and `top` (`-name`).
-//! - `-nodefaults -no-user-config`: nothing in the guest that is not written here. No VGA, no network card, so
-//!   neither of their option ROMs; together worth 0.1 s of 2.3 s under TCG.
+//! - `-nodefaults -no-user-config`: nothing in the guest that is not written here. No VGA, no network card,
+//!   so neither of their option ROMs; together worth 0.1 s of 2.3 s under TCG.
 //! - `-machine q35,…`: the machine that KubeVirt guests see (`-machine`). `usb=off` and `vmport=off` leave
 //!   out what nobody asked for, `dump-guest-core=off` keeps the guest's memory out of core dumps of QEMU.
 //! - `-accel kvm` or `tcg,thread=multi`: what executes the guest; one host thread for each virtual CPU
@@ -34,9 +34,9 @@
 //!   (`-sandbox`).
 //!
 //! No `-bios`: QEMU's default SeaBIOS is the firmware of KubeVirt guests. qboot gains 1 % and shows the guest
-//! another firmware. Entering an unpacked kernel through PVH gains 10 to 15 % under TCG, and has no KASLR, since
-//! that is the work of the kernel's own decompressor (all with Debian's 6.1 cloud kernel, QEMU 7.2, measured
-//! 2026-11). Which of its forms the kernel is in is the caller's choice: `-kernel` takes both.
+//! another firmware. Entering an unpacked kernel through PVH gains 10 to 15 % under TCG, and has no KASLR,
+//! since that is the work of the kernel's own decompressor (all with Debian's 6.1 cloud kernel, QEMU 7.2,
+//! measured 2026-11). Which of its forms the kernel is in is the caller's choice: `-kernel` takes both.
 //!
 //! Text with commas: QEMU splits the value of most options at commas, and reads a doubled comma as one. Every
 //! such value passes `option_value`. `-kernel`, `-append`, `-uuid` and `-cpu` are taken whole. `-initrd` is
@@ -166,8 +166,8 @@ fn accelerator(accelerator: &Accelerator) -> String {
 
 /// The best CPU that TCG offers, without two features that only make it slower.
 ///
-/// - `erms` invites Linux to copy with `rep movsb`, which TCG runs a byte at a time: about 10 % of the CPU time
-///   that a Debian cloud kernel needs to boot (6.1, QEMU 7.2, measured 2026-11).
+/// - `erms` invites Linux to copy with `rep movsb`, which TCG runs a byte at a time: about 10 % of the CPU
+///   time that a Debian cloud kernel needs to boot (6.1, QEMU 7.2, measured 2026-11).
 /// - `la57` adds a fifth level to every page walk for address space that no such guest has: up to 3 %.
 ///
 /// `qemu64`, QEMU's own default, is hardly faster then, and lacks what userspace of x86-64-v2 needs.
