@@ -324,3 +324,51 @@ fn listed(values: &[&str]) -> String {
 fn join(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn check_spec(spec: Value) -> Findings {
+        check(&json!({ "spec": spec }), VIRTUAL_MACHINE_INSTANCE_FIELDS, &["spec"])
+    }
+
+    #[test]
+    fn what_is_unset_is_not_spoken_of() {
+        let spec = json!({"volumes": [], "networks": null, "schedulerName": "", "domain": {"cpu": {}}});
+        assert_eq!(check_spec(spec), Findings::default());
+    }
+
+    #[test]
+    fn a_field_that_nobody_has_decided_on_is_refused() {
+        let spec = json!({"novelty": false, "domain": {"cpu": {"turbo": 0}, "devices": {"panicDevices": [{"x": 1}]}}});
+        let messages: Vec<String> = check_spec(spec).causes.into_iter().map(|cause| cause.message).collect();
+        assert_eq!(
+            messages,
+            [
+                "spec.novelty is not supported by ferrovirt",
+                "spec.domain.cpu.turbo is not supported by ferrovirt",
+                "spec.domain.devices.panicDevices[0].x is not supported by ferrovirt",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_value_in_the_place_of_an_object_is_refused() {
+        let messages: Vec<String> =
+            check_spec(json!({"domain": {"devices": {"panicDevices": [3]}, "cpu": 4}}))
+                .causes
+                .into_iter()
+                .map(|cause| cause.message)
+                .collect();
+        assert_eq!(
+            messages,
+            [
+                "spec.domain.devices.panicDevices[0] is not supported by ferrovirt",
+                "spec.domain.cpu is not supported by ferrovirt",
+            ]
+        );
+    }
+}

@@ -221,6 +221,15 @@ fn cpu_resources() {
             "%D.resources.requests.cpu '2001m' is greater than %D.resources.limits.cpu '2'",
         )],
     );
+    // Both round up to two CPUs; thousandths decide.
+    assert_faults(
+        cpu(json!("1600m"), json!("1.5")),
+        &[(
+            Invalid,
+            "%D.resources.requests.cpu",
+            "%D.resources.requests.cpu '1600m' is greater than %D.resources.limits.cpu '1.5'",
+        )],
+    );
 }
 
 #[test]
