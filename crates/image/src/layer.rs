@@ -5,7 +5,7 @@
 //!                                                                         └────► files wanted right away
 //! ```
 //!
-//! One pass over a layer writes an [index](LayerIndex) of all its entries into the store and, on the way, puts aside files
+//! One pass over a layer writes an index of all its entries into the store and, on the way, puts aside files
 //! that are likely to be wanted. Nothing is ever unpacked: names in a layer never become names on disk. Memory does not
 //! grow with the layer, since the index goes to disk as it is made and is read sequentially when it is asked. A layer is
 //! believed only when both its blob and its uncompressed bytes have the digests that manifest and config say.

@@ -3,7 +3,7 @@
 //! An image's root file system is what one gets by applying its layers from the lowest to the highest. Nobody does that
 //! here: a path is followed element by element, and each element is looked up from the top layer down, until a layer
 //! says what it is or says that lower layers do not count (a whiteout, an opaque directory, something other than a
-//! directory in the way). The first layer that is needed and was not read yet ends the attempt with [`Resolution::NeedLayer`]; once
+//! directory in the way). The first layer that is needed and was not read yet ends the attempt; once
 //! it is read, the attempt is made again. So a layer that cannot matter is never read.
 //!
 //! Symlinks are followed with the image's root as `/`; `..` at the root stays there. As in KubeVirt, no more than 256 path

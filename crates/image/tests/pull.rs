@@ -386,6 +386,17 @@ async fn what_a_crash_left_is_resumed() {
         "{events:?}"
     );
 
+    // Nothing was missing but the name.
+    std::fs::remove_file(store.content_path(Area::Blobs, &image.layers[0])).unwrap();
+    std::fs::remove_file(&pulled.files[0].path).unwrap();
+    partial(&blob);
+    bench.requests();
+    let pulled = bench.pull(PullPolicy::Always, &["/boot/vmlinuz"]).await.unwrap();
+    assert_eq!(
+        (content(&pulled), bench.requests()),
+        (vec!["kernel".to_owned()], vec!["HEAD /manifests/v1".to_owned()])
+    );
+
     // Bytes that were never synced may be anything: noticed at the end, fetched anew.
     std::fs::remove_file(store.content_path(Area::Blobs, &image.layers[0])).unwrap();
     std::fs::remove_file(&pulled.files[0].path).unwrap();

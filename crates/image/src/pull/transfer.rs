@@ -262,6 +262,10 @@ async fn download(
     kind: BlobKind,
     writer: BlobWriter,
 ) -> Result<BlobWriter, PullError> {
+    if writer.received_bytes() == descriptor.size_bytes {
+        // A crash came between the last byte and the name; or it is empty.
+        return Ok(writer);
+    }
     let mut sink = ReportingSink {
         reported_bytes: writer.received_bytes(),
         writer: WriterThread::start(writer),
