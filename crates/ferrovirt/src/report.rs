@@ -3,6 +3,8 @@
 use std::fmt::Display;
 use std::io::Write;
 
+use launcher::session::EndRequest;
+
 /// Exit codes, the whole list (`docs/errors.md`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -57,9 +59,14 @@ impl Failure {
         }
     }
 
-    /// Ended by a signal before there was a guest.
-    pub fn interrupted(signal: &str) -> Failure {
-        let error = anyhow::anyhow!("interrupted by {signal} before the guest was started");
+    /// Ended from outside before there was a guest.
+    pub fn interrupted(request: EndRequest) -> Failure {
+        let by = match request {
+            EndRequest::Signal(name) => name,
+            EndRequest::LeaveKey => "Ctrl-]",
+            EndRequest::OutputClosed => "the end of standard output",
+        };
+        let error = anyhow::anyhow!("interrupted by {by} before the guest was started");
         Failure { code: ExitCode::Interrupted, ..Failure::refused(error, None) }
     }
 

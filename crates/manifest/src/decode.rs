@@ -111,12 +111,7 @@ impl DecodeError {
                 Some("a manifest describes machines; their disks and kernels go into images".to_owned())
             }
             Self::Syntax { excerpt, .. } if excerpt.is_empty() => None,
-            Self::Syntax {
-                line,
-                column,
-                excerpt,
-                ..
-            } => {
+            Self::Syntax { line, column, excerpt, .. } => {
                 let marker = format!("{}^", " ".repeat((*column as usize).saturating_sub(1)));
                 Some(format!("line {line} reads:\n{excerpt}\n{marker}"))
             }
@@ -146,14 +141,8 @@ impl InvalidObject {
                 return Some(format!("use `apiVersion: {}`", API_VERSIONS[0]));
             }
             let slips = [
-                (
-                    ".readOnly in body is a forbidden",
-                    "the field is spelled `readonly` in disks",
-                ),
-                (
-                    ".userDataSecretRef in body is a forbidden",
-                    "the field is called `secretRef`",
-                ),
+                (".readOnly in body is a forbidden", "the field is spelled `readonly` in disks"),
+                (".userDataSecretRef in body is a forbidden", "the field is called `secretRef`"),
                 (
                     ".networkInterfaceMultiQueue in body is a forbidden",
                     "the field is spelled `networkInterfaceMultiqueue`",
@@ -211,10 +200,7 @@ impl fmt::Display for Listing<'_> {
 /// The first fault of syntax, with line and column; else all faults of shape of all objects.
 pub fn decode_stream(source_name: &str, text: &str) -> Result<Vec<Document>, DecodeError> {
     if text.len() > MAX_INPUT_BYTES {
-        return Err(DecodeError::TooLong {
-            source_name: source_name.to_owned(),
-            length_bytes: text.len(),
-        });
+        return Err(DecodeError::TooLong { source_name: source_name.to_owned(), length_bytes: text.len() });
     }
     let documents = read_documents(text).map_err(|fault| DecodeError::Syntax {
         source_name: source_name.to_owned(),
@@ -259,10 +245,7 @@ fn excerpt(text: &str, line: u64) -> String {
     }
     let index = usize::try_from(line.saturating_sub(1)).unwrap_or(usize::MAX);
     let line = text.lines().nth(index).unwrap_or_default();
-    line.chars()
-        .take(200)
-        .map(|letter| if letter.is_control() { ' ' } else { letter })
-        .collect()
+    line.chars().take(200).map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
 }
 
 /// What an object says it is.
@@ -324,28 +307,18 @@ impl Reading {
             }
             (Some(other), _) => {
                 let actual = json_type(other);
-                faults.push(fault(
-                    field,
-                    format!("{field} in body must be of type string: \"{actual}\""),
-                ));
+                faults.push(fault(field, format!("{field} in body must be of type string: \"{actual}\"")));
                 String::new()
             }
         };
         let api_version = read("apiVersion", assumed.map(|identity| &identity.api_version));
         let kind = read("kind", assumed.map(|identity| &identity.kind));
-        if faults.is_empty() {
-            Ok(Identity { api_version, kind })
-        } else {
-            Err(faults)
-        }
+        if faults.is_empty() { Ok(Identity { api_version, kind }) } else { Err(faults) }
     }
 
     fn object(&mut self, identity: Identity, prefix: &str, map: Map<String, Value>) {
         let name = name_of(&map);
-        let is_machine = matches!(
-            identity.kind.as_str(),
-            "VirtualMachine" | "VirtualMachineInstance"
-        );
+        let is_machine = matches!(identity.kind.as_str(), "VirtualMachine" | "VirtualMachineInstance");
         let Identity { api_version, kind } = identity;
         if is_machine && api_version.starts_with(GROUP) && !API_VERSIONS.contains(&api_version.as_str()) {
             let message = format!("no matches for kind \"{kind}\" in version \"{api_version}\"");
@@ -366,11 +339,7 @@ impl Reading {
             (false, "Secret") if api_version == "v1" => typed(map)
                 .and_then(|written: WrittenSecret| Secret::from_written(written))
                 .map(Document::Secret),
-            _ => Ok(Document::Other {
-                api_version,
-                kind: kind.clone(),
-                name: name.clone(),
-            }),
+            _ => Ok(Document::Other { api_version, kind: kind.clone(), name: name.clone() }),
         };
         match decoded {
             Ok(document) => self.documents.push(document),
@@ -379,12 +348,8 @@ impl Reading {
     }
 
     fn refuse(&mut self, prefix: &str, kind: &str, name: &str, faults: Vec<Fault>) {
-        let object = InvalidObject {
-            document: self.document,
-            kind: kind.to_owned(),
-            name: name.to_owned(),
-            faults,
-        };
+        let object =
+            InvalidObject { document: self.document, kind: kind.to_owned(), name: name.to_owned(), faults };
         self.invalid.push((object, prefix.to_owned()));
     }
 }
@@ -402,11 +367,7 @@ fn typed<T: Described + DeserializeOwned>(map: Map<String, Value>) -> Result<T, 
 }
 
 fn fault(place: &str, message: String) -> Fault {
-    Fault {
-        place: place.to_owned(),
-        message,
-        location: None,
-    }
+    Fault { place: place.to_owned(), message, location: None }
 }
 
 fn text_at<'a>(map: &'a Map<String, Value>, field: &str) -> Option<&'a str> {

@@ -148,9 +148,7 @@ pub fn vmi_for(machine: &VirtualMachine) -> VirtualMachineInstance {
     });
     let mut spec = template.spec.clone();
     let firmware = spec.domain.firmware.get_or_insert_default();
-    fill_text(&mut firmware.uuid, || {
-        Uuid::new_v5(&FIRMWARE_UUID_NAMESPACE, name.as_bytes()).to_string()
-    });
+    fill_text(&mut firmware.uuid, || Uuid::new_v5(&FIRMWARE_UUID_NAMESPACE, name.as_bytes()).to_string());
     let devices = &mut spec.domain.devices;
     if devices.autoattach_input_device == Some(true) && devices.inputs.is_empty() {
         devices.inputs.push(Input {
@@ -193,15 +191,10 @@ pub fn apply_vmi(instance: &mut VirtualMachineInstance, context: &DefaultsContex
     fill_other_devices(&mut spec.domain.devices);
     for volume in &mut spec.volumes {
         if let Some(disk) = &mut volume.container_disk {
-            fill_text(&mut disk.image_pull_policy, || {
-                container_disk_pull_policy(&disk.image).to_owned()
-            });
+            fill_text(&mut disk.image_pull_policy, || container_disk_pull_policy(&disk.image).to_owned());
         }
     }
-    for probe in [&mut spec.liveness_probe, &mut spec.readiness_probe]
-        .into_iter()
-        .flatten()
-    {
+    for probe in [&mut spec.liveness_probe, &mut spec.readiness_probe].into_iter().flatten() {
         fill_probe(probe);
     }
 }
@@ -211,11 +204,7 @@ pub fn apply_vmi(instance: &mut VirtualMachineInstance, context: &DefaultsContex
 /// Apply it after [`apply_vmi`], from which memory and CPU counts come.
 pub fn initial_status(instance: &mut VirtualMachineInstance, now: Time) {
     let guest = guest_memory(&instance.spec).ok();
-    let CpuTopology {
-        sockets,
-        cores,
-        threads,
-    } = cpu_topology(&instance.spec);
+    let CpuTopology { sockets, cores, threads } = cpu_topology(&instance.spec);
     let status = instance.status.get_or_insert_default();
     status.phase = Some("Pending".to_owned());
     status.phase_transition_timestamps = vec![VirtualMachineInstancePhaseTransitionTimestamp {
@@ -230,11 +219,8 @@ pub fn initial_status(instance: &mut VirtualMachineInstance, now: Time) {
         guest_requested: Some(guest),
         memory_overhead: None,
     });
-    status.current_cpu_topology = Some(CpuTopologyStatus {
-        sockets: Some(sockets),
-        cores: Some(cores),
-        threads: Some(threads),
-    });
+    status.current_cpu_topology =
+        Some(CpuTopologyStatus { sockets: Some(sockets), cores: Some(cores), threads: Some(threads) });
 }
 
 /// Architecture and machine type, which machines and instances share.
@@ -271,11 +257,7 @@ fn fill_cpu(spec: &mut VirtualMachineInstanceSpec, platform: &Platform) {
 fn max_sockets(topology: CpuTopology) -> u32 {
     let cpus_per_socket = u64::from(topology.cores).saturating_mul(u64::from(topology.threads));
     let limit = u32::try_from(MAX_HOTPLUG_CPUS / cpus_per_socket.max(1)).unwrap_or(u32::MAX);
-    topology
-        .sockets
-        .saturating_mul(HOTPLUG_RATIO)
-        .min(limit)
-        .max(topology.sockets)
+    topology.sockets.saturating_mul(HOTPLUG_RATIO).min(limit).max(topology.sockets)
 }
 
 fn fill_memory(spec: &mut VirtualMachineInstanceSpec, platform: &Platform) {
@@ -289,24 +271,16 @@ fn fill_memory(spec: &mut VirtualMachineInstanceSpec, platform: &Platform) {
     if platform.grows_memory && can_grow && memory.max_guest.is_none() {
         let largest = bytes.saturating_mul(u64::from(HOTPLUG_RATIO));
         let is_binary = guest.as_str().ends_with('i');
-        memory.max_guest = Some(if is_binary {
-            Quantity::from_bytes(largest)
-        } else {
-            Quantity::from_units(largest)
-        });
+        memory.max_guest =
+            Some(if is_binary { Quantity::from_bytes(largest) } else { Quantity::from_units(largest) });
     }
     memory.guest.get_or_insert(guest);
 }
 
 fn fill_features(features: &mut Features) {
     switch_on(features.acpi.get_or_insert_default());
-    for feature in [
-        &mut features.smm,
-        &mut features.pvspinlock,
-        &mut features.hyperv_passthrough,
-    ]
-    .into_iter()
-    .flatten()
+    for feature in
+        [&mut features.smm, &mut features.pvspinlock, &mut features.hyperv_passthrough].into_iter().flatten()
     {
         switch_on(feature);
     }
@@ -321,10 +295,7 @@ fn fill_features(features: &mut Features) {
 /// Switches on what is named, and what that cannot do without (QEMU, "Hyper-V Enlightenments", lists the dependencies).
 fn fill_hyperv(hyperv: &mut FeatureHyperv) {
     let is_on = |enabled: Option<bool>| enabled.unwrap_or(true);
-    let timers = hyperv
-        .synictimer
-        .as_ref()
-        .is_some_and(|timer| is_on(timer.enabled));
+    let timers = hyperv.synictimer.as_ref().is_some_and(|timer| is_on(timer.enabled));
     let on = |feature: &Option<FeatureState>| feature.as_ref().is_some_and(|state| is_on(state.enabled));
     let flush = hyperv.tlbflush.as_ref().is_some_and(|flush| is_on(flush.enabled));
     if timers {
@@ -411,15 +382,9 @@ fn fill_disks(spec: &mut VirtualMachineInstanceSpec, bus: &str) {
     let devices = &mut spec.domain.devices;
     for volume in &spec.volumes {
         let shown = devices.disks.iter().any(|disk| disk.name == volume.name)
-            || devices
-                .filesystems
-                .iter()
-                .any(|filesystem| filesystem.name == volume.name);
+            || devices.filesystems.iter().any(|filesystem| filesystem.name == volume.name);
         if !shown {
-            devices.disks.push(Disk {
-                name: volume.name.clone(),
-                ..Disk::default()
-            });
+            devices.disks.push(Disk { name: volume.name.clone(), ..Disk::default() });
         }
     }
     for disk in &mut devices.disks {
@@ -438,11 +403,7 @@ fn fill_disks(spec: &mut VirtualMachineInstanceSpec, bus: &str) {
             cdrom.readonly.get_or_insert(true);
             fill_text(&mut cdrom.tray, || "closed".to_owned());
         }
-        if let Some(matching) = disk
-            .block_size
-            .as_mut()
-            .and_then(|size| size.match_volume.as_mut())
-        {
+        if let Some(matching) = disk.block_size.as_mut().and_then(|size| size.match_volume.as_mut()) {
             switch_on(matching);
         }
     }
@@ -450,10 +411,7 @@ fn fill_disks(spec: &mut VirtualMachineInstanceSpec, bus: &str) {
 
 fn fill_other_devices(devices: &mut Devices) {
     if let Some(watchdog) = &mut devices.watchdog {
-        for model in [&mut watchdog.i6300esb, &mut watchdog.diag288]
-            .into_iter()
-            .flatten()
-        {
+        for model in [&mut watchdog.i6300esb, &mut watchdog.diag288].into_iter().flatten() {
             fill_text(&mut model.action, || "reset".to_owned());
         }
     }
@@ -465,11 +423,7 @@ fn fill_other_devices(devices: &mut Devices) {
 /// The pull policy of a container disk that names none. The rule looks at the text alone: the port of a registry counts
 /// as a tag. (A kernel's image keeps an empty policy; the puller applies Kubernetes' own, better rule there.)
 fn container_disk_pull_policy(image: &str) -> &'static str {
-    if image.ends_with(":latest") || !image.contains([':', '@']) {
-        "Always"
-    } else {
-        "IfNotPresent"
-    }
+    if image.ends_with(":latest") || !image.contains([':', '@']) { "Always" } else { "IfNotPresent" }
 }
 
 fn fill_probe(probe: &mut Probe) {
@@ -495,9 +449,5 @@ fn fill_text(field: &mut Option<String>, default: impl FnOnce() -> String) {
 
 /// Sets an annotation that is not there yet.
 fn annotate(metadata: &mut ObjectMeta, (key, value): (&str, &str)) {
-    metadata
-        .annotations
-        .get_or_insert_default()
-        .entry(key.to_owned())
-        .or_insert_with(|| value.to_owned());
+    metadata.annotations.get_or_insert_default().entry(key.to_owned()).or_insert_with(|| value.to_owned());
 }

@@ -56,10 +56,7 @@ fn find_object(value: &Value, kind: &str, name: &str, assumed_kind: Option<&str>
             Some(join(&format!("items[{index}]"), &inner))
         });
     }
-    let own_name = value
-        .pointer("/metadata/name")
-        .and_then(Value::as_str)
-        .unwrap_or_default();
+    let own_name = value.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
     (own_kind == kind && own_name == name).then(String::new)
 }
 
@@ -74,17 +71,9 @@ pub(crate) fn join(prefix: &str, path: &str) -> String {
 
 /// Locates `fields` below `prefix` in the text of a document.
 pub(crate) fn locate_in(document: &RawDocument<'_>, prefix: &str, fields: &[&str]) -> Vec<Option<Location>> {
-    let wanted: Vec<String> = fields
-        .iter()
-        .take(MAX_LOCATED)
-        .map(|field| join(prefix, field))
-        .collect();
-    let mut search = Search {
-        found: vec![None; fields.len()],
-        wanted,
-        path: String::new(),
-        frames: Vec::new(),
-    };
+    let wanted: Vec<String> = fields.iter().take(MAX_LOCATED).map(|field| join(prefix, field)).collect();
+    let mut search =
+        Search { found: vec![None; fields.len()], wanted, path: String::new(), frames: Vec::new() };
     if let Some(text) = document.text {
         search.run(text);
     }
@@ -128,17 +117,11 @@ impl Search {
                 }
                 Event::SequenceStart(..) => {
                     self.begin(span);
-                    self.frames.push(Frame::List {
-                        path_length: self.path.len(),
-                        next_index: 0,
-                    });
+                    self.frames.push(Frame::List { path_length: self.path.len(), next_index: 0 });
                 }
                 Event::MappingStart(..) => {
                     self.begin(span);
-                    self.frames.push(Frame::Object {
-                        path_length: self.path.len(),
-                        has_key: false,
-                    });
+                    self.frames.push(Frame::Object { path_length: self.path.len(), has_key: false });
                 }
                 Event::SequenceEnd | Event::MappingEnd => {
                     self.frames.pop();
@@ -173,10 +156,7 @@ impl Search {
         match self.frames.last_mut() {
             None => self.record(span),
             Some(Frame::Object { .. }) => {}
-            Some(Frame::List {
-                path_length,
-                next_index,
-            }) => {
+            Some(Frame::List { path_length, next_index }) => {
                 self.path.truncate(*path_length);
                 self.path.push_str(&format!("[{next_index}]"));
                 *next_index += 1;
@@ -198,10 +178,7 @@ impl Search {
     }
 
     fn record(&mut self, span: Span) {
-        let location = Location {
-            line: span.start.line() as u64,
-            column: span.start.col() as u64 + 1,
-        };
+        let location = Location { line: span.start.line() as u64, column: span.start.col() as u64 + 1 };
         for (wanted, found) in self.wanted.iter().zip(&mut self.found) {
             let Some(rest) = wanted.strip_prefix(self.path.as_str()) else {
                 continue;
@@ -220,9 +197,7 @@ mod tests {
 
     fn lines(text: &str, kind: &str, name: &str, fields: &[&str]) -> Vec<Option<(u64, u64)>> {
         let found = locate(text, kind, name, fields).into_iter();
-        found
-            .map(|found| found.map(|location| (location.line, location.column)))
-            .collect()
+        found.map(|found| found.map(|location| (location.line, location.column))).collect()
     }
 
     const TEXT: &str = "\
@@ -265,14 +240,7 @@ items:
                     "status"
                 ]
             ),
-            [
-                Some((9, 34)),
-                Some((15, 9)),
-                Some((16, 7)),
-                Some((13, 7)),
-                Some((10, 3)),
-                Some((17, 3))
-            ]
+            [Some((9, 34)), Some((15, 9)), Some((16, 7)), Some((13, 7)), Some((10, 3)), Some((17, 3))]
         );
         assert_eq!(lines(TEXT, "B", "three", &["spec"]), [None]);
     }

@@ -52,22 +52,15 @@ pub fn guest_memory(spec: &VirtualMachineInstanceSpec) -> Result<Quantity, Memor
     let memory = spec.domain.memory.as_ref();
     let resources = spec.domain.resources.as_ref();
     let stated = [
-        (
-            "domain.memory.guest",
-            memory.and_then(|memory| memory.guest.as_ref()),
-        ),
+        ("domain.memory.guest", memory.and_then(|memory| memory.guest.as_ref())),
         (
             "domain.resources.requests.memory",
             resources.and_then(|resources| resources.requests.get("memory")),
         ),
-        (
-            "domain.resources.limits.memory",
-            resources.and_then(|resources| resources.limits.get("memory")),
-        ),
+        ("domain.resources.limits.memory", resources.and_then(|resources| resources.limits.get("memory"))),
     ];
-    if let Some((field, quantity)) = stated
-        .into_iter()
-        .find_map(|(field, quantity)| quantity.map(|quantity| (field, quantity)))
+    if let Some((field, quantity)) =
+        stated.into_iter().find_map(|(field, quantity)| quantity.map(|quantity| (field, quantity)))
     {
         return positive(field, quantity.clone());
     }
@@ -76,10 +69,8 @@ pub fn guest_memory(spec: &VirtualMachineInstanceSpec) -> Result<Quantity, Memor
         .and_then(|hugepages| hugepages.page_size.as_deref())
         .filter(|text| !text.is_empty())
         .ok_or(MemoryError::Unset)?;
-    let quantity = page_size.parse().map_err(|source| MemoryError::PageSize {
-        value: page_size.to_owned(),
-        source,
-    })?;
+    let quantity =
+        page_size.parse().map_err(|source| MemoryError::PageSize { value: page_size.to_owned(), source })?;
     positive("domain.memory.hugepages.pageSize", quantity)
 }
 
@@ -94,10 +85,7 @@ pub fn guest_memory_bytes(spec: &VirtualMachineInstanceSpec) -> Result<u64, Memo
 
 fn positive(field: &'static str, quantity: Quantity) -> Result<Quantity, MemoryError> {
     if quantity.bytes() == 0 {
-        return Err(MemoryError::NotPositive {
-            field,
-            value: quantity.to_string(),
-        });
+        return Err(MemoryError::NotPositive { field, value: quantity.to_string() });
     }
     Ok(quantity)
 }
@@ -116,9 +104,7 @@ pub struct CpuTopology {
 impl CpuTopology {
     /// All virtual CPUs; `u64::MAX` where the product is beyond it.
     pub fn cpus(&self) -> u64 {
-        u64::from(self.sockets)
-            .saturating_mul(u64::from(self.cores))
-            .saturating_mul(u64::from(self.threads))
+        u64::from(self.sockets).saturating_mul(u64::from(self.cores)).saturating_mul(u64::from(self.threads))
     }
 }
 
@@ -128,21 +114,15 @@ impl CpuTopology {
 /// `resources.limits`, else of `resources.requests`, rounded up, and one where neither says anything.
 pub fn cpu_topology(spec: &VirtualMachineInstanceSpec) -> CpuTopology {
     let set = |count: Option<u32>| count.filter(|&count| count > 0);
-    let (sockets, cores, threads) = spec.domain.cpu.as_ref().map_or((None, None, None), |cpu| {
-        (set(cpu.sockets), set(cpu.cores), set(cpu.threads))
-    });
+    let (sockets, cores, threads) = spec
+        .domain
+        .cpu
+        .as_ref()
+        .map_or((None, None, None), |cpu| (set(cpu.sockets), set(cpu.cores), set(cpu.threads)));
     if sockets.is_none() && cores.is_none() && threads.is_none() {
-        return CpuTopology {
-            sockets: sockets_of_resources(spec),
-            cores: 1,
-            threads: 1,
-        };
+        return CpuTopology { sockets: sockets_of_resources(spec), cores: 1, threads: 1 };
     }
-    CpuTopology {
-        sockets: sockets.unwrap_or(1),
-        cores: cores.unwrap_or(1),
-        threads: threads.unwrap_or(1),
-    }
+    CpuTopology { sockets: sockets.unwrap_or(1), cores: cores.unwrap_or(1), threads: threads.unwrap_or(1) }
 }
 
 fn sockets_of_resources(spec: &VirtualMachineInstanceSpec) -> u32 {
@@ -201,10 +181,7 @@ mod tests {
     fn memory_that_cannot_be_told_is_an_error() {
         let found = |domain| guest_memory_bytes(&spec(domain)).unwrap_err();
         assert_eq!(found(json!({})), MemoryError::Unset);
-        assert_eq!(
-            found(json!({"resources": {"requests": {"cpu": "1"}}})),
-            MemoryError::Unset
-        );
+        assert_eq!(found(json!({"resources": {"requests": {"cpu": "1"}}})), MemoryError::Unset);
         assert_eq!(
             found(json!({"memory": {"guest": "0"}, "resources": {"requests": {"memory": "1Gi"}}}))
                 .to_string(),
@@ -231,33 +208,19 @@ mod tests {
                 (2, 3, 4),
             ),
             (json!({"resources": {"requests": {"cpu": "1500m"}}}), (2, 1, 1)),
-            (
-                json!({"resources": {"requests": {"cpu": "1"}, "limits": {"cpu": "2.1"}}}),
-                (3, 1, 1),
-            ),
-            (
-                json!({"cpu": {"model": "host-model"}, "resources": {"requests": {"cpu": "4"}}}),
-                (4, 1, 1),
-            ),
+            (json!({"resources": {"requests": {"cpu": "1"}, "limits": {"cpu": "2.1"}}}), (3, 1, 1)),
+            (json!({"cpu": {"model": "host-model"}, "resources": {"requests": {"cpu": "4"}}}), (4, 1, 1)),
             (json!({"resources": {"requests": {"cpu": "0"}}}), (1, 1, 1)),
         ];
         for (domain, (sockets, cores, threads)) in table {
-            let expected = CpuTopology {
-                sockets,
-                cores,
-                threads,
-            };
+            let expected = CpuTopology { sockets, cores, threads };
             assert_eq!(cpu_topology(&spec(domain.clone())), expected, "{domain}");
         }
     }
 
     #[test]
     fn the_product_of_large_counts_does_not_overflow() {
-        let topology = CpuTopology {
-            sockets: u32::MAX,
-            cores: u32::MAX,
-            threads: u32::MAX,
-        };
+        let topology = CpuTopology { sockets: u32::MAX, cores: u32::MAX, threads: u32::MAX };
         assert_eq!(topology.cpus(), u64::MAX);
     }
 }

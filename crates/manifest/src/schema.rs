@@ -308,11 +308,7 @@ impl Walk {
     }
 
     fn whole(&mut self, number: &Number, minimum: i128, maximum: i128) {
-        let Some(whole) = number
-            .as_i64()
-            .map(i128::from)
-            .or_else(|| number.as_u64().map(i128::from))
-        else {
+        let Some(whole) = number.as_i64().map(i128::from).or_else(|| number.as_u64().map(i128::from)) else {
             self.fault("must be of type integer: \"number\"".to_owned());
             return;
         };
@@ -327,9 +323,7 @@ impl Walk {
         if let Value::Number(number) = value {
             *value = Value::String(number_text(number));
         }
-        let well_formed = value
-            .as_str()
-            .is_some_and(|text| text.parse::<Quantity>().is_ok());
+        let well_formed = value.as_str().is_some_and(|text| text.parse::<Quantity>().is_ok());
         if !well_formed {
             self.fault(format!("should match '{QUANTITY_PATTERN}'"));
         }
@@ -350,11 +344,7 @@ impl Walk {
     fn push(&mut self, message: String) {
         let place = self.place();
         if self.faults.len() < MAX_FAULTS {
-            self.faults.push(Fault {
-                place,
-                message,
-                location: None,
-            });
+            self.faults.push(Fault { place, message, location: None });
         }
     }
 

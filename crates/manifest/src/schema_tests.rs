@@ -38,10 +38,7 @@ fn missing(node: &Node, value: &Value, path: &str, found: &mut Vec<String>) {
 fn fixtures_hold_every_field_of_the_schema() {
     let machine = include_str!("../tests/fixtures/virtual-machine-complete.yaml");
     let instance = include_str!("../tests/fixtures/virtual-machine-instance-complete.yaml");
-    for (node, text) in [
-        (VirtualMachine::NODE, machine),
-        (VirtualMachineInstance::NODE, instance),
-    ] {
+    for (node, text) in [(VirtualMachine::NODE, machine), (VirtualMachineInstance::NODE, instance)] {
         let mut found = Vec::new();
         missing(node, &read_documents(text).unwrap()[0].value, "", &mut found);
         assert_eq!(found, Vec::<String>::new());

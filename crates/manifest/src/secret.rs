@@ -49,10 +49,7 @@ impl Secret {
         let mut data = BTreeMap::new();
         for (key, encoded) in written.data {
             // Line breaks are common in values pasted from `base64`; Kubernetes ignores them too.
-            let encoded: String = encoded
-                .chars()
-                .filter(|letter| !matches!(letter, '\n' | '\r'))
-                .collect();
+            let encoded: String = encoded.chars().filter(|letter| !matches!(letter, '\n' | '\r')).collect();
             match STANDARD.decode(encoded) {
                 Ok(bytes) => {
                     data.insert(key, bytes);
@@ -64,12 +61,7 @@ impl Secret {
                 }),
             }
         }
-        data.extend(
-            written
-                .string_data
-                .into_iter()
-                .map(|(key, text)| (key, text.into_bytes())),
-        );
+        data.extend(written.string_data.into_iter().map(|(key, text)| (key, text.into_bytes())));
         if !faults.is_empty() {
             return Err(faults);
         }

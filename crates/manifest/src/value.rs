@@ -46,11 +46,7 @@ pub(crate) struct RawDocument<'a> {
 /// Reads every document of `text`; those that are empty or `null` are left out.
 pub(crate) fn read_documents(text: &str) -> Result<Vec<RawDocument<'_>>, SyntaxFault> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    if is_json(text) {
-        read_json(text)
-    } else {
-        read_yaml(text)
-    }
+    if is_json(text) { read_json(text) } else { read_yaml(text) }
 }
 
 /// Whether `text` is meant as JSON: a brace and a quoted key, and no line that separates YAML documents. (YAML reads most
@@ -68,14 +64,9 @@ fn read_json(text: &str) -> Result<Vec<RawDocument<'_>>, SyntaxFault> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let mut documents: Vec<RawDocument<'_>> = Vec::new();
     loop {
-        let value = ValueSeed(&allowance)
-            .deserialize(&mut deserializer)
-            .map_err(|error| json_fault(&error))?;
-        documents.push(RawDocument {
-            value,
-            text: None,
-            lines_before: 0,
-        });
+        let value =
+            ValueSeed(&allowance).deserialize(&mut deserializer).map_err(|error| json_fault(&error))?;
+        documents.push(RawDocument { value, text: None, lines_before: 0 });
         if deserializer.end().is_ok() {
             break;
         }
@@ -110,11 +101,7 @@ fn read_yaml(text: &str) -> Result<Vec<RawDocument<'_>>, SyntaxFault> {
         )
         .map_err(|error| yaml_fault(&error, &part))?;
         if !value.is_null() {
-            documents.push(RawDocument {
-                value,
-                text: Some(part.text),
-                lines_before: part.lines_before,
-            });
+            documents.push(RawDocument { value, text: Some(part.text), lines_before: part.lines_before });
         }
     }
     Ok(documents)
@@ -139,9 +126,7 @@ fn yaml_options() -> serde_saphyr::Options {
 }
 
 fn yaml_fault(error: &serde_saphyr::Error, part: &Part<'_>) -> SyntaxFault {
-    let (line, column) = error
-        .location()
-        .map_or((1, 1), |place| (place.line(), place.column()));
+    let (line, column) = error.location().map_or((1, 1), |place| (place.line(), place.column()));
     SyntaxFault {
         line: part.lines_before + line.max(1),
         column: column.max(1),
@@ -163,10 +148,7 @@ fn split_documents(text: &str) -> Vec<Part<'_>> {
     for line in text.split_inclusive('\n') {
         let ends_here = is_end_marker(line);
         if is_marker(line) && has_begun {
-            parts.push(Part {
-                text: &text[start..offset],
-                lines_before,
-            });
+            parts.push(Part { text: &text[start..offset], lines_before });
             (start, lines_before) = (offset, lines);
         }
         // Comments and directives belong to the document that follows them.
@@ -174,17 +156,11 @@ fn split_documents(text: &str) -> Vec<Part<'_>> {
         offset += line.len();
         lines += 1;
         if ends_here {
-            parts.push(Part {
-                text: &text[start..offset],
-                lines_before,
-            });
+            parts.push(Part { text: &text[start..offset], lines_before });
             (start, lines_before, has_begun) = (offset, lines, false);
         }
     }
-    parts.push(Part {
-        text: &text[start..],
-        lines_before,
-    });
+    parts.push(Part { text: &text[start..], lines_before });
     parts
 }
 
@@ -199,8 +175,7 @@ fn is_end_marker(line: &str) -> bool {
 }
 
 fn is_marker_of(marker: &str, line: &str) -> bool {
-    line.strip_prefix(marker)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace))
+    line.strip_prefix(marker).is_some_and(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace))
 }
 
 /// Whether a line holds no data: nothing, a comment, a directive, or a bare marker.
@@ -222,19 +197,14 @@ struct Allowance {
 
 impl Default for Allowance {
     fn default() -> Self {
-        Self {
-            values: Cell::new(MAX_VALUES),
-            text_bytes: Cell::new(MAX_TEXT_BYTES),
-        }
+        Self { values: Cell::new(MAX_VALUES), text_bytes: Cell::new(MAX_TEXT_BYTES) }
     }
 }
 
 impl Allowance {
     fn take_value<E: Error>(&self) -> Result<(), E> {
         let Some(left) = self.values.get().checked_sub(1) else {
-            return Err(E::custom(format_args!(
-                "more than {MAX_VALUES} values, aliases expanded"
-            )));
+            return Err(E::custom(format_args!("more than {MAX_VALUES} values, aliases expanded")));
         };
         self.values.set(left);
         Ok(())
@@ -304,9 +274,7 @@ impl<'de> Visitor<'de> for ValueSeed<'_> {
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
-        Number::from_f64(value)
-            .map(Value::Number)
-            .ok_or_else(|| E::custom("a number that is not finite"))
+        Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("a number that is not finite"))
     }
 
     fn visit_str<E: Error>(self, value: &str) -> Result<Value, E> {
@@ -350,11 +318,7 @@ mod tests {
     use super::*;
 
     fn values(text: &str) -> Vec<Value> {
-        read_documents(text)
-            .unwrap()
-            .into_iter()
-            .map(|document| document.value)
-            .collect()
+        read_documents(text).unwrap().into_iter().map(|document| document.value).collect()
     }
 
     #[test]
@@ -425,10 +389,7 @@ mod tests {
     fn a_key_twice_is_refused_in_both_syntaxes() {
         let found = fault("a:\n  b: 1\n  c: 2\n  b: 3\n");
         assert_eq!(found.line, 4);
-        assert!(
-            found.message.contains("duplicate") && found.message.contains('b'),
-            "{found:?}"
-        );
+        assert!(found.message.contains("duplicate") && found.message.contains('b'), "{found:?}");
         let found = fault("{\"a\": 1,\n \"a\": 2}");
         assert_eq!(found.line, 2);
         assert_eq!(found.message, "the key `a` appears twice");
@@ -439,10 +400,7 @@ mod tests {
         let mut text = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
         for level in 1..9 {
             let previous = format!("*a{}, ", level - 1).repeat(10);
-            text.push_str(&format!(
-                "a{level}: &a{level} [{}]\n",
-                previous.trim_end_matches(", ")
-            ));
+            text.push_str(&format!("a{level}: &a{level} [{}]\n", previous.trim_end_matches(", ")));
         }
         assert_eq!(
             fault(&text).message,
@@ -451,10 +409,7 @@ mod tests {
 
         let large = "x".repeat(1 << 20);
         let text = format!("a: &a {large}\nb: [{}]\n", "*a, ".repeat(50));
-        assert_eq!(
-            fault(&text).message,
-            "more than 12582912 bytes of text, aliases expanded"
-        );
+        assert_eq!(fault(&text).message, "more than 12582912 bytes of text, aliases expanded");
     }
 
     #[test]

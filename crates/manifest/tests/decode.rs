@@ -17,11 +17,7 @@ fn faults(text: &str) -> Vec<(String, String)> {
     let DecodeError::Invalid { objects, .. } = refused(text) else {
         panic!("not a fault of shape");
     };
-    objects[0]
-        .faults
-        .iter()
-        .map(|fault| (fault.place.clone(), fault.message.clone()))
-        .collect()
+    objects[0].faults.iter().map(|fault| (fault.place.clone(), fault.message.clone())).collect()
 }
 
 fn messages(text: &str) -> Vec<String> {
@@ -43,14 +39,8 @@ fn several_documents_come_in_order() {
          spec: {domain: {devices: {}}}\n",
     );
     assert_eq!(documents.len(), 2);
-    assert_eq!(
-        (documents[0].kind(), documents[0].name()),
-        ("ConfigMap", "settings")
-    );
-    assert_eq!(
-        (documents[1].kind(), documents[1].name()),
-        ("VirtualMachineInstance", "tiny")
-    );
+    assert_eq!((documents[0].kind(), documents[0].name()), ("ConfigMap", "settings"));
+    assert_eq!((documents[1].kind(), documents[1].name()), ("VirtualMachineInstance", "tiny"));
     let Document::VirtualMachineInstance(instance) = &documents[1] else {
         panic!("{:?}", documents[1]);
     };
@@ -73,10 +63,7 @@ fn lists_are_taken_apart() {
             ]}
         ]}"#,
     );
-    let found: Vec<_> = documents
-        .iter()
-        .map(|document| (document.kind(), document.name()))
-        .collect();
+    let found: Vec<_> = documents.iter().map(|document| (document.kind(), document.name())).collect();
     assert_eq!(found, [("Service", "a"), ("VirtualMachineInstance", "b")]);
 }
 
@@ -103,10 +90,7 @@ fn secrets_are_decoded_and_not_printed() {
     let Document::Secret(secret) = &documents[0] else {
         panic!("{:?}", documents[0].kind());
     };
-    assert_eq!(
-        (secret.name.as_str(), secret.namespace.as_deref()),
-        ("login", Some("lab"))
-    );
+    assert_eq!((secret.name.as_str(), secret.namespace.as_deref()), ("login", Some("lab")));
     assert_eq!(secret.type_, "kubernetes.io/dockerconfigjson");
     assert_eq!(secret.data[".dockerconfigjson"], b"{}");
     assert_eq!(secret.data["wrapped"], b"hello");
@@ -133,16 +117,10 @@ fn a_secret_that_is_not_base64_is_refused_without_its_content() {
         "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\ndata: {a: 'hunter2!', b: 5, c: YQ==}\nextra: 1\n";
     assert_eq!(
         messages(text),
-        [
-            ".extra in body is a forbidden property",
-            "data.b in body must be of type string: \"integer\""
-        ]
+        [".extra in body is a forbidden property", "data.b in body must be of type string: \"integer\""]
     );
     let text = "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\ndata: {a: 'hunter2!'}\n";
-    assert_eq!(
-        messages(text),
-        ["data.a in body must be of type byte: \"string\""]
-    );
+    assert_eq!(messages(text), ["data.a in body must be of type byte: \"string\""]);
     assert!(!refused(text).to_string().contains("hunter2"));
 }
 
@@ -188,10 +166,7 @@ fn the_image_of_a_kernel_is_required() {
     let text = instance(
         "  domain:\n    devices: {}\n    firmware: {kernelBoot: {container: {kernelPath: /vmlinuz}}}\n",
     );
-    assert_eq!(
-        messages(&text),
-        ["spec.domain.firmware.kernelBoot.container.image in body is required"]
-    );
+    assert_eq!(messages(&text), ["spec.domain.firmware.kernelBoot.container.image in body is required"]);
 }
 
 #[test]
@@ -200,14 +175,8 @@ fn a_machine_needs_a_spec_a_template_and_devices() {
         ("", "spec in body is required"),
         ("spec: {}", "spec.template in body is required"),
         ("spec: {template: {}}", "spec.template.spec in body is required"),
-        (
-            "spec: {template: {spec: {}}}",
-            "spec.template.spec.domain in body is required",
-        ),
-        (
-            "spec: {template: {spec: {domain: {}}}}",
-            "spec.template.spec.domain.devices in body is required",
-        ),
+        ("spec: {template: {spec: {}}}", "spec.template.spec.domain in body is required"),
+        ("spec: {template: {spec: {domain: {}}}}", "spec.template.spec.domain.devices in body is required"),
     ];
     for (spec, expected) in table {
         let text = format!("apiVersion: kubevirt.io/v1\nkind: VirtualMachine\n{spec}\n");
@@ -222,28 +191,17 @@ fn places_in_lists_are_told_beside_the_message() {
     );
     let found = faults(&text);
     let expected = [
-        (
-            "spec.domain.devices.disks[1].name",
-            "spec.domain.devices.disks.name in body is required",
-        ),
+        ("spec.domain.devices.disks[1].name", "spec.domain.devices.disks.name in body is required"),
         (
             "spec.domain.devices.disks[1].cdrom.readOnly",
             "spec.domain.devices.disks.cdrom.readOnly in body is a forbidden property",
         ),
-        (
-            "spec.volumes[0]",
-            "spec.volumes in body must be of type object: \"string\"",
-        ),
+        ("spec.volumes[0]", "spec.volumes in body must be of type object: \"string\""),
     ];
-    assert_eq!(
-        found,
-        expected.map(|(place, message)| (place.to_owned(), message.to_owned()))
-    );
+    assert_eq!(found, expected.map(|(place, message)| (place.to_owned(), message.to_owned())));
     let error = refused(&text);
     assert!(
-        error
-            .to_string()
-            .contains("is required (line 10, at `spec.domain.devices.disks[1].name`)"),
+        error.to_string().contains("is required (line 10, at `spec.domain.devices.disks[1].name`)"),
         "{error}"
     );
     assert_eq!(error.hint().unwrap(), "the field is spelled `readonly` in disks");
@@ -266,25 +224,17 @@ fn numbers_outside_their_range_are_refused() {
 
 #[test]
 fn quantities_may_be_numbers_and_must_be_quantities() {
-    let documents = read(&instance(
-        "  domain:\n    devices: {}\n    resources: {requests: {cpu: 2, memory: 1.5e9}}\n",
-    ));
+    let documents =
+        read(&instance("  domain:\n    devices: {}\n    resources: {requests: {cpu: 2, memory: 1.5e9}}\n"));
     let Document::VirtualMachineInstance(found) = &documents[0] else {
         panic!("{documents:?}");
     };
     let requests = &found.spec.domain.resources.as_ref().unwrap().requests;
-    assert_eq!(
-        (requests["cpu"].as_str(), requests["memory"].as_str()),
-        ("2", "1500000000")
-    );
+    assert_eq!((requests["cpu"].as_str(), requests["memory"].as_str()), ("2", "1500000000"));
 
-    let found = messages(&instance(
-        "  domain:\n    devices: {}\n    memory: {guest: lots, maxGuest: true}\n",
-    ));
-    assert!(
-        found[0].starts_with("spec.domain.memory.guest in body should match '^(\\+|-)?"),
-        "{found:?}"
-    );
+    let found =
+        messages(&instance("  domain:\n    devices: {}\n    memory: {guest: lots, maxGuest: true}\n"));
+    assert!(found[0].starts_with("spec.domain.memory.guest in body should match '^(\\+|-)?"), "{found:?}");
     assert_eq!(
         found[1],
         "spec.domain.memory.maxGuest in body must be of type string,integer,number: \"boolean\""
@@ -311,10 +261,7 @@ fn types_of_kubernetes_are_checked_as_strictly() {
     );
     let text = "apiVersion: kubevirt.io/v1\nkind: VirtualMachineInstance\nmetadata: {creationTimestamp: today}\n\
                 spec: {domain: {devices: {}}}\n";
-    assert_eq!(
-        messages(text),
-        ["metadata.creationTimestamp in body must be of type date-time: \"today\""]
-    );
+    assert_eq!(messages(text), ["metadata.creationTimestamp in body must be of type date-time: \"today\""]);
 }
 
 #[test]
@@ -327,28 +274,16 @@ fn null_means_unset() {
         panic!("{documents:?}");
     };
     assert_eq!(found.spec.domain.devices, manifest::types::Devices::default());
-    assert_eq!(
-        messages(&instance("  domain:\n")),
-        ["spec.domain in body is required"]
-    );
+    assert_eq!(messages(&instance("  domain:\n")), ["spec.domain in body is required"]);
 }
 
 #[test]
 fn an_object_must_say_what_it_is() {
-    assert_eq!(
-        messages("kind: VirtualMachine\n"),
-        ["apiVersion in body is required"]
-    );
-    assert_eq!(
-        messages("apiVersion: kubevirt.io/v1\nkind: ''\n"),
-        ["kind in body is required"]
-    );
+    assert_eq!(messages("kind: VirtualMachine\n"), ["apiVersion in body is required"]);
+    assert_eq!(messages("apiVersion: kubevirt.io/v1\nkind: ''\n"), ["kind in body is required"]);
     assert_eq!(
         messages("apiVersion: 1\n"),
-        [
-            "apiVersion in body must be of type string: \"integer\"",
-            "kind in body is required"
-        ]
+        ["apiVersion in body must be of type string: \"integer\"", "kind in body is required"]
     );
     let error = refused("- a\n- b\n");
     assert_eq!(
@@ -385,27 +320,18 @@ fn faults_of_all_objects_are_reported() {
 #[test]
 fn faults_of_syntax_name_source_line_and_column() {
     let error = refused("apiVersion: v1\nkind: Service\n---\na: b: c\n");
-    let DecodeError::Syntax {
-        line,
-        column,
-        excerpt,
-        ..
-    } = &error
-    else {
+    let DecodeError::Syntax { line, column, excerpt, .. } = &error else {
         panic!("{error:?}");
     };
     assert_eq!((*line, excerpt.as_str()), (4, "a: b: c"));
     assert!(
-        error.to_string().starts_with(&format!(
-            "could not read manifest `test.yaml`: line 4, column {column}: "
-        )),
+        error
+            .to_string()
+            .starts_with(&format!("could not read manifest `test.yaml`: line 4, column {column}: ")),
         "{error}"
     );
     let hint = error.hint().unwrap();
-    assert_eq!(
-        hint,
-        format!("line 4 reads:\na: b: c\n{}^", " ".repeat(*column as usize - 1))
-    );
+    assert_eq!(hint, format!("line 4 reads:\na: b: c\n{}^", " ".repeat(*column as usize - 1)));
 }
 
 #[test]

@@ -37,10 +37,7 @@ fn defaulted_on(architecture: &str, spec: Value) -> VirtualMachineInstance {
     else {
         panic!("{text}");
     };
-    let context = DefaultsContext {
-        architecture: architecture.to_owned(),
-        ..context()
-    };
+    let context = DefaultsContext { architecture: architecture.to_owned(), ..context() };
     apply_vmi(&mut instance, &context);
     let once = instance.clone();
     apply_vmi(&mut instance, &context);
@@ -92,10 +89,7 @@ fn what_the_user_wrote_stands() {
     let domain = &machine.spec.template.spec.domain;
     assert_eq!(domain.machine.as_ref().unwrap().type_.as_deref(), Some("virt"));
     let firmware = domain.firmware.as_ref().unwrap();
-    assert_eq!(
-        (firmware.uuid.as_deref(), firmware.serial.as_deref()),
-        (Some("mine"), Some("S1"))
-    );
+    assert_eq!((firmware.uuid.as_deref(), firmware.serial.as_deref()), (Some("mine"), Some("S1")));
 }
 
 #[test]
@@ -105,10 +99,7 @@ fn a_machine_stored_without_uuid_gets_the_one_of_its_name() {
         &Uuid::parse_str("6a1a24a1-4061-4607-8bf4-a3963d0c5895").unwrap(),
         b"ext-kernel-boot-vm",
     );
-    assert_eq!(
-        at(&instance, "/spec/domain/firmware/uuid"),
-        json!(expected.to_string())
-    );
+    assert_eq!(at(&instance, "/spec/domain/firmware/uuid"), json!(expected.to_string()));
     assert_eq!(at(&instance, "/spec/domain/firmware/serial"), Value::Null);
     assert_eq!(at(&instance, "/metadata/ownerReferences"), Value::Null);
     assert_eq!(at(&instance, "/metadata/annotations"), Value::Null);
@@ -144,10 +135,7 @@ fn a_tablet_is_added_to_instances_of_machines_that_ask_for_one() {
 #[test]
 fn cpu_of_an_instance() {
     let table = [
-        (
-            json!({}),
-            json!({"sockets": 1, "cores": 1, "threads": 1, "maxSockets": 4, "model": "host-model"}),
-        ),
+        (json!({}), json!({"sockets": 1, "cores": 1, "threads": 1, "maxSockets": 4, "model": "host-model"})),
         (
             json!({"cpu": {"cores": 2, "model": "Haswell"}}),
             json!({"cores": 2, "maxSockets": 4, "model": "Haswell"}),
@@ -190,25 +178,13 @@ fn a_limit_of_cpus_becomes_the_request() {
 #[test]
 fn memory_of_an_instance() {
     let table = [
-        (
-            json!({"memory": {"guest": "1Gi"}}),
-            json!({"guest": "1Gi", "maxGuest": "4Gi"}),
-        ),
-        (
-            json!({"memory": {"guest": "1Gi", "maxGuest": "2Gi"}}),
-            json!({"guest": "1Gi", "maxGuest": "2Gi"}),
-        ),
+        (json!({"memory": {"guest": "1Gi"}}), json!({"guest": "1Gi", "maxGuest": "4Gi"})),
+        (json!({"memory": {"guest": "1Gi", "maxGuest": "2Gi"}}), json!({"guest": "1Gi", "maxGuest": "2Gi"})),
         (json!({"memory": {"guest": "1023Mi"}}), json!({"guest": "1023Mi"})),
         (json!({"memory": {"guest": "1025Mi"}}), json!({"guest": "1025Mi"})),
         (json!({"memory": {"guest": "2G"}}), json!({"guest": "2G"})),
-        (
-            json!({"memory": {"guest": "2097152k"}}),
-            json!({"guest": "2097152k", "maxGuest": "8388608k"}),
-        ),
-        (
-            json!({"resources": {"limits": {"memory": "64M"}}}),
-            json!({"guest": "64M"}),
-        ),
+        (json!({"memory": {"guest": "2097152k"}}), json!({"guest": "2097152k", "maxGuest": "8388608k"})),
+        (json!({"resources": {"limits": {"memory": "64M"}}}), json!({"guest": "64M"})),
         (
             json!({"memory": {"hugepages": {"pageSize": "1Gi"}}}),
             json!({"guest": "1Gi", "maxGuest": "4Gi", "hugepages": {"pageSize": "1Gi"}}),
@@ -221,39 +197,24 @@ fn memory_of_an_instance() {
         let instance = defaulted(json!({ "domain": domain }));
         assert_eq!(at(&instance, "/spec/domain/memory"), expected, "{domain}");
     }
-    let arm = defaulted_on(
-        "arm64",
-        json!({"domain": {"devices": {}, "memory": {"guest": "1Gi"}}}),
-    );
+    let arm = defaulted_on("arm64", json!({"domain": {"devices": {}, "memory": {"guest": "1Gi"}}}));
     assert_eq!(at(&arm, "/spec/domain/memory"), json!({"guest": "1Gi"}));
 }
 
 #[test]
 fn platform_of_an_instance() {
-    for (architecture, board, bus) in [
-        ("amd64", "q35", "sata"),
-        ("arm64", "virt", "virtio"),
-        ("s390x", "s390-ccw-virtio", "virtio"),
-    ] {
+    for (architecture, board, bus) in
+        [("amd64", "q35", "sata"), ("arm64", "virt", "virtio"), ("s390x", "s390-ccw-virtio", "virtio")]
+    {
         let instance = defaulted_on(
             architecture,
             json!({"domain": {"devices": {"disks": [{"name": "a"}]}}, "volumes": [{"name": "a"}]}),
         );
         assert_eq!(at(&instance, "/spec/architecture"), json!(architecture));
         assert_eq!(at(&instance, "/spec/domain/machine/type"), json!(board));
-        assert_eq!(
-            at(&instance, "/spec/domain/devices/disks"),
-            json!([{"name": "a", "disk": {"bus": bus}}])
-        );
-        let topology = at(
-            &instance,
-            "/metadata/annotations/kubevirt.io~1pci-topology-version",
-        );
-        let expected = if architecture == "s390x" {
-            Value::Null
-        } else {
-            json!("v3")
-        };
+        assert_eq!(at(&instance, "/spec/domain/devices/disks"), json!([{"name": "a", "disk": {"bus": bus}}]));
+        let topology = at(&instance, "/metadata/annotations/kubevirt.io~1pci-topology-version");
+        let expected = if architecture == "s390x" { Value::Null } else { json!("v3") };
         assert_eq!(topology, expected, "{architecture}");
     }
 }
@@ -261,14 +222,8 @@ fn platform_of_an_instance() {
 #[test]
 fn network_of_an_instance() {
     let default = defaulted(json!({"domain": {"devices": {}}}));
-    assert_eq!(
-        at(&default, "/spec/domain/devices/interfaces"),
-        json!([{"name": "default", "bridge": {}}])
-    );
-    assert_eq!(
-        at(&default, "/spec/networks"),
-        json!([{"name": "default", "pod": {}}])
-    );
+    assert_eq!(at(&default, "/spec/domain/devices/interfaces"), json!([{"name": "default", "bridge": {}}]));
+    assert_eq!(at(&default, "/spec/networks"), json!([{"name": "default", "pod": {}}]));
     let none = defaulted(json!({"domain": {"devices": {"autoattachPodInterface": false}}}));
     assert_eq!(at(&none, "/spec/networks"), Value::Null);
     let own = defaulted(json!({"domain": {"devices": {}}, "networks": [{"name": "a", "pod": {}}]}));
@@ -308,18 +263,11 @@ fn pull_policy_of_container_disks() {
         let instance = defaulted(
             json!({"domain": {"devices": {}}, "volumes": [{"name": "a", "containerDisk": {"image": image}}]}),
         );
-        assert_eq!(
-            at(&instance, "/spec/volumes/0/containerDisk/imagePullPolicy"),
-            json!(policy),
-            "{image}"
-        );
+        assert_eq!(at(&instance, "/spec/volumes/0/containerDisk/imagePullPolicy"), json!(policy), "{image}");
     }
     let kept = json!({"name": "a", "containerDisk": {"image": "tiny", "imagePullPolicy": "Never"}});
     let instance = defaulted(json!({"domain": {"devices": {}}, "volumes": [kept]}));
-    assert_eq!(
-        at(&instance, "/spec/volumes/0/containerDisk/imagePullPolicy"),
-        json!("Never")
-    );
+    assert_eq!(at(&instance, "/spec/volumes/0/containerDisk/imagePullPolicy"), json!("Never"));
 }
 
 #[test]
@@ -349,9 +297,6 @@ fn features_timers_probes_and_devices_of_an_instance() {
         at(&instance, "/spec/livenessProbe"),
         json!({"tcpSocket": {"port": 22}, "timeoutSeconds": 1, "periodSeconds": 10, "successThreshold": 1, "failureThreshold": 9})
     );
-    assert_eq!(
-        at(&instance, "/spec/domain/devices/watchdog/i6300esb"),
-        json!({"action": "reset"})
-    );
+    assert_eq!(at(&instance, "/spec/domain/devices/watchdog/i6300esb"), json!({"action": "reset"}));
     assert_eq!(at(&instance, "/spec/domain/devices/inputs/0/bus"), json!("usb"));
 }

@@ -1,5 +1,6 @@
 //! No field may be lost between reading and writing: the fixtures, which hold every field, must come out as they went in.
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
+#![allow(clippy::disallowed_methods, reason = "tests read files and the environment")]
 
 use std::path::Path;
 
@@ -26,10 +27,7 @@ fn differences(before: &Value, after: &Value, path: &str, found: &mut Vec<String
                 }
             }
             found.extend(
-                right
-                    .keys()
-                    .filter(|key| !left.contains_key(*key))
-                    .map(|key| format!("{path}.{key}: new")),
+                right.keys().filter(|key| !left.contains_key(*key)).map(|key| format!("{path}.{key}: new")),
             );
         }
         (Value::Array(left), Value::Array(right)) if left.len() == right.len() => {
@@ -53,10 +51,7 @@ fn assert_survives(source_name: &str, text: &str) {
 
 #[test]
 fn complete_objects_survive() {
-    assert_survives(
-        "virtual-machine-complete.yaml",
-        include_str!("fixtures/virtual-machine-complete.yaml"),
-    );
+    assert_survives("virtual-machine-complete.yaml", include_str!("fixtures/virtual-machine-complete.yaml"));
     assert_survives(
         "virtual-machine-instance-complete.yaml",
         include_str!("fixtures/virtual-machine-instance-complete.yaml"),
@@ -96,17 +91,10 @@ fn examples_are_read() {
         let documents = decode_stream(&name, &text).unwrap_or_else(|error| panic!("{error}"));
         assert!(!documents.is_empty(), "{name}");
         for document in &documents {
-            if matches!(
-                document,
-                Document::VirtualMachine(_) | Document::VirtualMachineInstance(_)
-            ) {
+            if matches!(document, Document::VirtualMachine(_) | Document::VirtualMachineInstance(_)) {
                 machines += 1;
                 let text = encoded(document).to_string();
-                assert_eq!(
-                    decode_stream(&name, &text).unwrap(),
-                    std::slice::from_ref(document),
-                    "{name}"
-                );
+                assert_eq!(decode_stream(&name, &text).unwrap(), std::slice::from_ref(document), "{name}");
             }
         }
     }

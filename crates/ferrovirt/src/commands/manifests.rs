@@ -68,13 +68,7 @@ impl Machine {
             }
         };
         for warning in &warnings {
-            reporter.warning(format!(
-                "{} `{}`: {}: {}",
-                self.kind(),
-                self.name(),
-                warning.field,
-                warning.message
-            ));
+            reporter.warning(format!("{} `{}`: {}", self.kind(), self.name(), warning.message));
         }
         if causes.is_empty() {
             return Ok(());
