@@ -97,18 +97,10 @@ impl Figure {
             Some(_) => (format!("{:.3}x", self.value), format!("{:.2}x", self.limit)),
             None => (number(self.value), format!("{} {}", self.limit, self.unit)),
         };
-        let theirs = self.theirs.map_or_else(String::new, |theirs| {
-            format!("{} ({})", number(theirs), self.against)
-        });
+        let theirs =
+            self.theirs.map_or_else(String::new, |theirs| format!("{} ({})", number(theirs), self.against));
         let verdict = if self.is_kept { "kept" } else { "MISSED" };
-        [
-            self.name.to_owned(),
-            number(self.ours),
-            theirs,
-            value,
-            limit,
-            verdict.to_owned(),
-        ]
+        [self.name.to_owned(), number(self.ours), theirs, value, limit, verdict.to_owned()]
     }
 }
 
@@ -122,20 +114,14 @@ fn median(samples: &[f64]) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;
-    if sorted.len() % 2 == 1 {
-        sorted[middle]
-    } else {
-        f64::midpoint(sorted[middle - 1], sorted[middle])
-    }
+    if sorted.len() % 2 == 1 { sorted[middle] } else { f64::midpoint(sorted[middle - 1], sorted[middle]) }
 }
 
 /// Runs `command` to its end, which must be a success, and returns how long that took in seconds.
 fn timed(mut command: Command) -> f64 {
     command.stdin(Stdio::null());
     let started = Instant::now();
-    let output = command
-        .output()
-        .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+    let output = command.output().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
     let took = started.elapsed().as_secs_f64();
     assert!(
         output.status.success(),
@@ -155,10 +141,7 @@ struct Noise {
 
 impl Noise {
     fn new(bytes: u64, seed: u64) -> Self {
-        Self {
-            state: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
-            left: bytes,
-        }
+        Self { state: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1, left: bytes }
     }
 }
 
@@ -187,11 +170,11 @@ enum Content {
     File(PathBuf),
 }
 
-/// Writes a gzip layer of `files` into `path`.
-fn write_layer(path: &Path, files: &[LayerFile]) {
+/// Writes a gzip layer of `files` into `path`; returns the digest of the archive before compression.
+fn write_layer(path: &Path, files: &[LayerFile]) -> String {
     // Noise is stored rather than deflated whatever the level, and it is most of what is written here.
     let encoder = flate2::write::GzEncoder::new(fs::File::create(path).unwrap(), flate2::Compression::fast());
-    let mut builder = tar::Builder::new(encoder);
+    let mut builder = tar::Builder::new(Hashed { inner: encoder, hasher: Hasher::new(Algorithm::Sha256) });
     for LayerFile { path, content } in files {
         let (size, mut bytes): (u64, Box<dyn Read>) = match content {
             Content::Noise { megabytes, seed } => {
@@ -211,14 +194,31 @@ fn write_layer(path: &Path, files: &[LayerFile]) {
         header.set_cksum();
         builder.append(&header, &mut bytes).unwrap();
     }
-    builder.into_inner().unwrap().finish().unwrap();
+    let Hashed { inner, hasher } = builder.into_inner().unwrap();
+    inner.finish().unwrap();
+    hasher.finish().to_string()
+}
+
+/// Hashes what goes through it.
+struct Hashed<W> {
+    inner: W,
+    hasher: Hasher,
+}
+
+impl<W: Write> Write for Hashed<W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let length = self.inner.write(bytes)?;
+        self.hasher.update(&bytes[..length]);
+        Ok(length)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.inner.flush()
+    }
 }
 
 fn bulk(name: &str, megabytes: u64, seed: u64) -> LayerFile {
-    LayerFile {
-        path: format!("/usr/share/{name}"),
-        content: Content::Noise { megabytes, seed },
-    }
+    LayerFile { path: format!("/usr/share/{name}"), content: Content::Noise { megabytes, seed } }
 }
 
 fn boot_files() -> Vec<LayerFile> {
@@ -234,16 +234,14 @@ fn boot_files() -> Vec<LayerFile> {
 struct Layout {
     directory: PathBuf,
     layers: Vec<serde_json::Value>,
+    diff_ids: Vec<String>,
 }
 
 impl Layout {
     fn new(world: &World, name: &str) -> Self {
         let directory = world.path(name);
         fs::create_dir_all(directory.join("blobs/sha256")).unwrap();
-        Self {
-            directory,
-            layers: Vec::new(),
-        }
+        Self { directory, layers: Vec::new(), diff_ids: Vec::new() }
     }
 
     /// Moves a blob to its place; returns its digest and size.
@@ -272,7 +270,7 @@ impl Layout {
 
     fn layer(mut self, files: &[LayerFile]) -> Self {
         let path = self.directory.join("layer.part");
-        write_layer(&path, files);
+        self.diff_ids.push(write_layer(&path, files));
         let (digest, size) = self.place(&path);
         self.layers.push(serde_json::json!({
             "mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": digest, "size": size,
@@ -282,10 +280,8 @@ impl Layout {
 
     /// Finishes the image, sends it to `reference` and removes the layout.
     fn push(self, tools: &Tools, reference: &str) {
-        // Nobody here unpacks the whole, so what the layers unpack to need not be said truthfully.
-        let diff_ids: Vec<_> = self.layers.iter().map(|layer| layer["digest"].clone()).collect();
         let (digest, size) = self.place_json(&serde_json::json!({
-            "architecture": "amd64", "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": diff_ids},
+            "architecture": "amd64", "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": self.diff_ids},
         }));
         let media_type = "application/vnd.oci.image.manifest.v1+json";
         let (digest, size) = self.place_json(&serde_json::json!({
@@ -296,18 +292,9 @@ impl Layout {
             "schemaVersion": 2, "manifests": [{"mediaType": media_type, "digest": digest, "size": size}],
         });
         fs::write(self.directory.join("index.json"), index.to_string()).unwrap();
-        fs::write(
-            self.directory.join("oci-layout"),
-            "{\"imageLayoutVersion\":\"1.0.0\"}",
-        )
-        .unwrap();
+        fs::write(self.directory.join("oci-layout"), "{\"imageLayoutVersion\":\"1.0.0\"}").unwrap();
         let from = format!("oci:{}", self.directory.display());
-        tools.skopeo([
-            "copy",
-            "--dest-tls-verify=false",
-            &from,
-            &format!("docker://{reference}"),
-        ]);
+        tools.skopeo(["copy", "--dest-tls-verify=false", &from, &format!("docker://{reference}")]);
         fs::remove_dir_all(&self.directory).unwrap();
     }
 }
@@ -335,10 +322,7 @@ impl Bench {
         let mut dry_run = self.world.command(["run", "-f", "boot.yaml", "--dry-run"]);
         let printed = dry_run.output().unwrap();
         let printed = String::from_utf8(printed.stdout).unwrap();
-        let words: Vec<_> = printed
-            .lines()
-            .skip_while(|line| !line.contains("qemu-system-x86_64"))
-            .collect();
+        let words: Vec<_> = printed.lines().skip_while(|line| !line.contains("qemu-system-x86_64")).collect();
         assert!(!words.is_empty(), "no command line in the dry run:\n{printed}");
         let by_hand = || {
             let mut command = Command::new("sh");
@@ -346,11 +330,7 @@ impl Bench {
             self.world.environment(&mut command);
             command
         };
-        let accelerator = if words.iter().any(|word| word.contains("kvm")) {
-            "kvm"
-        } else {
-            "tcg"
-        };
+        let accelerator = if words.iter().any(|word| word.contains("kvm")) { "kvm" } else { "tcg" };
         let plain = || {
             let mut command = Command::new("qemu-system-x86_64");
             command.args(["-M", "q35", "-m", "512", "-nographic", "-accel", accelerator]);
@@ -373,12 +353,7 @@ impl Bench {
         }
         vec![
             Figure::ratio("boot: run of a cached image", "same argv by hand", &hand, 1.05),
-            Figure::ratio(
-                "boot: run of a cached image",
-                "qemu -M q35 -nographic",
-                &typed,
-                0.95,
-            ),
+            Figure::ratio("boot: run of a cached image", "qemu -M q35 -nographic", &typed, 0.95),
         ]
     }
 
@@ -396,12 +371,7 @@ impl Bench {
             let target = self.world.path("copied");
             let mut theirs = Command::new("skopeo");
             theirs.arg("--policy").arg(self.tools.path("policy.json"));
-            theirs.args([
-                "copy",
-                "--src-tls-verify=false",
-                &remote,
-                &format!("dir:{}", target.display()),
-            ]);
+            theirs.args(["copy", "--src-tls-verify=false", &remote, &format!("dir:{}", target.display())]);
             pairs.theirs.push(timed(theirs));
             fs::remove_dir_all(&target).unwrap();
         }
@@ -431,10 +401,7 @@ impl Bench {
     fn always(&self) -> Vec<Figure> {
         let image = self.reference("always");
         self.world.build_image(&image, "vmlinuz", &["--push"]);
-        self.world.file(
-            "always.yaml",
-            manifest("always", &image, "Always", "console=ttyS0 quiet"),
-        );
+        self.world.file("always.yaml", manifest("always", &image, "Always", "console=ttyS0 quiet"));
         let json = self.world.path("always.json");
         let output = format!("--output=json={}", json.display());
         timed(self.world.command(["run", "-f", "always.yaml"]));
@@ -457,72 +424,34 @@ impl Bench {
     /// Peak memory of our process when it streamed 1 GB out of a layer and a guest runs.
     fn memory(&self) -> Vec<Figure> {
         let image = self.reference("gigabyte");
-        let files: Vec<_> = [bulk("gigabyte", 1000, 9)]
-            .into_iter()
-            .chain(boot_files())
-            .collect();
-        Layout::new(&self.world, "layout")
-            .layer(&files)
-            .push(&self.tools, &image);
-        self.world.file(
-            "memory.yaml",
-            manifest("memory", &image, "Always", "console=ttyS0 guest=shell"),
-        );
-        let mut command = self
-            .world
-            .command(["run", "--interactive", "-f", "memory.yaml", "--state-dir"]);
+        let files: Vec<_> = [bulk("gigabyte", 1000, 9)].into_iter().chain(boot_files()).collect();
+        Layout::new(&self.world, "layout").layer(&files).push(&self.tools, &image);
+        self.world.file("memory.yaml", manifest("memory", &image, "Always", "console=ttyS0 guest=shell"));
+        let mut command = self.world.command(["run", "--interactive", "-f", "memory.yaml", "--state-dir"]);
         command.arg(self.world.path("gigabyte-state"));
         let mut session = Session::start_with_input(command);
         session.wait_for_stdout("guest: shell is ready", 1);
         let status = fs::read_to_string(format!("/proc/{}/status", session.pid().as_raw_nonzero())).unwrap();
-        let peak = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
-        let peak: f64 = peak
-            .unwrap_or_else(|| panic!("no VmHWM in:\n{status}"))
-            .trim()
-            .parse()
-            .unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+        let peak: f64 = peak.unwrap_or_else(|| panic!("no VmHWM in:\n{status}")).trim().parse().unwrap();
         session.type_line("poweroff");
         session.finish().expect_code(0);
-        vec![Figure::plain(
-            "memory: peak after pulling 1 GB",
-            "MiB",
-            vec![peak / 1024.0],
-            30.0,
-        )]
+        vec![Figure::plain("memory: peak after pulling 1 GB", "MiB", vec![peak / 1024.0], 30.0)]
     }
 
     fn size(&self) -> Vec<Figure> {
         let bytes = fs::metadata(env!("CARGO_BIN_EXE_ferrovirt")).unwrap().len();
-        vec![Figure::plain(
-            "size: stripped release binary",
-            "MB",
-            vec![bytes as f64 / 1e6],
-            20.0,
-        )]
+        vec![Figure::plain("size: stripped release binary", "MB", vec![bytes as f64 / 1e6], 20.0)]
     }
 }
 
 fn print_table(figures: &[Figure]) {
     let head = ["figure", "ours", "theirs", "value", "at most", ""].map(str::to_owned);
-    let rows: Vec<_> = std::iter::once(head)
-        .chain(figures.iter().map(Figure::row))
-        .collect();
-    let widths: Vec<_> = (0..6)
-        .map(|column| {
-            rows.iter()
-                .map(|row| row[column].chars().count())
-                .max()
-                .unwrap_or(0)
-        })
-        .collect();
+    let rows: Vec<_> = std::iter::once(head).chain(figures.iter().map(Figure::row)).collect();
+    let widths: Vec<_> =
+        (0..6).map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)).collect();
     for row in rows {
-        let cells: Vec<_> = row
-            .iter()
-            .zip(&widths)
-            .map(|(cell, &width)| format!("{cell:<width$}"))
-            .collect();
+        let cells: Vec<_> = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}")).collect();
         println!("{}", cells.join("  ").trim_end());
     }
 }
@@ -534,15 +463,8 @@ fn main() -> ExitCode {
         let _ = writeln!(std::io::stderr(), "error: given up after {WATCHDOG:?}");
         std::process::exit(1);
     });
-    let filter = std::env::args()
-        .skip(1)
-        .find(|argument| !argument.starts_with('-'))
-        .unwrap_or_default();
-    let bench = Bench {
-        world: World::new(),
-        registry: RealRegistry::start(),
-        tools: Tools::new(),
-    };
+    let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
+    let bench = Bench { world: World::new(), registry: RealRegistry::start(), tools: Tools::new() };
     type Measure = fn(&Bench) -> Vec<Figure>;
     let measures: [(&str, Measure); 6] = [
         ("size", Bench::size),
@@ -567,15 +489,8 @@ fn main() -> ExitCode {
     let missed: Vec<_> = figures.iter().filter(|figure| !figure.is_kept).collect();
     for figure in &missed {
         let [name, .., value, limit, _] = figure.row();
-        let _ = writeln!(
-            std::io::stderr(),
-            "error: missed: {name}: {value}, at most {limit} {}",
-            figure.against
-        );
+        let _ =
+            writeln!(std::io::stderr(), "error: missed: {name}: {value}, at most {limit} {}", figure.against);
     }
-    if missed.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    if missed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
