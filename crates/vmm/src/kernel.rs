@@ -1,7 +1,7 @@
 //! Kernel files: what they are, which version, and how they become something that QEMU's `-kernel` takes.
 //!
 //! ```text
-//! file ─► recognise ─┬─ bzImage ───────────────────────────────► given to QEMU as it is
+//! file ─► recognise ─┬─ bzImage ───────────────────────────────► given to QEMU as it is, or the ELF inside it
 //!                    ├─ ELF with a PVH note ───────────────────► given to QEMU as it is
 //!                    ├─ gzip, zstd, EFI zboot ─► unpack ───────► recognise what is inside (two levels at most)
 //!                    └─ anything else ─────────────────────────► an error that says what it is
@@ -14,8 +14,10 @@
 mod bzimage;
 mod elf;
 mod initrd;
+mod lz4;
 mod other;
 mod prepare;
+mod pvh;
 mod source;
 mod version;
 mod wrapped;
@@ -28,7 +30,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use initrd::{InitrdKind, inspect_initrd};
-pub use prepare::{PreparedKernel, prepare};
+pub use prepare::{EntryChoice, KernelEntry, PreparedKernel, prepare};
 
 use source::{FileSource, Source};
 

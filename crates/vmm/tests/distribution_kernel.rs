@@ -5,7 +5,10 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use vmm::kernel::{Architecture, InitrdKind, KernelFormat, Wrapping, inspect, inspect_initrd, prepare};
+use vmm::kernel::{
+    Architecture, EntryChoice, InitrdKind, KernelEntry, KernelFormat, Wrapping, inspect, inspect_initrd,
+    prepare,
+};
 
 fn fixture(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/fixtures").join(name);
@@ -41,7 +44,7 @@ fn wrapped_it_is_unpacked_to_the_same_bytes() {
     ] {
         let path = directory.path().join(wrapping.to_string());
         fs::write(&path, packed).unwrap();
-        let prepared = prepare(&path, &directory.path().join("out")).unwrap();
+        let prepared = prepare(&path, &directory.path().join("out"), EntryChoice::AsGiven).unwrap();
         assert_eq!(prepared.info.wrappings, [wrapping]);
         assert_eq!(prepared.info.version, Some(release("vmlinuz")));
         assert!(prepared.unwrapped);
@@ -55,4 +58,20 @@ fn an_initrd_is_one_and_the_kernel_is_none() {
     assert!(matches!(initrd, InitrdKind::Cpio | InitrdKind::Compressed(_)), "{initrd:?}");
     let found = "a kernel (bzImage)".to_owned();
     assert_eq!(inspect_initrd(&fixture("vmlinuz")).unwrap(), InitrdKind::Unknown { found });
+}
+
+/// The fixture is compressed as Debian compresses its kernels, which is one of the ways that are unpacked.
+#[test]
+fn the_kernel_inside_is_found_for_its_pvh_entry() {
+    let directory = tempfile::tempdir().unwrap();
+    let kernel = fixture("vmlinuz");
+    let prepared = prepare(&kernel, directory.path(), EntryChoice::PreferPvh).unwrap();
+    assert_eq!(prepared.entry, KernelEntry::Pvh);
+    assert_eq!(prepared.info, inspect(&kernel).unwrap());
+    let inside = inspect(&prepared.path).unwrap();
+    assert_eq!((inside.format, inside.architecture), (KernelFormat::ElfPvh, Architecture::X86_64));
+    assert_eq!(inside.version, Some(release("vmlinuz")));
+    assert_eq!(prepare(&kernel, directory.path(), EntryChoice::PreferPvh).unwrap(), prepared);
+    let given = prepare(&kernel, directory.path(), EntryChoice::AsGiven).unwrap();
+    assert_eq!((given.path, given.entry, given.unwrapped), (kernel, KernelEntry::BzImage, false));
 }

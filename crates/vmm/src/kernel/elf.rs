@@ -3,7 +3,7 @@
 //! QEMU's `-kernel` enters an ELF file for x86-64 through the PVH entry point, which a note names
 //! (Xen, public/elfnote.h, XEN_ELFNOTE_PHYS32_ENTRY; Linux has it with `CONFIG_PVH`).
 
-use super::source::{Source, bytes, up_to};
+use super::source::{BytesSource, Source, bytes, up_to};
 use super::{Architecture, Fault, KernelFormat, KernelInfo, version};
 
 const MAGIC: [u8; 4] = *b"\x7fELF";
@@ -99,6 +99,26 @@ pub(super) fn inspect(source: &mut dyn Source) -> Result<Option<KernelInfo>, Fau
         }
     }
     Err(not_bootable(source, kind, &segments)?)
+}
+
+/// Up to where a file is loaded that starts with `head`: nothing behind that matters to a loader. `None` if it is no
+/// executable for x86-64, or its program headers are not all in `head`.
+pub(super) fn loaded_end(head: &[u8]) -> Option<u64> {
+    let header =
+        head.get(..64).filter(|header| header.starts_with(&MAGIC) && header[4] == 2 && header[5] == 1)?;
+    let half = |offset: usize| u16::from_le_bytes([header[offset], header[offset + 1]]);
+    if half(16) != ET_EXEC || half(18) != EM_X86_64 || half(56) > MAX_PROGRAM_HEADERS {
+        return None;
+    }
+    let segments = segments(&mut BytesSource(head.to_vec()), header).ok()?;
+    let loaded = segments.iter().filter(|segment| segment.kind == PT_LOAD && segment.size > 0);
+    loaded.map(|segment| segment.offset.saturating_add(segment.size)).max()
+}
+
+/// Takes out of the header in `head` where section headers are, for a file that ends before them.
+pub(super) fn forget_sections(head: &mut [u8]) {
+    head[40..48].fill(0); // e_shoff
+    head[60..64].fill(0); // e_shnum, e_shstrndx
 }
 
 fn not_bootable(source: &mut dyn Source, kind: u16, segments: &[Segment]) -> Result<Fault, Fault> {

@@ -6,6 +6,7 @@
 //! ```text
 //! DIR/DEVICE-INODE-SIZE-MTIME-CTIME.kernel   the unpacked kernel, mode 0444, complete from the moment it has this name
 //! DIR/DEVICE-INODE-SIZE-MTIME-CTIME.json     what it is (KernelInfo) and how long; written before the other
+//! DIR/...-pvh.kernel, DIR/...-pvh.json       the same of the ELF file inside a bzImage; empty if it cannot be used
 //! DIR/.tmp-PROCESS-NUMBER                    being written
 //! ```
 //!
@@ -13,6 +14,7 @@
 //! computing one on each start costs more than the rest of the preparation; a file's time of change (ctime) cannot be
 //! set back, so a changed kernel never passes for the old one.
 
+use std::fmt;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -22,18 +24,67 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use super::pvh::{self, ExtractError};
 use super::source::{FileSource, Source};
-use super::{Fault, KernelError, KernelInfo, Layer, open, recognise, resolve};
+use super::{Fault, KernelError, KernelFormat, KernelInfo, Layer, inspect, open, recognise, resolve};
+
+/// Which entry point of a bzImage the machine shall use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum EntryChoice {
+    /// The bzImage's own, always.
+    AsGiven,
+    /// The PVH entry of the ELF file inside the bzImage, where there is one.
+    ///
+    /// This spares the guest unpacking itself, which is a noticeable part of a boot where every instruction is emulated
+    /// (TCG), and nothing worth mentioning where none is (KVM). What it leaves out with the kernel's own decompressor is
+    /// what that one does besides: the guest's kernel is at the address that it was linked for, as with `nokaslr`, and
+    /// has four levels of page tables even if the processor has five. It leaves out the real-mode setup code too: the
+    /// kernel does not learn the video mode and the BIOS's disks from it.
+    PreferPvh,
+}
+
+/// How QEMU enters a kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum KernelEntry {
+    /// Through the bzImage's setup code (the Linux/x86 boot protocol).
+    BzImage,
+    /// Through the PVH entry that a note of the ELF file names.
+    Pvh,
+}
+
+impl fmt::Display for KernelEntry {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::BzImage => "bzImage",
+            Self::Pvh => "PVH",
+        })
+    }
+}
 
 /// A kernel that QEMU's `-kernel` takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PreparedKernel {
     /// The file for QEMU.
     pub path: PathBuf,
-    /// What the given file was; its wrappings are those that have been taken off.
+    /// What the given file was; its wrappings are those that have been taken off. A bzImage stays one here, whichever
+    /// way it is entered.
     pub info: KernelInfo,
     /// Whether `path` is another file than the one given.
     pub unwrapped: bool,
+    /// How QEMU enters the file at `path`.
+    pub entry: KernelEntry,
+}
+
+impl PreparedKernel {
+    fn new(path: PathBuf, info: KernelInfo, unwrapped: bool) -> Self {
+        let entry = match info.format {
+            KernelFormat::BzImage => KernelEntry::BzImage,
+            KernelFormat::ElfPvh => KernelEntry::Pvh,
+        };
+        Self { path, info, unwrapped, entry }
+    }
 }
 
 /// Unpacked kernels beyond so many are removed, the longest unused first...
@@ -55,23 +106,51 @@ struct Record {
 }
 
 /// Makes sure that QEMU can take the kernel `path`, unpacking it into `directory` if it must be. The directory is made
-/// if absent, and only then.
+/// if it is needed and absent.
+///
+/// With [`EntryChoice::PreferPvh`], the kernel inside a bzImage is unpacked as well, if that can be done with little
+/// memory and there is no doubt about the result; otherwise the bzImage is used, and that is no error.
 ///
 /// # Errors
 ///
 /// [`KernelError`] says what the file is if it is no kernel, what is wrong with it, or why it cannot be unpacked.
-pub fn prepare(path: &Path, directory: &Path) -> Result<PreparedKernel, KernelError> {
+pub fn prepare(path: &Path, directory: &Path, choice: EntryChoice) -> Result<PreparedKernel, KernelError> {
     let file = open(path)?;
     let read = |source| KernelError::Read { path: path.to_owned(), source };
     let name = cache_name(&file).map_err(read)?;
+    let given = file.try_clone().map_err(read)?;
+    let prepared = take_off_wrappings(path, file, directory, &name)?;
+    if choice == EntryChoice::AsGiven || prepared.entry == KernelEntry::Pvh {
+        return Ok(prepared);
+    }
+    let bz_image = if prepared.unwrapped { open(&prepared.path)? } else { given };
+    match kernel_inside(bz_image, &prepared.info, directory, &name) {
+        Ok(inside) => {
+            Ok(PreparedKernel { path: inside, entry: KernelEntry::Pvh, unwrapped: true, ..prepared })
+        }
+        Err(reason) => {
+            let reason: &dyn std::error::Error = &reason;
+            tracing::debug!(kernel = %path.display(), reason, "the bzImage is used as it is");
+            Ok(prepared)
+        }
+    }
+}
+
+/// The kernel as QEMU takes it, whichever entry it has.
+fn take_off_wrappings(
+    path: &Path,
+    file: File,
+    directory: &Path,
+    name: &str,
+) -> Result<PreparedKernel, KernelError> {
     let mut source: Box<dyn Source> = Box::new(FileSource::new(file));
     if let Layer::Kernel(info) = recognise(source.as_mut()).map_err(|fault| fault.at(path))? {
-        return Ok(PreparedKernel { path: path.to_owned(), info, unwrapped: false });
+        return Ok(PreparedKernel::new(path.to_owned(), info, false));
     }
     let kept = directory.join(format!("{name}.kernel"));
     let record = directory.join(format!("{name}.json"));
     if let Some(info) = reuse(&kept, &record) {
-        return Ok(PreparedKernel { path: kept, info, unwrapped: true });
+        return Ok(PreparedKernel::new(kept, info, true));
     }
     let (info, mut kernel) = resolve(source).map_err(|fault| fault.at(path))?;
     let write = |source| KernelError::Write { path: directory.to_owned(), source };
@@ -83,7 +162,41 @@ pub fn prepare(path: &Path, directory: &Path) -> Result<PreparedKernel, KernelEr
     })?;
     keep(directory, unpacked, &kept, &record, &Record { info: info.clone(), length_bytes }).map_err(write)?;
     remove_unused(directory, &kept);
-    Ok(PreparedKernel { path: kept, info, unwrapped: true })
+    Ok(PreparedKernel::new(kept, info, true))
+}
+
+/// The file of the kernel inside of `bz_image`, which is unpacked unless it was before. That it cannot be used is
+/// remembered as well, with an empty file: finding out may have taken as long as unpacking.
+fn kernel_inside(
+    bz_image: File,
+    info: &KernelInfo,
+    directory: &Path,
+    name: &str,
+) -> Result<PathBuf, ExtractError> {
+    let kept = directory.join(format!("{name}-pvh.kernel"));
+    let record = directory.join(format!("{name}-pvh.json"));
+    if let Some(kept_info) = reuse(&kept, &record) {
+        let usable = pvh::is_its_kernel(info, &kept_info);
+        return usable.then_some(kept).ok_or(ExtractError::Unfit("that is known from an earlier attempt"));
+    }
+    let payload = pvh::Payload::find(Box::new(FileSource::new(bz_image)), info)?;
+    fs::create_dir_all(directory).map_err(ExtractError::Write)?;
+    let unpacked = TemporaryFile::create(directory).map_err(ExtractError::Write)?;
+    let extracted = payload.extract(&unpacked.file).and_then(|length_bytes| match inspect(&unpacked.path) {
+        Ok(inside) if pvh::is_its_kernel(info, &inside) => Ok(Record { info: inside, length_bytes }),
+        _ => Err(ExtractError::Unfit("its payload is not the same release with a PVH entry")),
+    });
+    let (written, result) = match extracted {
+        Ok(written) => (written, Ok(kept.clone())),
+        Err(error @ ExtractError::Write(_)) => return Err(error),
+        Err(error) => {
+            unpacked.file.set_len(0).map_err(ExtractError::Write)?;
+            (Record { info: info.clone(), length_bytes: 0 }, Err(error))
+        }
+    };
+    keep(directory, unpacked, &kept, &record, &written).map_err(ExtractError::Write)?;
+    remove_unused(directory, &kept);
+    result
 }
 
 /// Names the state of a file.

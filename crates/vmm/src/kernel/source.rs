@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, Read};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 
@@ -84,6 +85,12 @@ pub(super) struct PartReader {
     source: Rc<RefCell<Box<dyn Source>>>,
     position: u64,
     end: u64,
+}
+
+impl PartReader {
+    pub(super) fn new(source: Box<dyn Source>, part: Range<u64>) -> Self {
+        Self { source: Rc::new(RefCell::new(source)), position: part.start, end: part.end }
+    }
 }
 
 impl Read for PartReader {

@@ -10,7 +10,7 @@ const RELEASE: &str = "6.1.2-test";
 const BANNER: &str = "6.1.2-test (builder@host) #1 SMP";
 
 /// Little-endian bytes written over `bytes` at an offset.
-fn put(bytes: &mut [u8], offset: usize, value: &[u8]) {
+pub(super) fn put(bytes: &mut [u8], offset: usize, value: &[u8]) {
     bytes[offset..offset + value.len()].copy_from_slice(value);
 }
 
@@ -31,7 +31,14 @@ fn bz_image() -> Vec<u8> {
 }
 
 /// An ELF file with one loaded segment, one note, and a Linux banner unless it is empty.
-fn elf(class: u8, kind: u16, machine: u16, second_segment: u32, note_type: u32, banner: &str) -> Vec<u8> {
+pub(super) fn elf(
+    class: u8,
+    kind: u16,
+    machine: u16,
+    second_segment: u32,
+    note_type: u32,
+    banner: &str,
+) -> Vec<u8> {
     let mut file = vec![0; 1024];
     put(&mut file, 0, &[0x7f, b'E', b'L', b'F', class, 1, 1]);
     put(&mut file, 16, &kind.to_le_bytes());
@@ -60,13 +67,48 @@ fn pvh_kernel() -> Vec<u8> {
     elf(2, 2, 62, 4, 18, "Linux version 6.1.2-test (builder@host) #1 SMP\n")
 }
 
-fn gzip(bytes: &[u8]) -> Vec<u8> {
+pub(super) fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
 }
 
-fn zstd(bytes: &[u8]) -> Vec<u8> {
+/// lz4's legacy format as Linux's build makes it, except that only runs of one byte are found.
+pub(super) fn lz4_legacy(bytes: &[u8]) -> Vec<u8> {
+    let mut packed = lz4::LEGACY_MAGIC.to_vec();
+    for plain in bytes.chunks(8 << 20) {
+        let mut block = Vec::new();
+        let number = |block: &mut Vec<u8>, value: usize| {
+            if let Some(more) = value.checked_sub(15) {
+                block.extend(std::iter::repeat_n(255, more / 255));
+                block.push((more % 255) as u8);
+            }
+        };
+        let (mut literals_start, mut at) = (0, 0);
+        while at < plain.len() {
+            let run = plain[at..].iter().take_while(|byte| **byte == plain[at]).count();
+            if run >= 8 {
+                let (literals, code) = (&plain[literals_start..=at], run - 1 - 4);
+                block.push((literals.len().min(15) << 4 | code.min(15)) as u8);
+                number(&mut block, literals.len());
+                block.extend(literals);
+                block.extend([1, 0]);
+                number(&mut block, code);
+                literals_start = at + run;
+            }
+            at += run;
+        }
+        let literals = &plain[literals_start..];
+        block.push((literals.len().min(15) << 4) as u8);
+        number(&mut block, literals.len());
+        block.extend(literals);
+        packed.extend((block.len() as u32).to_le_bytes());
+        packed.extend(block);
+    }
+    packed
+}
+
+pub(super) fn zstd(bytes: &[u8]) -> Vec<u8> {
     zstd::bulk::compress(bytes, 3).unwrap()
 }
 
@@ -354,7 +396,7 @@ fn a_decompression_bomb_is_refused() {
     let path = directory.path().join("bomb");
     std::fs::write(&path, packed).unwrap();
     let out = directory.path().join("out");
-    let error = prepare(&path, &out).unwrap_err();
+    let error = prepare(&path, &out, EntryChoice::AsGiven).unwrap_err();
     assert_eq!(error.to_string(), format!("cannot unpack kernel `{}` (zstd)", path.display()));
     let KernelError::Unpack { source, .. } = error else { panic!("{error:?}") };
     assert_eq!(source.to_string(), "it unpacks to more than 512 MiB");

@@ -210,7 +210,8 @@ pub fn prepare(context: &Context, fetched: Fetched) -> Result<Boot, Failure> {
         }
     };
     let source = std::path::absolute(&source).context("cannot make the kernel's path absolute")?;
-    let prepared = kernel::prepare(&source, &context.settings.kernel_dir()).map_err(|error| {
+    let kernel_dir = context.settings.kernel_dir();
+    let prepared = kernel::prepare(&source, &kernel_dir, kernel::EntryChoice::AsGiven).map_err(|error| {
         let failure = Failure::from(error);
         match (&pulled, &local_kernel) {
             (Some(pulled), None) => {

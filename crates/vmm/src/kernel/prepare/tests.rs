@@ -34,7 +34,7 @@ fn a_kernel_that_qemu_takes_stays_where_it_is() {
     let path = directory.path().join("vmlinuz");
     fs::write(&path, bz_image(1)).unwrap();
     let out = directory.path().join("out");
-    let prepared = prepare(&path, &out).unwrap();
+    let prepared = prepare(&path, &out, EntryChoice::AsGiven).unwrap();
     assert_eq!((&prepared.path, prepared.unwrapped), (&path, false));
     assert!(!out.exists());
 }
@@ -45,7 +45,7 @@ fn a_wrapped_kernel_is_unpacked_once_and_again_when_it_changed() {
     let path = directory.path().join("vmlinuz.gz");
     fs::write(&path, gzip(&bz_image(1))).unwrap();
     let out = directory.path().join("a/b");
-    let first = prepare(&path, &out).unwrap();
+    let first = prepare(&path, &out, EntryChoice::AsGiven).unwrap();
     let expected = KernelInfo {
         format: KernelFormat::BzImage,
         wrappings: vec![Wrapping::Gzip],
@@ -53,19 +53,20 @@ fn a_wrapped_kernel_is_unpacked_once_and_again_when_it_changed() {
         version: Some("6.1.2".to_owned()),
         banner: Some("6.1.2 x".to_owned()),
     };
-    assert_eq!(first, PreparedKernel { path: first.path.clone(), info: expected, unwrapped: true });
+    let entry = KernelEntry::BzImage;
+    assert_eq!(first, PreparedKernel { path: first.path.clone(), info: expected, unwrapped: true, entry });
     assert_eq!(fs::read(&first.path).unwrap(), bz_image(1));
     assert_eq!(fs::metadata(&first.path).unwrap().permissions().mode() & 0o7777, 0o444);
     assert_eq!(names(&out), BTreeSet::from([first.path.clone(), first.path.with_extension("json")]));
 
     let made = fs::metadata(&first.path).unwrap().ino();
-    assert_eq!(prepare(&path, &out).unwrap(), first);
+    assert_eq!(prepare(&path, &out, EntryChoice::AsGiven).unwrap(), first);
     assert_eq!(fs::metadata(&first.path).unwrap().ino(), made, "it is used again");
 
     let renamed = directory.path().join("other");
     fs::write(&renamed, gzip(&bz_image(2))).unwrap();
     fs::rename(&renamed, &path).unwrap();
-    let second = prepare(&path, &out).unwrap();
+    let second = prepare(&path, &out, EntryChoice::AsGiven).unwrap();
     assert_ne!(second.path, first.path);
     assert_eq!(fs::read(&second.path).unwrap(), bz_image(2));
 }
@@ -76,7 +77,7 @@ fn what_is_kept_is_only_used_while_it_is_whole() {
     let path = directory.path().join("vmlinuz.gz");
     fs::write(&path, gzip(&bz_image(1))).unwrap();
     let out = directory.path().join("out");
-    let kept = prepare(&path, &out).unwrap().path;
+    let kept = prepare(&path, &out, EntryChoice::AsGiven).unwrap().path;
     let damages: [&dyn Fn(); 5] = [
         &|| fs::remove_file(&kept).unwrap(),
         &|| fs::remove_file(kept.with_extension("json")).unwrap(),
@@ -92,7 +93,7 @@ fn what_is_kept_is_only_used_while_it_is_whole() {
         // The record's file is read-only, as the kernel is.
         fs::set_permissions(kept.with_extension("json"), Permissions::from_mode(0o644)).unwrap();
         damage();
-        let again = prepare(&path, &out).unwrap();
+        let again = prepare(&path, &out, EntryChoice::AsGiven).unwrap();
         assert_eq!(again.path, kept, "{index}");
         assert_eq!(fs::read(&again.path).unwrap(), bz_image(1), "{index}");
         assert_eq!(fs::metadata(&kept).unwrap().permissions().mode() & 0o7777, 0o444, "{index}");
@@ -123,7 +124,7 @@ fn many_unused_kernels_are_removed_and_used_ones_are_not() {
     kept.insert(place(".tmp-1-1", SystemTime::now()));
     let path = directory.path().join("vmlinuz.gz");
     fs::write(&path, gzip(&bz_image(1))).unwrap();
-    let new = prepare(&path, &out).unwrap().path;
+    let new = prepare(&path, &out, EntryChoice::AsGiven).unwrap().path;
     kept.extend([new.with_extension("json"), new]);
     assert_eq!(names(&out), kept);
 }
@@ -133,7 +134,7 @@ fn a_directory_that_cannot_be_made_is_an_error_that_names_it() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("vmlinuz.gz");
     fs::write(&path, gzip(&bz_image(1))).unwrap();
-    let error = prepare(&path, &path.join("out")).unwrap_err();
+    let error = prepare(&path, &path.join("out"), EntryChoice::AsGiven).unwrap_err();
     let expected = format!("cannot write the unpacked kernel to `{}/out`", path.display());
     assert_eq!(error.to_string(), expected);
 }
@@ -148,7 +149,7 @@ fn several_at_once_get_the_same_whole_kernel() {
         let threads: Vec<_> = (0..8)
             .map(|_| {
                 scope.spawn(|| {
-                    let kept = prepare(&path, &out).unwrap().path;
+                    let kept = prepare(&path, &out, EntryChoice::AsGiven).unwrap().path;
                     assert!(fs::read(&kept).unwrap() == bz_image(1));
                     kept
                 })
