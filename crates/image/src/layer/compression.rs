@@ -6,9 +6,10 @@ use flate2::bufread::MultiGzDecoder;
 
 use super::LayerError;
 
-/// Largest window of a zstd frame, as a power of two: 8 MiB, what RFC 8878 section 3.1.1.1.2 asks decoders to support
-/// and what `zstd -19` uses. The decoder holds a window in memory.
-const ZSTD_WINDOW_LOG: u32 = 23;
+/// Largest window of a zstd frame, as a power of two: 128 MiB, what `zstd --ultra -22` needs and what zstd's own
+/// decompressor accepts unasked (`ZSTD_WINDOWLOG_LIMIT_DEFAULT`). The decoder holds a window in memory; the levels that
+/// image builders use by default (3) need 2 MiB.
+const ZSTD_WINDOW_LOG: u32 = 27;
 
 /// Beginnings of compressed files that are not layers, for the error message.
 const FOREIGN: &[(&[u8], &str)] =
