@@ -208,7 +208,7 @@ fn answers_that_refuse() {
         &["requires credentials", "bad", "log in"],
     );
     refused(fixed(403, json), &["denies access", "the words of the registry"]);
-    refused(fixed(404, "not json"), &["404", "bad"]);
+    refused(fixed(404, "not json"), &["does not have image", "bad"]);
 }
 
 #[test]
