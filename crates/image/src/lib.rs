@@ -46,7 +46,8 @@ pub use digest::{Algorithm, Descriptor, Digest, Hasher};
 pub use outgoing::OutgoingError;
 pub use platform::Platform;
 pub use pull::{
-    Images, PullError, PullEvent, PullPolicy, PullProgress, PullRequest, PulledFile, PulledImage, Wanted, WantedFile,
+    Images, PullError, PullEvent, PullPolicy, PullProgress, PullRequest, PulledFile, PulledImage, Wanted,
+    WantedFile,
 };
 pub use reference::{Reference, ReferenceError};
 pub use settings::{RegistrySettings, UserMode};

@@ -186,11 +186,7 @@ impl RawPlatform {
 
 impl RawEntry {
     fn descriptor(self) -> Descriptor {
-        Descriptor {
-            media_type: self.media_type,
-            digest: self.digest,
-            size_bytes: self.size,
-        }
+        Descriptor { media_type: self.media_type, digest: self.digest, size_bytes: self.size }
     }
 }
 
@@ -200,10 +196,8 @@ impl RawEntry {
 ///
 /// See [`ManifestError`].
 pub fn parse(bytes: &[u8], media_type: Option<&str>) -> Result<Document, ManifestError> {
-    let raw: RawDocument = serde_json::from_slice(bytes).map_err(|source| ManifestError::Malformed {
-        what: "manifest",
-        source,
-    })?;
+    let raw: RawDocument = serde_json::from_slice(bytes)
+        .map_err(|source| ManifestError::Malformed { what: "manifest", source })?;
     let said = media_type
         .map(|text| text.split(';').next().unwrap_or_default().trim())
         .filter(|text| is_known(text));
@@ -219,9 +213,7 @@ pub fn parse(bytes: &[u8], media_type: Option<&str>) -> Result<Document, Manifes
         return Err(ManifestError::SchemaOne);
     }
     if raw.manifests.is_some() && (raw.layers.is_some() || raw.config.is_some()) {
-        return Err(ManifestError::Ambiguous {
-            reason: "it has both `manifests` and `layers`".to_owned(),
-        });
+        return Err(ManifestError::Ambiguous { reason: "it has both `manifests` and `layers`".to_owned() });
     }
     let kind = said.or(written).unwrap_or_default().to_owned();
     if let Some(manifests) = raw.manifests
@@ -231,10 +223,7 @@ pub fn parse(bytes: &[u8], media_type: Option<&str>) -> Result<Document, Manifes
             .into_iter()
             .map(|mut entry| {
                 let platform = entry.platform.take().and_then(RawPlatform::parsed);
-                IndexEntry {
-                    descriptor: entry.descriptor(),
-                    platform,
-                }
+                IndexEntry { descriptor: entry.descriptor(), platform }
             })
             .collect();
         return Ok(Document::Index(Index { entries }));
@@ -243,52 +232,33 @@ pub fn parse(bytes: &[u8], media_type: Option<&str>) -> Result<Document, Manifes
         && matches!(kind.as_str(), OCI_MANIFEST | DOCKER_MANIFEST | "")
     {
         if !matches!(config.media_type.as_str(), OCI_CONFIG | DOCKER_CONFIG) {
-            let media_type = raw
-                .artifact_type
-                .filter(|text| !text.is_empty())
-                .unwrap_or(config.media_type);
+            let media_type = raw.artifact_type.filter(|text| !text.is_empty()).unwrap_or(config.media_type);
             return Err(ManifestError::NotAnImage { media_type });
         }
         let layers: Vec<Descriptor> = layers.into_iter().map(RawEntry::descriptor).collect();
         for layer in &layers {
             check_layer(layer)?;
         }
-        return Ok(Document::Image(ImageManifest {
-            config: config.descriptor(),
-            layers,
-        }));
+        return Ok(Document::Image(ImageManifest { config: config.descriptor(), layers }));
     }
-    let media_type = if kind.is_empty() {
-        "a document without media type".to_owned()
-    } else {
-        kind
-    };
+    let media_type = if kind.is_empty() { "a document without media type".to_owned() } else { kind };
     Err(ManifestError::NotAnImage { media_type })
 }
 
 fn is_known(media_type: &str) -> bool {
-    matches!(
-        media_type,
-        OCI_INDEX | OCI_MANIFEST | DOCKER_LIST | DOCKER_MANIFEST
-    )
+    matches!(media_type, OCI_INDEX | OCI_MANIFEST | DOCKER_LIST | DOCKER_MANIFEST)
 }
 
 fn check_layer(layer: &Descriptor) -> Result<(), ManifestError> {
     let kind = layer.media_type.as_str();
     let digest = || layer.digest.clone();
     if kind.contains(".nondistributable.") || kind.contains(".foreign.") {
-        return Err(ManifestError::ForeignLayer {
-            digest: digest(),
-            media_type: kind.to_owned(),
-        });
+        return Err(ManifestError::ForeignLayer { digest: digest(), media_type: kind.to_owned() });
     }
     let is_file_system = kind.starts_with("application/vnd.oci.image.layer.v1.tar")
         || kind.starts_with("application/vnd.docker.image.rootfs.diff.tar");
     if !is_file_system || kind.ends_with("+encrypted") {
-        return Err(ManifestError::UnknownLayer {
-            digest: digest(),
-            media_type: kind.to_owned(),
-        });
+        return Err(ManifestError::UnknownLayer { digest: digest(), media_type: kind.to_owned() });
     }
     Ok(())
 }
@@ -320,10 +290,8 @@ struct RawRootFilesystem {
 ///
 /// It is malformed.
 pub fn parse_config(bytes: &[u8]) -> Result<ImageConfig, ManifestError> {
-    let raw: RawConfig = serde_json::from_slice(bytes).map_err(|source| ManifestError::Malformed {
-        what: "image config",
-        source,
-    })?;
+    let raw: RawConfig = serde_json::from_slice(bytes)
+        .map_err(|source| ManifestError::Malformed { what: "image config", source })?;
     Ok(ImageConfig {
         platform: raw.platform.parsed(),
         created: raw.created,

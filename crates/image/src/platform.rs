@@ -20,11 +20,7 @@ impl Platform {
     /// Linux on an architecture in the words of OCI.
     #[must_use]
     pub fn linux(architecture: &str) -> Self {
-        Self {
-            os: "linux".to_owned(),
-            architecture: architecture.to_owned(),
-            variant: None,
-        }
+        Self { os: "linux".to_owned(), architecture: architecture.to_owned(), variant: None }
     }
 
     /// Linux on the architecture that this program was built for.

@@ -19,33 +19,30 @@ use crate::store::{Area, BlobWriter, ResolvedFile, Store, StoreError, Verificati
 /// How often a blob that was fetched may turn out to be damaged on disk.
 const FETCHES: u32 = 3;
 
-/// Files that are being hashed, each on a thread of its own.
+/// Files that are being verified, each on a thread of its own.
 #[derive(Default)]
 pub(super) struct Verifications {
     running: HashMap<Digest, JoinHandle<Result<Verification, StoreError>>>,
 }
 
 impl Verifications {
-    fn start(&mut self, store: &Store, digest: &Digest) {
-        self.running.entry(digest.clone()).or_insert_with(|| {
-            let (store, digest) = (store.clone(), digest.clone());
-            tokio::task::spawn_blocking(move || store.verify(Area::Files, &digest))
+    fn start(&mut self, store: &Store, file: &ResolvedFile) {
+        self.running.entry(file.digest.clone()).or_insert_with(|| {
+            let (store, file) = (store.clone(), file.clone());
+            tokio::task::spawn_blocking(move || store.verify_file(&file))
         });
     }
 
-    async fn finish(&mut self, context: &Context, digest: &Digest) -> Result<Verification, PullError> {
-        match self.running.remove(digest) {
+    async fn finish(&mut self, context: &Context, file: &ResolvedFile) -> Result<Verification, PullError> {
+        match self.running.remove(&file.digest) {
             Some(running) => match running.await {
                 Ok(outcome) => outcome.map_err(context.in_store()),
                 Err(_) => Err(PullError::Interrupted { reference: context.reference.to_string() }),
             },
-            // The same file under two roles: it was waited for already, hash it again rather than remember.
+            // The same file under two roles: it was waited for already, verify it again rather than remember.
             None => {
-                let (store, digest) = (context.store.clone(), digest.clone());
-                context
-                    .blocking(move || store.verify(Area::Files, &digest))
-                    .await?
-                    .map_err(context.in_store())
+                let (store, file) = (context.store.clone(), file.clone());
+                context.blocking(move || store.verify_file(&file)).await?.map_err(context.in_store())
             }
         }
     }
@@ -60,7 +57,7 @@ impl Verifications {
     }
 }
 
-/// Starts to hash the files that are known for these paths.
+/// Starts to verify the files that are known for these paths.
 pub(super) fn verify_early(
     context: &Context,
     platform_digest: &Digest,
@@ -71,7 +68,7 @@ pub(super) fn verify_early(
         let known = context.store.resolved_file(platform_digest, &file.path).map_err(context.in_store())?;
         if let Some(known) = known {
             context.lease.add([&known.digest]).map_err(context.in_store())?;
-            verifications.start(&context.store, &known.digest);
+            verifications.start(&context.store, &known);
         }
     }
     Ok(())
@@ -93,7 +90,7 @@ pub(super) async fn obtain(
         let found =
             context.store.resolved_file(&chosen.platform_digest, &file.path).map_err(context.in_store())?;
         if let Some(found) = found
-            && verifications.finish(context, &found.digest).await? == Verification::Intact
+            && verifications.finish(context, &found).await? == Verification::Intact
         {
             known.insert(file.path.clone(), found);
         }
@@ -256,16 +253,16 @@ async fn take_out(
     finder: &mut Finder,
     found: Vec<FoundFile>,
 ) -> Result<Vec<ResolvedFile>, PullError> {
-    let mut digests: HashMap<(usize, u64), Digest> = HashMap::new();
+    let mut contents: HashMap<(usize, u64), (Digest, u32)> = HashMap::new();
     for layer in 0..finder.layers.len() {
         let mut ordinals = Vec::new();
         for file in found.iter().filter(|file| file.layer == layer) {
             let key = (layer, file.entry.ordinal);
             match finder.layers[layer].spooled.remove(&file.entry.path) {
                 Some(spooled) if spooled.ordinal == file.entry.ordinal => {
-                    digests.insert(key, commit(context, spooled.writer)?);
+                    contents.insert(key, commit(context, spooled.writer)?);
                 }
-                _ if digests.contains_key(&key) => {}
+                _ if contents.contains_key(&key) => {}
                 _ => ordinals.push(file.entry.ordinal),
             }
         }
@@ -280,28 +277,34 @@ async fn take_out(
         })
         .await?;
         for (ordinal, writer) in ordinals.into_iter().zip(writers) {
-            digests.insert((layer, ordinal), commit(context, writer)?);
+            contents.insert((layer, ordinal), commit(context, writer)?);
         }
     }
     Ok(found
         .into_iter()
-        .map(|file| ResolvedFile {
-            requested: file.requested,
-            resolved: format!("/{}", String::from_utf8_lossy(&file.resolved)),
-            layer: finder.layers[file.layer].blob.digest.clone(),
-            digest: digests[&(file.layer, file.entry.ordinal)].clone(),
-            size_bytes: file.entry.size_bytes,
-            uid: file.entry.uid,
-            gid: file.entry.gid,
-            mode: file.entry.mode,
+        .map(|file| {
+            let (digest, crc32) = contents[&(file.layer, file.entry.ordinal)].clone();
+            ResolvedFile {
+                requested: file.requested,
+                resolved: format!("/{}", String::from_utf8_lossy(&file.resolved)),
+                layer: finder.layers[file.layer].blob.digest.clone(),
+                digest,
+                size_bytes: file.entry.size_bytes,
+                crc32,
+                uid: file.entry.uid,
+                gid: file.entry.gid,
+                mode: file.entry.mode,
+            }
         })
         .collect())
 }
 
-fn commit(context: &Context, writer: BlobWriter) -> Result<Digest, PullError> {
+/// Gives the content its place; returns its digest and checksum.
+fn commit(context: &Context, writer: BlobWriter) -> Result<(Digest, u32), PullError> {
+    let crc32 = writer.checksum().expect("content that is made here has a checksum");
     // Not synced: a file that a crash damages is taken out of its layer again.
     let (digest, _) = writer.commit_unsynced().map_err(context.in_store())?;
-    Ok(digest)
+    Ok((digest, crc32))
 }
 
 /// A layer of the image, as far as it was read.

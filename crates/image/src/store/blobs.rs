@@ -6,8 +6,8 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::{
-    Area, Durability, Lease, Locked, OnDrop, Store, StoreError, TemporaryFile, flat_name, io_error,
-    lock_if_same, names_same_file, remove_quietly, sync_parent,
+    Area, Durability, Lease, Locked, OnDrop, ResolvedFile, Store, StoreError, TemporaryFile, flat_name,
+    io_error, lock_if_same, names_same_file, remove_quietly, sync_parent,
 };
 use crate::client::BlobSink;
 use crate::digest::{Algorithm, Digest, Hasher};
@@ -46,6 +46,8 @@ pub struct BlobWriter {
     /// Flocked: it has one writer at a time.
     temporary: TemporaryFile,
     hasher: Hasher,
+    /// Beside the digest, of content that is made here: what it is verified by when it is used.
+    checksum: Option<crc32fast::Hasher>,
     received_bytes: u64,
     /// Digest and length that were announced.
     expected: Option<(Digest, u64)>,
@@ -123,6 +125,7 @@ impl Store {
             area: Area::Blobs,
             temporary,
             hasher: Hasher::new(digest.algorithm()),
+            checksum: None,
             received_bytes: 0,
             expected: Some((digest.clone(), size_bytes)),
             resumed_bytes: 0,
@@ -164,6 +167,7 @@ impl Store {
             area,
             temporary,
             hasher: Hasher::new(algorithm),
+            checksum: Some(crc32fast::Hasher::new()),
             received_bytes: 0,
             expected: None,
             resumed_bytes: 0,
@@ -279,6 +283,40 @@ impl Store {
         Ok(Verification::Corrupted)
     }
 
+    /// Verifies a file that was taken out of an image, by its length and checksum; else like [`Store::verify`].
+    ///
+    /// The checksum finds what a disk or a crash does to a file in a tenth of the time that its digest takes. Somebody
+    /// who may write to the store could change the record beside it as well, so a digest would say no more.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read or, corrupted, removed.
+    pub fn verify_file(&self, file: &ResolvedFile) -> Result<Verification, StoreError> {
+        let path = self.content_path(Area::Files, &file.digest);
+        let Some(mut content) = open_existing(&path)? else {
+            return Ok(Verification::Missing);
+        };
+        let mut checksum = crc32fast::Hasher::new();
+        let mut read_bytes = 0;
+        let mut buffer = vec![0; READ_BYTES];
+        loop {
+            match content.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => {
+                    checksum.update(&buffer[..count]);
+                    read_bytes += count as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(source) => return Err(io_error("read", &path)(source)),
+            }
+        }
+        if read_bytes == file.size_bytes && checksum.finalize() == file.crc32 {
+            return Ok(Verification::Intact);
+        }
+        self.remove_content(&path, Some(&content))?;
+        Ok(Verification::Corrupted)
+    }
+
     /// Removes content that proved to be wrong, unless somebody has put a fresh copy in its place meanwhile.
     fn remove_content(&self, path: &Path, seen: Option<&File>) -> Result<(), StoreError> {
         let _guard = self.lock_exclusive()?;
@@ -325,6 +363,12 @@ impl BlobWriter {
     #[must_use]
     pub fn resumed_bytes(&self) -> u64 {
         self.resumed_bytes
+    }
+
+    /// CRC-32 (IEEE 802.3) of what was written; `None` for downloads, which are verified by their digest.
+    #[must_use]
+    pub fn checksum(&self) -> Option<u32> {
+        self.checksum.as_ref().map(|checksum| checksum.clone().finalize())
     }
 
     /// Bytes written so far, resumed ones included.
@@ -441,6 +485,9 @@ impl BlobWriter {
             return Err(error);
         }
         self.hasher.update(bytes);
+        if let Some(checksum) = &mut self.checksum {
+            checksum.update(bytes);
+        }
         self.received_bytes += bytes.len() as u64;
         Ok(())
     }
@@ -460,6 +507,9 @@ impl BlobSink for BlobWriter {
         self.temporary.file.seek(SeekFrom::Start(0))?;
         let algorithm = self.expected.as_ref().map_or(Algorithm::Sha256, |(digest, _)| digest.algorithm());
         self.hasher = Hasher::new(algorithm);
+        if let Some(checksum) = &mut self.checksum {
+            checksum.reset();
+        }
         self.received_bytes = 0;
         self.resumed_bytes = 0;
         Ok(())

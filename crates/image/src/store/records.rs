@@ -50,6 +50,8 @@ pub struct ResolvedFile {
     pub digest: Digest,
     /// Length of the content in bytes.
     pub size_bytes: u64,
+    /// CRC-32 (IEEE 802.3) of the content, by which it is verified when it is used.
+    pub crc32: u32,
     /// Owner in the image.
     pub uid: u32,
     /// Group in the image.

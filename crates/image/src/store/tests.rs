@@ -235,6 +235,7 @@ fn files_taken_out_of_an_image_live_as_long_as_the_image() {
         layer: layer.clone(),
         digest: digest.clone(),
         size_bytes,
+        crc32: 0,
         uid: 107,
         gid: 107,
         mode: 0o440,
