@@ -136,7 +136,8 @@ fn a_guest_that_hangs_is_ended_by_the_timeout() {
 #[test]
 fn an_interrupt_ends_the_guest_too() {
     for signal in [Signal::INT, Signal::TERM] {
-        let session = World::new().start_boot("guest=hang", &[]);
+        let world = World::new();
+        let session = world.start_boot("guest=hang", &[]);
         session.wait_for_stdout("guest: files in the initrd", 1);
         let qemu = session.children_running("qemu-system-x86_64");
         assert_eq!(qemu.len(), 1, "one QEMU belongs to the run");
@@ -148,7 +149,8 @@ fn an_interrupt_ends_the_guest_too() {
 
 #[test]
 fn no_qemu_outlives_a_killed_run() {
-    let session = World::new().start_boot("guest=hang", &[]);
+    let world = World::new();
+    let session = world.start_boot("guest=hang", &[]);
     session.wait_for_stdout("guest: files in the initrd", 1);
     let qemu = session.children_running("qemu-system-x86_64");
     assert_eq!(qemu.len(), 1, "one QEMU belongs to the run");
@@ -158,7 +160,8 @@ fn no_qemu_outlives_a_killed_run() {
 
 #[test]
 fn a_killed_vmm_is_the_vmms_failure() {
-    let session = World::new().start_boot("guest=hang", &[]);
+    let world = World::new();
+    let session = world.start_boot("guest=hang", &[]);
     session.wait_for_stdout("guest: files in the initrd", 1);
     let qemu = session.children_running("qemu-system-x86_64");
     rustix::process::kill_process(qemu[0], Signal::KILL).unwrap();
