@@ -1,15 +1,15 @@
 //! Kernel files: what they are, which version, and how they become something that QEMU's `-kernel` takes.
 //!
 //! ```text
-//! file ─► recognise ─┬─ bzImage ───────────────────────────────► given to QEMU as it is, or the ELF inside it
-//!                    ├─ ELF with a PVH note ───────────────────► given to QEMU as it is
-//!                    ├─ gzip, zstd, EFI zboot ─► unpack ───────► recognise what is inside (two levels at most)
-//!                    └─ anything else ─────────────────────────► an error that says what it is
+//! file ─► recognise ─┬─ bzImage ─────────────────────────► given to QEMU as it is, or the ELF file inside
+//!                    ├─ ELF with a PVH note ─────────────► given to QEMU as it is
+//!                    ├─ gzip, zstd, EFI zboot ─► unpack ─► recognise what is inside (two levels at most)
+//!                    └─ anything else ───────────────────► an error that says what it is
 //! ```
 //!
 //! Everything is read through one narrow interface: a few bytes at given places, of a file or of a compressed
-//! stream that is unpacked as it goes by. No kernel is ever held in memory, so the size of a file (or what a few
-//! bytes claim to unpack to) costs time at most, and [`MAX_UNPACKED_BYTES`] bounds that.
+//! stream that is unpacked as it goes by. No kernel is ever held in memory, so the size of a file (or what a
+//! few bytes claim to unpack to) costs time at most, and [`MAX_UNPACKED_BYTES`] bounds that.
 
 mod bzimage;
 mod elf;
@@ -34,8 +34,8 @@ pub use prepare::{EntryChoice, KernelEntry, PreparedKernel, prepare};
 
 use source::{FileSource, Source};
 
-/// A kernel that unpacks to more is refused. The largest distribution kernels unpack to about 100 MB; one with all
-/// its debugging information may have 400 MB.
+/// A kernel that unpacks to more is refused. The largest distribution kernels unpack to about 100 MB; one
+/// with all its debugging information may have 400 MB.
 pub const MAX_UNPACKED_BYTES: u64 = 512 << 20;
 
 /// Compressed within compressed is followed so far.

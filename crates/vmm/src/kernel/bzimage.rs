@@ -1,4 +1,5 @@
-//! The Linux/x86 boot protocol's setup header (Documentation/arch/x86/boot.rst of Linux; offsets are from there).
+//! The Linux/x86 boot protocol's setup header (Documentation/arch/x86/boot.rst of Linux; offsets are from
+//! there).
 
 use std::ops::Range;
 
@@ -15,7 +16,8 @@ pub(super) struct SetupHeader {
     /// Where the version text is, from 0x200; zero if there is none.
     version_offset: u16,
     is_64_bit: bool,
-    /// Where the compressed kernel is, from the start of the protected-mode code; empty if the header does not tell.
+    /// Where the compressed kernel is, from the start of the protected-mode code; empty if the header does
+    /// not tell.
     payload: Range<u64>,
 }
 
@@ -25,7 +27,8 @@ const MAGIC: [u8; 4] = *b"HdrS";
 /// Since this version of the protocol, `xloadflags` tells whether there is a 64-bit entry (Linux 3.8).
 const PROTOCOL_WITH_64_BIT_FLAG: u16 = 0x020c;
 
-/// Since this version of the protocol, `payload_offset` and `payload_length` tell where the kernel is (Linux 2.6.26).
+/// Since this version of the protocol, `payload_offset` and `payload_length` tell where the kernel is (Linux
+/// 2.6.26).
 const PROTOCOL_WITH_PAYLOAD: u16 = 0x0208;
 
 /// Where the header starts, and its length up to `payload_length`.

@@ -101,8 +101,8 @@ pub(super) fn inspect(source: &mut dyn Source) -> Result<Option<KernelInfo>, Fau
     Err(not_bootable(source, kind, &segments)?)
 }
 
-/// Up to where a file is loaded that starts with `head`: nothing behind that matters to a loader. `None` if it is no
-/// executable for x86-64, or its program headers are not all in `head`.
+/// Up to where a file is loaded that starts with `head`: nothing behind that matters to a loader. `None` if
+/// it is no executable for x86-64, or its program headers are not all in `head`.
 pub(super) fn loaded_end(head: &[u8]) -> Option<u64> {
     let header =
         head.get(..64).filter(|header| header.starts_with(&MAGIC) && header[4] == 2 && header[5] == 1)?;
@@ -215,7 +215,8 @@ fn has_entry_note(source: &mut dyn Source, segment: &Segment) -> Result<bool, Fa
     Ok(false)
 }
 
-/// Whether there is a multiboot header (version 1 or 2): magic number, flags and a checksum that makes the sum zero.
+/// Whether there is a multiboot header (version 1 or 2): magic number, flags and a checksum that makes the
+/// sum zero.
 fn multiboot(source: &mut dyn Source) -> Result<bool, Fault> {
     let start = up_to(source, 0, MULTIBOOT_SEARCH_BYTES)?;
     let words: Vec<u32> =

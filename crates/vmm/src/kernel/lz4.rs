@@ -1,8 +1,9 @@
 //! Unpacking lz4 in its legacy format, which Linux's build uses for kernels (`lz4 -l`).
 //!
-//! A magic number, then blocks: a length and that many bytes of lz4's block format (lz4, doc/lz4_Frame_format.md,
-//! "Legacy frame", and doc/lz4_Block_format.md). A block unpacks to at most 8 MiB and refers back at most 64 KiB within
-//! itself; so that much history is all that is held, and never a whole block.
+//! A magic number, then blocks: a length and that many bytes of lz4's block format (lz4,
+//! doc/lz4_Frame_format.md, "Legacy frame", and doc/lz4_Block_format.md). A block unpacks to at most 8 MiB
+//! and refers back at most 64 KiB within itself; so that much history is all that is held, and never a whole
+//! block.
 
 use std::io::{self, Read};
 

@@ -1,8 +1,8 @@
 //! What a file is that is no kernel, in words for an error message.
 //!
-//! Recognised are the things that are given for a kernel by mistake: an initrd, a disk image, another architecture's
-//! kernel, an EFI application, a failed download. Magic numbers are those of file(1) and of the formats' own
-//! descriptions.
+//! Recognised are the things that are given for a kernel by mistake: an initrd, a disk image, another
+//! architecture's kernel, an EFI application, a failed download. Magic numbers are those of file(1) and of
+//! the formats' own descriptions.
 
 use std::io;
 

@@ -1,18 +1,20 @@
 //! From a kernel file to one that QEMU's `-kernel` takes.
 //!
-//! A kernel that QEMU takes as it is stays where it is. A wrapped one is unpacked once, into a directory of the
-//! caller's that may be shared by processes and deleted at any time:
+//! A kernel that QEMU takes as it is stays where it is. A wrapped one is unpacked once, into a directory of
+//! the caller's that may be shared by processes and deleted at any time:
 //!
 //! ```text
-//! DIR/DEVICE-INODE-SIZE-MTIME-CTIME.kernel   the unpacked kernel, mode 0444, complete from the moment it has this name
-//! DIR/DEVICE-INODE-SIZE-MTIME-CTIME.json     what it is (KernelInfo) and how long; written before the other
-//! DIR/...-pvh.kernel, DIR/...-pvh.json       the same of the ELF file inside a bzImage; empty if it cannot be used
-//! DIR/.tmp-PROCESS-NUMBER                    being written
+//! DIR/NAME.kernel           the unpacked kernel, mode 0444, complete from the moment it has this name
+//! DIR/NAME.json             what it is (KernelInfo) and how long; written before the other
+//! DIR/NAME-pvh.kernel       the ELF file inside a bzImage, likewise; empty if it cannot be used
+//! DIR/NAME-pvh.json         what it is, or what the bzImage is
+//! DIR/.tmp-PROCESS-NUMBER   being written
 //! ```
 //!
-//! The name says which state of which file it was made from. Digests of the contents would name it as well, but
-//! computing one on each start costs more than the rest of the preparation; a file's time of change (ctime) cannot be
-//! set back, so a changed kernel never passes for the old one.
+//! NAME is DEVICE-INODE-SIZE-MTIME-CTIME of the file given. It says which state of which file it was made
+//! from. Digests of the contents would name it as well, but computing one on each start costs more than the
+//! rest of the preparation; a file's time of change (ctime) cannot be set back, so a changed kernel never
+//! passes for the old one.
 
 use std::fmt;
 use std::fs::{self, File, Permissions};
@@ -36,11 +38,13 @@ pub enum EntryChoice {
     AsGiven,
     /// The PVH entry of the ELF file inside the bzImage, where there is one.
     ///
-    /// This spares the guest unpacking itself, which is a noticeable part of a boot where every instruction is emulated
-    /// (TCG), and nothing worth mentioning where none is (KVM). What it leaves out with the kernel's own decompressor is
-    /// what that one does besides: the guest's kernel is at the address that it was linked for, as with `nokaslr`, and
-    /// has four levels of page tables even if the processor has five. It leaves out the real-mode setup code too: the
-    /// kernel does not learn the video mode and the BIOS's disks from it.
+    /// This spares the guest unpacking itself: a tenth of a boot where every instruction is emulated (TCG),
+    /// and nothing worth mentioning where none is (KVM).
+    ///
+    /// What else the kernel's own decompressor does is left out with it. So there is no KASLR: the kernel is
+    /// at the address that it was linked for, as with `nokaslr`, and says `Kernel Offset: disabled` when it
+    /// panics. Page tables have four levels even if the processor has five. The real-mode setup code is left
+    /// out too, from which the kernel learns the video mode and the BIOS's disks.
     PreferPvh,
 }
 
@@ -68,8 +72,8 @@ impl fmt::Display for KernelEntry {
 pub struct PreparedKernel {
     /// The file for QEMU.
     pub path: PathBuf,
-    /// What the given file was; its wrappings are those that have been taken off. A bzImage stays one here, whichever
-    /// way it is entered.
+    /// What the given file was; its wrappings are those that have been taken off. A bzImage stays one here,
+    /// whichever way it is entered.
     pub info: KernelInfo,
     /// Whether `path` is another file than the one given.
     pub unwrapped: bool,
@@ -105,15 +109,16 @@ struct Record {
     length_bytes: u64,
 }
 
-/// Makes sure that QEMU can take the kernel `path`, unpacking it into `directory` if it must be. The directory is made
-/// if it is needed and absent.
+/// Makes sure that QEMU can take the kernel `path`, unpacking it into `directory` if it must be. The
+/// directory is made if it is needed and absent.
 ///
-/// With [`EntryChoice::PreferPvh`], the kernel inside a bzImage is unpacked as well, if that can be done with little
-/// memory and there is no doubt about the result; otherwise the bzImage is used, and that is no error.
+/// With [`EntryChoice::PreferPvh`], the kernel inside a bzImage is unpacked as well, if that can be done with
+/// little memory and there is no doubt about the result; otherwise the bzImage is used, and that is no error.
 ///
 /// # Errors
 ///
-/// [`KernelError`] says what the file is if it is no kernel, what is wrong with it, or why it cannot be unpacked.
+/// [`KernelError`] says what the file is if it is no kernel, what is wrong with it, or why it cannot be
+/// unpacked.
 pub fn prepare(path: &Path, directory: &Path, choice: EntryChoice) -> Result<PreparedKernel, KernelError> {
     let file = open(path)?;
     let read = |source| KernelError::Read { path: path.to_owned(), source };
@@ -165,8 +170,8 @@ fn take_off_wrappings(
     Ok(PreparedKernel::new(kept, info, true))
 }
 
-/// The file of the kernel inside of `bz_image`, which is unpacked unless it was before. That it cannot be used is
-/// remembered as well, with an empty file: finding out may have taken as long as unpacking.
+/// The file of the kernel inside of `bz_image`, which is unpacked unless it was before. That it cannot be
+/// used is remembered as well, with an empty file: finding out may have taken as long as unpacking.
 fn kernel_inside(
     bz_image: File,
     info: &KernelInfo,
@@ -290,8 +295,8 @@ fn keep(
     File::open(directory)?.sync_all()
 }
 
-/// Removes unpacked kernels that are many and long unused, and what a process that died has left behind. Failing to
-/// only means that they stay.
+/// Removes unpacked kernels that are many and long unused, and what a process that died has left behind.
+/// Failing to only means that they stay.
 fn remove_unused(directory: &Path, current: &Path) {
     let Ok(entries) = fs::read_dir(directory) else {
         return;

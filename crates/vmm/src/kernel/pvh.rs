@@ -2,13 +2,13 @@
 //!
 //! ```text
 //! bzImage: setup code │ decompressor │ payload: packed (vmlinux ELF │ relocations) │ unpacked size │ ...
-//!                                                       └─ up to the end of what its program headers load ─► file
+//!                                                       └─ up to the last byte that is loaded ─► file
 //! ```
 //!
-//! This only saves time: the bzImage boots as well. So whatever is not exactly as expected is a reason to leave the
-//! bzImage alone, and none to refuse it. The payload is unpacked in passing, with little memory: no compression whose
-//! history is larger than [`MAX_WINDOW_BYTES`] is unpacked (of Linux's choices, that leaves out xz, lzma, bzip2, lzo,
-//! and zstd as Linux's own build uses it).
+//! This only saves time: the bzImage boots as well. So whatever is not exactly as expected is a reason to
+//! leave the bzImage alone, and none to refuse it. The payload is unpacked in passing, with little memory: no
+//! compression whose history is larger than [`MAX_WINDOW_BYTES`] is unpacked (of Linux's choices, that leaves
+//! out xz, lzma, bzip2, lzo, and zstd as Linux's own build uses it).
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -50,7 +50,8 @@ pub(super) enum ExtractError {
 
 use ExtractError::{Unfit, Unpack, Write};
 
-/// Whether `inside`, which was found in the bzImage that `outside` is about, is the same release and has the entry.
+/// Whether `inside`, which was found in the bzImage that `outside` is about, is the same release and has the
+/// entry.
 pub(super) fn is_its_kernel(outside: &KernelInfo, inside: &KernelInfo) -> bool {
     inside.format == KernelFormat::ElfPvh && inside.version == outside.version
 }
@@ -98,8 +99,8 @@ impl Payload {
         Ok(Self { packing, packed: PartReader::new(source, start..end), unpacked_bytes })
     }
 
-    /// Writes the ELF file inside to the empty file `to`, up to the last byte that is loaded, and returns its length.
-    /// Whether that really is the bzImage's kernel with a PVH entry is for [`is_its_kernel`] to say.
+    /// Writes the ELF file inside to the empty file `to`, up to the last byte that is loaded, and returns its
+    /// length. Whether that really is the bzImage's kernel with a PVH entry is for [`is_its_kernel`] to say.
     pub(super) fn extract(self, to: &File) -> Result<u64, ExtractError> {
         let mut reader = self.packing.open(self.packed)?;
         let mut block = vec![0; BLOCK_BYTES];

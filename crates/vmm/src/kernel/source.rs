@@ -134,12 +134,12 @@ const BLOCK_BYTES: usize = 64 * 1024;
 /// Windows of zstd above 2^27 bytes (128 MiB) are refused; the kernel's own build uses at most that.
 const MAX_ZSTD_WINDOW_LOG: u32 = 27;
 
-/// All passes over one compressed part together may unpack so much: a header that sends its reader back and forth is
-/// not a kernel's.
+/// All passes over one compressed part together may unpack so much: a header that sends its reader back and
+/// forth is not a kernel's.
 const MAX_WORK_BYTES: u64 = 4 * MAX_UNPACKED_BYTES;
 
-/// The unpacked form of a part of a source. Reading forwards unpacks; reading backwards starts again, except in the
-/// first block, where headers are.
+/// The unpacked form of a part of a source. Reading forwards unpacks; reading backwards starts again, except
+/// in the first block, where headers are.
 pub(super) struct UnpackedSource {
     packed: Rc<RefCell<Box<dyn Source>>>,
     start: u64,

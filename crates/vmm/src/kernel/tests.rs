@@ -345,7 +345,8 @@ fn what_is_cut_off_is_damaged() {
     );
 }
 
-/// The last 15 bytes of the announced length are padding that a file need not have; the one before must be there.
+/// The last 15 bytes of the announced length are padding that a file need not have; the one before must be
+/// there.
 #[test]
 fn the_end_of_a_bz_image_is_checked_to_the_paragraph() {
     let image = bz_image();

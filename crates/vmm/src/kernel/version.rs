@@ -51,7 +51,8 @@ pub(super) fn search(source: &mut dyn Source) -> io::Result<Option<String>> {
     Ok(None)
 }
 
-/// The first [`BANNER_START`] in `block`, by Horspool's method: a look at the last byte tells how far to move on.
+/// The first [`BANNER_START`] in `block`, by Horspool's method: a look at the last byte tells how far to move
+/// on.
 fn find(block: &[u8]) -> Option<usize> {
     const LAST: usize = BANNER_START.len() - 1;
     const SHIFTS: [u8; 256] = {

@@ -139,7 +139,7 @@ fn a_block_unpacks_to_no_more_than_eight_megabytes() {
 
 #[test]
 fn what_the_window_has_moved_over_is_still_reached() {
-    // More than the window of literals, then a match as far back as can be, all through read()s of odd lengths.
+    // More than the window of literals, then a match as far back as can be.
     let literals: Vec<u8> = (0..700_000u32)
         .map(|index| (index.wrapping_mul(0x9e37_79b9).wrapping_mul(index | 1) >> 24) as u8)
         .collect();

@@ -166,6 +166,7 @@ fn a_wrapped_bz_image_is_unpacked_twice_and_an_elf_file_stays() {
 /// Each of them boots as a bzImage; what is inside is not used.
 #[test]
 fn at_any_doubt_the_bz_image_is_used() {
+    assert_eq!(reason_against(&good()), "nothing");
     let kernel = vmlinux(18, LINUX);
     let bomb = vec![0; 12 << 20];
     let wide = {
@@ -186,43 +187,63 @@ fn at_any_doubt_the_bz_image_is_used() {
         put(&mut kernel, at, value);
         payload(&lz4_payload(&kernel))
     };
-    for (what, image) in [
-        ("no payload in this protocol", changed(0x206, &[7, 2])),
-        ("32 bits", changed(0x236, &[0, 0])),
-        ("no payload", changed(0x24c, &[0; 4])),
-        ("a payload as short as its size", changed(0x24c, &[8, 0, 0, 0])),
-        ("a payload beyond the code", changed(0x24c, &[0xff; 4])),
-        ("a payload that starts beyond the code", changed(0x248, &[0xff; 4])),
-        ("xz", payload(&sized(b"\xfd7zXZ\0 and so on".to_vec(), 1000))),
-        ("another release", bz_image(&lz4, "6.1.3-test")),
-        ("no release", changed(0x20e, &[0, 0])),
-        ("an old release", bz_image(&lz4_payload(&vmlinux(18, "Linux version 4.18.0 ()\n")), "4.18.0")),
-        ("another note", payload(&lz4_payload(&vmlinux(17, LINUX)))),
-        ("no banner", payload(&lz4_payload(&vmlinux(18, "")))),
-        ("no ELF file", not_elf(0, b"\x7fELG")),
-        ("32-bit ELF", not_elf(4, &[1])),
-        ("big-endian ELF", not_elf(5, &[2])),
-        ("another machine", not_elf(18, &[3])),
-        ("an object file", not_elf(16, &[1])),
-        ("program headers far away", not_elf(32, &100_000u64.to_le_bytes())),
-        ("program headers nowhere", not_elf(32, &[0xff; 8])),
-        ("too many program headers", not_elf(56, &[0xff; 2])),
-        ("no program headers", not_elf(56, &[0; 2])),
-        ("program headers of another size", not_elf(54, &[32, 0])),
-        ("loaded beyond the end", not_elf(64 + 32, &1_000_000u64.to_le_bytes())),
-        ("loaded far beyond the end", not_elf(64 + 8, &[0xff; 16])),
-        ("nothing but zeros", payload(&lz4_payload(&bomb))),
-        ("a bomb", payload(&sized(lz4_legacy(&[&kernel[..], &bomb].concat()), kernel.len()))),
-        ("a bomb of gzip", payload(&sized(gzip(&[&kernel[..], &bomb].concat()), kernel.len()))),
-        ("larger than any kernel", payload(&sized(lz4_legacy(&kernel), 600 << 20))),
-        ("shorter than it says", payload(&sized(lz4_legacy(&kernel), kernel.len() + 1))),
-        ("longer than it says", payload(&sized(lz4_legacy(&kernel), kernel.len() - 1))),
-        ("a large window", payload(&sized(wide, kernel.len()))),
-        ("cut lz4", payload(&sized(lz4[..lz4.len() / 2].to_vec(), kernel.len()))),
-        ("cut gzip", payload(&gzip(&kernel)[..30_000])),
-        ("cut zstd", payload(&sized(zstd(&kernel)[..30_000].to_vec(), kernel.len()))),
-        ("one byte of lz4 too many", payload(&sized([lz4_legacy(&kernel), vec![1]].concat(), kernel.len()))),
+    const NOT_64_BIT: &str = "it is no 64-bit bzImage";
+    const NO_PAYLOAD: &str = "its setup header does not tell where its payload is";
+    const OLD: &str = "its release is unknown or older than the PVH entry";
+    const NOT_ELF: &str = "its payload is no whole ELF executable for x86_64";
+    const NOT_THE_SIZE: &str = "its payload has not the size that it says";
+    const NO_ENTRY: &str = "its payload is not the same release with a PVH entry";
+    const NOT_UNPACKED: &str = "cannot unpack its payload";
+    for (what, reason, image) in [
+        ("an old protocol", NOT_64_BIT, changed(0x206, &[7, 2])),
+        ("32 bits", NOT_64_BIT, changed(0x236, &[0, 0])),
+        ("no payload", NO_PAYLOAD, changed(0x24c, &[0; 4])),
+        ("a payload as short as its size", NO_PAYLOAD, changed(0x24c, &[8, 0, 0, 0])),
+        ("a payload beyond the code", NO_PAYLOAD, changed(0x24c, &[0xff; 4])),
+        ("a payload that starts beyond the code", NO_PAYLOAD, changed(0x248, &[0xff; 4])),
+        (
+            "xz",
+            "its payload is compressed in a way that is not unpacked here",
+            payload(&sized(b"\xfd7zXZ\0 and so on".to_vec(), 1000)),
+        ),
+        (
+            "larger than any kernel",
+            "its payload is too large",
+            payload(&sized(lz4_legacy(&kernel), 600 << 20)),
+        ),
+        ("no release", OLD, changed(0x20e, &[0, 0])),
+        ("an old release", OLD, bz_image(&lz4_payload(&vmlinux(18, "Linux version 4.18.0 ()\n")), "4.18.0")),
+        ("another release", NO_ENTRY, bz_image(&lz4, "6.1.3-test")),
+        ("another note", NO_ENTRY, payload(&lz4_payload(&vmlinux(17, LINUX)))),
+        ("no banner", NO_ENTRY, payload(&lz4_payload(&vmlinux(18, "")))),
+        ("no ELF file", NOT_ELF, not_elf(0, b"\x7fELG")),
+        ("32-bit ELF", NOT_ELF, not_elf(4, &[1])),
+        ("big-endian ELF", NOT_ELF, not_elf(5, &[2])),
+        ("another machine", NOT_ELF, not_elf(18, &[3])),
+        ("an object file", NOT_ELF, not_elf(16, &[1])),
+        ("program headers far away", NOT_ELF, not_elf(32, &100_000u64.to_le_bytes())),
+        ("program headers nowhere", NOT_ELF, not_elf(32, &[0xff; 8])),
+        ("too many program headers", NOT_ELF, not_elf(56, &[0xff; 2])),
+        ("no program headers", NOT_ELF, not_elf(56, &[0; 2])),
+        ("program headers of another size", NOT_ELF, not_elf(54, &[32, 0])),
+        ("loaded beyond the end", NOT_ELF, not_elf(64 + 32, &1_000_000u64.to_le_bytes())),
+        ("loaded far beyond the end", NOT_ELF, not_elf(64 + 8, &[0xff; 16])),
+        ("nothing but zeros", NOT_ELF, payload(&lz4_payload(&bomb))),
+        ("a bomb", NOT_THE_SIZE, payload(&sized(lz4_legacy(&[&kernel[..], &bomb].concat()), kernel.len()))),
+        ("a bomb of gzip", NOT_THE_SIZE, payload(&sized(gzip(&[&kernel[..], &bomb].concat()), kernel.len()))),
+        ("shorter than it says", NOT_THE_SIZE, payload(&sized(lz4_legacy(&kernel), kernel.len() + 1))),
+        ("longer than it says", NOT_THE_SIZE, payload(&sized(lz4_legacy(&kernel), kernel.len() - 1))),
+        ("a large window", NOT_UNPACKED, payload(&sized(wide, kernel.len()))),
+        ("cut lz4", NOT_UNPACKED, payload(&sized(lz4[..lz4.len() / 2].to_vec(), kernel.len()))),
+        ("cut gzip", NOT_UNPACKED, payload(&sized(gzip(&kernel)[..30_000].to_vec(), kernel.len()))),
+        ("cut zstd", NOT_UNPACKED, payload(&sized(zstd(&kernel)[..30_000].to_vec(), kernel.len()))),
+        (
+            "a byte too many",
+            NOT_UNPACKED,
+            payload(&sized([lz4_legacy(&kernel), vec![1]].concat(), kernel.len())),
+        ),
     ] {
+        assert_eq!(reason_against(&image), reason, "{what}");
         let place = Place::new();
         assert_as_given(&place, &place.prepare(&image), what);
         let kept = place.kept();
@@ -278,10 +299,19 @@ fn only_pages_of_zeros_are_left_out() {
     }
 }
 
-/// Runs everything on damaged bytes, without files in between.
-fn extract_from(image: Vec<u8>, path: &Path) -> Result<u64, ExtractError> {
-    let info = super::super::inspect_bytes(path, &image).map_err(|_| Unfit("it is no kernel"))?;
-    Payload::find(Box::new(BytesSource(image)), &info)?.extract(&File::create(path).unwrap())
+/// What speaks against the kernel inside of `image`, without anything being kept.
+fn reason_against(image: &[u8]) -> String {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("kernel");
+    let outside = super::super::inspect_bytes(&path, image).unwrap();
+    let extract = |payload: Payload| payload.extract(&File::create(&path).unwrap());
+    match Payload::find(Box::new(BytesSource(image.to_vec())), &outside).and_then(extract) {
+        Err(error) => error.to_string(),
+        Ok(_) => match inspect(&path) {
+            Ok(inside) if is_its_kernel(&outside, &inside) => "nothing".to_owned(),
+            _ => "its payload is not the same release with a PVH entry".to_owned(),
+        },
+    }
 }
 
 proptest! {
@@ -304,7 +334,8 @@ proptest! {
             let length = if near_start { 1400 } else { image.len() };
             image[index.index(length)] = value;
         }
-        let directory = tempfile::tempdir().unwrap();
-        let _ = extract_from(image, &directory.path().join("kernel"));
+        if super::super::inspect_bytes(Path::new("/k"), &image).is_ok() {
+            reason_against(&image);
+        }
     }
 }
