@@ -3,37 +3,40 @@
 //! The grammar is the kernel's own (`lib/cmdline.c`, `next_arg`): words are separated by white space, double quotes
 //! keep white space inside a word, and everything after a lone `--` belongs to init.
 
-/// The words of `command_line` that the kernel itself reads, quotes removed.
-pub fn kernel_words(command_line: &str) -> Vec<String> {
-    let mut words = Vec::new();
-    let mut word = String::new();
-    let mut quoted = false;
-    let mut started = false;
-    for character in command_line.chars() {
-        match character {
-            '"' => {
-                quoted = !quoted;
-                started = true;
-            }
-            c if c.is_whitespace() && !quoted => {
-                if started {
-                    words.push(std::mem::take(&mut word));
-                    started = false;
-                }
-            }
-            c => {
-                word.push(c);
-                started = true;
-            }
+/// A word of a command line.
+struct Word {
+    /// Where it begins, in bytes.
+    start: usize,
+    /// Its text, quotes removed.
+    text: String,
+}
+
+/// All words of `command_line`.
+fn words(command_line: &str) -> Vec<Word> {
+    let mut words: Vec<Word> = Vec::new();
+    let mut in_word = false;
+    let mut in_quotes = false;
+    for (position, character) in command_line.char_indices() {
+        if character.is_whitespace() && !in_quotes {
+            in_word = false;
+            continue;
+        }
+        if !in_word {
+            in_word = true;
+            words.push(Word { start: position, text: String::new() });
+        }
+        if character == '"' {
+            in_quotes = !in_quotes;
+        } else if let Some(word) = words.last_mut() {
+            word.text.push(character);
         }
     }
-    if started {
-        words.push(word);
-    }
-    if let Some(end) = words.iter().position(|word| word == "--") {
-        words.truncate(end);
-    }
     words
+}
+
+/// The words of `command_line` that the kernel itself reads, quotes removed.
+pub fn kernel_words(command_line: &str) -> Vec<String> {
+    words(command_line).into_iter().map(|word| word.text).take_while(|text| text != "--").collect()
 }
 
 /// What a command line says about the serial console that the launcher reads.
@@ -97,21 +100,9 @@ pub fn append(base: &str, extra: &str) -> String {
     if extra.is_empty() {
         return base.to_owned();
     }
-    let (kernel, init) = match base.split_once(" -- ") {
-        Some((kernel, init)) => (kernel.trim_end(), Some(init)),
-        None => (base.trim_end(), None),
-    };
-    let mut joined = String::with_capacity(base.len() + extra.len() + 1);
-    joined.push_str(kernel);
-    if !kernel.is_empty() {
-        joined.push(' ');
-    }
-    joined.push_str(extra);
-    if let Some(init) = init {
-        joined.push_str(" -- ");
-        joined.push_str(init);
-    }
-    joined
+    let end = words(base).into_iter().find(|word| word.text == "--").map_or(base.len(), |word| word.start);
+    let (kernel, init) = base.split_at(end);
+    [kernel.trim_end(), extra, init].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -165,5 +156,7 @@ mod tests {
         assert_eq!(append("", " quiet "), "quiet");
         assert_eq!(append("console=ttyS0", ""), "console=ttyS0");
         assert_eq!(append("console=ttyS0 -- single", "quiet"), "console=ttyS0 quiet -- single");
+        assert_eq!(append("console=ttyS0 --", "quiet"), "console=ttyS0 quiet --");
+        assert_eq!(append("a=\"b -- c\"", "quiet"), "a=\"b -- c\" quiet");
     }
 }

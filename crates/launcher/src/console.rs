@@ -1,7 +1,8 @@
 //! What the guest's serial console says: lines, the last of them, and findings among them.
 //!
-//! The scanner is fed bytes in whatever pieces they arrive and is pure: no clock, no I/O. A pattern is looked for in
-//! the line as it stands after every piece, finished or not, since a login prompt never ends with a newline. A line
+//! The scanner is fed bytes in whatever pieces they arrive and is pure: no clock, no I/O. Lines are judged when they are
+//! finished, without their CR LF, so that what is found does not depend on how the bytes were cut. A prompt never
+//! finishes; [`Scanner::settle`] judges the line as it stands, once its caller has seen that nothing follows. A line
 //! longer than [`MAX_LINE_BYTES`] is cut there, so a guest that never prints a newline costs no memory.
 
 use std::collections::VecDeque;
@@ -89,8 +90,6 @@ pub enum Finding {
         /// The line.
         line: String,
     },
-    /// The whole of a line whose beginning was already reported as [`Finding::Fail`].
-    FailLine(String),
     /// The end of a panic's report: nothing of interest follows.
     PanicReportEnded,
 }
@@ -100,22 +99,12 @@ pub enum Finding {
 pub struct Scanner {
     until: Option<Pattern>,
     fail_on: Vec<Pattern>,
+    /// The line that is not finished.
     line: Vec<u8>,
-    /// Whether the current line has already given its finding of each kind (a line reports a thing once).
-    reported: LineReports,
+    /// Whether the unfinished line was judged as it stands: each line is judged once.
+    is_settled: bool,
     tail: VecDeque<String>,
     ended_with_newline: bool,
-}
-
-#[derive(Debug, Default, Clone, Copy)]
-struct LineReports {
-    until: bool,
-    fail: bool,
-    /// The failure was found before the line was whole.
-    fail_is_open: bool,
-    kernel: bool,
-    userspace: bool,
-    panic_end: bool,
 }
 
 impl Scanner {
@@ -125,36 +114,48 @@ impl Scanner {
             until,
             fail_on,
             line: Vec::with_capacity(256),
-            reported: LineReports::default(),
+            is_settled: false,
             tail: VecDeque::with_capacity(TAIL_LINES),
             ended_with_newline: true,
         }
     }
 
-    /// Takes the next bytes of the console and tells what they brought, in order.
+    /// Takes the next bytes of the console and tells what the finished lines among them brought, in order.
     pub fn feed(&mut self, bytes: &[u8]) -> Vec<Finding> {
         let mut findings = Vec::new();
         if let Some(&last) = bytes.last() {
             self.ended_with_newline = last == b'\n';
         }
         for piece in bytes.split_inclusive(|&byte| byte == b'\n') {
-            let (text, ends) = match piece.strip_suffix(b"\n") {
+            let (mut rest, ends) = match piece.strip_suffix(b"\n") {
                 Some(text) => (text, true),
                 None => (piece, false),
             };
-            let mut rest = text;
             while self.line.len() + rest.len() > MAX_LINE_BYTES {
                 let (now, later) = rest.split_at(MAX_LINE_BYTES - self.line.len());
                 self.line.extend_from_slice(now);
-                self.search(LineState::Finished, &mut findings);
-                self.finish_line();
+                self.finish_line(&mut findings);
                 rest = later;
             }
             self.line.extend_from_slice(rest);
-            self.search(if ends { LineState::Finished } else { LineState::Open }, &mut findings);
             if ends {
-                self.finish_line();
+                self.finish_line(&mut findings);
             }
+        }
+        findings
+    }
+
+    /// Whether there is an unfinished line that was not judged.
+    pub fn has_open_line(&self) -> bool {
+        !self.line.is_empty() && !self.is_settled
+    }
+
+    /// Judges the unfinished line as it stands. When it goes on after all, it is not judged again.
+    pub fn settle(&mut self) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        if self.has_open_line() {
+            self.is_settled = true;
+            self.judge(&mut findings);
         }
         findings
     }
@@ -174,78 +175,60 @@ impl Scanner {
         lines.split_off(surplus)
     }
 
-    fn search(&mut self, state: LineState, findings: &mut Vec<Finding>) {
-        if self.line.is_empty() {
+    fn finish_line(&mut self, findings: &mut Vec<Finding>) {
+        if !self.is_settled {
+            self.judge(findings);
+        }
+        if self.tail.len() == TAIL_LINES {
+            self.tail.pop_front();
+        }
+        self.tail.push_back(printable(&self.line));
+        self.line.clear();
+        self.is_settled = false;
+    }
+
+    /// Looks for everything in the current line.
+    fn judge(&self, findings: &mut Vec<Finding>) {
+        // Terminals end lines with CR LF, and some drivers with CR CR LF; `$` in a pattern means the text's end.
+        let line = without_carriage_returns(&self.line);
+        if line.is_empty() {
             return;
         }
-        let line = self.line.as_slice();
-        // A release string is complete once a blank follows it, so an open line must not be read too early.
-        if !self.reported.kernel
-            && let Some(release) = linux_release(line, state)
-        {
-            self.reported.kernel = true;
+        if let Some(release) = linux_release(line) {
             findings.push(Finding::KernelStarted(release));
         }
-        if !self.reported.userspace && contains(line, b"as init process") && contains(line, b"Run /") {
-            self.reported.userspace = true;
+        if contains(line, b"as init process") && contains(line, b"Run /") {
             findings.push(Finding::UserspaceStarted);
         }
-        if !self.reported.fail
-            && let Some(pattern) = self.fail_on.iter().find(|pattern| pattern.0.is_match(line))
-            && (matches!(state, LineState::Finished) || !contains(line, PANIC))
-        {
-            self.reported.fail = true;
-            self.reported.fail_is_open = matches!(state, LineState::Open);
+        if let Some(pattern) = self.fail_on.iter().find(|pattern| pattern.0.is_match(line)) {
             findings.push(if contains(line, PANIC) {
                 Finding::Panic(printable(line))
             } else {
                 Finding::Fail { pattern: pattern.as_str().to_owned(), line: printable(line) }
             });
         }
-        if self.reported.fail_is_open && matches!(state, LineState::Finished) {
-            self.reported.fail_is_open = false;
-            findings.push(Finding::FailLine(printable(line)));
-        }
-        if !self.reported.until
-            && let Some(until) = &self.until
+        if let Some(until) = &self.until
             && until.0.is_match(line)
         {
-            self.reported.until = true;
             findings.push(Finding::Until(printable(line)));
         }
-        if !self.reported.panic_end && contains(line, b"---[ end Kernel panic") {
-            self.reported.panic_end = true;
+        if contains(line, b"---[ end Kernel panic") {
             findings.push(Finding::PanicReportEnded);
         }
     }
-
-    fn finish_line(&mut self) {
-        if self.tail.len() == TAIL_LINES {
-            self.tail.pop_front();
-        }
-        self.tail.push_back(printable(&self.line));
-        self.line.clear();
-        self.reported = LineReports::default();
-    }
-}
-
-#[derive(Clone, Copy)]
-enum LineState {
-    Open,
-    Finished,
 }
 
 /// The release in a `Linux version RELEASE (…)` banner.
-fn linux_release(line: &[u8], state: LineState) -> Option<String> {
+fn linux_release(line: &[u8]) -> Option<String> {
     const BANNER: &[u8] = b"Linux version ";
-    let start = find(line, BANNER)? + BANNER.len();
-    let rest = &line[start..];
-    let end = match (rest.iter().position(u8::is_ascii_whitespace), state) {
-        (Some(end), _) => end,
-        (None, LineState::Finished) => rest.len(),
-        (None, LineState::Open) => return None,
-    };
+    let rest = &line[find(line, BANNER)? + BANNER.len()..];
+    let end = rest.iter().position(u8::is_ascii_whitespace).unwrap_or(rest.len());
     (end > 0).then(|| printable(&rest[..end]))
+}
+
+fn without_carriage_returns(line: &[u8]) -> &[u8] {
+    let end = line.iter().rposition(|&byte| byte != b'\r').map_or(0, |last| last + 1);
+    &line[..end]
 }
 
 fn contains(line: &[u8], wanted: &[u8]) -> bool {
@@ -306,12 +289,25 @@ mod tests {
     }
 
     #[test]
-    fn a_prompt_without_newline_matches_once() {
+    fn a_prompt_is_judged_once_nothing_follows() {
         let mut scanner = scanner(Some("login: $"));
-        assert_eq!(scanner.feed(b"debian log"), []);
-        assert_eq!(scanner.feed(b"in: "), [Finding::Until("debian login: ".into())]);
-        assert_eq!(scanner.feed(b""), []);
-        assert!(!scanner.at_line_start());
+        assert_eq!(scanner.feed(b"debian login: "), []);
+        assert!(scanner.has_open_line());
+        assert_eq!(scanner.settle(), [Finding::Until("debian login: ".into())]);
+        assert!(!scanner.has_open_line() && !scanner.at_line_start());
+        assert_eq!(scanner.settle(), [], "once");
+        assert_eq!(scanner.feed(b"root\r\n"), [], "not again when the line goes on");
+    }
+
+    #[test]
+    fn the_end_of_a_line_is_the_end_of_its_text() {
+        for ending in ["\n", "\r\n", "\r\r\n"] {
+            let mut scanner = scanner(Some("^exit code: 1$"));
+            assert_eq!(scanner.feed(b"exit code: 1"), [], "the line may go on");
+            assert_eq!(scanner.feed(format!("39{ending}").as_bytes()), []);
+            let found = scanner.feed(format!("exit code: 1{ending}").as_bytes());
+            assert_eq!(found, [Finding::Until("exit code: 1".into())], "{ending:?}");
+        }
     }
 
     #[test]
@@ -390,13 +386,27 @@ mod tests {
         let whole = scanner(None).feed(text);
         let mut pieces = scanner(None);
         let bytewise: Vec<_> = text.iter().flat_map(|byte| pieces.feed(&[*byte])).collect();
-        // A failure pattern may match before its line is whole; then the whole line follows.
-        let kinds = |findings: &[Finding]| {
-            let told = findings.iter().filter(|finding| !matches!(finding, Finding::FailLine(_)));
-            told.map(std::mem::discriminant).collect::<Vec<_>>()
-        };
-        assert_eq!(kinds(&whole), kinds(&bytewise));
-        assert!(bytewise.contains(&Finding::FailLine("Oops: 0002 [#1]".into())));
+        assert_eq!(whole, bytewise);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_cut_and_no_bytes_change_what_is_found(
+            bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..2000),
+            message in proptest::sample::select(vec!["Oops: 0002 [#1]", "READY", "Kernel panic - not syncing: x"]),
+            at in 0usize..2000,
+            cut in 1usize..700,
+        ) {
+            let mut text = bytes;
+            let line = format!("\n{message}\r\n");
+            let at = at.min(text.len());
+            text.splice(at..at, line.bytes());
+            let whole = scanner(Some("READY")).feed(&text);
+            let mut pieces = scanner(Some("READY"));
+            let cut: Vec<_> = text.chunks(cut).flat_map(|piece| pieces.feed(piece)).collect();
+            proptest::prop_assert!(!whole.is_empty());
+            proptest::prop_assert_eq!(whole, cut);
+        }
     }
 
     #[test]

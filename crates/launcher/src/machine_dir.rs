@@ -9,16 +9,23 @@
 //!     console.log.1      what came before, where it was too much for one file
 //!   NAMESPACE.NAME-2/    a second machine of the same name, while the first runs
 //! ```
+//!
+//! Directories of machines that do not run stay for their logs: the [`KEPT`] latest, the others are removed when a
+//! machine is started, since the run directory is usually memory.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use rustix::fs::{FlockOperation, flock};
 
 /// Most machines of one name that may run at once.
 const MAX_SAME_NAME: u32 = 64;
+
+/// How many directories of machines that do not run are kept.
+pub const KEPT: usize = 16;
 
 /// Longest directory name used. A UNIX socket's path has at most 107 bytes (`unix(7)`), of which the run directory
 /// needs its part.
@@ -76,25 +83,16 @@ impl MachineDir {
             if vmm::RunPaths::in_directory(&path).qmp_socket.as_os_str().len() > vmm::MAX_SOCKET_PATH_BYTES {
                 return Err(MachineDirError::TooLong { path: machines.to_owned() });
             }
-            match DirBuilder::new().mode(0o711).create(&path) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(source) => return Err(MachineDirError::Create { path, source }),
-            }
-            let lock = OpenOptions::new()
-                .create(true)
-                .truncate(false)
-                .write(true)
-                .mode(0o600)
-                .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32)
-                .open(path.join("lock"))
-                .map_err(|source| MachineDirError::Lock { path: path.clone(), source })?;
-            match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(MachineDir { path, _lock: lock }),
-                Err(rustix::io::Errno::WOULDBLOCK) => {}
-                Err(error) => {
-                    return Err(MachineDirError::Lock { path, source: error.into() });
+            make(&path).map_err(|source| MachineDirError::Create { path: path.clone(), source })?;
+            match lock(&path) {
+                Ok(Some(lock)) => {
+                    // Its age decides what is swept; a clock that cannot be set on it makes it only older.
+                    let _ = lock.set_modified(SystemTime::now());
+                    sweep(machines);
+                    return Ok(MachineDir { path, _lock: lock });
                 }
+                Ok(None) => {}
+                Err(source) => return Err(MachineDirError::Lock { path, source }),
             }
         }
         Err(MachineDirError::Busy { name: name.to_owned() })
@@ -111,8 +109,63 @@ impl MachineDir {
     }
 }
 
+/// Makes a directory that others may pass through, whatever the umask; one that is there is left as it is.
+fn make(directory: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o711).create(directory) {
+        Ok(()) => std::fs::set_permissions(directory, Permissions::from_mode(0o711)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Locks a machine's directory; `None` when its machine runs, or when it was removed at this moment.
+fn lock(directory: &Path) -> io::Result<Option<File>> {
+    let path = directory.join("lock");
+    let lock = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32)
+        .open(&path)?;
+    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    }
+    // Whoever removes a directory holds its lock; a lock on a file that has gone protects nothing.
+    let held = lock.metadata()?;
+    match std::fs::metadata(&path) {
+        Ok(named) if (named.dev(), named.ino()) == (held.dev(), held.ino()) => Ok(Some(lock)),
+        Ok(_) => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes all but the [`KEPT`] latest directories of machines that do not run. What cannot be looked at or removed
+/// stays: it costs room, and the next machine tries again.
+fn sweep(machines: &Path) {
+    let Ok(entries) = std::fs::read_dir(machines) else { return };
+    let mut directories: Vec<(SystemTime, PathBuf)> = entries
+        .filter_map(|entry| {
+            let path = entry.ok()?.path();
+            let used = std::fs::symlink_metadata(path.join("lock")).ok()?.modified().ok()?;
+            Some((used, path))
+        })
+        .collect();
+    directories.sort_by_key(|(used, _)| std::cmp::Reverse(*used));
+    for (_, directory) in directories.into_iter().skip(KEPT) {
+        if let Ok(Some(_lock)) = lock(&directory)
+            && let Err(error) = std::fs::remove_dir_all(&directory)
+        {
+            tracing::debug!(directory = %directory.display(), %error, "an old machine's directory stays");
+        }
+    }
+}
+
 /// `NAMESPACE.NAME`, shortened with a checksum of the whole where it is long, so that two long names stay apart.
-fn directory_name(namespace: &str, name: &str) -> String {
+pub fn directory_name(namespace: &str, name: &str) -> String {
     let whole = format!("{namespace}.{name}");
     let safe: String =
         whole.chars().map(|c| if c.is_ascii_alphanumeric() || "-._".contains(c) { c } else { '_' }).collect();
@@ -149,6 +202,20 @@ mod tests {
         drop(first);
         let third = MachineDir::acquire(machines.path(), "default", "vm").unwrap();
         assert!(third.path().ends_with("default.vm"));
+    }
+
+    #[test]
+    fn old_directories_go_and_running_ones_stay() {
+        let machines = tempfile::tempdir().unwrap();
+        let running = MachineDir::acquire(machines.path(), "default", "running").unwrap();
+        for number in 0..KEPT + 10 {
+            drop(MachineDir::acquire(machines.path(), "default", &format!("vm{number}")).unwrap());
+        }
+        let left = std::fs::read_dir(machines.path()).unwrap().count();
+        assert!((KEPT..=KEPT + 2).contains(&left), "{left} directories");
+        assert!(running.path().join("lock").exists());
+        let last = format!("default.vm{}", KEPT + 9);
+        assert!(machines.path().join(last).exists());
     }
 
     #[test]

@@ -10,17 +10,22 @@
 //! ```
 //!
 //! One task owns everything, so there is no question of who saw what first. The first cause decides the verdict; what
-//! comes after it (the rest of a panic's report, QEMU's exit) only completes the outcome.
+//! comes after it (the rest of a panic's report, QEMU's exit) only completes the outcome. One exception: what the guest
+//! printed before it powered off may be read after QEMU has told of the power-off, so a finding on the console still
+//! replaces that verdict.
 //!
 //! # Guarantees
 //! QEMU is gone when [`Session::run`] returns. A reader that stalls the output channel slows the guest down (as a full
-//! pipe would) but stops neither the deadline nor a request to end.
+//! pipe would) but stops neither the deadline nor a request to end, also when the guest has ended by itself.
+//!
+//! # Caveats
+//! Logs are written in place: a log on a disk or pipe that stalls stalls the session.
 
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use vmm::{ConsoleReader, ConsoleWriter, ExitReport, ShutdownReason, Vm, VmEvent};
 
 use crate::console::{Finding, Pattern, Scanner};
@@ -42,7 +47,11 @@ const BUFFERED_GRACE: Duration = Duration::from_millis(50);
 const QUIT_GRACE: Duration = Duration::from_secs(2);
 
 /// How long the output may take to be read once the run is over for another reason than the guest's own end.
-const FLUSH_GRACE: Duration = Duration::from_secs(1);
+pub const FLUSH_GRACE: Duration = Duration::from_secs(1);
+
+/// An unfinished console line is judged when nothing has followed for this long: it is a prompt then, and not the first
+/// half of a line.
+const PROMPT_QUIET: Duration = Duration::from_millis(50);
 
 /// How often QEMU's peak memory is looked at.
 const MEMORY_INTERVAL: Duration = Duration::from_secs(1);
@@ -59,7 +68,7 @@ pub struct Conditions {
 }
 
 /// Somebody outside wants the run to end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EndRequest {
     /// A signal (its name).
     Signal(&'static str),
@@ -67,6 +76,8 @@ pub enum EndRequest {
     LeaveKey,
     /// Nobody reads the output any more.
     OutputClosed,
+    /// The output cannot be written, for this reason.
+    OutputFailed(String),
 }
 
 /// How a guest ended.
@@ -127,7 +138,7 @@ pub struct Outcome {
 
 /// What a [`Session`] is made of.
 #[derive(Debug)]
-pub struct Connections {
+pub struct Connections<'a> {
     /// The started VM.
     pub vm: Vm,
     /// What the guest writes.
@@ -137,13 +148,13 @@ pub struct Connections {
     /// Receives every console byte, in order. When its receiver is dropped, the run goes on unheard.
     pub output: mpsc::Sender<Vec<u8>>,
     /// Requests to end the run.
-    pub requests: mpsc::Receiver<EndRequest>,
+    pub requests: &'a mut mpsc::Receiver<EndRequest>,
 }
 
 /// A started guest and what it is connected to.
 #[derive(Debug)]
-pub struct Session {
-    connections: Connections,
+pub struct Session<'a> {
+    connections: Connections<'a>,
     scanner: Scanner,
     deadline: Option<Instant>,
     began: Instant,
@@ -154,25 +165,43 @@ pub struct Session {
     verdict: Option<Verdict>,
     /// When the report behind a verdict is taken to be complete.
     report_until: Option<Instant>,
+    /// When the console's unfinished line counts as a prompt.
+    prompt_at: Option<Instant>,
     /// Why a log is no longer written; the run goes on.
     log_fault: Option<String>,
 }
 
-/// Whether the guest is still to be followed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
-    GoOn,
-    End,
+/// How far a session has come.
+#[derive(Debug, PartialEq, Eq)]
+enum Stage {
+    /// The guest runs.
+    Following,
+    /// The guest has ended by itself; what it printed is still on its way.
+    GuestEnded,
+    /// The run ends for another reason; what the guest printed is passed on until then.
+    Ending(Instant),
 }
 
-impl Session {
+/// What a step of the loop leads to.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    GoOn,
+    /// End QEMU, then pass on what is left.
+    End,
+    /// QEMU has ended.
+    Exited(ExitReport),
+    /// Pass on nothing more.
+    Leave,
+}
+
+impl<'a> Session<'a> {
     /// A session over a VM that was just started. `began` is when the run began and `timeline` what is known of it.
     pub fn new(
-        connections: Connections,
+        connections: Connections<'a>,
         conditions: Conditions,
         began: Instant,
         timeline: Timeline,
-    ) -> Session {
+    ) -> Session<'a> {
         Session {
             connections,
             scanner: Scanner::new(conditions.until, conditions.fail_on),
@@ -184,6 +213,7 @@ impl Session {
             qemu_peak_bytes: None,
             verdict: None,
             report_until: None,
+            prompt_at: None,
             log_fault: None,
         }
     }
@@ -191,15 +221,6 @@ impl Session {
     /// Follows the guest to its end.
     pub async fn run(mut self) -> Outcome {
         let exit = self.follow().await;
-        self.timeline.ended.get_or_insert(self.began.elapsed());
-        let exit = match exit {
-            Some(exit) => Some(exit),
-            None => {
-                self.sample_memory();
-                self.connections.vm.terminate(QUIT_GRACE).await
-            }
-        };
-        self.drain_console().await;
         let verdict = self.verdict.take().unwrap_or_else(|| verdict_of_exit(exit.as_ref()));
         Outcome {
             verdict,
@@ -213,7 +234,7 @@ impl Session {
         }
     }
 
-    /// Until the guest has ended (its exit is returned) or there is another reason to stop.
+    /// Until QEMU is gone and everything that it left is passed on, or given up.
     async fn follow(&mut self) -> Option<ExitReport> {
         let mut buffer = vec![0u8; CHUNK_BYTES];
         let mut console_open = true;
@@ -222,8 +243,17 @@ impl Session {
         let mut pending: Option<Vec<u8>> = None;
         let mut memory_tick = interval(MEMORY_INTERVAL);
         memory_tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut stage = Stage::Following;
+        let mut exit = None;
         loop {
-            let stop_at = earliest(self.report_until, self.deadline.filter(|_| self.report_until.is_none()));
+            if stage != Stage::Following && !console_open && pending.is_none() {
+                return exit;
+            }
+            let stop_at = match &stage {
+                Stage::Following => self.report_until.or(self.deadline),
+                Stage::GuestEnded => self.deadline.map(|deadline| deadline.max(Instant::now())),
+                Stage::Ending(until) => Some(*until),
+            };
             let step = tokio::select! {
                 permit = output.reserve(), if pending.is_some() => {
                     // Without a receiver the bytes go nowhere; whoever dropped it has asked for an end.
@@ -236,7 +266,8 @@ impl Session {
                     // QEMU closed its end; its exit follows as an event.
                     Ok(0) | Err(_) => {
                         console_open = false;
-                        Step::GoOn
+                        let findings = self.scanner.settle();
+                        self.take_findings(findings)
                     }
                     Ok(count) => {
                         let step = self.take_console(&buffer[..count]);
@@ -244,37 +275,59 @@ impl Session {
                         step
                     }
                 },
-                event = self.connections.vm.next_event() => match event {
-                    Some(VmEvent::Exited(exit)) => {
-                        self.flush(pending.take()).await;
-                        return Some(exit);
-                    }
+                event = self.connections.vm.next_event(), if stage == Stage::Following => match event {
+                    Some(VmEvent::Exited(exit)) => Step::Exited(exit),
                     Some(event) => self.take_event(event),
                     None => Step::End,
                 },
                 Some(request) = self.connections.requests.recv() => {
                     self.decide(Verdict::Ended(request));
-                    Step::End
+                    if stage == Stage::Following { Step::End } else { Step::Leave }
                 }
                 () = wait_until(stop_at), if stop_at.is_some() => {
                     self.decide(Verdict::TimedOut);
-                    Step::End
+                    if stage == Stage::Following { Step::End } else { Step::Leave }
+                }
+                () = wait_until(self.prompt_at), if self.prompt_at.is_some() => {
+                    self.prompt_at = None;
+                    let findings = self.scanner.settle();
+                    self.take_findings(findings)
                 }
                 _ = memory_tick.tick() => {
                     self.sample_memory();
                     Step::GoOn
                 }
             };
-            if step == Step::End {
-                self.flush(pending.take()).await;
-                return None;
+            match (step, &stage) {
+                (Step::GoOn, _) | (Step::End, Stage::GuestEnded | Stage::Ending(_)) => {}
+                (Step::Exited(report), _) => {
+                    self.timeline.ended.get_or_insert(self.began.elapsed());
+                    exit = Some(report);
+                    stage = Stage::GuestEnded;
+                }
+                (Step::End, Stage::Following) => {
+                    self.timeline.ended.get_or_insert(self.began.elapsed());
+                    self.sample_memory();
+                    exit = self.connections.vm.terminate(QUIT_GRACE).await;
+                    stage = Stage::Ending(Instant::now() + FLUSH_GRACE);
+                }
+                (Step::Leave, _) => return exit,
             }
         }
     }
 
-    /// The first verdict stays.
+    /// The first verdict stays, but for a power-off: what the console says was said before it.
     fn decide(&mut self, verdict: Verdict) {
-        if self.verdict.is_none() {
+        let from_console = matches!(
+            verdict,
+            Verdict::UntilMatched { .. } | Verdict::FailMatched { .. } | Verdict::Panicked { line: Some(_) }
+        );
+        let replaceable = match self.verdict {
+            None => true,
+            Some(Verdict::PoweredOff | Verdict::Rebooted) => from_console,
+            Some(_) => false,
+        };
+        if replaceable {
             self.timeline.ended.get_or_insert(self.began.elapsed());
             self.verdict = Some(verdict);
         }
@@ -287,8 +340,7 @@ impl Session {
     }
 
     fn take_console(&mut self, bytes: &[u8]) -> Step {
-        let now = self.began.elapsed();
-        self.timeline.first_output.get_or_insert(now);
+        self.timeline.first_output.get_or_insert(self.began.elapsed());
         for log in &mut self.connections.logs {
             if let Err(error) = log.write(bytes)
                 && self.log_fault.is_none()
@@ -297,8 +349,15 @@ impl Session {
                     Some(format!("cannot write the console log `{}`: {error}", log.path().display()));
             }
         }
+        let findings = self.scanner.feed(bytes);
+        self.prompt_at = self.scanner.has_open_line().then(|| Instant::now() + PROMPT_QUIET);
+        self.take_findings(findings)
+    }
+
+    fn take_findings(&mut self, findings: Vec<Finding>) -> Step {
+        let now = self.began.elapsed();
         let mut step = Step::GoOn;
-        for finding in self.scanner.feed(bytes) {
+        for finding in findings {
             match finding {
                 Finding::KernelStarted(version) => {
                     self.timeline.kernel_started.get_or_insert(now);
@@ -317,14 +376,7 @@ impl Session {
                     _ => self.decide_with_report(Verdict::Panicked { line: Some(line) }),
                 },
                 Finding::Fail { pattern, line } => {
-                    self.decide_with_report(Verdict::FailMatched { pattern, line })
-                }
-                Finding::FailLine(whole) => {
-                    if let Some(Verdict::FailMatched { line, .. }) = &mut self.verdict
-                        && whole.starts_with(line.as_str())
-                    {
-                        *line = whole;
-                    }
+                    self.decide_with_report(Verdict::FailMatched { pattern, line });
                 }
                 Finding::PanicReportEnded => {
                     if self.verdict.is_some() {
@@ -352,24 +404,20 @@ impl Session {
             }
             VmEvent::GuestShutdown { reason, .. } => {
                 self.sample_memory();
-                match reason {
-                    ShutdownReason::GuestShutdown => self.decide(Verdict::PoweredOff),
-                    ShutdownReason::GuestReset => self.decide(Verdict::Rebooted),
-                    ShutdownReason::GuestPanic => self.decide(Verdict::Panicked { line: None }),
+                self.decide(match reason {
+                    ShutdownReason::GuestShutdown => Verdict::PoweredOff,
+                    ShutdownReason::GuestReset => Verdict::Rebooted,
+                    ShutdownReason::GuestPanic => Verdict::Panicked { line: None },
                     ShutdownReason::HostQuit | ShutdownReason::HostReset => {
-                        self.decide(Verdict::VmmFailed {
-                            reason: "QEMU was told to quit by somebody else".to_owned(),
-                        });
+                        Verdict::VmmFailed { reason: "QEMU was told to quit by somebody else".to_owned() }
                     }
                     ShutdownReason::HostSignal => {
-                        self.decide(Verdict::VmmFailed { reason: "QEMU was ended by a signal".to_owned() });
+                        Verdict::VmmFailed { reason: "QEMU was ended by a signal".to_owned() }
                     }
                     ShutdownReason::Other(name) => {
-                        self.decide(Verdict::VmmFailed {
-                            reason: format!("QEMU shut down for the reason `{name}`"),
-                        });
+                        Verdict::VmmFailed { reason: format!("QEMU shut down for the reason `{name}`") }
                     }
-                }
+                });
             }
             VmEvent::ControlLost { reason } => {
                 self.decide(Verdict::VmmFailed { reason: format!("QEMU's monitor is gone: {reason}") });
@@ -379,36 +427,6 @@ impl Session {
             VmEvent::Exited(_) => {}
         }
         Step::GoOn
-    }
-
-    /// Hands over the last piece. The guest's own end waits for the reader, every other end only a moment.
-    async fn flush(&mut self, pending: Option<Vec<u8>>) {
-        let Some(piece) = pending else { return };
-        let unhurried = matches!(self.verdict, None | Some(Verdict::PoweredOff | Verdict::Rebooted));
-        let limit = match (unhurried, self.deadline) {
-            (true, None) => None,
-            (true, Some(deadline)) => Some(deadline.max(Instant::now() + FLUSH_GRACE)),
-            (false, _) => Some(Instant::now() + FLUSH_GRACE),
-        };
-        let send = self.connections.output.send(piece);
-        // A reader that is gone or too slow loses the rest of its copy; the log has all of it.
-        match limit {
-            None => drop(send.await),
-            Some(limit) => drop(tokio::time::timeout_at(limit, send).await),
-        }
-    }
-
-    /// What the console still holds when QEMU has ended.
-    async fn drain_console(&mut self) {
-        let mut buffer = vec![0u8; CHUNK_BYTES];
-        // QEMU is gone, so the pipe ends; something that inherited it must not hold us.
-        while let Ok(Ok(count)) = timeout(FLUSH_GRACE, self.connections.console.read(&mut buffer)).await {
-            if count == 0 {
-                return;
-            }
-            self.take_console(&buffer[..count]);
-            self.flush(Some(buffer[..count].to_vec())).await;
-        }
     }
 
     fn sample_memory(&mut self) {

@@ -41,8 +41,10 @@ impl Timeline {
     pub fn phases(&self) -> Vec<Phase> {
         let mut phases = Vec::new();
         let mut since = Duration::ZERO;
+        // Console bytes may be read after the end that they preceded.
+        let end = self.ended.unwrap_or(Duration::MAX);
         let mut phase = |name: &'static str, until: Option<Duration>| {
-            if let Some(until) = until {
+            if let Some(until) = until.map(|until| until.min(end)) {
                 phases.push(Phase { name, duration: until.saturating_sub(since) });
                 since = since.max(until);
             }
@@ -104,6 +106,22 @@ mod tests {
             ..Timeline::default()
         };
         assert_eq!(names(&timeline), [("pull", 10), ("prepare", 5), ("VMM", 65), ("guest", 1220)]);
+    }
+
+    #[test]
+    fn a_mark_that_was_read_late_does_not_stretch_the_run() {
+        let timeline = Timeline {
+            pulled: ms(10),
+            prepared: ms(15),
+            kernel_started: ms(210),
+            userspace_started: ms(1400),
+            ended: ms(1300),
+            ..Timeline::default()
+        };
+        assert_eq!(
+            names(&timeline),
+            [("pull", 10), ("prepare", 5), ("VMM", 195), ("kernel", 1090), ("userspace", 0)]
+        );
     }
 
     #[test]
