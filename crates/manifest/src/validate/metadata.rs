@@ -27,18 +27,25 @@ const GATED_ANNOTATIONS: [(&str, &str); 2] = [
     ),
 ];
 
-/// The object's own name, as Kubernetes wants it. The messages are those of the API server.
-pub(super) fn name(metadata: &ObjectMeta, causes: &mut Causes) {
-    let field = Path::root("metadata").child("name");
-    let name = text(&metadata.name);
-    if name.is_empty() {
-        if text(&metadata.generate_name).is_empty() {
-            causes.required(&field, "name or generateName is required");
-        }
-        return;
+/// The object's own name and namespace, as Kubernetes wants them. The messages are those of the API server.
+///
+/// An unset namespace is no fault: a client puts its own there.
+pub(super) fn name_and_namespace(metadata: &ObjectMeta, causes: &mut Causes) {
+    let path = Path::root("metadata");
+    let (name, namespace) = (text(&metadata.name), text(&metadata.namespace));
+    if !name.is_empty() {
+        faulty_name(&path.child("name"), name, names::dns_subdomain_faults, causes);
+    } else if text(&metadata.generate_name).is_empty() {
+        causes.required(&path.child("name"), "name or generateName is required");
     }
-    for fault in names::dns_subdomain_faults(name) {
-        causes.invalid(&field, format!("Invalid value: \"{name}\": {fault}"));
+    if !namespace.is_empty() {
+        faulty_name(&path.child("namespace"), namespace, names::dns_label_faults, causes);
+    }
+}
+
+fn faulty_name(field: &Path, name: &str, faults: fn(&str) -> Vec<String>, causes: &mut Causes) {
+    for fault in faults(name) {
+        causes.invalid(field, format!("Invalid value: \"{name}\": {fault}"));
     }
 }
 

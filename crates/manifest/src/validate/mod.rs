@@ -59,7 +59,7 @@ pub fn validate_vmi(instance: &VirtualMachineInstance) -> Vec<Cause> {
     let instance = with_defaults(instance.clone());
     let path = Path::root("spec");
     let mut causes = Causes::default();
-    metadata::name(&instance.metadata, &mut causes);
+    metadata::name_and_namespace(&instance.metadata, &mut causes);
     spec_causes(&instance.spec, &path, &mut causes);
     memory::is_requested(&instance.spec, &mut causes);
     metadata::labels_and_annotations(Some(&instance.metadata), &Path::root("metadata"), &mut causes);
@@ -73,7 +73,7 @@ pub fn validate_vm(machine: &VirtualMachine) -> Vec<Cause> {
     let path = Path::root("spec");
     let template = path.child("template");
     let mut causes = Causes::default();
-    metadata::name(&machine.metadata, &mut causes);
+    metadata::name_and_namespace(&machine.metadata, &mut causes);
     let described = machine.spec.template.metadata.as_ref();
     metadata::labels_and_annotations(described, &template.child("metadata"), &mut causes);
     spec_causes(&instance.spec, &template.child("spec"), &mut causes);

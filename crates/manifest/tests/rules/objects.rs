@@ -48,6 +48,40 @@ fn names() {
     assert_instance(json!({"metadata.name": "My VM"}), &[bad]);
 }
 
+/// A namespace is a label where a name may be a subdomain: it is a part of the names of services.
+#[test]
+fn namespaces() {
+    let fault = |namespace: &str| {
+        format!(
+            "Invalid value: \"{namespace}\": a lowercase RFC 1123 label must consist of lower case alphanumeric \
+             characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or \
+             '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
+        )
+    };
+    for good in [json!(null), json!(""), json!("lab"), json!("kube-system-2")] {
+        assert_machine(json!({"metadata.namespace": good}), &[]);
+        assert_instance(json!({"metadata.namespace": good}), &[]);
+    }
+    for bad in ["a.b", "Lab", "-", "../up", "a b"] {
+        let message = fault(bad);
+        let expected = [(Invalid, "metadata.namespace", message.as_str())];
+        assert_machine(json!({"metadata.namespace": bad}), &expected);
+        assert_instance(json!({"metadata.namespace": bad}), &expected);
+    }
+    let long = "a".repeat(64);
+    let message = format!("Invalid value: \"{long}\": must be no more than 63 characters");
+    assert_machine(json!({"metadata.namespace": long}), &[(Invalid, "metadata.namespace", &message)]);
+    // The name comes first, and neither hides the other.
+    let message = fault("a.b");
+    assert_instance(
+        json!({"metadata.name": null, "metadata.namespace": "a.b"}),
+        &[
+            (Required, "metadata.name", "name or generateName is required"),
+            (Invalid, "metadata.namespace", &message),
+        ],
+    );
+}
+
 #[test]
 fn reserved_labels_and_gated_annotations() {
     let text = "creation of the following reserved kubevirt.io/ labels on a VMI object is prohibited";
