@@ -23,6 +23,8 @@ pub enum Support {
     Only(&'static [&'static str]),
     /// Only this value is, given as JSON.
     Exactly(&'static str),
+    /// Only texts of ASCII letters, digits, `-`, `_` and `.` are: what QEMU takes for one name, not for several.
+    Name,
     /// Accepted with a warning, since it changes nothing here.
     NoEffect,
     /// These values are what happens anyway; any other is accepted with a warning.
@@ -45,7 +47,10 @@ const fn row(path: &'static str, support: Support, note: &'static str) -> Suppor
     SupportedField { path, support, note }
 }
 
-use Support::{Exactly, Full, NoEffect, NoEffectUnless, Only};
+use Support::{Exactly, Full, Name, NoEffect, NoEffectUnless, Only};
+
+/// The values of [`Support::Name`], in words.
+const NAMES: &str = "names of letters, digits, `-`, `_` and `.`";
 
 const ONE_MACHINE: &str = "there is one machine to run on";
 const NO_NETWORK: &str = "guests have no network yet";
@@ -83,7 +88,7 @@ pub const SPEC_FIELDS: &[SupportedField] = &[
     row("domain.cpu.dedicatedCpuPlacement", Only(&["false"]), "virtual CPUs float"),
     row("domain.cpu.isolateEmulatorThread", Only(&["false"]), "virtual CPUs float"),
     row("domain.cpu.maxSockets", NoEffect, "CPUs are not plugged in while the guest runs"),
-    row("domain.cpu.model", Full, "`host-model` and `host-passthrough` are the host's CPU"),
+    row("domain.cpu.model", Name, "`host-model` and `host-passthrough` are the host's CPU"),
     row("domain.cpu.sockets", Full, ""),
     row("domain.cpu.threads", Full, "per core"),
     row("domain.devices.autoattachGraphicsDevice", NoEffectUnless(&["false"]), "guests have no display yet"),
@@ -167,6 +172,7 @@ impl fmt::Display for Support {
         match self {
             Full => formatter.write_str("yes"),
             Only(values) => write!(formatter, "only {}", listed(values)),
+            Name => write!(formatter, "only {NAMES}"),
             Exactly(_) => formatter.write_str("only what defaults add, without effect"),
             NoEffect => formatter.write_str("accepted, without effect"),
             NoEffectUnless(values) => {
@@ -253,6 +259,11 @@ fn check_row(value: &Value, row: &SupportedField, field: &str, findings: &mut Fi
         || Warning { field: field.to_owned(), message: format!("{field} has no effect: {}", row.note) };
     match row.support {
         Full => {}
+        Name => {
+            if !is_name(&text(value)) {
+                refuse_value(value, field, NAMES, findings);
+            }
+        }
         NoEffect => findings.warnings.push(without_effect()),
         NoEffectUnless(values) => {
             if !is_one_of(value, values) {
@@ -268,14 +279,14 @@ fn check_row(value: &Value, row: &SupportedField, field: &str, findings: &mut Fi
         }
         Only(values) => {
             if !is_one_of(value, values) {
-                refuse(
-                    field,
-                    &format!(" with the value `{}`, only {}", text(value), listed(values)),
-                    findings,
-                );
+                refuse_value(value, field, &listed(values), findings);
             }
         }
     }
+}
+
+fn refuse_value(value: &Value, field: &str, supported: &str, findings: &mut Findings) {
+    refuse(field, &format!(" with the value `{}`, only {supported}", text(value)), findings);
 }
 
 fn refuse(field: &str, detail: &str, findings: &mut Findings) {
@@ -308,6 +319,11 @@ fn is_one_of(value: &Value, values: &[&str]) -> bool {
         Some(start) => text.starts_with(start),
         None => text == *allowed,
     })
+}
+
+/// Whether the text is one name wherever QEMU reads it, whose options go on after a comma.
+fn is_name(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
 }
 
 fn text(value: &Value) -> String {

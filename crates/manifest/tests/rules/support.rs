@@ -144,6 +144,11 @@ fn other_fields_are_refused_by_path() {
         ("domain.machine.type", json!("pc"), " with the value `pc`, only `q35`, `pc-q35*`"),
         ("domain.cpu.dedicatedCpuPlacement", json!(true), " with the value `true`, only `false`"),
         (
+            "domain.cpu.model",
+            json!("Haswell,+vmx"),
+            " with the value `Haswell,+vmx`, only names of letters, digits, `-`, `_` and `.`",
+        ),
+        (
             "domain.firmware.kernelBoot.container.imagePullPolicy",
             json!("Sometimes"),
             " with the value `Sometimes`, only `Always`, `IfNotPresent`, `Never`",
@@ -163,6 +168,23 @@ fn other_fields_are_refused_by_path() {
     let several: Value =
         table[..2].iter().chain(&table[4..7]).map(|(path, value, _)| (*path, value.clone())).collect();
     assert_eq!(findings(several).0.len(), 5);
+}
+
+#[test]
+fn a_cpu_model_is_a_plain_name() {
+    for good in ["host-passthrough", "Haswell-noTSX-IBRS", "Opteron_G1", "486", "x.y"] {
+        assert_eq!(findings(json!({"domain.cpu.model": good})), (vec![], vec![]), "{good}");
+    }
+    for bad in ["Haswell,+vmx", ",", "a b", "a=b", "a\n", "\u{e9}", "host\0"] {
+        let (causes, _) = findings(json!({"domain.cpu.model": bad}));
+        assert_eq!(
+            causes,
+            [format!(
+                "spec.domain.cpu.model is not supported by ferrovirt with the value `{bad}`, only names of letters, \
+                 digits, `-`, `_` and `.`"
+            )]
+        );
+    }
 }
 
 #[test]
@@ -220,7 +242,12 @@ fn every_field_is_listed_or_refused_and_every_row_exists() {
         .collect();
     let rows: Vec<String> = SPEC_FIELDS
         .iter()
-        .filter(|row| matches!(row.support, Support::Full | Support::Only(_) | Support::NoEffectUnless(_)))
+        .filter(|row| {
+            matches!(
+                row.support,
+                Support::Full | Support::Name | Support::Only(_) | Support::NoEffectUnless(_)
+            )
+        })
         .map(|row| format!("spec.{}", row.path))
         .collect();
     let mut leaves = Vec::new();
@@ -352,6 +379,7 @@ fn the_documentations_table() {
         SupportedField { path: "d", support: Support::NoEffect, note: "why" },
         SupportedField { path: "e", support: Support::NoEffectUnless(&["false"]), note: "why" },
         SupportedField { path: "f", support: Support::Exactly("[]"), note: "why" },
+        SupportedField { path: "g", support: Support::Name, note: "" },
     ];
     assert_eq!(
         markdown(&rows, "spec"),
@@ -360,6 +388,7 @@ fn the_documentations_table() {
          | `spec.c` | only `x`, `y*` |  |\n\
          | `spec.d` | accepted, without effect | why |\n\
          | `spec.e` | `false`; others accepted, without effect | why |\n\
-         | `spec.f` | only what defaults add, without effect | why |\n"
+         | `spec.f` | only what defaults add, without effect | why |\n\
+         | `spec.g` | only names of letters, digits, `-`, `_` and `.` |  |\n"
     );
 }
