@@ -173,8 +173,9 @@ fn accelerator(accelerator: &Accelerator) -> String {
 /// `qemu64`, QEMU's own default, is hardly faster then, and lacks what userspace of x86-64-v2 needs.
 const TCG_CPU: &str = "max,erms=off,la57=off";
 
-/// `host` under KVM, [`TCG_CPU`] under TCG. A model that the guest names comes with its features, which are
-/// separated by commas: it is the one value that is not escaped.
+/// `host` under KVM, [`TCG_CPU`] under TCG, unless the guest names a model. That is the one value which is not
+/// escaped, since QEMU has no escape there: features follow a comma, whatever comes after it. So
+/// [`LaunchSpec::check`] lets plain names pass only.
 fn cpu(spec: &LaunchSpec, accelerator: &Accelerator) -> String {
     match (&spec.cpu_model, accelerator) {
         (Some(model), _) => model.clone(),

@@ -40,7 +40,7 @@ fn everything() -> LaunchSpec {
     spec.machine_type = "pc-q35-7.2".to_owned();
     spec.memory_bytes = (1 << 30) + 4096;
     spec.cpus = CpuTopology { sockets: 2, cores: 3, threads: 2 };
-    spec.cpu_model = Some("Haswell-noTSX,+pcid".to_owned());
+    spec.cpu_model = Some("Haswell-noTSX".to_owned());
     spec.kernel = "/store/a,b/kernel".into();
     spec.command_line = "console=ttyS0 root=/dev/vda1, quoted=\"a b\" id=x".to_owned();
     spec.smbios.version = Some("1,2".to_owned());

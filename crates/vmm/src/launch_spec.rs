@@ -39,7 +39,7 @@ pub struct LaunchSpec {
     pub memory_bytes: u64,
     /// Virtual CPUs and how the guest sees them grouped.
     pub cpus: CpuTopology,
-    /// QEMU CPU model, e.g. `Haswell-noTSX`. `None` takes the best one that the accelerator offers.
+    /// QEMU CPU model, e.g. `Haswell-noTSX`, without features. `None` takes the best one that the accelerator offers.
     pub cpu_model: Option<String>,
     /// Identity of the machine as the guest's firmware tables show it.
     pub smbios: Smbios,
@@ -325,11 +325,7 @@ impl LaunchSpec {
             }
         };
         named(&self.machine_type, "machine type")?;
-        // Features may follow a CPU model after commas (`Haswell,+vmx`), so only the model itself is a name.
-        self.cpu_model.as_deref().map_or(Ok(()), |model| {
-            printable(Some(model), "CPU model")?;
-            named(model.split(',').next().unwrap_or_default(), "CPU model")
-        })
+        self.cpu_model.as_deref().map_or(Ok(()), |model| named(model, "CPU model"))
     }
 }
 
@@ -359,7 +355,7 @@ mod tests {
         let mut spec = spec();
         assert_eq!(spec.check(&test_facts()), Ok(()));
         spec.smbios.uuid = Some("5d307ca9-b3ef-428c-8861-06e72d69f223".to_owned());
-        spec.cpu_model = Some("Haswell-noTSX,+pcid".to_owned());
+        spec.cpu_model = Some("Haswell-noTSX".to_owned());
         spec.command_line = "x".repeat(MAX_COMMAND_LINE_BYTES);
         spec.memory_bytes = test_facts().memory_bytes;
         spec.cpus = CpuTopology { sockets: 255, cores: 1, threads: 1 };
@@ -371,7 +367,7 @@ mod tests {
     fn each_impossibility_is_named() {
         let host = test_facts();
         type Change = fn(&mut LaunchSpec);
-        let cases: [(Change, &str); 11] = [
+        let cases: [(Change, &str); 13] = [
             (|spec| spec.version = 2, "the launch spec has version 2, only 1 is understood"),
             (|spec| spec.memory_bytes = 0, "the guest has no memory"),
             (
@@ -397,7 +393,9 @@ mod tests {
             ),
             (|spec| spec.smbios.uuid = Some("x".into()), "the system UUID `x` is not a UUID"),
             (|spec| spec.machine_type = "q35,accel=x".into(), "the machine type `q35,accel=x` is not a name"),
-            (|spec| spec.cpu_model = Some(",+x".into()), "the CPU model `` is not a name"),
+            (|spec| spec.cpu_model = Some("Haswell,+x".into()), "the CPU model `Haswell,+x` is not a name"),
+            (|spec| spec.cpu_model = Some(",+x".into()), "the CPU model `,+x` is not a name"),
+            (|spec| spec.cpu_model = Some(String::new()), "the CPU model `` is not a name"),
         ];
         for (change, expected) in cases {
             let mut spec = spec();
