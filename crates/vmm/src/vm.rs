@@ -42,7 +42,7 @@ use crate::qmp::{Qmp, QmpError};
 use crate::run_as::RunAs;
 
 pub use console::ConsoleReader;
-pub use error::StartError;
+pub use error::{Fault, StartError};
 pub use event::{ExitReport, Origin, ShutdownReason, VmEvent};
 
 use event::translate;
@@ -408,7 +408,77 @@ async fn run_state(qmp: &Qmp) -> Result<String, QmpError> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use std::process::Stdio;
+
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+
     use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    /// A process that lives until it is killed or its input closed, and a QMP connection that has nothing to do
+    /// with it.
+    async fn fake_machine() -> (Vm, ConsoleWriter, UnixStream) {
+        let mut child = tokio::process::Command::new("cat")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let greet = async {
+            theirs.write_all(b"{\"QMP\":{}}\n").await.unwrap();
+            let mut command = String::new();
+            BufReader::new(&mut theirs).read_line(&mut command).await.unwrap();
+            theirs.write_all(b"{\"return\":{},\"id\":0}\n").await.unwrap();
+        };
+        let (qmp, ()) = tokio::join!(Qmp::start(ours, LIMIT), greet);
+        let stderr = Stderr::collect(child.stderr.take().unwrap());
+        let input = child.stdin.take().unwrap();
+        let vm = Vm {
+            process_id: child.id().unwrap(),
+            child,
+            qmp: Some(qmp.unwrap()),
+            stderr,
+            early_events: VecDeque::new(),
+            exit_status: None,
+            control_lost: None,
+            phase: Phase::Supervised,
+        };
+        (vm, input, theirs)
+    }
+
+    #[tokio::test]
+    async fn a_machine_that_no_longer_answers_is_told_of_once_and_can_be_killed() {
+        let (mut vm, _input, control) = fake_machine().await;
+        drop(control);
+        // Asked again and again, as by a caller that waits for other things too.
+        let mut event = None;
+        for _ in 0..10_000 {
+            if let Ok(next) = timeout(Duration::from_millis(10), vm.next_event()).await {
+                event = next;
+                break;
+            }
+        }
+        let Some(VmEvent::ControlLost { reason }) = event else { panic!("{event:?}") };
+        assert!(!reason.is_empty(), "why is told");
+        assert!(vm.quit().await.is_err());
+        vm.kill();
+        let event = timeout(LIMIT, vm.next_event()).await.unwrap();
+        let Some(VmEvent::Exited(report)) = event else { panic!("{event:?}") };
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&report.status), Some(9));
+        assert_eq!(timeout(LIMIT, vm.next_event()).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_ends_just_before_its_machine_is_no_fault() {
+        let (mut vm, _input, control) = fake_machine().await;
+        drop(control);
+        vm.kill();
+        let event = timeout(LIMIT, vm.next_event()).await.unwrap();
+        assert!(matches!(event, Some(VmEvent::Exited(_))), "{event:?}");
+    }
 
     #[test]
     fn a_socket_path_is_refused_from_108_bytes_on() {

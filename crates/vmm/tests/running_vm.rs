@@ -14,8 +14,8 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use support::{Bench, GREETING, LIMIT, boot_example, tiny_guest};
 use tokio::io::AsyncWriteExt;
 use vmm::{
-    CpuTopology, GuestReboot, InitialState, Origin, PanicDevice, QEMU_GID, QEMU_UID, RunAs, ShutdownReason,
-    StartError, VmEvent,
+    CpuTopology, Fault, GuestReboot, InitialState, Origin, PanicDevice, QEMU_GID, QEMU_UID, RunAs,
+    ShutdownReason, StartError, VmEvent,
 };
 
 #[tokio::test]
@@ -150,17 +150,26 @@ async fn what_qemu_says_of_its_failure_is_kept() {
     assert_eq!(status.code(), Some(1));
     assert!(stderr.iter().any(|line| line.contains("could not open kernel file")), "{stderr:?}");
     assert!(error.hint().unwrap().contains("readable"), "{:?}", error.hint());
+    assert_eq!(error.fault(), Fault::Setup);
 
     let mut bench = Bench::new();
     bench.spec.cpu_model = Some("Abacus".to_owned());
     let error = bench.start().await.err().unwrap();
     assert!(error.to_string().contains("unable to find CPU model 'Abacus'"), "{error}");
     assert!(error.hint().unwrap().contains("-cpu help"));
+    assert_eq!(error.fault(), Fault::Setup);
+
+    let mut bench = Bench::new();
+    bench.spec.machine_type = "pc-q35-99".to_owned();
+    let error = bench.start().await.err().unwrap();
+    assert!(error.hint().unwrap().contains("-machine help"));
+    assert_eq!(error.fault(), Fault::Setup);
 
     let mut bench = Bench::new();
     bench.facts.qemu.binary = bench.run_directory().join("absent");
     let error = bench.start().await.err().unwrap();
     assert!(error.to_string().contains("cannot start the virtual machine: cannot execute"), "{error}");
+    assert_eq!(error.fault(), Fault::Setup);
 
     if rustix::process::geteuid().is_root() {
         let mut bench = Bench::new();

@@ -11,7 +11,7 @@ use launcher::timeline::Timeline;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use vmm::process::Trampoline;
-use vmm::{HostFacts, LaunchSpec, StartError, StartRequest, Vm};
+use vmm::{Fault, HostFacts, LaunchSpec, StartError, StartRequest, Vm};
 
 use super::streams;
 use crate::cli::RunFlags;
@@ -99,11 +99,9 @@ fn log(path: &Path, limit: Limit) -> Result<ConsoleLog, Failure> {
 }
 
 fn start_failure(error: StartError) -> Failure {
-    let code = match &error {
-        StartError::Spec { .. } | StartError::SocketPath { .. } | StartError::RunDirectory { .. } => {
-            ExitCode::Refused
-        }
-        _ => ExitCode::VmmFailed,
+    let code = match error.fault() {
+        Fault::Setup => ExitCode::Refused,
+        Fault::Vmm => ExitCode::VmmFailed,
     };
     Failure { code, ..Failure::from(error) }
 }
