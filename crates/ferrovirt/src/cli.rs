@@ -19,14 +19,14 @@ pub struct Cli {
 /// Flags that every command takes.
 #[derive(Debug, Args)]
 pub struct GlobalFlags {
-    /// Directory of images and other lasting state
-    #[arg(long, global = true, env = "FERROVIRT_STATE_DIR", value_name = "DIR")]
+    /// Directory of images and other lasting state [env: FERROVIRT_STATE_DIR]
+    #[arg(long, global = true, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
-    /// Directory of what runs now: sockets, console logs
-    #[arg(long, global = true, env = "FERROVIRT_RUN_DIR", value_name = "DIR")]
+    /// Directory of what runs now: sockets, console logs [env: FERROVIRT_RUN_DIR]
+    #[arg(long, global = true, value_name = "DIR")]
     pub run_dir: Option<PathBuf>,
-    /// Registry credentials, in place of the files of containers-auth.json(5)
-    #[arg(long, global = true, env = "REGISTRY_AUTH_FILE", value_name = "FILE")]
+    /// Registry credentials, in place of the files of containers-auth.json(5) [env: REGISTRY_AUTH_FILE]
+    #[arg(long, global = true, value_name = "FILE")]
     pub authfile: Option<PathBuf>,
     /// Say less: no progress, no summary
     #[arg(short, long, global = true)]
@@ -56,7 +56,7 @@ pub struct RunFlags {
     #[arg(short, long, value_name = "FILE")]
     pub filename: Option<PathBuf>,
     /// Which machine, where the manifest holds several
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", requires = "filename")]
     pub name: Option<String>,
     /// Kernel file to boot in place of the image's
     #[arg(long, value_name = "FILE")]
@@ -85,6 +85,9 @@ pub struct RunFlags {
     /// What executes the guest's instructions
     #[arg(long, value_enum, default_value_t = Accel::Auto)]
     pub accel: Accel,
+    /// How the kernel is entered
+    #[arg(long, value_enum, default_value_t = KernelEntry::Auto)]
+    pub kernel_entry: KernelEntry,
     /// Also write the console to this file
     #[arg(long, value_name = "FILE")]
     pub log: Option<PathBuf>,
@@ -94,7 +97,7 @@ pub struct RunFlags {
     /// Pull and prepare, then print the image digest, the files and the QEMU command line instead of booting
     #[arg(long)]
     pub dry_run: bool,
-    /// Write the summary as JSON: `json=FILE`, `json=fd:N`, or `json` for standard error
+    /// Also write the summary as JSON: `json=FILE` or `json=fd:N`
     #[arg(short, long, value_name = "FORMAT", value_parser = parse_summary_output)]
     pub output: Option<SummaryOutput>,
 }
@@ -118,11 +121,17 @@ pub enum Accel {
     Tcg,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum KernelEntry {
+    /// Under TCG a bzImage is unpacked on the host and entered behind its own unpacker (PVH; no KASLR), which is faster
+    Auto,
+    /// The file's own start code runs
+    AsGiven,
+}
+
 /// Where the JSON summary goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SummaryOutput {
-    /// In place of the text summary.
-    StandardError,
     /// Into a file.
     File(PathBuf),
     /// Into a descriptor that the caller opened.
@@ -310,9 +319,8 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
 }
 
 fn parse_summary_output(text: &str) -> Result<SummaryOutput, String> {
-    let fault = || format!("`{text}` is no summary format; write `json=FILE`, `json=fd:N` or `json`");
+    let fault = || format!("`{text}` is no summary format; write `json=FILE` or `json=fd:N`");
     match text.split_once('=') {
-        None if text == "json" => Ok(SummaryOutput::StandardError),
         Some(("json", target)) => match target.strip_prefix("fd:") {
             Some(number) => number.parse().map(SummaryOutput::Descriptor).map_err(|_| fault()),
             None if target.is_empty() => Err(fault()),
@@ -353,10 +361,9 @@ mod tests {
 
     #[test]
     fn a_summary_has_a_place() {
-        assert_eq!(parse_summary_output("json").unwrap(), SummaryOutput::StandardError);
         assert_eq!(parse_summary_output("json=fd:3").unwrap(), SummaryOutput::Descriptor(3));
         assert_eq!(parse_summary_output("json=a=b").unwrap(), SummaryOutput::File("a=b".into()));
-        for text in ["yaml", "json=", "json=fd:x", ""] {
+        for text in ["yaml", "json", "json=", "json=fd:x", ""] {
             assert!(parse_summary_output(text).is_err(), "{text}");
         }
     }

@@ -2,6 +2,7 @@
 //! must be known (warnings, retries) is printed.
 
 use std::collections::HashMap;
+use std::io::IsTerminal;
 use std::sync::{Mutex, PoisonError};
 
 use image::{Digest, PullEvent, PullProgress};
@@ -22,9 +23,9 @@ struct Bars {
 }
 
 impl PullReporter {
-    /// Bars when `on_terminal`, and never when the user asked for silence.
-    pub fn new(reporter: Reporter, on_terminal: bool) -> PullReporter {
-        let bars = (on_terminal && reporter.chatty).then(|| {
+    /// Bars where standard error is a terminal, and never when the user asked for silence.
+    pub fn new(reporter: Reporter) -> PullReporter {
+        let bars = (std::io::stderr().is_terminal() && reporter.chatty).then(|| {
             let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10));
             let phase = all.add(ProgressBar::new_spinner());
             Bars { all, layers: Mutex::default(), phase }

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::io::Write;
 
+use launcher::console::printable;
 use launcher::session::EndRequest;
 
 /// Exit codes, the whole list (`docs/errors.md`).
@@ -60,11 +61,11 @@ impl Failure {
     }
 
     /// Ended from outside before there was a guest.
-    pub fn interrupted(request: EndRequest) -> Failure {
+    pub fn interrupted(request: &EndRequest) -> Failure {
         let by = match request {
             EndRequest::Signal(name) => name,
             EndRequest::LeaveKey => "Ctrl-]",
-            EndRequest::OutputClosed => "the end of standard output",
+            EndRequest::OutputClosed | EndRequest::OutputFailed(_) => "the end of standard output",
         };
         let error = anyhow::anyhow!("interrupted by {by} before the guest was started");
         Failure { code: ExitCode::Interrupted, ..Failure::refused(error, None) }
@@ -105,6 +106,7 @@ hinted!(
     manifest::DecodeError,
     manifest::resources::MemoryError,
     vmm::ProbeError,
+    vmm::SpecError,
     vmm::StartError,
     vmm::accelerator::AcceleratorError,
     vmm::kernel::KernelError,
@@ -166,7 +168,9 @@ impl Reporter {
 
     fn line(&self, label: &str, color: &str, message: impl Display) {
         if self.color {
-            write_line(&format!("{color}{label}:\x1b[0m {message}"));
+            // Without a terminal there is no colour, so a failed write here is the same as in `write_line`.
+            let _ = write!(std::io::stderr().lock(), "{color}{label}:\x1b[0m ");
+            write_line(&message.to_string());
         } else {
             write_line(&format!("{label}: {message}"));
         }
@@ -203,9 +207,13 @@ impl Display for ReaderGone {
 
 impl std::error::Error for ReaderGone {}
 
-/// One line to standard error. A closed standard error is no reason to fail: nobody reads it.
-pub fn write_line(line: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{line}");
+/// One line to standard error, or several. What came from outside (an image's paths, a manifest's strings) must not
+/// drive the terminal: control characters are left out.
+pub fn write_line(text: &str) {
+    let mut lines = text.split('\n').map(|line| printable(line.as_bytes())).collect::<Vec<_>>().join("\n");
+    lines.push('\n');
+    // A closed standard error is no reason to fail: nobody reads it.
+    let _ = std::io::stderr().lock().write_all(lines.as_bytes());
 }
 
 /// `bytes` in a unit that reads well, e.g. `12.3 MB` (decimal, as registries and disks count).
@@ -231,6 +239,13 @@ fn scaled(bytes: u64, base: u64, units: &[&str]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_of_a_crate_below_brings_its_way_out() {
+        let failure = Failure::from("a b".parse::<image::Reference>().expect_err("no reference"));
+        assert_eq!(failure.code, ExitCode::Refused);
+        assert_eq!(failure.hints.len(), 1, "{failure:?}");
+    }
 
     #[test]
     fn sizes_read_well() {

@@ -1,4 +1,5 @@
-//! Flags and environment, resolved once into plain values. Nothing below reads an environment variable again.
+//! Flags and environment, resolved once into plain values: where things are and for whom we work. What registries need
+//! of the environment is resolved in [`host`](crate::commands::host).
 
 use std::path::{Path, PathBuf};
 
@@ -39,9 +40,13 @@ impl Settings {
         user_id: u32,
         environment: impl Fn(&str) -> Option<String>,
     ) -> Result<Settings> {
+        let given = |flag: &Option<PathBuf>, name: &str| {
+            flag.clone().or_else(|| environment(name).filter(|value| !value.is_empty()).map(PathBuf::from))
+        };
+        // A relative path in an XDG variable is to be ignored (XDG base directory specification).
         let absolute = |name: &str| environment(name).map(PathBuf::from).filter(|path| path.is_absolute());
-        let state_dir = match (&flags.state_dir, mode) {
-            (Some(dir), _) => dir.clone(),
+        let state_dir = match (given(&flags.state_dir, "FERROVIRT_STATE_DIR"), mode) {
+            (Some(dir), _) => dir,
             (None, Mode::Root) => PathBuf::from("/var/lib/ferrovirt"),
             (None, Mode::User) => match absolute("XDG_STATE_HOME") {
                 Some(dir) => dir.join("ferrovirt"),
@@ -53,8 +58,8 @@ impl Settings {
                 },
             },
         };
-        let run_dir = match (&flags.run_dir, mode) {
-            (Some(dir), _) => dir.clone(),
+        let run_dir = match (given(&flags.run_dir, "FERROVIRT_RUN_DIR"), mode) {
+            (Some(dir), _) => dir,
             (None, Mode::Root) => PathBuf::from("/run/ferrovirt"),
             // Without a session (cron, CI) there is no runtime directory; the user's id keeps users apart and the
             // directory is checked for its owner before use.
@@ -160,6 +165,14 @@ mod tests {
         let flags = GlobalFlags { state_dir: Some("/a".into()), run_dir: Some("/b".into()), ..no_flags() };
         let flagged = resolve(flags, Mode::User, &xdg).unwrap();
         assert_eq!((flagged.state_dir.to_str(), flagged.run_dir.to_str()), (Some("/a"), Some("/b")));
+    }
+
+    #[test]
+    fn variables_give_directories_and_empty_ones_do_not() {
+        let given = [("HOME", "/home/u"), ("FERROVIRT_STATE_DIR", "/v"), ("FERROVIRT_RUN_DIR", "")];
+        let user = resolve(no_flags(), Mode::User, &given).unwrap();
+        assert_eq!(user.state_dir, Path::new("/v"));
+        assert_eq!(user.run_dir, Path::new("/tmp/ferrovirt-1000"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The user's terminal as the guest's console: raw mode while it lasts, and the key that leaves.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io::IsTerminal;
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::termios::{self, OptionalActions, Termios};
 
@@ -40,9 +41,27 @@ impl Drop for RawMode {
     }
 }
 
-/// Whether `fd` is a terminal.
-pub fn is_terminal(fd: BorrowedFd<'_>) -> bool {
-    termios::isatty(fd)
+/// What standard input is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StandardInput {
+    /// A terminal that this process may use.
+    Terminal,
+    /// A terminal that belongs to another job: using it would stop this one (`SIGTTIN`, `SIGTTOU`).
+    BackgroundTerminal,
+    /// A pipe, a file, or nothing.
+    Other,
+}
+
+/// Looks at standard input.
+pub fn standard_input() -> StandardInput {
+    let input = std::io::stdin();
+    if !input.is_terminal() {
+        return StandardInput::Other;
+    }
+    match termios::tcgetpgrp(input.as_fd()) {
+        Ok(foreground) if foreground == rustix::process::getpgrp() => StandardInput::Terminal,
+        _ => StandardInput::BackgroundTerminal,
+    }
 }
 
 /// What the user typed, split at the key that leaves.

@@ -1,6 +1,6 @@
 //! `ferrovirt doctor`: what this machine offers, and what to do about what it does not.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use image::Store;
@@ -8,7 +8,7 @@ use serde::Serialize;
 use vmm::accelerator::{CacheUse, KvmStatus};
 use vmm::{Access, RunAs};
 
-use super::{Context, host};
+use super::{Context, host, run};
 use crate::cli::{Accel, DoctorFlags, ListFormat};
 use crate::report::{ExitCode, Failure, binary_bytes, decimal_bytes, print};
 
@@ -39,8 +39,11 @@ enum State {
 
 /// Looks at everything anew (no cached answer) and exits with 1 when nothing could boot.
 pub async fn doctor(context: &Context, flags: &DoctorFlags) -> Result<ExitCode, Failure> {
-    let findings =
-        [qemu_and_kvm(context), vec![user(context), store(context), registries(context)?, limits()]].concat();
+    let findings = [
+        qemu_and_kvm(context),
+        vec![user(context), store(context), run_directory(context), registries(context), limits()],
+    ]
+    .concat();
     let text = match flags.output {
         ListFormat::Json => serde_json::to_string_pretty(&findings).context("cannot write JSON")? + "\n",
         ListFormat::Table => table(&findings),
@@ -147,33 +150,56 @@ fn store(context: &Context) -> Finding {
     }
 }
 
-fn registries(context: &Context) -> Result<Finding, Failure> {
+fn registries(context: &Context) -> Finding {
     let settings = host::registry_settings(context);
-    let configuration: Vec<String> = settings
-        .registries_conf
-        .iter()
-        .filter(|(path, _)| path.exists())
-        .map(|(path, _)| path.display().to_string())
-        .take(1)
-        .collect();
-    let credentials: Vec<String> = settings
-        .auth_files
-        .iter()
-        .filter(|file| file.path.exists())
-        .map(|file| file.path.display().to_string())
-        .collect();
-    if let Err(error) = image::Client::new(settings) {
-        return Ok(failed("registries", error.into()));
+    let existing =
+        |paths: Vec<PathBuf>| -> Vec<PathBuf> { paths.into_iter().filter(|path| path.exists()).collect() };
+    // Of the main files only the first that exists is read.
+    let mut configuration = existing(settings.registries_conf.iter().map(|(path, _)| path.clone()).collect());
+    configuration.truncate(1);
+    for directory in &settings.registries_conf_directories {
+        let Ok(entries) = std::fs::read_dir(directory) else { continue };
+        let drop_ins = entries.filter_map(|entry| Some(entry.ok()?.path()));
+        configuration
+            .extend(drop_ins.filter(|path| path.extension().is_some_and(|extension| extension == "conf")));
     }
-    let or_none = |list: Vec<String>| {
-        if list.is_empty() { "none".to_owned() } else { list.join(", ") }
+    let credentials = existing(settings.auth_files.iter().map(|file| file.path.clone()).collect());
+    // Their content is not printed, not even as part of an error.
+    let malformed: Vec<&PathBuf> = credentials
+        .iter()
+        .filter(|path| {
+            std::fs::read(path)
+                .is_ok_and(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).is_err())
+        })
+        .collect();
+    let listed = |paths: &[PathBuf]| match paths {
+        [] => "none".to_owned(),
+        paths => paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", "),
     };
-    Ok(Finding {
+    let text = format!("configuration: {}; credentials: {}", listed(&configuration), listed(&credentials));
+    let broken = malformed.first().map(|path| format!("`{}` is not JSON", path.display()));
+    if let Err(error) = image::Client::new(settings) {
+        return failed("registries", error.into());
+    }
+    Finding {
         subject: "registries",
-        state: State::Ok,
-        text: format!("configuration: {}; credentials: {}", or_none(configuration), or_none(credentials)),
-        hint: None,
-    })
+        state: if broken.is_some() { State::Error } else { State::Ok },
+        text,
+        hint: broken,
+    }
+}
+
+fn run_directory(context: &Context) -> Finding {
+    let directory = context.settings.machines_dir();
+    match run::machines_dir(context) {
+        Ok(()) => Finding {
+            subject: "run",
+            state: State::Ok,
+            text: format!("machines run in `{}`", directory.display()),
+            hint: None,
+        },
+        Err(failure) => failed("run", failure),
+    }
 }
 
 fn limits() -> Finding {

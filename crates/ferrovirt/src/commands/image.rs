@@ -3,6 +3,7 @@
 mod build;
 mod show;
 
+use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,6 +11,8 @@ use image::archive::{self, LoadRequest, LoadSource};
 use image::push::{BlobOutcome, PushEvent, PushProgress, PushRequest, push};
 use image::store::{PruneReport, PruneScope, RunMode};
 use image::{Client, Images, Platform, PullPolicy, PullRequest, Reference, Store, Wanted, WantedFile};
+
+use vmm::kernel::{self, InitrdKind};
 
 use super::{Context, host};
 use crate::cli::{ImageCommand, Policy};
@@ -33,7 +36,10 @@ pub async fn image(context: &Context, command: ImageCommand) -> Result<ExitCode,
             show::inspect(&open_store(context)?, &parse_reference(&reference)?)
         }
         ImageCommand::Rm { references } => remove(context, &references),
-        ImageCommand::Prune { all, dry_run } => prune(context, all, dry_run),
+        ImageCommand::Prune { all, dry_run } => {
+            let scope = if all { PruneScope::Unused } else { PruneScope::Unreferenced };
+            prune(context, scope, if dry_run { RunMode::DryRun } else { RunMode::Remove })
+        }
         ImageCommand::Save { reference, output } => save(context, &reference, output.as_deref()),
         ImageCommand::Load { input, tag } => load(context, &input, tag.as_deref()),
     }
@@ -57,6 +63,22 @@ pub fn open_images(context: &Context) -> Result<Images, Failure> {
 
 fn open_client(context: &Context) -> Result<Client, Failure> {
     Ok(Client::new(host::registry_settings(context))?)
+}
+
+/// Remarks an initrd that does not look like one: whether it is, only the kernel decides.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn warn_of_odd_initrd(context: &Context, path: &Path) -> Result<(), Failure> {
+    match kernel::inspect_initrd(path)
+        .map_err(|error| Failure::from(error).context("cannot use the initrd"))?
+    {
+        InitrdKind::Unknown { found } => context
+            .reporter
+            .warning(format!("the initrd `{}` does not look like one: it is {found}", path.display())),
+        InitrdKind::Cpio | InitrdKind::Compressed(_) | InitrdKind::FileSystem(_) => {}
+    }
+    Ok(())
 }
 
 /// Reads an image reference.
@@ -124,8 +146,7 @@ async fn pull(
         platform: platform.map_or_else(|| Ok(Platform::linux("amd64")), parse_platform)?,
         secrets: Vec::new(),
     };
-    let stderr_is_terminal = crate::terminal::is_terminal(std::os::fd::AsFd::as_fd(&std::io::stderr()));
-    let progress = PullReporter::new(context.reporter, stderr_is_terminal);
+    let progress = PullReporter::new(context.reporter);
     let pulled = open_images(context)?.pull(&request, &progress).await?;
     drop(progress);
     context.reporter.note(match pulled.from_cache {
@@ -168,12 +189,13 @@ fn remove(context: &Context, references: &[String]) -> Result<ExitCode, Failure>
     Ok(ExitCode::Done)
 }
 
-fn prune(context: &Context, all: bool, dry_run: bool) -> Result<ExitCode, Failure> {
-    let scope = if all { PruneScope::Unused } else { PruneScope::Unreferenced };
-    let mode = if dry_run { RunMode::DryRun } else { RunMode::Remove };
+fn prune(context: &Context, scope: PruneScope, mode: RunMode) -> Result<ExitCode, Failure> {
     let report = open_store(context)?.prune(scope, mode)?;
     report_removed(&report)?;
-    let verb = if dry_run { "would free" } else { "freed" };
+    let verb = match mode {
+        RunMode::DryRun => "would free",
+        RunMode::Remove => "freed",
+    };
     context.reporter.note(format!("{verb} {}", decimal_bytes(report.freed_bytes())));
     Ok(ExitCode::Done)
 }
@@ -191,7 +213,7 @@ fn save(context: &Context, reference: &str, output: Option<&Path>) -> Result<Exi
     let platform = Platform::linux("amd64");
     match output {
         Some(path) => archive::save_to_file(&store, &references, &platform, path)?,
-        None if crate::terminal::is_terminal(std::os::fd::AsFd::as_fd(&std::io::stdout())) => {
+        None if std::io::stdout().is_terminal() => {
             return Err(Failure::usage(
                 "an archive is nothing for a terminal; write it to a file with `-o FILE`",
             ));

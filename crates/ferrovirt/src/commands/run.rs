@@ -12,9 +12,9 @@ mod overrides;
 mod select;
 mod streams;
 mod summary;
+mod summary_file;
 mod verdict;
 
-use std::os::fd::AsFd;
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -29,18 +29,20 @@ use manifest::validate::KernelSource;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use vmm::accelerator::{CacheUse, KvmStatus};
+use vmm::kernel::EntryChoice;
 use vmm::{Accelerator, Access, HostFacts, LaunchSpec, QemuFacts, RunPaths};
 
 use self::files::{Boot, Fetched, Wanted};
-use self::guest::{Planned, Requests};
+use self::guest::{Planned, Requests, expired, timed_out_before_the_guest};
 use self::last_boot::LastBoot;
+use self::summary::Summary;
+use self::summary_file::SummaryFile;
 use self::verdict::Run;
 use super::{Context, host, manifests};
-use crate::cli::RunFlags;
+use crate::cli::{self, RunFlags};
 use crate::progress::PullReporter;
 use crate::report::{ExitCode, Failure};
 use crate::settings::{Mode, ensure_dir};
-use crate::terminal;
 
 /// KVM's device, which QEMU opens by itself.
 const KVM_DEVICE: &str = "/dev/kvm";
@@ -50,25 +52,59 @@ const KVM_DEVICE: &str = "/dev/kvm";
 /// # Errors
 /// For everything that keeps the guest from being started; how a started guest ends is an exit code.
 pub async fn run(context: &Context, flags: RunFlags) -> Result<ExitCode, Failure> {
+    if flags.interactive && flags.filename.as_deref() == Some(Path::new("-")) {
+        return Err(Failure::usage("`--interactive` needs standard input, and so does `-f -`"));
+    }
+    let mut summary_file = flags.output.as_ref().map(SummaryFile::open).transpose()?;
+    match run_machine(context, &flags).await {
+        Ok((code, summary)) => {
+            let written = match (&mut summary_file, &summary) {
+                (Some(file), Some(summary)) => file.write(summary),
+                _ => Ok(()),
+            };
+            match (written, code) {
+                // The guest's verdict is worth more than the file that should have told it.
+                (Err(failure), code) if code != ExitCode::Done => {
+                    context.reporter.failure(&failure);
+                    Ok(code)
+                }
+                (written, code) => written.map(|()| code),
+            }
+        }
+        Err(failure) => {
+            if let Some(file) = &mut summary_file
+                && let Err(unwritten) = file.write_failure(&failure)
+            {
+                context.reporter.failure(&unwritten);
+            }
+            Err(failure)
+        }
+    }
+}
+
+async fn run_machine(context: &Context, flags: &RunFlags) -> Result<(ExitCode, Option<Summary>), Failure> {
     let began = Instant::now();
-    let conditions = conditions(&flags, began)?;
-    let (sender, mut receiver) = mpsc::channel(4);
+    let conditions = conditions(flags, began)?;
+    let (instance, secrets) = selected(context, flags)?;
+    // From here on, signals are requests: until now there was nothing to end in order.
+    let (sender, receiver) = mpsc::channel(4);
     streams::watch_signals(sender.clone()).context("cannot watch for signals")?;
-    let (instance, secrets) = selected(context, &flags)?;
-    let wanted = Wanted::of(&instance, &flags);
+    let mut requests = Requests { sender, receiver };
+    let wanted = Wanted::of(&instance, flags);
     let qemu = host::qemu(context)?;
 
-    let progress = PullReporter::new(context.reporter, terminal::is_terminal(std::io::stderr().as_fd()));
-    let fetched = tokio::select! {
-        fetched = files::fetch(context, &wanted, &secrets, &instance, &progress) => fetched?,
-        Some(request) = receiver.recv() => return Err(Failure::interrupted(request)),
-        () = expired(conditions.deadline) => return Err(timed_out_before_the_guest(&instance)),
-    };
+    let progress = PullReporter::new(context.reporter);
+    let fetch = files::fetch(context, &wanted, &secrets, &instance, &progress);
+    let fetched = unless_ended(fetch, &mut requests, conditions.deadline).await?;
     let mut timeline = Timeline { pulled: Some(began.elapsed()), ..Timeline::default() };
     progress.phase("preparing");
     let machine_dir = machine_dir(context, &instance)?;
-    let (boot, facts) = prepared(context, &flags, fetched, qemu, &machine_dir)?;
-    let spec = launch_spec(&instance, &boot, &flags)?;
+    let prepare = prepared(context, flags, fetched, qemu, &machine_dir);
+    let (boot, facts) = unless_ended(prepare, &mut requests, conditions.deadline).await?;
+    let spec = launch_spec(&instance, &boot, flags)?;
+    spec.check(&facts).map_err(|error| {
+        Failure::from(error).context(format!("cannot start the virtual machine {}", full_name(&instance)))
+    })?;
     progress.finish();
     if spec.serial_console {
         if let Some(warning) = command_line::console_warning(&spec.command_line) {
@@ -78,18 +114,33 @@ pub async fn run(context: &Context, flags: RunFlags) -> Result<ExitCode, Failure
         context.reporter.warning("`autoattachSerialConsole` is false: the guest has no console to show");
     }
     if flags.dry_run {
-        return dry_run::print_plan(&boot, &spec, &facts, &RunPaths::in_directory(machine_dir.path()));
+        let paths = RunPaths::in_directory(machine_dir.path());
+        return Ok((dry_run::print_plan(&boot, &spec, &facts, &paths)?, None));
     }
-    let changed_from = remember(context, &instance, &boot);
     timeline.prepared = Some(began.elapsed());
 
     let planned =
         Planned { spec: &spec, facts: &facts, machine_dir: &machine_dir, conditions, began, timeline };
-    let outcome = guest::boot(context, &flags, planned, Requests { sender, receiver }).await?;
+    let outcome = guest::boot(context, flags, planned, &mut requests).await?;
+    let changed_from = remember(context, &instance, &boot);
     let console_log = machine_dir.console_log();
     let run =
         Run { instance: &instance, boot: &boot, facts: &facts, console_log: &console_log, changed_from };
-    verdict::report(context, &flags, &run, outcome)
+    let (code, summary) = verdict::report(context, flags, &run, outcome);
+    Ok((code, Some(summary)))
+}
+
+/// `work`, unless somebody ends the run or its time is up first.
+async fn unless_ended<T>(
+    work: impl Future<Output = Result<T, Failure>>,
+    requests: &mut Requests,
+    deadline: Option<Instant>,
+) -> Result<T, Failure> {
+    tokio::select! {
+        done = work => done,
+        Some(request) = requests.receiver.recv() => Err(Failure::interrupted(&request)),
+        () = expired(deadline) => Err(timed_out_before_the_guest()),
+    }
 }
 
 /// The machine, as flags and manifest say it, and the Secrets beside it.
@@ -130,33 +181,30 @@ fn conditions(flags: &RunFlags, began: Instant) -> Result<Conditions, Failure> {
     Ok(Conditions {
         until: flags.until.as_ref().map(pattern).transpose()?,
         fail_on,
-        deadline: flags.timeout.map(|timeout| began + timeout),
+        // A time beyond the clock's range never comes.
+        deadline: flags.timeout.and_then(|timeout| began.checked_add(timeout)),
     })
 }
 
-async fn expired(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
-        None => std::future::pending().await,
-    }
-}
-
-fn timed_out_before_the_guest(instance: &VirtualMachineInstance) -> Failure {
-    let error = anyhow::anyhow!("{}: timed out before the guest was started", full_name(instance));
-    Failure { code: ExitCode::TimedOut, ..Failure::refused(error, None) }
-}
-
-fn machine_dir(context: &Context, instance: &VirtualMachineInstance) -> Result<MachineDir, Failure> {
+/// Makes the directory that machines run in.
+///
+/// # Errors
+/// When it cannot be made, or belongs to somebody else.
+pub fn machines_dir(context: &Context) -> Result<(), Failure> {
     // Root's QEMU is another user and passes through; nobody but the owner looks around.
     let mode = match context.settings.mode {
         Mode::Root => 0o711,
         Mode::User => 0o700,
     };
     ensure_dir(&context.settings.run_dir, mode)?;
-    let machines = context.settings.machines_dir();
-    ensure_dir(&machines, mode)?;
+    Ok(ensure_dir(&context.settings.machines_dir(), mode)?)
+}
+
+fn machine_dir(context: &Context, instance: &VirtualMachineInstance) -> Result<MachineDir, Failure> {
+    machines_dir(context)?;
     let (namespace, name) = names(instance);
-    MachineDir::acquire(&machines, namespace, name).map_err(|error| Failure::refused(error, None))
+    MachineDir::acquire(&context.settings.machines_dir(), namespace, name)
+        .map_err(|error| Failure::refused(error, None))
 }
 
 fn names(instance: &VirtualMachineInstance) -> (&str, &str) {
@@ -175,7 +223,7 @@ fn full_name(instance: &VirtualMachineInstance) -> String {
 ///
 /// The accelerator comes first, since the kernel's form depends on it. KVM's device counts among what QEMU must reach
 /// only when KVM is used.
-fn prepared(
+async fn prepared(
     context: &Context,
     flags: &RunFlags,
     fetched: Fetched,
@@ -184,7 +232,14 @@ fn prepared(
 ) -> Result<(Boot, HostFacts), Failure> {
     let device = (Path::new(KVM_DEVICE), Access::Device);
     let (probed_as, _) = host::run_as(&[(machine_dir.path(), Access::Traverse), device])?;
-    let chosen = host::accelerator(context, flags.accel, &qemu, &probed_as, CacheUse::Reuse)?;
+    let chosen = {
+        let (context, choice, qemu) = (context.clone(), flags.accel, qemu.clone());
+        // Trying KVM may take seconds where it does not work.
+        let probe = move || host::accelerator(&context, choice, &qemu, &probed_as, CacheUse::Reuse);
+        tokio::task::spawn_blocking(probe)
+            .await
+            .context("the search for an accelerator was interrupted")??
+    };
     if let Some(KvmStatus::Unusable(unusable)) = &chosen.kvm {
         let hint = unusable.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
         context.reporter.warning(format!(
@@ -192,7 +247,12 @@ fn prepared(
             unusable.reason
         ));
     }
-    let boot = files::prepare(context, fetched)?;
+    // Under KVM the kernel unpacks itself in no time; translated, that is a tenth of the boot.
+    let entry = match (&chosen.accelerator, flags.kernel_entry) {
+        (Accelerator::Tcg { .. }, cli::KernelEntry::Auto) => EntryChoice::PreferPvh,
+        (Accelerator::Kvm, _) | (_, cli::KernelEntry::AsGiven) => EntryChoice::AsGiven,
+    };
+    let boot = files::prepare(context, fetched, entry)?;
     let mut needs: Vec<(&Path, Access)> =
         vec![(boot.kernel.path.as_path(), Access::Read), (machine_dir.path(), Access::Traverse)];
     needs.extend(boot.initrd.as_ref().map(|initrd| (initrd.as_path(), Access::Read)));

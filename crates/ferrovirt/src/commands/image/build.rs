@@ -9,22 +9,22 @@ use image::Platform;
 use image::build::{
     BuildRequest, Compression, ImageFile, ImageTree, LABEL_ARCHITECTURE, LABEL_KERNEL_VERSION,
 };
-use vmm::kernel::{self, InitrdKind, KernelInfo};
+use vmm::kernel::{self, KernelInfo};
 
-use super::{open_store, parse_reference, print_line, push_image};
+use super::{open_store, parse_reference, print_line, push_image, warn_of_odd_initrd};
 use crate::cli::{ImageBuildFlags, LayerCompression};
 use crate::commands::Context;
 use crate::report::{ExitCode, Failure, decimal_bytes};
 
+/// Builds the image, and sends it where it was asked for.
+///
+/// # Errors
+/// When a file is missing or is not what it should be, or the registry refuses.
 pub async fn build(context: &Context, flags: ImageBuildFlags) -> Result<ExitCode, Failure> {
     let reference = parse_reference(&flags.tag)?;
     let kernel = kernel::inspect(&flags.kernel)?;
-    if let Some(initrd) = &flags.initrd
-        && let InitrdKind::Unknown { found } = kernel::inspect_initrd(initrd)?
-    {
-        context
-            .reporter
-            .warning(format!("the initrd `{}` does not look like one: it is {found}", initrd.display()));
+    if let Some(initrd) = &flags.initrd {
+        warn_of_odd_initrd(context, initrd)?;
     }
     let request = request(&flags, &kernel, source_date_epoch()?)?;
     let store = open_store(context)?;

@@ -11,6 +11,10 @@ use crate::cli::ListFormat;
 use crate::progress::short;
 use crate::report::{ExitCode, Failure, decimal_bytes, print};
 
+/// Every image of the store.
+///
+/// # Errors
+/// When the store cannot be read.
 pub fn list(store: &Store, format: ListFormat) -> Result<ExitCode, Failure> {
     let images = store.list()?;
     let text = match format {
@@ -21,6 +25,10 @@ pub fn list(store: &Store, format: ListFormat) -> Result<ExitCode, Failure> {
     Ok(ExitCode::Done)
 }
 
+/// Everything that the store knows of one image, as JSON.
+///
+/// # Errors
+/// When there is no such image, or the store cannot be read.
 pub fn inspect(store: &Store, reference: &Reference) -> Result<ExitCode, Failure> {
     print(&pretty(&details_json(&store.inspect(reference)?))?)?;
     Ok(ExitCode::Done)

@@ -1,5 +1,6 @@
 //! `--dry-run`: what would be booted, and how, for a person or a shell.
 
+use launcher::console::printable;
 use vmm::{HostFacts, LaunchSpec, RunPaths, qemu_args};
 
 use super::files::Boot;
@@ -17,7 +18,8 @@ pub fn print_plan(
     paths: &RunPaths,
 ) -> Result<ExitCode, Failure> {
     let mut text = String::new();
-    let mut comment = |line: String| text.push_str(&format!("# {line}\n"));
+    // The output invites to be run: no path of an image may end a comment and begin a command.
+    let mut comment = |line: String| text.push_str(&format!("# {}\n", printable(line.as_bytes())));
     if let Some(image) = &boot.image {
         comment(format!("image: {}", image.reference));
         comment(format!("digest: {}", image.digest));

@@ -9,12 +9,12 @@ use launcher::boot_files::{self, ImageFile, Role};
 use launcher::plan::{BootSource, boot_source};
 use manifest::Secret;
 use manifest::types::VirtualMachineInstance;
-use vmm::kernel;
+use vmm::kernel::{self, EntryChoice, KernelEntry};
 
 use super::summary::ImageSummary;
 use crate::cli::RunFlags;
 use crate::commands::Context;
-use crate::commands::image::{open_images, parse_reference};
+use crate::commands::image::{open_images, parse_reference, warn_of_odd_initrd};
 use crate::progress::PullReporter;
 use crate::report::Failure;
 
@@ -90,6 +90,8 @@ pub struct Kernel {
     pub digest: Option<String>,
     /// Its release.
     pub version: Option<String>,
+    /// How it is entered: `bzImage` or `PVH`.
+    pub entry: KernelEntry,
 }
 
 /// Brings the wanted files of the image into the store.
@@ -142,13 +144,21 @@ fn pull_secrets(
 ) -> Result<Vec<PullSecret>, Failure> {
     let Some(name) = name else { return Ok(Vec::new()) };
     let namespace = instance.metadata.namespace.as_deref().unwrap_or_default();
-    let found = secrets
+    let namespace_of = |secret: &Secret| secret.namespace.clone().unwrap_or_else(|| "default".to_owned());
+    let (here, elsewhere): (Vec<&Secret>, Vec<&Secret>) = secrets
         .iter()
-        .find(|secret| secret.name == name && secret.namespace.as_deref().unwrap_or("default") == namespace);
-    let Some(secret) = found else {
+        .filter(|secret| secret.name == name)
+        .partition(|secret| namespace_of(secret) == namespace);
+    let Some(secret) = here.first() else {
+        let reason = match elsewhere.first() {
+            Some(other) => format!(
+                "the manifest's Secret of that name is in the namespace `{}`; give it `namespace: {namespace}`",
+                namespace_of(other)
+            ),
+            None => "the manifest holds no Secret of that name".to_owned(),
+        };
         context.reporter.warning(format!(
-            "unable to retrieve the image pull secret `{namespace}/{name}`: the manifest holds no Secret of that name; \
-             pulling without it"
+            "unable to retrieve the image pull secret `{namespace}/{name}`: {reason}; pulling without it"
         ));
         return Ok(Vec::new());
     };
@@ -177,11 +187,11 @@ fn pull_secrets(
     Ok(vec![parsed.map_err(|error| Failure::refused(error, None))?])
 }
 
-/// Judges the files and makes the kernel one that QEMU takes.
+/// Judges the files and makes the kernel one that QEMU takes, entered as `entry` says.
 ///
 /// # Errors
 /// When QEMU could not read a file of the image, or the kernel is none.
-pub fn prepare(context: &Context, fetched: Fetched) -> Result<Boot, Failure> {
+pub fn prepare(context: &Context, fetched: Fetched, entry: EntryChoice) -> Result<Boot, Failure> {
     let Fetched { pulled, local_kernel, local_initrd } = fetched;
     let mut found = Vec::new();
     let mut from_image = |role: Role| -> Result<Option<&image::PulledFile>, Failure> {
@@ -211,7 +221,7 @@ pub fn prepare(context: &Context, fetched: Fetched) -> Result<Boot, Failure> {
     };
     let source = std::path::absolute(&source).context("cannot make the kernel's path absolute")?;
     let kernel_dir = context.settings.kernel_dir();
-    let prepared = kernel::prepare(&source, &kernel_dir, kernel::EntryChoice::AsGiven).map_err(|error| {
+    let prepared = kernel::prepare(&source, &kernel_dir, entry).map_err(|error| {
         let failure = Failure::from(error);
         match (&pulled, &local_kernel) {
             (Some(pulled), None) => {
@@ -232,7 +242,7 @@ pub fn prepare(context: &Context, fetched: Fetched) -> Result<Boot, Failure> {
         (None, None) => None,
     };
     if let Some(initrd) = &initrd {
-        judge_initrd(context, initrd)?;
+        warn_of_odd_initrd(context, initrd)?;
     }
     let image = pulled.as_ref().map(|pulled| ImageSummary {
         reference: pulled.reference.to_string(),
@@ -241,7 +251,14 @@ pub fn prepare(context: &Context, fetched: Fetched) -> Result<Boot, Failure> {
         fetched_bytes: pulled.bytes_fetched,
         cached: pulled.from_cache,
     });
-    let kernel = Kernel { path: prepared.path, shown_path, digest, version: prepared.info.version };
+    found.push(format!("kernel entry: {}", prepared.entry));
+    let kernel = Kernel {
+        path: prepared.path,
+        shown_path,
+        digest,
+        version: prepared.info.version,
+        entry: prepared.entry,
+    };
     Ok(Boot { kernel, initrd, image, found, _pulled: pulled })
 }
 
@@ -257,20 +274,6 @@ fn judge_readable(context: &Context, role: Role, file: &image::PulledFile) -> Re
             let hint = error.hint();
             Err(Failure::refused(error, Some(hint)))
         }
-    }
-}
-
-/// An initrd that is no archive is the kernel's to refuse; it is only remarked here.
-fn judge_initrd(context: &Context, path: &Path) -> Result<(), Failure> {
-    match kernel::inspect_initrd(path) {
-        Ok(kernel::InitrdKind::Unknown { found }) => {
-            context
-                .reporter
-                .warning(format!("the initrd `{}` does not look like one: it is {found}", path.display()));
-            Ok(())
-        }
-        Ok(_) => Ok(()),
-        Err(error) => Err(Failure::from(error).context("cannot use the initrd")),
     }
 }
 

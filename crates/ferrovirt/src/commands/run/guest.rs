@@ -1,22 +1,22 @@
 //! The guest's run: logs, console, terminal and QEMU put together and followed to the end.
 
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use launcher::console_log::{ConsoleLog, Limit};
 use launcher::machine_dir::MachineDir;
-use launcher::session::{self, Conditions, Connections, EndRequest, Outcome, Session, Verdict};
+use launcher::session::{self, Conditions, Connections, EndRequest, FLUSH_GRACE, Outcome, Session, Verdict};
 use launcher::timeline::Timeline;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use vmm::process::Trampoline;
 use vmm::{Fault, HostFacts, LaunchSpec, StartError, StartRequest, Vm};
 
-use super::streams;
+use super::streams::{self, InputSource, PassOn};
 use crate::cli::RunFlags;
 use crate::commands::Context;
 use crate::report::{ExitCode, Failure, write_line};
+use crate::terminal::{self, StandardInput};
 
 /// A planned machine and how it is watched.
 pub struct Planned<'a> {
@@ -38,7 +38,7 @@ pub struct Planned<'a> {
 pub struct Requests {
     /// For the terminal, the output, and whoever else may ask for an end.
     pub sender: mpsc::Sender<EndRequest>,
-    /// For the session.
+    /// For whatever is going on at the moment: a pull, a start, the session.
     pub receiver: mpsc::Receiver<EndRequest>,
 }
 
@@ -50,45 +50,74 @@ pub async fn boot(
     context: &Context,
     flags: &RunFlags,
     planned: Planned<'_>,
-    requests: Requests,
+    requests: &mut Requests,
 ) -> Result<Outcome, Failure> {
     let Planned { spec, facts, machine_dir, conditions, began, mut timeline } = planned;
-    let Requests { sender: requests, receiver } = requests;
+    let Requests { sender, receiver } = requests;
+    let deadline = conditions.deadline;
     let mut logs = vec![log(&machine_dir.console_log(), Limit::Rotate)?];
     if let Some(path) = &flags.log {
         logs.push(log(path, Limit::Unlimited)?);
     }
     let trampoline = Trampoline::this_program();
     let request = StartRequest { spec, facts, run_directory: machine_dir.path(), trampoline: &trampoline };
-    let (vm, console, console_input) = Vm::start(request).await.map_err(start_failure)?;
+    let (vm, console, console_input) = tokio::select! {
+        started = Vm::start(request) => started.map_err(start_failure)?,
+        Some(request) = receiver.recv() => return Err(Failure::interrupted(&request)),
+        () = expired(deadline) => return Err(timed_out_before_the_guest()),
+    };
     timeline.vmm_ready = Some(began.elapsed());
 
-    let source = streams::input_source(
-        flags.interactive,
-        flags.filename.as_deref() == Some(Path::new("-")),
-        streams::stdin_is_terminal(),
-    );
-    let (input, raw_mode) = streams::standard_input(source, requests.clone(), context.reporter)
+    let standard_input = terminal::standard_input();
+    if standard_input == StandardInput::BackgroundTerminal {
+        context
+            .reporter
+            .note("Started in the background: the terminal is not connected to the guest's console.");
+    }
+    // A manifest read from standard input has used it up.
+    let source = match flags.filename.as_deref() == Some(Path::new("-")) {
+        true => InputSource::None,
+        false => {
+            let pass_on = if flags.interactive { PassOn::Everything } else { PassOn::Keys };
+            streams::input_source(standard_input, pass_on)
+        }
+    };
+    let (input, raw_mode) = streams::standard_input(source, sender.clone(), context.reporter)
         .context("cannot use standard input as the guest's console")?;
-    let (output, output_task) = streams::standard_output(requests);
+    let (output, output_task) = streams::standard_output(sender.clone());
     let forward = tokio::spawn(session::forward_input(input, console_input));
     let connections = Connections { vm, console, logs, output, requests: receiver };
     let outcome = Session::new(connections, conditions, began, timeline).run().await;
     forward.abort();
-    // The session has dropped its end, so the task ends with the last piece, or a reader that stalls is left behind.
-    let flushed = tokio::time::timeout(flush_limit(&outcome.verdict), output_task).await;
+    // The session has dropped its end, so the task ends with the last piece. The guest's own end waits for a slow
+    // reader as long as nobody objects, every other end only a moment.
+    let patience = match outcome.verdict {
+        Verdict::PoweredOff | Verdict::Rebooted => deadline,
+        _ => Some(Instant::now() + FLUSH_GRACE),
+    };
+    let is_flushed = tokio::select! {
+        _ = output_task => true,
+        Some(_) = receiver.recv() => false,
+        () = expired(patience) => false,
+    };
     drop(raw_mode);
-    if flushed.is_ok() && !outcome.at_line_start {
+    if is_flushed && !outcome.at_line_start {
         write_line("");
     }
     Ok(outcome)
 }
 
-/// How long a slow reader of standard output is waited for when the guest has ended.
-fn flush_limit(verdict: &Verdict) -> Duration {
-    match verdict {
-        Verdict::PoweredOff | Verdict::Rebooted => Duration::from_secs(3600),
-        _ => Duration::from_secs(1),
+/// The failure of a run whose time was up before there was a guest.
+pub fn timed_out_before_the_guest() -> Failure {
+    let error = anyhow::anyhow!("timed out before the guest was started");
+    Failure { code: ExitCode::TimedOut, ..Failure::refused(error, None) }
+}
+
+/// Comes back when `deadline` has passed; without one, never.
+pub async fn expired(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
     }
 }
 

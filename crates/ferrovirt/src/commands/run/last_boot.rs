@@ -1,12 +1,12 @@
 //! What a machine booted last, so that the next run can say that the kernel is another one.
 //!
-//! One small JSON file for each machine, `STATE/boots/NAMESPACE_NAME.json`, replaced atomically. Losing it costs one
+//! One small JSON file for each machine, `STATE/boots/NAMESPACE.NAME.json`, replaced atomically. Losing it costs one
 //! message, so a file that cannot be read counts as absent.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use launcher::machine_dir::directory_name;
 use serde::{Deserialize, Serialize};
 
 /// The kernel of a boot.
@@ -37,9 +37,12 @@ impl LastBoot {
         let attempt = || -> std::io::Result<()> {
             std::fs::create_dir_all(boots_dir)?;
             let temporary = path.with_extension(format!("{}.part", std::process::id()));
-            let mut output = std::fs::File::create(&temporary)?;
-            output.write_all(&serde_json::to_vec(self).expect("strings serialize"))?;
-            std::fs::rename(&temporary, &path)
+            std::fs::write(&temporary, serde_json::to_vec(self).expect("strings serialize"))
+                .and_then(|()| std::fs::rename(&temporary, &path))
+                .inspect_err(|_| {
+                    // Removing the leftover is a courtesy; the first error is the one that matters.
+                    let _ = std::fs::remove_file(&temporary);
+                })
         };
         attempt().with_context(|| format!("cannot write `{}`", path.display()))
     }
@@ -52,8 +55,7 @@ impl LastBoot {
 }
 
 fn file(boots_dir: &Path, namespace: &str, name: &str) -> PathBuf {
-    // Kubernetes names hold neither `/` nor `_`, and a manifest's name was validated before.
-    boots_dir.join(format!("{namespace}_{name}.json"))
+    boots_dir.join(format!("{}.json", directory_name(namespace, name)))
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! The run's ends in this process: standard output for the console, standard input for the guest, signals.
 
-use std::io::Read;
-use std::os::fd::AsFd;
+use std::io::{ErrorKind, Read};
 
 use launcher::session::EndRequest;
 use tokio::io::AsyncWriteExt;
@@ -9,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::report::Reporter;
-use crate::terminal::{self, RawMode, Typed};
+use crate::terminal::{self, RawMode, StandardInput, Typed};
 
 /// Console pieces that may wait for a slow reader of standard output, 16 KiB each.
 const OUTPUT_PIECES: usize = 32;
@@ -25,14 +24,22 @@ pub enum InputSource {
     None,
 }
 
-/// Decides where input comes from. A manifest read from standard input has used it up.
-pub fn input_source(interactive: bool, manifest_from_stdin: bool, stdin_is_terminal: bool) -> InputSource {
-    match (manifest_from_stdin, stdin_is_terminal, interactive) {
-        (true, _, _) => InputSource::None,
-        (false, true, _) => InputSource::Terminal,
-        (false, false, true) => InputSource::Stream,
-        (false, false, false) => InputSource::None,
+/// Decides where input comes from.
+pub fn input_source(standard_input: StandardInput, pass_on: PassOn) -> InputSource {
+    match (standard_input, pass_on) {
+        (StandardInput::Terminal, _) => InputSource::Terminal,
+        (StandardInput::Other, PassOn::Everything) => InputSource::Stream,
+        (StandardInput::Other | StandardInput::BackgroundTerminal, _) => InputSource::None,
     }
+}
+
+/// What of standard input the guest gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PassOn {
+    /// What is typed on a terminal.
+    Keys,
+    /// Pipes and files too (`--interactive`).
+    Everything,
 }
 
 /// Starts writing what the returned channel carries to standard output.
@@ -45,10 +52,14 @@ pub fn standard_output(requests: mpsc::Sender<EndRequest>) -> (mpsc::Sender<Vec<
                 Ok(()) => output.flush().await,
                 Err(error) => Err(error),
             };
-            if written.is_err() {
+            if let Err(error) = written {
+                let request = match error.kind() {
+                    ErrorKind::BrokenPipe => EndRequest::OutputClosed,
+                    _ => EndRequest::OutputFailed(error.to_string()),
+                };
                 // Dropping the receiver tells the session that nobody listens; a full request queue means that an
                 // end was asked for already.
-                let _ = requests.try_send(EndRequest::OutputClosed);
+                let _ = requests.try_send(request);
                 return;
             }
         }
@@ -100,11 +111,6 @@ pub fn standard_input(
     Ok((receiver, guard))
 }
 
-/// Whether standard input is a terminal.
-pub fn stdin_is_terminal() -> bool {
-    terminal::is_terminal(std::io::stdin().as_fd())
-}
-
 /// Turns signals into requests to end the run.
 ///
 /// # Errors
@@ -134,11 +140,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn input_comes_from_a_terminal_or_on_request() {
-        assert_eq!(input_source(false, false, true), InputSource::Terminal);
-        assert_eq!(input_source(false, false, false), InputSource::None);
-        assert_eq!(input_source(true, false, false), InputSource::Stream);
-        assert_eq!(input_source(true, true, false), InputSource::None);
-        assert_eq!(input_source(false, true, true), InputSource::None);
+    fn input_comes_from_our_terminal_or_on_request() {
+        use super::PassOn::*;
+        use crate::terminal::StandardInput::*;
+        for (standard_input, pass_on, expected) in [
+            (Terminal, Keys, InputSource::Terminal),
+            (Terminal, Everything, InputSource::Terminal),
+            (BackgroundTerminal, Keys, InputSource::None),
+            (BackgroundTerminal, Everything, InputSource::None),
+            (Other, Keys, InputSource::None),
+            (Other, Everything, InputSource::Stream),
+        ] {
+            assert_eq!(input_source(standard_input, pass_on), expected, "{standard_input:?} {pass_on:?}");
+        }
     }
 }

@@ -29,6 +29,8 @@ pub struct Summary {
     pub kernel: KernelSummary,
     /// What ran the guest's instructions.
     pub accelerator: AcceleratorSummary,
+    /// How often the guest restarted itself.
+    pub reboots: u32,
     /// Where the time went.
     pub phases: Vec<PhaseSummary>,
     /// From the start of the run to the guest's end, in milliseconds.
@@ -81,6 +83,8 @@ pub struct KernelSummary {
     pub changed_from: Option<String>,
     /// Path in the image, or on this machine for `--kernel`.
     pub path: String,
+    /// How it was entered: `bzImage` or `PVH`.
+    pub entry: String,
 }
 
 /// One phase of the boot.
@@ -149,6 +153,9 @@ impl Summary {
             .map(|phase| format!("{} {}", phase.name, seconds(phase.duration_ms)))
             .collect();
         lines.push(format!("  time     {}: {}", seconds(self.duration_ms as f64), phases.join(" · ")));
+        if self.reboots > 0 {
+            lines.push(format!("  reboots  {}", self.reboots));
+        }
         let mut memory = Vec::new();
         if let Some(bytes) = self.memory.qemu_peak_bytes {
             memory.push(format!("QEMU {}", binary_bytes(bytes)));
@@ -215,7 +222,9 @@ mod tests {
                 booted_version: None,
                 changed_from: Some("6.1.0".into()),
                 path: "/boot/vmlinuz-virt".into(),
+                entry: "bzImage".into(),
             },
+            reboots: 2,
             accelerator: AcceleratorSummary { name: "TCG", reason: Some("no /dev/kvm".into()) },
             phases: Summary::phases_of(&timeline),
             duration_ms: 2100,
@@ -237,6 +246,7 @@ mod tests {
             "  image    localhost:5000/demo:latest\n           sha256:00ff (unchanged, 1 request)\n  \
                kernel   6.12.1 (/boot/vmlinuz-virt)\n           kernel changed: 6.1.0 → 6.12.1\n  \
                time     2.10 s: pull 12.0 ms · prepare 8.0 ms · VMM 0.13 s · kernel 1.85 s · userspace 0.10 s\n  \
+               reboots  2\n  \
                memory   peak: QEMU 180.0 MiB\n  \
                ran on   TCG\n  \
                console  /run/ferrovirt/machines/default.demo/console.log"

@@ -1,10 +1,8 @@
 //! What is said when a run is over: the last console lines of a failure, the verdict, the summary, the exit code.
 
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use launcher::memory::{Process, peak_bytes};
 use launcher::session::{EndRequest, Outcome, Verdict};
 use manifest::types::VirtualMachineInstance;
@@ -13,9 +11,9 @@ use vmm::{Accelerator, HostFacts};
 use super::files::Boot;
 use super::names;
 use super::summary::{AcceleratorSummary, KernelSummary, MemorySummary, Summary};
-use crate::cli::{RunFlags, SummaryOutput};
+use crate::cli::RunFlags;
 use crate::commands::Context;
-use crate::report::{ExitCode, Failure, write_line};
+use crate::report::{ExitCode, write_line};
 
 /// A run that is over, apart from its outcome.
 pub struct Run<'a> {
@@ -31,13 +29,8 @@ pub struct Run<'a> {
     pub changed_from: Option<String>,
 }
 
-/// Tells how it ended and gives the exit code.
-pub fn report(
-    context: &Context,
-    flags: &RunFlags,
-    run: &Run<'_>,
-    outcome: Outcome,
-) -> Result<ExitCode, Failure> {
+/// Tells how it ended; gives the exit code and the summary.
+pub fn report(context: &Context, flags: &RunFlags, run: &Run<'_>, outcome: Outcome) -> (ExitCode, Summary) {
     let Run { instance, boot, facts, console_log, changed_from } = run;
     let (code, verdict, message) = words(&outcome.verdict, flags.timeout);
     let failed = matches!(code, ExitCode::GuestFailed | ExitCode::VmmFailed | ExitCode::TimedOut);
@@ -67,7 +60,9 @@ pub fn report(
             booted_version: outcome.booted_version,
             changed_from: changed_from.clone(),
             path: boot.kernel.shown_path.clone(),
+            entry: boot.kernel.entry.to_string(),
         },
+        reboots: outcome.reboots,
         accelerator: match &facts.accelerator {
             Accelerator::Kvm => AcceleratorSummary { name: "KVM", reason: None },
             Accelerator::Tcg { reason } => AcceleratorSummary { name: "TCG", reason: Some(reason.clone()) },
@@ -86,13 +81,8 @@ pub fn report(
     } else {
         context.reporter.note(summary.headline());
     }
-    if flags.output != Some(SummaryOutput::StandardError) {
-        context.reporter.note(summary.details());
-    }
-    if let Some(target) = &flags.output {
-        write_summary(target, &summary)?;
-    }
-    Ok(code)
+    context.reporter.note(summary.details());
+    (code, summary)
 }
 
 /// Exit code, the verdict's word, and the sentence for people.
@@ -122,38 +112,20 @@ fn words(verdict: &Verdict, timeout: Option<Duration>) -> (ExitCode, &'static st
             format!("timed out (`--timeout {:?}`)", timeout.unwrap_or_default()),
         ),
         Verdict::Ended(request) => (
-            ExitCode::Interrupted,
+            match request {
+                EndRequest::OutputFailed(_) => ExitCode::Refused,
+                _ => ExitCode::Interrupted,
+            },
             "Interrupted",
             match request {
                 EndRequest::Signal(name) => format!("interrupted by {name}"),
                 EndRequest::LeaveKey => "ended with Ctrl-]".to_owned(),
                 EndRequest::OutputClosed => "ended, since nobody reads standard output any more".to_owned(),
+                EndRequest::OutputFailed(reason) => format!("ended, since standard output failed: {reason}"),
             },
         ),
         Verdict::VmmFailed { reason } => (ExitCode::VmmFailed, "VmmFailed", reason.clone()),
     }
-}
-
-fn write_summary(target: &SummaryOutput, summary: &Summary) -> Result<(), Failure> {
-    let mut text = serde_json::to_string_pretty(summary).context("cannot write the summary as JSON")?;
-    text.push('\n');
-    let path = match target {
-        SummaryOutput::StandardError => {
-            write_line(text.trim_end());
-            return Ok(());
-        }
-        SummaryOutput::File(path) => path.clone(),
-        SummaryOutput::Descriptor(number) => PathBuf::from(format!("/proc/self/fd/{number}")),
-    };
-    let open = || match target {
-        // An open descriptor may be a pipe or hold earlier output: it is appended to, never emptied.
-        SummaryOutput::Descriptor(_) => std::fs::OpenOptions::new().append(true).open(&path),
-        _ => std::fs::File::create(&path),
-    };
-    open()
-        .and_then(|mut file| file.write_all(text.as_bytes()))
-        .with_context(|| format!("cannot write the summary to `{}`", path.display()))
-        .map_err(Failure::from)
 }
 
 #[cfg(test)]
@@ -171,5 +143,7 @@ mod tests {
         assert_eq!(code(Verdict::VmmFailed { reason: "x".into() }), 4);
         assert_eq!(code(Verdict::TimedOut), 124);
         assert_eq!(code(Verdict::Ended(EndRequest::LeaveKey)), 130);
+        assert_eq!(code(Verdict::Ended(EndRequest::OutputClosed)), 130);
+        assert_eq!(code(Verdict::Ended(EndRequest::OutputFailed("no space".into()))), 1);
     }
 }
