@@ -4,8 +4,11 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
+# Several targets install packages, and there is one package database.
+.NOTPARALLEL:
 
 CARGO ?= cargo
+PREFIX ?= /usr/local
 binary := target/release/ferrovirt
 fixtures := target/fixtures
 demo_image := demo/kernel:latest
@@ -24,6 +27,10 @@ demo: build fixtures ## Boot Debian's cloud kernel out of an image that Ferrovir
 build: ## Build the release binary, target/release/ferrovirt
 	@scripts/install-tools.sh build
 	$(CARGO) build --quiet --release --locked --package ferrovirt
+
+.PHONY: install
+install: build ## Install the binary to PREFIX/bin (/usr/local/bin)
+	install -D -m 0755 $(binary) $(DESTDIR)$(PREFIX)/bin/ferrovirt
 
 .PHONY: fixtures
 fixtures: ## Unpack two kernels and make initrds in target/fixtures
