@@ -18,6 +18,7 @@ use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize};
 
+use crate::process::with_own_environment;
 use crate::run_as::RunAs;
 
 /// File name of the QEMU system emulator for the one architecture supported so far.
@@ -340,7 +341,8 @@ fn ask(binary: PathBuf) -> Result<QemuFacts, ProbeError> {
 }
 
 fn output_of(binary: &Path, argument: &str) -> Result<String, ProbeError> {
-    let output = Command::new(binary)
+    // As it is started later: a QEMU that needs more would answer now and fail then.
+    let output = with_own_environment(&mut Command::new(binary))
         .arg(argument)
         .stdin(Stdio::null())
         .output()

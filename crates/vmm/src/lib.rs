@@ -8,7 +8,8 @@
 //!                                  └── events, powerdown, quit, kill
 //! ```
 //!
-//! This crate knows nothing of Kubernetes, manifests or registries. It reads no environment variable.
+//! This crate knows nothing of Kubernetes, manifests or registries. It reads no environment variable, but hands
+//! `PATH` on to QEMU.
 
 pub mod accelerator;
 mod args;

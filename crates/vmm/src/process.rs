@@ -6,12 +6,17 @@
 //!
 //! ```text
 //!  supervisor ── spawn ──► ferrovirt __exec --parent PID [--uid U --gid G --groups A,B] -- qemu …
-//!                            1 groups, gid, uid      changing credentials clears the death signal: first
-//!                            2 death signal KILL     sent when the parent *thread* ends
-//!                            3 parent still PID?     else it died before 2, and nobody would ever kill QEMU
-//!                            4 no new privileges     set-user-id programs stay harmless
-//!                            5 exec                  keeps 2 and 4
+//!                            1 close descriptors     all but the standard streams; needs /proc/self/fd, which
+//!                                                    another user may not read: before 2
+//!                            2 groups, gid, uid      changing credentials clears the death signal: before 3
+//!                            3 death signal KILL     sent when the parent *thread* ends
+//!                            4 parent still PID?     else it died before 3, and nobody would ever kill QEMU
+//!                            5 no new privileges     set-user-id programs stay harmless
+//!                            6 exec                  keeps 3 and 5; no environment but PATH
 //! ```
+//!
+//! So what a guest that has broken out of its virtual CPU finds in QEMU is QEMU's own: no credentials in
+//! variables of the supervisor's caller, none of the files that were open there.
 //!
 //! # Caveats
 //! The kernel sends the death signal when the *thread* that forked ends, prctl(2). So spawn from a thread
@@ -20,6 +25,7 @@
 use std::convert::Infallible;
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -77,11 +83,16 @@ impl Trampoline {
     }
 }
 
+/// Where the kernel lists the open descriptors of whoever looks, proc(5).
+const OWN_DESCRIPTORS: &str = "/proc/self/fd";
+
 /// Why the trampoline could not become the program.
 #[derive(Debug, thiserror::Error)]
 enum TrampolineError {
     #[error("cannot read the arguments of `{TRAMPOLINE_COMMAND}`: {0}")]
     Arguments(&'static str),
+    #[error("cannot list the open descriptors in `{OWN_DESCRIPTORS}`")]
+    Descriptors(#[source] io::Error),
     #[error("cannot take the credentials {uid}:{gid}")]
     Credentials {
         uid: u32,
@@ -166,6 +177,7 @@ fn read_order(mut arguments: impl Iterator<Item = OsString>) -> Result<Order, Tr
 
 fn prepare_and_execute(arguments: impl Iterator<Item = OsString>) -> Result<Infallible, TrampolineError> {
     let order = read_order(arguments)?;
+    close_inherited_descriptors().map_err(TrampolineError::Descriptors)?;
     if let Some((uid, gid, groups)) = &order.credentials {
         take_credentials(*uid, *gid, groups).map_err(|source| TrampolineError::Credentials {
             uid: *uid,
@@ -179,8 +191,37 @@ fn prepare_and_execute(arguments: impl Iterator<Item = OsString>) -> Result<Infa
         return Err(TrampolineError::Orphaned(order.parent));
     }
     rustix::thread::set_no_new_privs(true).map_err(|error| TrampolineError::NoNewPrivileges(error.into()))?;
-    let source = Command::new(&order.program).args(&order.arguments).exec();
+    let mut command = Command::new(&order.program);
+    let source = with_own_environment(&mut command).args(&order.arguments).exec();
     Err(TrampolineError::Execute { program: order.program.into(), source })
+}
+
+/// Lets QEMU see nothing of the environment but `PATH`, for those whose QEMU is a script around it. Messages come
+/// out in English then, as [`StartError::hint`](crate::StartError::hint) knows them; variables that direct the
+/// dynamic loader have no effect, here as after a change of credentials.
+#[allow(clippy::disallowed_methods)] // no setting of ours: it is only handed on
+pub(crate) fn with_own_environment(command: &mut Command) -> &mut Command {
+    command.env_clear();
+    if let Some(path) = std::env::var_os("PATH") {
+        command.env("PATH", path);
+    }
+    command
+}
+
+/// Closes all descriptors but the standard streams. They have come with the process: nothing in here has opened one
+/// that is still in use.
+fn close_inherited_descriptors() -> io::Result<()> {
+    // Numbers, not entries, which would keep the listing's own descriptor in use.
+    let mut numbers: Vec<RawFd> = Vec::new();
+    for entry in std::fs::read_dir(OWN_DESCRIPTORS)? {
+        numbers.extend(entry?.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok()));
+    }
+    let last_standard_stream = io::stderr().as_raw_fd();
+    for descriptor in numbers.into_iter().filter(|number| *number > last_standard_stream) {
+        // Whatever this says, the descriptor is closed then, close(2); that of the listing was before.
+        let _ = nix::unistd::close(descriptor);
+    }
+    Ok(())
 }
 
 /// The user id goes last, since it takes away the right to change the others.

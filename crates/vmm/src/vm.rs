@@ -455,7 +455,7 @@ mod tests {
         drop(control);
         // Asked again and again, as by a caller that waits for other things too.
         let mut event = None;
-        for _ in 0..10_000 {
+        for _ in 0..1_000 {
             if let Ok(next) = timeout(Duration::from_millis(10), vm.next_event()).await {
                 event = next;
                 break;
@@ -469,15 +469,6 @@ mod tests {
         let Some(VmEvent::Exited(report)) = event else { panic!("{event:?}") };
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&report.status), Some(9));
         assert_eq!(timeout(LIMIT, vm.next_event()).await.unwrap(), None);
-    }
-
-    #[tokio::test]
-    async fn a_connection_that_ends_just_before_its_machine_is_no_fault() {
-        let (mut vm, _input, control) = fake_machine().await;
-        drop(control);
-        vm.kill();
-        let event = timeout(LIMIT, vm.next_event()).await.unwrap();
-        assert!(matches!(event, Some(VmEvent::Exited(_))), "{event:?}");
     }
 
     #[test]

@@ -257,6 +257,35 @@ fn qemu_ends_when_its_supervisor_is_killed() {
     supervisor.wait().unwrap();
 }
 
+/// What `program` says when the example has become it, started with a secret in the environment and descriptors
+/// that are not for it.
+fn behind_a_trampoline(program: &[&str]) -> String {
+    let secret = tempfile::NamedTempFile::new().unwrap();
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", r#"exec 3<"$SECRET_FILE" 7<"$SECRET_FILE"; exec "$0" "$@""#]);
+    command.arg(boot_example()).args(["__exec", "--parent", &std::process::id().to_string()]);
+    if rustix::process::geteuid().is_root() {
+        command.args(["--uid", "107", "--gid", "107", "--groups", ""]);
+    }
+    command.arg("--").args(program);
+    command.env("SECRET", "x").env("LD_LIBRARY_PATH", "/nowhere").env("SECRET_FILE", secret.path());
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn the_environment_of_the_caller_is_not_for_qemu() {
+    assert_eq!(behind_a_trampoline(&["/usr/bin/env"]), format!("PATH={}\n", std::env::var("PATH").unwrap()));
+}
+
+#[test]
+fn the_descriptors_of_the_caller_are_not_for_qemu() {
+    // The shell looks only; `ls` would see the one with which it reads the directory.
+    let look = "for number in 0 1 2 3 4 5 6 7 8 9; do [ -e /proc/$$/fd/$number ] && echo $number; done; :";
+    assert_eq!(behind_a_trampoline(&["/bin/sh", "-c", look]), "0\n1\n2\n");
+}
+
 #[test]
 fn a_trampoline_without_its_parent_starts_nothing() {
     // Process 1 is nobody's parent here but of orphans, and this process is none of those while it waits.
