@@ -90,7 +90,12 @@ impl ManifestError {
             Self::ForeignLayer { .. } => {
                 Some("push the image again with its non-distributable layers included".to_owned())
             }
-            _ => None,
+            Self::UnknownLayer { .. } => {
+                Some("name a container image; artifacts of other kinds have no files to boot from".to_owned())
+            }
+            Self::Malformed { .. } | Self::Ambiguous { .. } | Self::LayerCount { .. } => {
+                Some("the image is broken: build and push it again".to_owned())
+            }
         }
     }
 }
@@ -109,6 +114,20 @@ pub struct IndexEntry {
 pub struct Index {
     /// In the index's order.
     pub entries: Vec<IndexEntry>,
+}
+
+impl Index {
+    /// The entries that are for a platform, the best first: those whose platform is exactly the wanted one, then others
+    /// that fit. The only entry of an index that names no platform counts as fitting: its config will tell.
+    pub fn entries_for<'a>(&'a self, wanted: &'a Platform) -> impl Iterator<Item = &'a IndexEntry> {
+        let is_exact = |entry: &IndexEntry| entry.platform.as_ref() == Some(wanted);
+        let fits = |entry: &IndexEntry| match &entry.platform {
+            Some(offered) => wanted.accepts(offered),
+            None => self.entries.len() == 1,
+        };
+        let exact = self.entries.iter().filter(move |entry| is_exact(entry));
+        exact.chain(self.entries.iter().filter(move |entry| !is_exact(entry) && fits(entry)))
+    }
 }
 
 /// An image for one platform.

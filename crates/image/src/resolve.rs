@@ -21,6 +21,13 @@ pub(crate) use near_misses::NearMisses;
 /// Path elements that are evaluated for one path; KubeVirt's limit.
 pub const ELEMENT_LIMIT: usize = 256;
 
+/// Bytes of a path with what is still to come of it, as Linux limits them (`PATH_MAX`).
+const PATH_LIMIT_BYTES: usize = 4096;
+
+/// Elements and bytes of paths that are asked about beyond the one in question, in case that no symlink is met.
+const AHEAD_ELEMENTS: usize = 16;
+const AHEAD_BYTES: usize = 16 << 10;
+
 /// Hard links that lead to hard links before a file is reached. Archivers write one.
 const HARD_LINK_LIMIT: usize = 16;
 
@@ -59,6 +66,9 @@ pub enum ResolveError {
     /// Symlinks lead in a circle, or it is absurdly long.
     #[error("more than {ELEMENT_LIMIT} path elements evaluated")]
     TooManyElements,
+    /// It, or what symlinks make of it, is longer than any path of Linux.
+    #[error("more than {PATH_LIMIT_BYTES} bytes of path evaluated")]
+    TooLong,
     /// A hard link to something that its layer does not have.
     #[error("`{path}` is a hard link to `{target}`, which is not in the same layer")]
     HardLink {
@@ -103,11 +113,20 @@ impl ResolveError {
                 Some("check the path, and that the image was built with the file".to_owned())
             }
             Self::NotFound { similar, .. } => similar.first().map(|path| format!("did you mean `{path}`?")),
-            Self::Directory { .. } => Some("name a file".to_owned()),
+            Self::NotDirectory { path } => {
+                Some(format!("check the path: only a directory has something below it, and `{path}` is none"))
+            }
+            Self::Directory { .. } | Self::Special { .. } => Some("name a regular file".to_owned()),
+            Self::TooManyElements => {
+                Some("check the symbolic links on the way in the image: they lead in a circle".to_owned())
+            }
+            Self::TooLong | Self::HardLink { .. } => {
+                Some("the image is broken or hostile: build and push it again".to_owned())
+            }
             Self::Sparse { .. } => {
                 Some("build the layer without sparse files (GNU tar without `--sparse`)".to_owned())
             }
-            _ => None,
+            Self::TooLarge { .. } => Some("name a smaller file: kernels and initrds are far below that".to_owned()),
         }
     }
 }
@@ -176,6 +195,7 @@ pub(crate) fn resolve(
     let mut remaining: VecDeque<Vec<u8>> = elements(path.as_bytes()).collect();
     let mut resolved: Vec<Vec<u8>> = Vec::new();
     let mut evaluated = 0;
+    check_length(&resolved, &remaining)?;
     while let Some(element) = remaining.pop_front() {
         evaluated += 1;
         if evaluated > ELEMENT_LIMIT {
@@ -211,6 +231,7 @@ pub(crate) fn resolve(
             for element in elements(&entry.link).collect::<Vec<_>>().into_iter().rev() {
                 remaining.push_front(element);
             }
+            check_length(&resolved, &remaining)?;
             continue;
         }
         if !remaining.is_empty() {
@@ -224,6 +245,12 @@ pub(crate) fn resolve(
 
 fn elements(path: &[u8]) -> impl Iterator<Item = Vec<u8>> {
     path.split(|byte| *byte == b'/').filter(|element| !element.is_empty()).map(<[u8]>::to_vec)
+}
+
+/// Bounds what one path may take of this machine's memory.
+fn check_length(resolved: &[Vec<u8>], remaining: &VecDeque<Vec<u8>>) -> Result<(), ResolveError> {
+    let length: usize = resolved.iter().chain(remaining).map(|element| element.len() + 1).sum();
+    if length > PATH_LIMIT_BYTES { Err(ResolveError::TooLong) } else { Ok(()) }
 }
 
 /// A path as people write it.
@@ -246,7 +273,16 @@ fn lookup(
     // Asked together with what will be asked next if no symlink is met: an index is read once for all of them.
     let ahead = remaining.iter().take_while(|element| !matches!(element.as_slice(), b"." | b".."));
     let mut whole = path.to_vec();
-    whole.extend(ahead.take(ELEMENT_LIMIT).cloned());
+    let mut length = path.iter().map(|element| element.len() + 1).sum::<usize>();
+    let mut ahead_bytes = 0;
+    for element in ahead.take(AHEAD_ELEMENTS) {
+        length += element.len() + 1;
+        ahead_bytes += length;
+        if ahead_bytes > AHEAD_BYTES {
+            break;
+        }
+        whole.push(element.clone());
+    }
     let queries = prefixes(&whole);
     let mut is_directory = vec![false; depth + 1];
     is_directory[0] = true;

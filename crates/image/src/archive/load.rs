@@ -228,7 +228,8 @@ impl LoadError {
             }
             Self::Manifest { source, .. } => source.hint(),
             Self::Store { source } => source.hint(),
-            _ => None,
+            // The rest says that the archive is not what an image archive has to be.
+            _ => Some("the archive is broken: save the image again with the tool that wrote it".to_owned()),
         }
     }
 }
@@ -245,7 +246,8 @@ impl From<StoreError> for LoadError {
     }
 }
 
-/// Loads every image of an archive. All of them get their names, or none does.
+/// Loads every image of an archive. Names are given when every image is there whole, one after the other: an archive that
+/// is not what it should be names nothing. When the store fails between two names, the first keep what they were given.
 ///
 /// Blocks for as long as copying takes: call it on a blocking thread. What is in the store already is not
 /// copied again.
@@ -448,7 +450,7 @@ impl Loader<'_> {
                 }
                 Document::Index(index) => {
                     self.store.put_blob(&self.lease, &bytes, current.digest.algorithm())?;
-                    current = self.choose(index)?;
+                    current = self.choose(&index)?;
                 }
             }
         }
@@ -456,10 +458,7 @@ impl Loader<'_> {
     }
 
     /// The entry for the wanted platform.
-    fn choose(&self, index: manifest::Index) -> Result<Descriptor, LoadError> {
-        let is_wanted = |offered: &Option<Platform>| {
-            offered.as_ref().is_none_or(|offered| self.platform.accepts(offered))
-        };
+    fn choose(&self, index: &manifest::Index) -> Result<Descriptor, LoadError> {
         let offered: Vec<String> = index
             .entries
             .iter()
@@ -468,8 +467,8 @@ impl Loader<'_> {
             .filter(|platform| platform.os != "unknown")
             .map(Platform::to_string)
             .collect();
-        let chosen = index.entries.into_iter().find(|entry| is_wanted(&entry.platform));
-        chosen.map(|entry| entry.descriptor).ok_or_else(|| LoadError::NoPlatform {
+        let chosen = index.entries_for(self.platform).next();
+        chosen.map(|entry| entry.descriptor.clone()).ok_or_else(|| LoadError::NoPlatform {
             wanted: self.platform.clone(),
             offered: if offered.is_empty() { "no platform at all".to_owned() } else { offered.join(", ") },
         })

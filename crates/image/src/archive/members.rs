@@ -20,8 +20,14 @@ use rustix::fs::OFlags;
 /// Tar's unit of everything.
 const BLOCK_BYTES: u64 = 512;
 
-/// Longest extension (a long name, a PAX record) that is read; paths on Linux end at 4 KiB.
+/// Longest extension (a long name, PAX records) that is read.
 const MAX_EXTENSION_BYTES: u64 = 64 * 1024;
+
+/// Longest name of a member, or of what it links to; paths on Linux end there.
+const MAX_NAME_BYTES: usize = 4096;
+
+/// Most bytes of all names together: they are held in memory.
+const MAX_NAMES_BYTES: usize = 16 << 20;
 
 /// Most members of one archive; an image has two for each layer and a handful besides.
 const MAX_MEMBERS: usize = 65_536;
@@ -55,11 +61,16 @@ pub enum MembersError {
     #[error("the archive holds more than {MAX_MEMBERS} members")]
     TooMany,
     /// A name that no file can have.
-    #[error("the archive holds a name of {size_bytes} bytes, more than the {MAX_EXTENSION_BYTES} allowed")]
+    #[error("the archive holds a name of {size_bytes} bytes, more than the {limit_bytes} allowed")]
     LongName {
         /// Length of the name.
         size_bytes: u64,
+        /// The limit.
+        limit_bytes: u64,
     },
+    /// Names that are too long together.
+    #[error("the names in the archive take more than {MAX_NAMES_BYTES} bytes")]
+    LongNames,
     /// A member in one of tar's sparse formats.
     #[error("member `{member}` of the archive is stored as a sparse file")]
     Sparse {
@@ -189,6 +200,7 @@ impl TarIndex {
         let read_error = |source| MembersError::Read { source };
         let file_bytes = file.metadata().map_err(read_error)?.len();
         let mut places = HashMap::new();
+        let mut names_bytes = 0;
         let mut extensions = Extensions::default();
         let mut offset_bytes = 0;
         loop {
@@ -227,6 +239,13 @@ impl TarIndex {
                 if let Some((name, place)) = place(kind, &name, link, content_bytes, size_bytes) {
                     if places.len() >= MAX_MEMBERS {
                         return Err(MembersError::TooMany);
+                    }
+                    names_bytes += checked_length(&name)?;
+                    if let Place::Link { target } = &place {
+                        names_bytes += checked_length(target)?;
+                    }
+                    if names_bytes > MAX_NAMES_BYTES {
+                        return Err(MembersError::LongNames);
                     }
                     places.insert(name, place);
                 }
@@ -289,7 +308,7 @@ fn read_extension(
         return Ok(());
     }
     if size_bytes > MAX_EXTENSION_BYTES {
-        return Err(MembersError::LongName { size_bytes });
+        return Err(MembersError::LongName { size_bytes, limit_bytes: MAX_EXTENSION_BYTES });
     }
     let mut data = vec![0_u8; usize::try_from(size_bytes).expect("bounded just above")];
     file.read_exact_at(&mut data, offset_bytes).map_err(|source| MembersError::Read { source })?;
@@ -320,6 +339,15 @@ fn read_extension(
         }
     }
     Ok(())
+}
+
+/// The length of a name that is to be held.
+fn checked_length(name: &str) -> Result<usize, MembersError> {
+    if name.len() > MAX_NAME_BYTES {
+        let (size_bytes, limit_bytes) = (name.len() as u64, MAX_NAME_BYTES as u64);
+        return Err(MembersError::LongName { size_bytes, limit_bytes });
+    }
+    Ok(name.len())
 }
 
 /// What is worth noting of a member: files, and links to files under other names.

@@ -582,7 +582,7 @@ fn headers_that_claim_too_much_are_refused() {
 
     let mut long_name = raw_header("x", b'L', 1 << 20).to_vec();
     long_name.resize(512 + (1 << 20), b'n');
-    assert!(matches!(refused(&long_name), MembersError::LongName { size_bytes } if size_bytes == 1 << 20));
+    assert!(matches!(refused(&long_name), MembersError::LongName { size_bytes, .. } if size_bytes == 1 << 20));
 
     assert!(matches!(refused(&raw_header("index.json", b'S', 0)), MembersError::Sparse { .. }));
     let record = b"22 GNU.sparse.major=1\n";
@@ -601,6 +601,23 @@ fn headers_that_claim_too_much_are_refused() {
         many.extend_from_slice(&raw_header(&index.to_string(), b'0', 0));
     }
     assert!(matches!(refused(&many), MembersError::TooMany));
+
+    // Names within what an extension may have, and longer than any file's.
+    let named = |name: &[u8]| {
+        let mut bytes = raw_header("x", b'L', name.len() as u64).to_vec();
+        bytes.extend_from_slice(name);
+        bytes.resize(bytes.len().next_multiple_of(512), 0);
+        bytes.extend_from_slice(&raw_header("x", b'0', 0));
+        bytes
+    };
+    assert!(matches!(refused(&named(&[b'n'; 4097])), MembersError::LongName { size_bytes: 4097, .. }));
+    // Each within bounds, too long together.
+    let mut all_long = Vec::new();
+    for index in 0..5000 {
+        all_long.extend_from_slice(&named(format!("{index:04096}").as_bytes()));
+    }
+    let error = refused(&all_long);
+    assert_eq!(error.to_string(), "the names in the archive take more than 16777216 bytes");
 }
 
 #[test]

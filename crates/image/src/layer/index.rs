@@ -10,7 +10,7 @@
 //! takes some milliseconds, and no memory. A question therefore names all the paths that matter at once.
 
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 use std::path::PathBuf;
 
 use super::{LayerError, LayerLimits};
@@ -211,7 +211,8 @@ pub(crate) struct LayerIndex {
 }
 
 impl LayerIndex {
-    /// The index of a layer with this uncompressed digest; `None` when there is none or it is damaged.
+    /// The index of a layer with this uncompressed digest; `None` when there is none, or it is damaged, of another format,
+    /// or says another uncompressed digest: then it is to be made anew.
     pub(crate) fn open(store: &Store, blob: &Digest, diff_id: &Digest) -> Result<Option<Self>, StoreError> {
         let index = Self { path: store.layer_index_path(blob), diff_id: diff_id.clone() };
         match index.is_intact() {
@@ -222,9 +223,20 @@ impl LayerIndex {
         }
     }
 
-    /// Whether the digest at the end is that of what precedes it.
+    /// What the file begins with.
+    fn header(&self) -> Vec<u8> {
+        format!("{MAGIC}{}\n", self.diff_id).into_bytes()
+    }
+
+    /// Whether it begins as it has to, and the digest at the end is that of what precedes it.
     fn is_intact(&self) -> io::Result<bool> {
         let file = File::open(&self.path)?;
+        let mut start = Vec::new();
+        (&file).take(self.header().len() as u64).read_to_end(&mut start)?;
+        if start != self.header() {
+            return Ok(false);
+        }
+        (&file).rewind()?;
         let end_bytes = "sha256:".len() as u64 + Algorithm::Sha256.hex_length() as u64;
         let Some(content_bytes) = file.metadata()?.len().checked_sub(end_bytes) else {
             return Ok(false);
@@ -257,9 +269,9 @@ impl LayerIndex {
         let failed = || io_error("read", &self.path);
         let file = File::open(&self.path).map_err(failed())?;
         let mut reader = BufReader::with_capacity(64 << 10, file);
-        let mut magic = vec![0; MAGIC.len() + self.diff_id.to_string().len() + 1];
-        reader.read_exact(&mut magic).map_err(failed())?;
-        if magic != format!("{MAGIC}{}\n", self.diff_id).as_bytes() {
+        let mut start = self.header();
+        reader.read_exact(&mut start).map_err(failed())?;
+        if start != self.header() {
             return Err(failed()(io::ErrorKind::InvalidData.into()));
         }
         let mut record = EntryRecord {

@@ -10,6 +10,10 @@ const TOLD: usize = 5;
 /// How many are looked at more closely: some turn out to be hidden by higher layers.
 const KEPT: usize = 24;
 
+/// Paths with more elements or bytes than these are not told: nobody meant them.
+const ELEMENTS: usize = 64;
+const BYTES: usize = 1024;
+
 /// Shorter names than this resemble too much.
 const COMMON_BYTES: usize = 3;
 
@@ -42,6 +46,10 @@ impl NearMisses {
     /// Takes one entry of a layer.
     pub(crate) fn take(&mut self, record: &EntryRecord) {
         if !matches!(record.kind, EntryKind::File | EntryKind::Symlink | EntryKind::HardLink) {
+            return;
+        }
+        let path = &record.path;
+        if path.len() > BYTES || path.iter().filter(|byte| **byte == b'/').count() >= ELEMENTS {
             return;
         }
         let Some(score) = self.score(&record.path) else {

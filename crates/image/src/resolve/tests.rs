@@ -14,11 +14,13 @@ struct Layers {
     read: usize,
     /// The lowest that was asked.
     asked: Option<usize>,
+    /// The most bytes of names in one question.
+    question_bytes: usize,
 }
 
 impl Layers {
     fn of(records: Vec<Vec<EntryRecord>>) -> Self {
-        Self { read: records.len(), records, asked: None }
+        Self { read: records.len(), records, asked: None, question_bytes: 0 }
     }
 }
 
@@ -29,6 +31,7 @@ impl LayerFacts for Layers {
 
     fn facts(&mut self, layer: usize, paths: &[Vec<u8>]) -> Result<Option<Vec<Fact>>, StoreError> {
         self.asked = self.asked.max(Some(layer));
+        self.question_bytes = self.question_bytes.max(paths.iter().map(Vec::len).sum());
         Ok((layer < self.read).then(|| facts_of(&self.records[layer], paths)))
     }
 }
@@ -153,6 +156,47 @@ fn at_most_256_path_elements_are_evaluated() {
     assert_eq!(lead(&exactly, &mut layers), found(0, "f"));
     let one_more = format!("{}f", "./".repeat(256));
     assert_eq!(lead(&one_more, &mut layers), Err("more than 256 path elements evaluated".to_owned()));
+}
+
+#[test]
+fn paths_are_no_longer_than_those_of_linux() {
+    // Symlinks that each put long names before those that are still to come.
+    let names = format!("{}/", "N".repeat(255)).repeat(15);
+    let mut records: Vec<EntryRecord> =
+        (0..250).map(|at| symlink(&format!("l{at}"), &format!("l{}/{names}", at + 1))).collect();
+    records.push(directory("l250"));
+    let mut layers = Layers::of(vec![records]);
+    assert_eq!(lead("/l0", &mut layers), Err("more than 4096 bytes of path evaluated".to_owned()));
+    assert!(layers.question_bytes < 64 << 10, "{} bytes", layers.question_bytes);
+    let mut layers = Layers::of(vec![vec![file("f")]]);
+    assert_eq!(lead(&format!("{}f", "./".repeat(100) + &"/".repeat(5000)), &mut layers), found(0, "f"));
+    let long = format!("/{}", "d/".repeat(200) + &"x".repeat(3700));
+    assert_eq!(lead(&long, &mut layers), Err("more than 4096 bytes of path evaluated".to_owned()));
+}
+
+#[test]
+fn what_may_be_asked_next_is_asked_in_small_portions() {
+    let deep = "d/".repeat(200);
+    let path = format!("{deep}f");
+    let mut layers = Layers::of(vec![vec![file(&path)]]);
+    assert_eq!(lead(&path, &mut layers), found(0, &path));
+    // Of long names fewer are asked for at once.
+    let long = format!("{}f", format!("{}/", "n".repeat(249)).repeat(16));
+    let mut layers = Layers::of(vec![vec![file(&long)], vec![file("other")]]);
+    layers.read = 0;
+    assert!(lead(&long, &mut layers).unwrap_err().starts_with("needs layer 0 for "));
+    assert!(layers.question_bytes < 20 << 10, "{} bytes", layers.question_bytes);
+}
+
+#[test]
+fn near_misses_too_deep_to_type_are_not_told() {
+    let deep = format!("{}vmlinuz", "d/".repeat(64));
+    let long = format!("{}/vmlinuz", "n".repeat(2000));
+    let mut layers = Layers::of(vec![vec![file(&deep), file(&long), file("usr/vmlinuz")]]);
+    let records = layers.records.clone();
+    let mut near = NearMisses::new("/boot/vmlinuz", "/boot");
+    records.iter().flatten().for_each(|record| near.take(record));
+    assert_eq!(near.finish(&mut layers).unwrap(), ["/usr/vmlinuz"]);
 }
 
 #[test]

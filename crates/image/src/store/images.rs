@@ -116,8 +116,8 @@ impl Store {
         Ok(ImageDetails { summary, platforms })
     }
 
-    /// The manifest of an image in the store, with its digest: the one that the reference names, or the first of its
-    /// index that is for `platform`. `None` when the reference or the manifest is not in the store.
+    /// The manifest of an image in the store, with its digest: the one that the reference names, or the best for `platform`
+    /// of those in its index that are in the store. `None` when the reference or the manifest is not in the store.
     ///
     /// # Errors
     ///
@@ -141,12 +141,11 @@ impl Store {
             match parsed {
                 Document::Image(image) => return Ok(Some((digest, image))),
                 Document::Index(index) => {
-                    let entry = index.entries.into_iter().find(|entry| {
-                        entry.platform.as_ref().is_none_or(|offered| platform.accepts(offered))
-                            && self.has_blob(&entry.descriptor.digest, None)
-                    });
-                    let Some(entry) = entry else { return Ok(None) };
-                    digest = entry.descriptor.digest;
+                    let mut entries = index.entries_for(platform);
+                    let Some(entry) = entries.find(|entry| self.has_blob(&entry.descriptor.digest, None)) else {
+                        return Ok(None);
+                    };
+                    digest = entry.descriptor.digest.clone();
                 }
             }
         }
