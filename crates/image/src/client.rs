@@ -119,6 +119,8 @@ pub struct FetchedManifest {
     pub media_type: String,
     /// Its digest, computed from the bytes and not merely claimed (when `unchanged`, the one that was known).
     pub digest: Digest,
+    /// The full name of the image: a search list may have several for one short name.
+    pub name: Reference,
     /// Where it came from; blobs are to be asked for there.
     pub endpoint: Endpoint,
     /// Whether the registry says that the reference still means the known digest. Nothing was downloaded
@@ -176,6 +178,15 @@ impl Client {
     /// The settings that the client was made with.
     pub fn settings(&self) -> &RegistrySettings {
         &self.shared.settings
+    }
+
+    /// The full names that `reference` may stand for, in the order in which they are tried: more than one only for a
+    /// short name under a search list. No request is made.
+    ///
+    /// # Errors
+    /// When registries.conf(5) cannot resolve a short name.
+    pub fn names(&self, reference: &Reference) -> Result<Vec<Reference>, RegistryError> {
+        Ok(self.shared.registries.spell_out(reference)?)
     }
 
     /// The places that may hold `reference`, in the order in which they are to be asked. No request is made.

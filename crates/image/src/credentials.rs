@@ -2,7 +2,9 @@
 //!
 //! ```text
 //! pull secrets (all that match, most specific first, as the kubelet has it)
-//! then the first auth file that knows the registry; inside one file
+//! then what `credential-helpers` of registries.conf(5) names, in order, until one knows the registry;
+//! without that list the auth files alone
+//! auth files: the first that knows the registry; inside one file
 //!     credHelpers[registry]  >  auths[registry/namespace/repository … registry]  >  credsStore
 //! ```
 //!
@@ -10,6 +12,7 @@
 
 mod files;
 mod helper;
+mod json;
 mod secret;
 
 use std::fmt;
@@ -17,6 +20,7 @@ use std::fmt;
 pub use self::{
     files::AuthFileError,
     helper::HelperError,
+    json::JsonError,
     secret::{PullSecret, PullSecretError},
 };
 use crate::settings::RegistrySettings;
@@ -98,13 +102,18 @@ impl CredentialError {
     }
 }
 
-/// Looks up what may be tried for `registry/repository`.
+/// The name by which the list of helpers in registries.conf(5) stands for the auth files.
+pub const AUTH_FILES_HELPER: &str = "containers-auth.json";
+
+/// Looks up what may be tried for `registry/repository`. `helpers` is the list of registries.conf(5): names without
+/// `docker-credential-`, or [`AUTH_FILES_HELPER`].
 ///
 /// # Errors
-/// When an auth file is malformed or a credential helper fails; a registry that is in none of them is no
-/// error.
+/// When an auth file is malformed or a credential helper fails, and no later one of `helpers` knows the registry;
+/// a registry that is in none of them is no error.
 pub async fn candidates(
     settings: &RegistrySettings,
+    helpers: &[String],
     registry: &str,
     repository: &str,
     secrets: &[PullSecret],
@@ -117,27 +126,64 @@ pub async fn candidates(
         }
         candidates.searched.push(origin);
     }
+    let mut first_error = None;
+    for name in helpers {
+        let looked_up = if name == AUTH_FILES_HELPER {
+            in_files(settings, registry, repository, &mut candidates.searched).await
+        } else {
+            candidates.searched.push(helper_origin(name));
+            from_helper(settings, name, registry).await
+        };
+        match looked_up {
+            Ok(Some(found)) => {
+                candidates.found.push(found);
+                return Ok(candidates);
+            }
+            Ok(None) => {}
+            Err(error) => first_error = first_error.or(Some(error)),
+        }
+    }
+    match first_error {
+        Some(error) => Err(error),
+        None => Ok(candidates),
+    }
+}
+
+/// What the first auth file that knows the registry has for it.
+async fn in_files(
+    settings: &RegistrySettings,
+    registry: &str,
+    repository: &str,
+    searched: &mut Vec<String>,
+) -> Result<Option<FoundCredential>, CredentialError> {
     for file in &settings.auth_files {
         let lookup = files::look_up(file, registry, repository)?;
-        candidates.searched.push(lookup.place);
+        searched.push(lookup.place);
         let found = match lookup.outcome {
             files::Outcome::Nothing => None,
             files::Outcome::Credential(credential) => {
                 Some(FoundCredential { credential, origin: format!("`{}`", file.path.display()) })
             }
-            files::Outcome::Helper(name) => {
-                helper::get(settings, &name, registry).await?.map(|credential| FoundCredential {
-                    credential,
-                    origin: format!("credential helper `docker-credential-{name}`"),
-                })
-            }
+            files::Outcome::Helper(name) => from_helper(settings, &name, registry).await?,
         };
-        if let Some(found) = found {
-            candidates.found.push(found);
-            break;
+        if found.is_some() {
+            return Ok(found);
         }
     }
-    Ok(candidates)
+    Ok(None)
+}
+
+async fn from_helper(
+    settings: &RegistrySettings,
+    name: &str,
+    registry: &str,
+) -> Result<Option<FoundCredential>, CredentialError> {
+    let credential = helper::get(settings, name, registry).await?;
+    Ok(credential.map(|credential| FoundCredential { credential, origin: helper_origin(name) }))
+}
+
+fn helper_origin(name: &str) -> String {
+    format!("credential helper `docker-credential-{name}`")
 }
 
 /// All the names by which configuration files know Docker Hub.

@@ -8,8 +8,8 @@
 //! ```
 //!
 //! Parsing and lookup are pure; only [`Registries::load`] reads files. A drop-in's `[[registry]]` table
-//! replaces an earlier one with the same prefix, its search list and short-name mode replace the earlier
-//! ones, and aliases are merged one by one, an empty one erasing what came before.
+//! replaces an earlier one with the same prefix, its search list, short-name mode and list of credential
+//! helpers replace the earlier ones, and aliases are merged one by one, an empty one erasing what came before.
 
 mod file;
 
@@ -23,6 +23,7 @@ use serde::Deserialize;
 
 use self::file::{FileForm, drop_ins, entry, read_file};
 use crate::{
+    credentials::AUTH_FILES_HELPER,
     reference::{DEFAULT_REGISTRY, Reference, ReferenceError},
     settings::{Presence, RegistrySettings},
 };
@@ -49,6 +50,8 @@ pub enum Role {
 /// One place to ask for an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
+    /// The full name of the image that is meant.
+    pub name: Reference,
     /// The image as that place knows it.
     pub reference: Reference,
     /// Whether the place has to prove who it is.
@@ -223,6 +226,7 @@ pub struct Registries {
     entries: Vec<Entry>,
     search: Option<Vec<String>>,
     short_name_mode: ShortNameMode,
+    credential_helpers: Vec<String>,
     aliases: BTreeMap<String, String>,
 }
 
@@ -291,6 +295,9 @@ impl Registries {
                 return Err(value_error("short-name-mode", other, reason));
             }
         }
+        if let Some(helpers) = form.credential_helpers {
+            self.credential_helpers = helpers;
+        }
         for (name, target) in form.aliases {
             if target.is_empty() {
                 self.aliases.remove(&name);
@@ -330,6 +337,16 @@ impl Registries {
         }
     }
 
+    /// The names in `credential-helpers`, in the order in which they are to be asked; the files with credentials
+    /// alone, where there is no such list.
+    pub fn credential_helpers(&self) -> Vec<String> {
+        if self.credential_helpers.is_empty() {
+            vec![AUTH_FILES_HELPER.to_owned()]
+        } else {
+            self.credential_helpers.clone()
+        }
+    }
+
     /// The place to which `reference` is pushed. As containers-registries.conf(5) has it, aliases, mirrors
     /// and locations play no part in pushing, but blocking and `insecure` do.
     ///
@@ -341,11 +358,15 @@ impl Registries {
             Some((entry, _)) => entry.trust,
             None => Trust::Verified,
         };
-        Ok(Place { reference: reference.clone(), trust, role: Role::Primary })
+        Ok(Place { name: reference.clone(), reference: reference.clone(), trust, role: Role::Primary })
     }
 
-    /// Short names become full ones: by alias, else by the search list, else they are Docker Hub's.
-    fn spell_out(&self, reference: &Reference) -> Result<Vec<Reference>, ResolveError> {
+    /// What `reference` may stand for, spelled out: short names become full ones by alias, else by the search list, in
+    /// its order, else they are Docker Hub's. Any other reference stands for itself.
+    ///
+    /// # Errors
+    /// When a short name cannot be resolved.
+    pub fn spell_out(&self, reference: &Reference) -> Result<Vec<Reference>, ResolveError> {
         let Some(short_name) = reference.short_name() else {
             return Ok(vec![reference.clone()]);
         };
@@ -380,6 +401,7 @@ impl Registries {
         let text = reference.to_string();
         let Some((entry, matched)) = self.entry_of(&text) else {
             return Ok(vec![Place {
+                name: reference.clone(),
                 reference: reference.clone(),
                 trust: Trust::Verified,
                 role: Role::Primary,
@@ -409,11 +431,12 @@ impl Registries {
         let mut places = Vec::new();
         for mirror in &entry.mirrors {
             if mirror.used_for == MirrorUse::All || mirror.used_for == wanted_use {
-                let reference = relocated(&mirror.location)?;
-                places.push(Place { reference, trust: mirror.trust, role: Role::Mirror });
+                let (name, reference) = (reference.clone(), relocated(&mirror.location)?);
+                places.push(Place { name, reference, trust: mirror.trust, role: Role::Mirror });
             }
         }
         places.push(Place {
+            name: reference.clone(),
             reference: relocated(&entry.location)?,
             trust: entry.trust,
             role: Role::Primary,

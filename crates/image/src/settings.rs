@@ -45,6 +45,10 @@ pub struct TimeLimits {
     pub small_body: Duration,
     /// For a credential helper.
     pub credential_helper: Duration,
+    /// From the last byte of an uploaded blob to the answer: the registry checks and keeps the blob meanwhile.
+    pub commit: Duration,
+    /// The time over which a download's average rate is taken; one of less than a KiB per second has failed.
+    pub download_window: Duration,
 }
 
 impl Default for TimeLimits {
@@ -54,6 +58,8 @@ impl Default for TimeLimits {
             stall: Duration::from_secs(30),
             small_body: Duration::from_secs(60),
             credential_helper: Duration::from_secs(20),
+            commit: Duration::from_secs(5 * 60),
+            download_window: Duration::from_secs(5 * 60),
         }
     }
 }

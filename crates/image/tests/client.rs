@@ -39,6 +39,7 @@ fn settings() -> RegistrySettings {
             stall: Duration::from_secs(20),
             small_body: Duration::from_secs(20),
             credential_helper: Duration::from_secs(20),
+            ..TimeLimits::default()
         },
         ..RegistrySettings::default()
     }
@@ -281,6 +282,34 @@ async fn every_matching_pull_secret_is_tried() {
 }
 
 #[tokio::test]
+async fn a_valid_credential_without_access_makes_room_for_the_next_one() {
+    // A 403 carries no challenge, so that the one before it counts.
+    let registry = registry().await;
+    registry.set_auth(Auth::Basic("second", "right"));
+    let secrets = [secret(&registry, "first", "valid"), secret(&registry, "second", "right")];
+    let refuse_first = |challenge: String| {
+        let challenge = vec![("www-authenticate", challenge)];
+        registry.fault("GET", "/manifests/", Times::Once, Fault::Status(401, challenge, String::new()));
+        registry.fault("GET", "/manifests/", Times::Once, Fault::Status(403, vec![], "no access".to_owned()));
+    };
+    refuse_first("Basic realm=\"fake\"".to_owned());
+    client().manifest(&reference(&registry), None, &secrets).await.unwrap();
+    assert_eq!(registry.requests().len(), 3);
+
+    // The same by way of a token server, whose address is relative to what was asked.
+    registry.set_auth(Auth::Token(TokenAuth { password: Some(("second", "right")), ..TokenAuth::default() }));
+    let token = Fault::Status(200, vec![], r#"{"token":"of-the-first"}"#.to_owned());
+    registry.fault("GET", "/token", Times::Once, token);
+    refuse_first("Bearer realm=\"/token\",service=\"fake\"".to_owned());
+    client().manifest(&reference(&registry), None, &secrets).await.unwrap();
+
+    // With none left the 403 is the answer.
+    refuse_first("Basic realm=\"fake\"".to_owned());
+    let error = client().manifest(&reference(&registry), None, &secrets[..1]).await.unwrap_err();
+    assert!(matches!(&error, RegistryError::Forbidden { detail, .. } if detail == "no access"), "{error}");
+}
+
+#[tokio::test]
 async fn tokens_are_fetched_kept_and_renewed() {
     let registry = registry().await;
     registry.set_auth(Auth::Token(TokenAuth { anonymous: true, ..TokenAuth::default() }));
@@ -338,6 +367,25 @@ async fn a_token_server_without_https_gets_no_credentials() {
 }
 
 #[tokio::test]
+async fn an_identity_token_does_not_follow_a_redirect_elsewhere() {
+    let registry = registry().await;
+    let elsewhere = FakeRegistry::start().await;
+    registry.set_auth(Auth::Token(TokenAuth { identity_token: Some("refresh-me"), ..TokenAuth::default() }));
+    let json = format!(r#"{{"auths":{{"{}":{{"identitytoken":"refresh-me"}}}}}}"#, registry.host());
+    let secrets = [PullSecret::from_docker_config_json("id", json.as_bytes()).unwrap()];
+    let redirect_to = |url: String| registry.fault("POST", "/token", Times::Once, Fault::RedirectTo(url));
+
+    redirect_to(format!("http://{}/token", elsewhere.host()));
+    let error = client().manifest(&reference(&registry), None, &secrets).await.unwrap_err();
+    assert!(matches!(&error, RegistryError::Redirect { .. }), "{error}");
+    assert!(elsewhere.requests().is_empty());
+    assert!(!chain(&error).contains("refresh-me"));
+
+    redirect_to("/token?again".to_owned());
+    client().manifest(&reference(&registry), None, &secrets).await.unwrap();
+}
+
+#[tokio::test]
 async fn credential_helpers_and_auth_files_open_registries() {
     use std::os::unix::fs::PermissionsExt;
     let registry = registry().await;
@@ -357,6 +405,26 @@ async fn credential_helpers_and_auth_files_open_registries() {
     };
     let settings = RegistrySettings {
         auth_files: vec![file(&auth_file)],
+        program_directories: vec![root.path().to_owned()],
+        ..settings()
+    };
+    Client::new(settings).unwrap().manifest(&reference(&registry), None, &[]).await.unwrap();
+}
+
+#[tokio::test]
+async fn registries_conf_names_the_helpers_to_ask() {
+    use std::os::unix::fs::PermissionsExt;
+    let registry = registry().await;
+    registry.set_auth(Auth::Basic("user", "from-helper"));
+    let root = tempfile::tempdir().unwrap();
+    let helper = root.path().join("docker-credential-test");
+    let answer = r#"cat >/dev/null; echo "{\"Username\":\"user\",\"Secret\":\"from-helper\"}""#;
+    std::fs::write(&helper, format!("#!/bin/sh\n{answer}\n")).unwrap();
+    std::fs::set_permissions(&helper, PermissionsExt::from_mode(0o755)).unwrap();
+    let configuration = root.path().join("registries.conf");
+    std::fs::write(&configuration, "credential-helpers = [\"containers-auth.json\", \"test\"]\n").unwrap();
+    let settings = RegistrySettings {
+        registries_conf: vec![(configuration, Presence::Required)],
         program_directories: vec![root.path().to_owned()],
         ..settings()
     };
@@ -436,6 +504,46 @@ async fn a_broken_download_goes_on_where_it_broke() {
 }
 
 #[tokio::test]
+async fn a_download_that_hardly_gets_further_ends() {
+    let registry = registry().await;
+    registry.fault("GET", "/blobs/", Times::Always, Fault::TruncateAfter(1));
+    let mut sink = MemorySink::default();
+    let error = download(&registry, &mut sink).await.unwrap_err();
+    assert!(matches!(&error, RegistryError::Connection { .. }), "{error:?}");
+    assert_eq!(registry.requests().len(), 3, "a byte is no progress");
+
+    // A mebibyte is.
+    let content = vec![7; 6 << 20];
+    let descriptor = descriptor(registry.add_blob(&content), content.len());
+    let client = client();
+    let endpoint = client.endpoints(&reference(&registry)).unwrap().remove(0);
+    registry.fault("GET", descriptor.digest.hex(), Times::Count(4), Fault::TruncateAfter(1_200_000));
+    let mut sink = MemorySink::default();
+    registry.stop_fault("/blobs/");
+    client.blob(&endpoint, &descriptor, &mut sink, &[]).await.unwrap();
+    assert_eq!(sink.bytes.len(), content.len());
+}
+
+#[tokio::test]
+async fn a_download_that_trickles_ends() {
+    let registry = registry().await;
+    let content = [7; 64];
+    let descriptor = descriptor(registry.add_blob(&content), content.len());
+    registry.fault("GET", "/blobs/", Times::Always, Fault::Trickle(Duration::from_millis(20)));
+    let mut settings = settings();
+    settings.time_limits.download_window = Duration::from_millis(100);
+    settings.retry.attempts = 2;
+    let client = Client::new(settings).unwrap();
+    let endpoint = client.endpoints(&reference(&registry)).unwrap().remove(0);
+    let mut sink = MemorySink::default();
+    let error = client.blob(&endpoint, &descriptor, &mut sink, &[]).await.unwrap_err();
+    assert!(matches!(&error, RegistryError::TooSlow { .. }), "{error}");
+    assert!(error.hint().is_some());
+    assert_eq!(registry.requests().len(), 2);
+    assert!(!sink.bytes.is_empty(), "what came stays");
+}
+
+#[tokio::test]
 async fn a_server_that_ignores_ranges_sends_everything_again() {
     let registry = registry().await;
     registry.fault("GET", "/blobs/", Times::Once, Fault::TruncateAfter(20_000));
@@ -483,7 +591,7 @@ async fn a_full_disk_ends_the_download_at_once_with_its_own_error() {
     assert!(
         matches!(&error, RegistryError::Sink { source, .. } if source.kind() == io::ErrorKind::StorageFull)
     );
-    assert!(error.hint().unwrap().contains("image prune"));
+    assert!(error.hint().unwrap().contains("image prune --all"));
     assert_eq!(registry.requests().len(), 1);
 }
 
@@ -511,6 +619,19 @@ async fn silence_ends_in_a_timeout() {
     let error = Client::new(settings).unwrap().manifest(&reference(&registry), None, &[]).await.unwrap_err();
     assert!(matches!(&error, RegistryError::Timeout { .. }), "{error}");
     assert_eq!(registry.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn an_unreachable_registry_costs_one_connection_per_attempt() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let reference: Reference = format!("{address}/image:v1").parse().unwrap();
+    let client = client();
+    let known = Digest::sha256_of(MANIFEST);
+    let error = client.manifest(&reference, Some(&known), &[]).await.unwrap_err();
+    assert!(matches!(&error, RegistryError::ConnectionRefused { .. }), "{error:?}");
+    assert_eq!(client.requests(), 3);
 }
 
 #[tokio::test]
@@ -670,6 +791,66 @@ async fn proxies_are_used_except_where_excepted_and_on_loopback() {
     let error = Client::new(settings).unwrap().manifest(&behind_proxy, None, &[]).await.unwrap_err();
     assert!(matches!(&error, RegistryError::Proxy { .. }), "{error:?}");
     assert!(!chain(&error).contains("hunter2"), "{error:?}");
+}
+
+#[tokio::test]
+async fn what_an_insecure_repository_speaks_does_not_count_for_a_verified_one() {
+    let proxy = FakeRegistry::start().await;
+    for repository in ["dev/image", "prod/image"] {
+        proxy.add_manifest(repository, "v1", OCI_MANIFEST, MANIFEST);
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let configuration = directory.path().join("registries.conf");
+    std::fs::write(&configuration, "[[registry]]\nlocation = \"registry.invalid/dev\"\ninsecure = true\n")
+        .unwrap();
+    let mut settings =
+        RegistrySettings { registries_conf: vec![(configuration, Presence::Required)], ..settings() };
+    settings.proxies.http = Some(format!("http://{}", proxy.host()));
+    let client = Client::new(settings).unwrap();
+    client.manifest(&"registry.invalid/dev/image:v1".parse().unwrap(), None, &[]).await.unwrap();
+    proxy.forget_requests();
+    let error = client
+        .manifest(&"registry.invalid/prod/image:v1".parse().unwrap(), None, &[])
+        .await
+        .expect_err("nothing speaks HTTPS there");
+    assert!(
+        matches!(&error, RegistryError::UnknownHost { .. } | RegistryError::Setup { .. }),
+        "{error:?}"
+    );
+    assert!(proxy.requests().is_empty(), "nothing goes there by plain HTTP");
+}
+
+#[tokio::test]
+async fn a_registry_may_take_its_time_to_commit_a_blob() {
+    let registry = FakeRegistry::start().await;
+    let bytes = content();
+    let digest = Digest::sha256_of(&bytes);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), &bytes).unwrap();
+    let descriptor = descriptor(digest.clone(), bytes.len());
+    let push = async |commit: Duration| {
+        let mut settings = settings();
+        settings.time_limits.stall = Duration::from_millis(100);
+        settings.time_limits.commit = commit;
+        settings.retry.attempts = 1;
+        let client = Client::new(settings).unwrap();
+        let target = client.push_endpoint(&reference(&registry)).unwrap();
+        client.push_blob(&target, &descriptor, file.path(), Arc::new(|_| {}), &[]).await
+    };
+    registry.fault("PUT", "/blobs/", Times::Count(2), Fault::Late(Duration::from_millis(500)));
+    let error = push(Duration::from_millis(50)).await.unwrap_err();
+    assert!(
+        matches!(&error, RegistryError::Timeout { limit, .. } if *limit == Duration::from_millis(50)),
+        "{error}"
+    );
+    push(Duration::from_secs(20)).await.unwrap();
+    assert_eq!(registry.blob(&digest).unwrap(), bytes);
+
+    // The request that ends an upload in pieces has no body to wait for.
+    registry.refuse_whole_uploads();
+    registry.fault("PUT", "/blobs/", Times::Once, Fault::Status(413, vec![], String::new()));
+    registry.fault("PUT", "/blobs/", Times::Once, Fault::Late(Duration::from_millis(500)));
+    push(Duration::from_secs(20)).await.unwrap();
 }
 
 #[tokio::test]

@@ -6,6 +6,8 @@
 //!                                  └ Bearer: a token, in exchange for what the candidate has (or for nothing)
 //! ```
 //!
+//! A 401 carries the challenge; a 403 usually does not, and then the one before it counts.
+//!
 //! What worked is kept per repository, actions and set of pull secrets, so that credentials of one caller
 //! never serve another. A token that the registry no longer takes is forgotten and the dance begins anew.
 
@@ -116,6 +118,27 @@ impl Dance {
     }
 }
 
+/// How to prove who we are, as the last reply had it that said so.
+struct Asked {
+    challenges: Vec<Challenge>,
+    url: Url,
+    host: String,
+}
+
+impl Asked {
+    fn by(reply: &Reply) -> Self {
+        let challenges = reply
+            .response
+            .headers()
+            .get_all(WWW_AUTHENTICATE)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(challenge::parse)
+            .collect();
+        Self { challenges, url: reply.url.clone(), host: reply.host.clone() }
+    }
+}
+
 /// What a candidate came to.
 enum Exchanged {
     Authorization(Authorization),
@@ -135,6 +158,7 @@ impl Client {
         let authorizations = &self.shared.authorizations;
         let mut header = authorizations.get(&key);
         let mut dance: Option<Dance> = None;
+        let mut asked: Option<Asked> = None;
         // Set while a candidate is being tried: who it is, and what to remember if the registry takes it.
         let mut trying: Option<(Option<FoundCredential>, Authorization)> = None;
         loop {
@@ -152,20 +176,18 @@ impl Client {
             if trying.is_none() && header.is_some() {
                 authorizations.forget(&key);
             }
-            let challenges: Vec<Challenge> = reply
-                .response
-                .headers()
-                .get_all(WWW_AUTHENTICATE)
-                .iter()
-                .filter_map(|value| value.to_str().ok())
-                .flat_map(challenge::parse)
-                .collect();
+            let asked_now = Asked::by(&reply);
+            let asked = match &mut asked {
+                Some(asked) if asked_now.challenges.is_empty() => asked,
+                asked => asked.insert(asked_now),
+            };
             let mut detail = self.detail_of(&mut reply, access.what).await;
             let dance = match &mut dance {
                 Some(dance) => dance,
                 None => {
                     let candidates = credentials::candidates(
                         &self.shared.settings,
+                        &self.shared.registries.credential_helpers(),
                         &access.endpoint.registry,
                         &access.endpoint.repository,
                         access.secrets,
@@ -182,7 +204,7 @@ impl Client {
                 let Some(candidate) = dance.attempts.next() else {
                     return Err(exhausted(dance, &reply.host, access, detail));
                 };
-                match self.authorize(&challenges, candidate.as_ref(), &reply, access).await? {
+                match self.authorize(asked, candidate.as_ref(), access).await? {
                     Exchanged::Authorization(authorization) => {
                         header = Some(authorization.header.clone());
                         trying = Some((candidate, authorization));
@@ -202,20 +224,19 @@ impl Client {
 
     async fn authorize(
         &self,
-        challenges: &[Challenge],
+        asked: &Asked,
         candidate: Option<&FoundCredential>,
-        reply: &Reply,
         access: &Access<'_>,
     ) -> Result<Exchanged, RegistryError> {
         let credential = candidate.map(|candidate| &candidate.credential);
         if let Some(Credential::RegistryToken(token)) = credential {
             return Ok(bearer(token.reveal(), None));
         }
-        let named = |scheme: &str| challenges.iter().find(|challenge| challenge.scheme == scheme);
+        let named = |scheme: &str| asked.challenges.iter().find(|challenge| challenge.scheme == scheme);
         if let Some(challenge) = named("bearer")
             && let Some(realm) = challenge.parameter("realm")
         {
-            return self.fetch_token(realm, challenge, credential, reply, access).await;
+            return self.fetch_token(realm, challenge, credential, &asked.url, access).await;
         }
         if named("basic").is_some() {
             return Ok(match credential {
@@ -228,12 +249,13 @@ impl Client {
                 _ => Exchanged::Refused(String::new()),
             });
         }
-        let mut schemes: Vec<&str> = challenges.iter().map(|challenge| challenge.scheme.as_str()).collect();
+        let mut schemes: Vec<&str> =
+            asked.challenges.iter().map(|challenge| challenge.scheme.as_str()).collect();
         if schemes.is_empty() {
             schemes.push("none named");
         }
         Err(RegistryError::UnsupportedChallenge {
-            host: reply.host.clone(),
+            host: asked.host.clone(),
             what: access.what.to_owned(),
             challenge: schemes.join(", "),
         })
@@ -244,11 +266,11 @@ impl Client {
         realm: &str,
         challenge: &Challenge,
         credential: Option<&Credential>,
-        reply: &Reply,
+        asked_at: &Url,
         access: &Access<'_>,
     ) -> Result<Exchanged, RegistryError> {
         let no_token = |host: &str| RegistryError::Token { host: host.to_owned() };
-        let mut url = reply.url.join(realm).map_err(|_| no_token(realm))?;
+        let mut url = asked_at.join(realm).map_err(|_| no_token(realm))?;
         let host = host_of(&url);
         let may_be_plain = access.endpoint.trust == Trust::Insecure || is_loopback(&host);
         if url.scheme() != "https" && !(url.scheme() == "http" && may_be_plain) {

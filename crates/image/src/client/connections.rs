@@ -48,8 +48,9 @@ pub(super) struct Connections {
     proxies: Proxies,
     pub(super) limits: TimeLimits,
     pools: Mutex<HashMap<PoolKey, reqwest::Client>>,
-    /// What hosts were found to speak, where there was a choice.
-    schemes: Mutex<HashMap<String, Scheme>>,
+    /// What hosts were found to speak. What one speaks in plain HTTP to an insecure repository says nothing about a
+    /// repository of the same host that has to be verified.
+    schemes: Mutex<HashMap<(String, Trust), Scheme>>,
 }
 
 impl Connections {
@@ -66,7 +67,8 @@ impl Connections {
     /// The schemes to try with `host`, in order. The second is tried only if the first turns out to be the
     /// wrong one.
     pub(super) fn schemes(&self, host: &str, trust: Trust) -> Result<Vec<Scheme>, RegistryError> {
-        let remembered = self.schemes.lock().unwrap_or_else(PoisonError::into_inner).get(host).copied();
+        let key = (host.to_owned(), trust);
+        let remembered = self.schemes.lock().unwrap_or_else(PoisonError::into_inner).get(&key).copied();
         if let Some(scheme) = remembered {
             return Ok(vec![scheme]);
         }
@@ -80,8 +82,9 @@ impl Connections {
         })
     }
 
-    pub(super) fn remember(&self, host: &str, scheme: Scheme) {
-        self.schemes.lock().unwrap_or_else(PoisonError::into_inner).insert(host.to_owned(), scheme);
+    pub(super) fn remember(&self, host: &str, trust: Trust, scheme: Scheme) {
+        let key = (host.to_owned(), trust);
+        self.schemes.lock().unwrap_or_else(PoisonError::into_inner).insert(key, scheme);
     }
 
     /// The pool for `url`, whose host is called `host` in certs.d.

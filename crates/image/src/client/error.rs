@@ -287,6 +287,19 @@ pub enum RegistryError {
         expected_bytes: u64,
     },
 
+    /// The response comes so slowly that it would never end.
+    #[error("`{host}` sent only {received_bytes} bytes of {what} within {} seconds", window.as_secs_f32())]
+    TooSlow {
+        /// The registry's host.
+        host: String,
+        /// What was asked for.
+        what: String,
+        /// How much came.
+        received_bytes: u64,
+        /// In how much time.
+        window: Duration,
+    },
+
     /// The sink could not keep what was downloaded.
     #[error("cannot keep what `{host}` sends of {what}")]
     Sink {
@@ -379,7 +392,8 @@ impl RegistryError {
             | Self::Connection { .. }
             | Self::RateLimited { .. }
             | Self::ServerFailure { .. }
-            | Self::Truncated { .. } => true,
+            | Self::Truncated { .. }
+            | Self::TooSlow { .. } => true,
             _ => false,
         }
     }
@@ -423,7 +437,7 @@ impl RegistryError {
             Self::ConnectionRefused { host, .. } => {
                 Some(format!("check that a registry runs at `{host}` and that the port is right"))
             }
-            Self::Timeout { host, .. } | Self::Connection { host, .. } => {
+            Self::Timeout { host, .. } | Self::Connection { host, .. } | Self::TooSlow { host, .. } => {
                 Some(format!("check the network, firewalls and proxies on the way to `{host}`"))
             }
             Self::Certificate { host, .. } => Some(format!(
@@ -450,7 +464,7 @@ impl RegistryError {
                 Some("check user and password there, and that the account may use this repository".to_owned())
             }
             Self::UnsupportedChallenge { .. } => Some("Basic and Bearer are supported".to_owned()),
-            Self::Token { .. } => None,
+            Self::Token { host } => Some(format!("check that `{host}` is the registry's token server")),
             Self::PlainTokenServer { .. } => Some(
                 "set `insecure = true` for the registry in registries.conf if that is meant to be".to_owned(),
             ),
@@ -488,9 +502,15 @@ impl RegistryError {
             Self::Truncated { .. } => {
                 Some("check the connection; a new attempt resumes the download".to_owned())
             }
-            Self::Sink { source, .. } => (source.kind() == io::ErrorKind::StorageFull)
-                .then(|| "free some space; `ferrovirt image prune` removes unused images".to_owned()),
-            Self::Source { .. } | Self::NoUploadLocation { .. } => None,
+            Self::Sink { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+                Some("free some space; `ferrovirt image prune --all` removes unused images".to_owned())
+            }
+            Self::Sink { .. } | Self::Source { .. } => {
+                Some("check the disk and the permissions of the image store".to_owned())
+            }
+            Self::NoUploadLocation { host, .. } => {
+                Some(format!("check that `{host}` is a container registry that takes pushes"))
+            }
             Self::AllPlacesFailed { attempts, .. } => attempts.last().and_then(|(_, error)| error.hint()),
         }
     }

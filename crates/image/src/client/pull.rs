@@ -1,5 +1,7 @@
 //! Manifests and blobs, coming in.
 
+use std::time::{Duration, Instant};
+
 use http::{
     HeaderValue, Method, StatusCode,
     header::{ACCEPT, ACCEPT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, RANGE},
@@ -14,11 +16,16 @@ use crate::{
     credentials::PullSecret,
     digest::{Algorithm, Descriptor, Digest},
     reference::Reference,
+    registries::Place,
     settings::RetryPolicy,
 };
 
 /// The largest manifest or index: what the Distribution specification asks registries to accept at least.
 pub const LARGEST_MANIFEST_BYTES: u64 = 4 * 1024 * 1024;
+/// Progress that makes earlier failures of a download not count.
+const PROGRESS_BYTES: u64 = 1024 * 1024;
+/// The slowest average rate of a download; far below what any network that is of use has.
+const LOWEST_BYTES_PER_SECOND: u64 = 1024;
 /// How often one download goes on after it broke off, even if every attempt brings it further.
 const MOST_RESUMPTIONS: u32 = 100;
 /// Not standardised, but sent by every registry (Distribution specification, "Pulling manifests").
@@ -31,6 +38,21 @@ pub const MANIFEST_MEDIA_TYPES: [&str; 4] = [
     "application/vnd.docker.distribution.manifest.list.v2+json",
     "application/vnd.docker.distribution.manifest.v2+json",
 ];
+
+/// Where a manifest may come from.
+struct Source {
+    endpoint: Endpoint,
+    /// The image as that place knows it.
+    reference: Reference,
+    /// The full name of the image.
+    name: Reference,
+}
+
+impl From<Place> for Source {
+    fn from(place: Place) -> Self {
+        Self { endpoint: Endpoint::new(&place), reference: place.reference, name: place.name }
+    }
+}
 
 impl Client {
     /// Fetches the manifest of `reference`, from mirrors first where there are any.
@@ -47,11 +69,43 @@ impl Client {
         secrets: &[PullSecret],
     ) -> Result<FetchedManifest, RegistryError> {
         let places = self.shared.registries.resolve(reference)?;
+        let sources = places.into_iter().map(Source::from).collect();
+        self.manifest_from(sources, reference, known, secrets).await
+    }
+
+    /// Fetches the manifest that `reference` names by digest: from `preferred`, for instance because the index that
+    /// names it came from there, and from the other places only if that one cannot serve it.
+    ///
+    /// # Errors
+    /// See [`RegistryError`].
+    pub async fn manifest_by_digest(
+        &self,
+        preferred: &Endpoint,
+        reference: &Reference,
+        secrets: &[PullSecret],
+    ) -> Result<FetchedManifest, RegistryError> {
+        let others = self.shared.registries.resolve(reference)?.into_iter().map(Source::from);
+        let mut sources: Vec<Source> = others.filter(|source| source.endpoint != *preferred).collect();
+        let (endpoint, name) = (preferred.clone(), reference.clone());
+        sources.insert(0, Source { endpoint, reference: reference.clone(), name });
+        self.manifest_from(sources, reference, None, secrets).await
+    }
+
+    /// Fetches a manifest from the first of `sources` that serves it.
+    async fn manifest_from(
+        &self,
+        sources: Vec<Source>,
+        reference: &Reference,
+        known: Option<&Digest>,
+        secrets: &[PullSecret],
+    ) -> Result<FetchedManifest, RegistryError> {
         let mut attempts = Vec::new();
-        for (index, place) in places.iter().enumerate() {
-            let endpoint = Endpoint::new(place);
-            let is_last = index + 1 == places.len();
-            let error = match self.manifest_at(&endpoint, &place.reference, known, secrets, is_last).await {
+        let count = sources.len();
+        for (index, source) in sources.into_iter().enumerate() {
+            let is_last = index + 1 == count;
+            let result = self.manifest_at(&source, known, secrets, is_last).await;
+            let endpoint = source.endpoint;
+            let error = match result {
                 Ok(manifest) => return Ok(manifest),
                 Err(error) => error,
             };
@@ -73,37 +127,14 @@ impl Client {
         Err(RegistryError::AllPlacesFailed { what: format!("image `{reference}`"), attempts })
     }
 
-    /// Fetches the manifest with this digest from a place that is already chosen, for instance the one that
-    /// an index there names.
-    ///
-    /// # Errors
-    /// See [`RegistryError`].
-    pub async fn manifest_by_digest(
-        &self,
-        source: &Endpoint,
-        digest: &Digest,
-        secrets: &[PullSecret],
-    ) -> Result<FetchedManifest, RegistryError> {
-        let what = format!("manifest `{digest}` of `{}/{}`", source.registry, source.repository);
-        let access =
-            Access { endpoint: source, actions: Actions::Pull, secrets, what: &what, kind: Wanted::Manifest };
-        let mut attempt = 1;
-        loop {
-            match self.get_manifest(&access, &digest.to_string(), Some(digest)).await {
-                Ok(manifest) => return Ok(manifest),
-                Err(error) => self.pause(&self.shared.settings.retry, &mut attempt, &what, error).await?,
-            }
-        }
-    }
-
     async fn manifest_at(
         &self,
-        endpoint: &Endpoint,
-        reference: &Reference,
+        source: &Source,
         known: Option<&Digest>,
         secrets: &[PullSecret],
         is_last: bool,
     ) -> Result<FetchedManifest, RegistryError> {
+        let Source { endpoint, reference, name } = source;
         let what = format!("image `{reference}`");
         let access =
             Access { endpoint, actions: Actions::Pull, secrets, what: &what, kind: Wanted::Manifest };
@@ -117,16 +148,21 @@ impl Client {
         let mut attempt = 1;
         loop {
             let result = match known {
-                Some(known) if self.still_means(&access, &selector, known).await? => {
-                    return Ok(FetchedManifest {
-                        bytes: Vec::new(),
-                        media_type: String::new(),
-                        digest: known.clone(),
-                        endpoint: endpoint.clone(),
-                        unchanged: true,
-                    });
-                }
-                _ => self.get_manifest(&access, &selector, reference.digest()).await,
+                Some(known) => match self.still_means(&access, &selector, known).await {
+                    Ok(true) => {
+                        return Ok(FetchedManifest {
+                            bytes: Vec::new(),
+                            media_type: String::new(),
+                            digest: known.clone(),
+                            name: name.clone(),
+                            endpoint: endpoint.clone(),
+                            unchanged: true,
+                        });
+                    }
+                    Ok(false) => self.get_manifest(&access, source).await,
+                    Err(error) => Err(error),
+                },
+                None => self.get_manifest(&access, source).await,
             };
             match result {
                 Ok(manifest) => return Ok(manifest),
@@ -135,7 +171,8 @@ impl Client {
         }
     }
 
-    /// Asks by `HEAD` whether `selector` still means `known`. An answer that leaves it open counts as no.
+    /// Asks by `HEAD` whether `selector` still means `known`. An answer that leaves it open counts as no; no answer
+    /// at all is an error, which a `GET` would only meet again.
     async fn still_means(
         &self,
         access: &Access<'_>,
@@ -143,22 +180,18 @@ impl Client {
         known: &Digest,
     ) -> Result<bool, RegistryError> {
         let request = manifest_request(Method::HEAD, access.endpoint, selector);
-        match self.exchange(&request, access).await {
-            Ok(reply) => Ok(reply.response.status().is_success()
-                && announced_digest(reply.response.headers()).as_ref() == Some(known)),
-            // The download that follows meets the same trouble, and is made again if it may pass.
-            Err(error) if error.may_pass() => Ok(false),
-            Err(error) => Err(error),
-        }
+        let reply = self.exchange(&request, access).await?;
+        Ok(reply.response.status().is_success()
+            && announced_digest(reply.response.headers()).as_ref() == Some(known))
     }
 
     async fn get_manifest(
         &self,
         access: &Access<'_>,
-        selector: &str,
-        expected: Option<&Digest>,
+        source: &Source,
     ) -> Result<FetchedManifest, RegistryError> {
-        let request = manifest_request(Method::GET, access.endpoint, selector);
+        let selector = source.reference.manifest_selector();
+        let request = manifest_request(Method::GET, access.endpoint, &selector);
         let reply = self.exchange(&request, access).await?;
         let mut reply = self.expect_success(reply, access).await?;
         let announced = announced_digest(reply.response.headers());
@@ -170,7 +203,7 @@ impl Client {
                 what: access.what.to_owned(),
                 media_type: if content_type.is_empty() { "unknown".to_owned() } else { content_type },
             })?;
-        let expected = expected.or(announced.as_ref());
+        let expected = source.reference.digest().or(announced.as_ref());
         let digest = Digest::of(expected.map_or(Algorithm::Sha256, Digest::algorithm), &bytes);
         if let Some(expected) = expected
             && *expected != digest
@@ -182,8 +215,8 @@ impl Client {
                 actual: digest,
             });
         }
-        let endpoint = access.endpoint.clone();
-        Ok(FetchedManifest { bytes, media_type, digest, endpoint, unchanged: false })
+        let (name, endpoint) = (source.name.clone(), source.endpoint.clone());
+        Ok(FetchedManifest { bytes, media_type, digest, name, endpoint, unchanged: false })
     }
 
     /// Downloads a blob into `sink`, resuming from what the sink already has.
@@ -202,8 +235,8 @@ impl Client {
             Access { endpoint: source, actions: Actions::Pull, secrets, what: &what, kind: Wanted::Blob };
         let mut attempt = 1;
         let mut resumptions = 0;
+        let mut counted_from = sink.received();
         loop {
-            let before = sink.received();
             let error = match self.blob_once(&access, descriptor, sink).await {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
@@ -212,9 +245,12 @@ impl Client {
             if resumptions > MOST_RESUMPTIONS {
                 return Err(error);
             }
-            if sink.received() > before {
+            if sink.received() >= counted_from + PROGRESS_BYTES {
                 attempt = 1;
+                counted_from = sink.received();
             }
+            // After a restart what there was is gone.
+            counted_from = counted_from.min(sink.received());
             self.pause(&self.shared.settings.retry, &mut attempt, &what, error).await?;
         }
     }
@@ -281,16 +317,51 @@ impl Client {
         if announced.is_some_and(|length| length > size.saturating_sub(sink.received())) {
             return Err(too_large(&reply));
         }
+        let mut pace = Pace::new(self.shared.connections.limits.download_window, sink.received());
         while let Some(piece) = self.next_piece(&mut reply, access.what).await? {
             if sink.received() + piece.len() as u64 > size {
                 return Err(too_large(&reply));
             }
             sink.write(&piece).map_err(|source| cannot_keep(&reply.host, source))?;
+            if let Some(received_bytes) = pace.too_slow(sink.received())
+                && sink.received() < size
+            {
+                return Err(RegistryError::TooSlow {
+                    host: reply.host,
+                    what: access.what.to_owned(),
+                    received_bytes,
+                    window: pace.window,
+                });
+            }
         }
         match sink.received() {
             received if received == size => Ok(()),
             received => Err(truncated(&reply.host, access, received, size)),
         }
+    }
+}
+
+/// Whether a download keeps the lowest rate, window after window.
+struct Pace {
+    window: Duration,
+    begun: Instant,
+    begun_with_bytes: u64,
+}
+
+impl Pace {
+    fn new(window: Duration, received_bytes: u64) -> Self {
+        Self { window, begun: Instant::now(), begun_with_bytes: received_bytes }
+    }
+
+    /// How much came in the window that has just ended, if that is too little.
+    fn too_slow(&mut self, received_bytes: u64) -> Option<u64> {
+        if self.begun.elapsed() < self.window {
+            return None;
+        }
+        let in_window = received_bytes.saturating_sub(self.begun_with_bytes);
+        let wanted = self.window.as_secs_f64() * LOWEST_BYTES_PER_SECOND as f64;
+        (self.begun, self.begun_with_bytes) = (Instant::now(), received_bytes);
+        ((in_window as f64) < wanted).then_some(in_window)
     }
 }
 

@@ -63,7 +63,9 @@ fn http_date(text: &str) -> Option<Duration> {
     let month = 1 + i64::try_from(MONTHS.iter().position(|month| *month == name)?).ok()?;
     let year: i64 = parts.next()?.parse().ok().filter(|year| (1970..=9999).contains(year))?;
     let mut clock = parts.next()?.split(':').map(|part| part.parse::<i64>().ok());
-    let (hours, minutes, seconds) = (clock.next()??, clock.next()??, clock.next()??);
+    let mut below = |limit: i64| clock.next()?.filter(|value| (0..limit).contains(value));
+    // Of seconds there may be 61, for leap seconds.
+    let (hours, minutes, seconds) = (below(24)?, below(60)?, below(61)?);
     // Days from 1970-01-01 in the proleptic Gregorian calendar, counting years from March so that the leap
     // day is last.
     let (year, month_from_march) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
@@ -136,5 +138,8 @@ mod tests {
         );
         assert_eq!(parse_retry_after("soon", now), None);
         assert_eq!(parse_retry_after("-1", now), None);
+        for clock in ["9223372036854775807:00:00", "24:00:00", "-1:00:00", "08:60:00", "08:49:61", "08:49"] {
+            assert_eq!(parse_retry_after(&format!("Sun, 06 Nov 1994 {clock} GMT"), now), None, "{clock}");
+        }
     }
 }

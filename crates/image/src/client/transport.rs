@@ -154,7 +154,7 @@ impl Client {
                     self.failure_of(reply, access).await
                 }
                 Ok(reply) => {
-                    connections.remember(host, *scheme);
+                    connections.remember(host, access.endpoint.trust, *scheme);
                     return Ok(reply);
                 }
                 Err(error) if !is_last && may_be_the_wrong_scheme(*scheme, access.endpoint, &error) => error,
@@ -205,6 +205,12 @@ impl Client {
             if !stays_private {
                 return Err(problem("from HTTPS to something else"));
             }
+            // What is sent to a token server holds the identity token.
+            let keeps_its_secret = next.origin() == origin
+                || !matches!((&request.target, &request.payload), (Target::TokenServer(_), Payload::Bytes(_)));
+            if !keeps_its_secret {
+                return Err(problem("to another server, which must not see the identity token"));
+            }
             url = next;
         }
         Err(problem("too many times"))
@@ -223,29 +229,37 @@ impl Client {
         if let Some(value) = authorization {
             builder = builder.header(AUTHORIZATION, value);
         }
-        let mut sent = None;
+        // How much was handed to the connection, and how much there will be in the end.
+        let mut upload: Option<(Arc<AtomicU64>, u64)> = None;
         match &request.payload {
             Payload::Nothing if request.method == Method::GET || request.method == Method::HEAD => {}
             Payload::Nothing => builder = builder.header(CONTENT_LENGTH, 0),
             Payload::Bytes(bytes) => builder = builder.body(bytes.clone()),
             Payload::File(part) => {
                 builder = builder.header(CONTENT_LENGTH, part.length).body(part.body());
-                sent = Some(Arc::clone(&part.sent));
+                let before = part.sent.load(Ordering::Relaxed);
+                upload = Some((Arc::clone(&part.sent), before + part.length));
             }
         }
         self.count_request();
         tracing::debug!(method = %request.method, host, path = url.path(), "request");
 
         let limits = &self.shared.connections.limits;
-        let limit = limits.stall;
         let mut response = Box::pin(builder.send());
-        let mut progress = 0;
+        let sent_bytes = || upload.as_ref().map_or(0, |(sent, _)| sent.load(Ordering::Relaxed));
+        let mut progress = sent_bytes();
         loop {
+            // The last request of an upload is answered once the registry has the blob safe.
+            let is_committing = match &upload {
+                Some((_, all)) => progress == *all,
+                None => request.method == Method::PUT && matches!(request.target, Target::Upload(_)),
+            };
+            let limit = if is_committing { limits.commit } else { limits.stall };
             match tokio::time::timeout(limit, &mut response).await {
                 Ok(Ok(response)) => return Ok(response),
                 Ok(Err(error)) => return Err(classify(error, &host, access.what, limits)),
                 Err(_) => {
-                    let now = sent.as_ref().map_or(0, |sent| sent.load(Ordering::Relaxed));
+                    let now = sent_bytes();
                     if now == progress {
                         return Err(silence(&host, access.what, limit));
                     }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, io, path::PathBuf};
 use base64::{Engine as _, engine::general_purpose};
 use serde::Deserialize;
 
-use super::{Credential, Hidden, is_docker_hub};
+use super::{Credential, Hidden, is_docker_hub, json::JsonError};
 use crate::settings::{AuthFile, AuthFileFormat, Presence};
 
 /// Why a file with credentials cannot be used.
@@ -25,7 +25,7 @@ pub enum AuthFileError {
         /// The file.
         path: PathBuf,
         /// Where and why.
-        source: serde_json::Error,
+        source: JsonError,
     },
     /// One registry's entry is malformed.
     #[error("`{}` has a malformed entry for `{registry}`: {reason}", path.display())]
@@ -140,7 +140,8 @@ pub(super) fn look_up(file: &AuthFile, registry: &str, repository: &str) -> Resu
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(nothing(" (empty)"));
     }
-    let parse = |source| AuthFileError::Parse { path: file.path.clone(), source };
+    let parse =
+        |error: serde_json::Error| AuthFileError::Parse { path: file.path.clone(), source: error.into() };
     let form = match file.format {
         AuthFileFormat::Config => serde_json::from_slice::<ConfigForm>(&bytes).map_err(parse)?,
         AuthFileFormat::Legacy => {

@@ -92,7 +92,7 @@ impl HelperError {
         match self {
             Self::Name { .. } | Self::Missing { .. } => Some(
                 "install the helper, or remove it from credHelpers and credsStore in the \
-                 file with credentials"
+                 file with credentials, or from credential-helpers in registries.conf"
                     .to_owned(),
             ),
             Self::Run { program, .. }

@@ -10,6 +10,7 @@ use super::{
     Credential,
     files::{AuthEntry, ConfigForm},
     is_docker_hub,
+    json::JsonError,
 };
 use crate::digest::Digest;
 
@@ -34,7 +35,7 @@ pub enum PullSecretError {
         /// The key in the Secret's data.
         key: &'static str,
         /// Where and why.
-        source: serde_json::Error,
+        source: JsonError,
     },
     /// One registry's entry is malformed.
     #[error("secret `{name}` has a malformed entry for `{registry}`: {reason}")]
@@ -65,11 +66,8 @@ impl PullSecret {
     /// # Errors
     /// When the value is not the JSON that it has to be.
     pub fn from_docker_config_json(name: &str, bytes: &[u8]) -> Result<Self, PullSecretError> {
-        let form: ConfigForm = serde_json::from_slice(bytes).map_err(|source| PullSecretError::Json {
-            name: name.to_owned(),
-            key: ".dockerconfigjson",
-            source,
-        })?;
+        let form: ConfigForm =
+            serde_json::from_slice(bytes).map_err(malformed_json(name, ".dockerconfigjson"))?;
         Self::new(name, bytes, form.auths.into_iter())
     }
 
@@ -78,8 +76,8 @@ impl PullSecret {
     /// # Errors
     /// When the value is not the JSON that it has to be.
     pub fn from_docker_cfg(name: &str, bytes: &[u8]) -> Result<Self, PullSecretError> {
-        let form: std::collections::BTreeMap<String, AuthEntry> = serde_json::from_slice(bytes)
-            .map_err(|source| PullSecretError::Json { name: name.to_owned(), key: ".dockercfg", source })?;
+        let form: std::collections::BTreeMap<String, AuthEntry> =
+            serde_json::from_slice(bytes).map_err(malformed_json(name, ".dockercfg"))?;
         Self::new(name, bytes, form.into_iter())
     }
 
@@ -132,6 +130,11 @@ impl fmt::Debug for PullSecret {
             .field("registries", &self.registries().collect::<Vec<_>>())
             .finish()
     }
+}
+
+/// For `map_err`.
+fn malformed_json(name: &str, key: &'static str) -> impl FnOnce(serde_json::Error) -> PullSecretError {
+    move |error| PullSecretError::Json { name: name.to_owned(), key, source: error.into() }
 }
 
 /// Without scheme, without the API version that old Docker clients append, without a slash at the end.

@@ -24,8 +24,18 @@ fn settings_with(directory: &Path, text: &str) -> RegistrySettings {
     RegistrySettings { auth_files: vec![auth_file(path)], ..RegistrySettings::default() }
 }
 
+/// Looks up with the files of credentials alone.
+async fn look_up(
+    settings: &RegistrySettings,
+    registry: &str,
+    repository: &str,
+    secrets: &[PullSecret],
+) -> Result<Candidates, CredentialError> {
+    candidates(settings, &[AUTH_FILES_HELPER.to_owned()], registry, repository, secrets).await
+}
+
 async fn only(settings: &RegistrySettings, registry: &str, repository: &str) -> Option<Credential> {
-    let mut found = candidates(settings, registry, repository, &[]).await.unwrap().found;
+    let mut found = look_up(settings, registry, repository, &[]).await.unwrap().found;
     assert!(found.len() <= 1);
     found.pop().map(|found| found.credential)
 }
@@ -87,11 +97,11 @@ async fn the_first_file_that_knows_the_registry_counts() {
         ],
         ..RegistrySettings::default()
     };
-    let found = candidates(&settings, "r.io", "a", &[]).await.unwrap();
+    let found = look_up(&settings, "r.io", "a", &[]).await.unwrap();
     assert_eq!(found.found.len(), 1);
     assert_eq!(found.found[0].origin, format!("`{}`", second.display()));
     assert_eq!(only(&settings, "old.io", "a").await, Some(password("old", "p")));
-    let nothing = candidates(&settings, "else.io", "a", &[]).await.unwrap();
+    let nothing = look_up(&settings, "else.io", "a", &[]).await.unwrap();
     assert_eq!(
         nothing.searched,
         [
@@ -106,20 +116,53 @@ async fn the_first_file_that_knows_the_registry_counts() {
 async fn malformed_files_are_named_and_never_quoted() {
     let directory = tempfile::tempdir().unwrap();
     let settings = settings_with(directory.path(), "{\"auths\": [");
-    let error = candidates(&settings, "r.io", "a", &[]).await.unwrap_err();
+    let error = look_up(&settings, "r.io", "a", &[]).await.unwrap_err();
     assert!(error.to_string().contains("auth.json"), "{error}");
     assert!(error.hint().is_some());
     for (auth, reason) in [("!!!", "not base64"), ("bm9jb2xvbg==", "no `:`")] {
         let settings =
             settings_with(directory.path(), &format!(r#"{{"auths":{{"r.io":{{"auth":"{auth}"}}}}}}"#));
-        let error = candidates(&settings, "r.io", "a", &[]).await.unwrap_err();
+        let error = look_up(&settings, "r.io", "a", &[]).await.unwrap_err();
         assert!(error.to_string().contains(reason), "{error}");
         assert!(!error.to_string().contains("nocolon"), "{error}");
     }
     let mut required = auth_file(directory.path().join("absent"));
     required.presence = Presence::Required;
     let settings = RegistrySettings { auth_files: vec![required], ..RegistrySettings::default() };
-    assert!(candidates(&settings, "r.io", "a", &[]).await.unwrap_err().to_string().contains("absent"));
+    assert!(look_up(&settings, "r.io", "a", &[]).await.unwrap_err().to_string().contains("absent"));
+}
+
+/// Everything that may come to light of an error.
+fn all_of(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = format!("{error:?}");
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+#[tokio::test]
+async fn credentials_where_they_do_not_belong_are_not_quoted() {
+    let directory = tempfile::tempdir().unwrap();
+    for (text, position) in [
+        (r#"{"auths":{"r.io":"dXNlcjpwYXNz"}}"#, "line 1, column 31"),
+        (r#"{"auths":{"r.io":{"auth":73313370}}}"#, "line 1, column 33"),
+        ("{\n\"auths\":\"dXNlcjpwYXNz\"}", "line 2, column 22"),
+    ] {
+        let settings = settings_with(directory.path(), text);
+        let error = look_up(&settings, "r.io", "a", &[]).await.unwrap_err();
+        let secret = PullSecret::from_docker_config_json("s", text.as_bytes()).unwrap_err();
+        for shown in [all_of(&error), all_of(&secret)] {
+            assert!(!shown.contains("dXNlcjpwYXNz") && !shown.contains("73313370"), "{shown}");
+            assert!(shown.contains(position), "{shown}");
+        }
+    }
+    let legacy = PullSecret::from_docker_cfg("s", br#"{"r.io":"dXNlcjpwYXNz"}"#).unwrap_err();
+    assert!(!all_of(&legacy).contains("dXNlcjpwYXNz"), "{}", all_of(&legacy));
+    let cut_off = PullSecret::from_docker_cfg("s", b"{").unwrap_err();
+    assert!(all_of(&cut_off).contains("ends too early"), "{}", all_of(&cut_off));
 }
 
 #[tokio::test]
@@ -153,6 +196,39 @@ async fn helpers_beat_what_is_written_down_and_stores_fill_the_gaps() {
 }
 
 #[tokio::test]
+async fn listed_helpers_are_asked_in_order_until_one_knows() {
+    let directory = tempfile::tempdir().unwrap();
+    let found = "credentials not found in native keychain";
+    helper(directory.path(), "none", &format!("cat >/dev/null; echo '{found}'; exit 1"));
+    helper(directory.path(), "fails", "cat >/dev/null; exit 3");
+    helper(directory.path(), "works", r#"cat >/dev/null; echo '{"Username":"helper","Secret":"p"}'"#);
+    let mut settings = settings_with(
+        directory.path(),
+        r#"{"auths":{"r.io":{"username":"file","password":"p"}}}"#,
+    );
+    settings.program_directories = vec![directory.path().to_owned()];
+    let first = async |helpers: &[&str], registry: &str| {
+        let helpers: Vec<String> = helpers.iter().map(|name| (*name).to_owned()).collect();
+        candidates(&settings, &helpers, registry, "a", &[]).await
+    };
+    for (helpers, user) in [
+        (&["works", "containers-auth.json"][..], "helper"),
+        (&["none", "containers-auth.json", "works"], "file"),
+        (&["none", "fails", "missing", "works"], "helper"),
+    ] {
+        let found = first(helpers, "r.io").await.unwrap().found;
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].credential, password(user, "p"), "{helpers:?}");
+    }
+    let nothing = first(&["containers-auth.json", "none"], "other.io").await.unwrap();
+    assert!(nothing.found.is_empty());
+    assert_eq!(nothing.searched[1], "credential helper `docker-credential-none`");
+    // That nobody knows is only believed if everybody answered.
+    let error = first(&["fails", "none"], "r.io").await.unwrap_err();
+    assert!(matches!(error, CredentialError::Helper(HelperError::Failed { .. })), "{error}");
+}
+
+#[tokio::test]
 async fn helpers_that_fail_hang_or_babble_are_told_apart() {
     let directory = tempfile::tempdir().unwrap();
     helper(directory.path(), "fails", "echo 'the keychain is locked' >&2; exit 3");
@@ -164,7 +240,7 @@ async fn helpers_that_fail_hang_or_babble_are_told_apart() {
             settings_with(directory.path(), &format!(r#"{{"credHelpers":{{"r.io":"{name}"}}}}"#));
         settings.program_directories = vec![directory.path().to_owned()];
         settings.time_limits.credential_helper = Duration::from_secs(limit) + Duration::from_millis(100);
-        error_of.push(candidates(&settings, "r.io", "a", &[]).await.unwrap_err());
+        error_of.push(look_up(&settings, "r.io", "a", &[]).await.unwrap_err());
     }
     assert!(matches!(&error_of[0], CredentialError::Helper(HelperError::Failed { message, status, .. })
         if message == "the keychain is locked" && status.code() == Some(3)));
@@ -194,7 +270,7 @@ async fn pull_secrets_are_matched_as_the_kubelet_matches_them() {
     let users = async |registry: &str, repository: &str| -> Vec<String> {
         let secrets = [secret.clone()];
         let found =
-            candidates(&RegistrySettings::default(), registry, repository, &secrets).await.unwrap().found;
+            look_up(&RegistrySettings::default(), registry, repository, &secrets).await.unwrap().found;
         found
             .into_iter()
             .map(|found| match found.credential {

@@ -16,6 +16,7 @@ use crate::settings::Presence;
 pub(super) struct FileForm {
     pub(super) unqualified_search_registries: Option<Vec<String>>,
     pub(super) short_name_mode: Option<String>,
+    pub(super) credential_helpers: Option<Vec<String>>,
     #[serde(default)]
     pub(super) registry: Vec<RegistryForm>,
     #[serde(default)]

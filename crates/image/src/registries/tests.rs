@@ -226,6 +226,20 @@ fn drop_ins_replace_registries_with_the_same_prefix() {
 }
 
 #[test]
+fn credential_helpers_are_the_files_unless_listed() {
+    let mut registries = registries("");
+    assert_eq!(registries.credential_helpers(), ["containers-auth.json"]);
+    let mut add = |text: &str| {
+        registries.add(Path::new("/d/1.conf"), text).unwrap();
+        registries.credential_helpers().to_vec()
+    };
+    assert_eq!(add("credential-helpers = [\"pass\", \"containers-auth.json\"]"), ["pass", "containers-auth.json"]);
+    assert_eq!(add("credential-helpers = [\"secretservice\"]"), ["secretservice"]);
+    assert_eq!(add("unqualified-search-registries = [\"a.io\"]"), ["secretservice"]);
+    assert_eq!(add("credential-helpers = []"), ["containers-auth.json"]);
+}
+
+#[test]
 fn nonsense_is_refused_with_file_and_field() {
     assert!(refused("[[registry]]\nprefix = \"https://a.io\"\n").contains("leave the scheme out"));
     assert!(refused("[[registry]]\nprefix = \"a.*.io\"\n").contains("wildcard"));

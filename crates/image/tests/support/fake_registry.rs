@@ -17,6 +17,7 @@ use std::{
     convert::Infallible,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
 };
 
 use axum::{
@@ -74,6 +75,10 @@ pub enum Fault {
     Stall,
     /// A web page with status 200.
     WebPage,
+    /// The body comes byte by byte, each this much after the one before.
+    Trickle(Duration),
+    /// The answer is given this much after the request came in whole.
+    Late(Duration),
 }
 
 /// Who may come in.
@@ -193,6 +198,11 @@ impl FakeRegistry {
         self.content().faults.push((method, path.to_owned(), times, fault));
     }
 
+    /// Ends the faults that were made for exactly this `path`.
+    pub fn stop_fault(&self, path: &str) {
+        self.content().faults.retain(|(_, part, ..)| part != path);
+    }
+
     /// Says who may come in from now on.
     pub fn set_auth(&self, auth: Auth) {
         self.content().auth = auth;
@@ -237,10 +247,15 @@ async fn handle(State(shared): State<Shared>, request: Request) -> Response {
     let target = parts.uri.path_and_query().map_or("", |target| target.as_str()).to_owned();
     let path = parts.uri.path().to_owned();
     let query = parts.uri.query().unwrap_or_default().to_owned();
+    let fault = {
+        let mut content = shared.lock().expect("no handler panicked");
+        content.seen.push(Seen { method: parts.method.to_string(), target, headers: parts.headers.clone() });
+        content.next_fault(&parts.method, &path)
+    };
+    if let Some(Fault::Late(delay)) = fault {
+        tokio::time::sleep(delay).await;
+    }
     let mut content = shared.lock().expect("no handler panicked");
-    content.seen.push(Seen { method: parts.method.to_string(), target, headers: parts.headers.clone() });
-
-    let fault = content.next_fault(&parts.method, &path);
     match fault {
         Some(Fault::Status(status, headers, body)) => return reply(status, &headers, body.into()),
         Some(Fault::RedirectTo(url)) => return reply(307, &[("location", url)], Body::empty()),
@@ -445,6 +460,14 @@ fn content_reply(
         Some(Fault::Endless) => {
             let endless = stream::repeat_with(|| Ok::<_, Infallible>(Bytes::from_static(&[b'x'; 4096])));
             return reply(status, &head, Body::from_stream(endless));
+        }
+        Some(Fault::Trickle(pause)) => {
+            let pause = *pause;
+            let bytes: Vec<u8> = body.to_vec();
+            Body::from_stream(stream::iter(bytes).then(move |byte| async move {
+                tokio::time::sleep(pause).await;
+                Ok::<_, Infallible>(Bytes::copy_from_slice(&[byte]))
+            }))
         }
         Some(Fault::Stall) => Body::from_stream(stream::pending::<Result<Bytes, Infallible>>()),
         Some(Fault::WebPage) => {
