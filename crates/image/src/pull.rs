@@ -27,7 +27,7 @@ use crate::digest::Digest;
 use crate::layer::LayerLimits;
 use crate::manifest::ManifestError;
 use crate::platform::Platform;
-use crate::reference::Reference;
+use crate::reference::{DEFAULT_TAG, Reference};
 use crate::store::{ImageRecord, Lease, Store, StoreError, UsedImage};
 
 mod files;
@@ -51,10 +51,13 @@ pub enum PullPolicy {
 
 impl PullPolicy {
     /// What Kubernetes takes when none is given: `Always` for the tag `latest`, given or implied, else `IfNotPresent`.
+    ///
+    /// The tag alone decides, and none is implied beside a digest: so `a:latest@sha256:…` is `Always` and `a@sha256:…` is
+    /// not (`SetDefaults_Container` of the Kubernetes API server, with `ParseImageName`).
     #[must_use]
     pub fn default_for(reference: &Reference) -> Self {
-        match (reference.digest(), reference.tag()) {
-            (None, None | Some("latest")) => Self::Always,
+        match reference.tag() {
+            Some(DEFAULT_TAG) => Self::Always,
             _ => Self::IfNotPresent,
         }
     }
@@ -106,7 +109,8 @@ pub struct PullRequest {
 /// What came of a pull.
 #[derive(Debug)]
 pub struct PulledImage {
-    /// As asked for.
+    /// Its full name: what was asked for, unless that was a short name that registries.conf(5) has an alias or a
+    /// registry for. What the store has is under this name.
     pub reference: Reference,
     /// Digest of what the reference means: an index or a manifest.
     pub manifest_digest: Digest,
@@ -405,7 +409,7 @@ impl Images {
 }
 
 async fn run(context: Arc<Context>, wanted: Wanted) -> Result<PulledImage, PullError> {
-    let record = context.store.record(&context.reference).map_err(context.in_store())?;
+    let record = context.store.record(&context.recorded_name).map_err(context.in_store())?;
     let mut verifications = files::Verifications::default();
     if let (Wanted::Files(wanted), Some(used)) =
         (&wanted, record.as_ref().and_then(|record| record.used.as_ref()))
@@ -430,9 +434,13 @@ async fn run(context: Arc<Context>, wanted: Wanted) -> Result<PulledImage, PullE
     };
     context.wait_for_disk().await?;
     let (previous_digest, previous_files) = previous(&context, record.as_ref(), &chosen, &wanted)?;
+    let record = match *context.name() == context.recorded_name {
+        true => record,
+        false => context.store.record(context.name()).map_err(context.in_store())?,
+    };
     remember(&context, record, &chosen, &wanted)?;
     Ok(PulledImage {
-        reference: context.reference.clone(),
+        reference: context.name().clone(),
         manifest_digest: chosen.manifest_digest,
         platform_digest: chosen.platform_digest,
         previous_digest,
@@ -493,13 +501,13 @@ fn remember(
         }),
     };
     let new = ImageRecord {
-        reference: context.reference.to_string(),
+        reference: context.name().to_string(),
         manifest_digest: chosen.manifest_digest.clone(),
         used,
     };
     if record.as_ref() == Some(&new) {
-        context.store.touch_record(&context.reference).map_err(context.in_store())
+        context.store.touch_record(context.name()).map_err(context.in_store())
     } else {
-        context.store.put_record(&context.reference, &new).map_err(context.in_store())
+        context.store.put_record(context.name(), &new).map_err(context.in_store())
     }
 }

@@ -177,7 +177,7 @@ impl StoreError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::NoSpace { .. } => Some(
-                "free some space, remove images with `ferrovirt image prune`, or name another directory with `--state-dir`"
+                "free some space, remove unused images with `ferrovirt image prune --all`, or name another directory with `--state-dir`"
                     .to_owned(),
             ),
             Self::UnknownFormat { root, .. } => {

@@ -778,7 +778,8 @@ fn the_default_policy_is_that_of_kubernetes() {
         ("registry:5000/alpine".to_owned(), PullPolicy::Always),
         ("alpine:3.20".to_owned(), PullPolicy::IfNotPresent),
         (format!("alpine@{digest}"), PullPolicy::IfNotPresent),
-        (format!("alpine:latest@{digest}"), PullPolicy::IfNotPresent),
+        (format!("alpine:3.20@{digest}"), PullPolicy::IfNotPresent),
+        (format!("alpine:latest@{digest}"), PullPolicy::Always),
     ];
     for (text, policy) in cases {
         assert_eq!(PullPolicy::default_for(&text.parse().unwrap()), policy, "{text}");

@@ -2,10 +2,9 @@
 
 use super::transfer::Context;
 use super::{PullError, PullEvent, PullPolicy};
+use crate::client::FetchedManifest;
 use crate::digest::Digest;
 use crate::manifest::{self, DOCUMENT_LIMIT_BYTES, Document, ImageManifest, Index, ManifestError};
-use crate::platform::Platform;
-use crate::reference::Reference;
 use crate::store::ImageRecord;
 
 /// Indexes may name indexes, in theory.
@@ -35,11 +34,12 @@ pub(super) async fn choose(
             }
             Document::Index(index) => index,
         };
-        digest = entry_for(&index, &context.platform).ok_or_else(|| PullError::NoPlatform {
+        let entry = index.entries_for(&context.platform).next().ok_or_else(|| PullError::NoPlatform {
             reference: context.reference.to_string(),
             wanted: context.platform.clone(),
             present: platforms_of(&index),
         })?;
+        digest = entry.descriptor.digest.clone();
         document = match stored(context, &digest)? {
             Some(document) => document,
             None if context.policy == PullPolicy::Never => {
@@ -48,7 +48,7 @@ pub(super) async fn choose(
                     digest,
                 });
             }
-            None => fetch(context, &context.reference.with_digest(digest.clone())).await?.1,
+            None => fetch_named(context, &digest).await?,
         };
     }
     Err(context.in_manifest()(ManifestError::Ambiguous {
@@ -65,19 +65,16 @@ async fn top(context: &Context, known: Option<&Digest>) -> Result<(Digest, Docum
     match (context.policy, known) {
         (PullPolicy::Never | PullPolicy::IfNotPresent, Some(known)) => Ok(known),
         (PullPolicy::Never, None) => {
-            Err(PullError::NeverAndAbsent { reference: context.reference.to_string() })
+            Err(PullError::NeverAndAbsent { reference: context.wanted_name() })
         }
         (PullPolicy::IfNotPresent, None) | (PullPolicy::Always, None) => {
             context.event(PullEvent::Resolving);
-            fetch(context, &context.reference).await
+            let answer = ask(context, None).await?;
+            keep(context, answer)
         }
         (PullPolicy::Always, Some((digest, document))) => {
             context.event(PullEvent::Resolving);
-            let answer = context
-                .client
-                .manifest(&context.reference, Some(&digest), &context.secrets)
-                .await
-                .map_err(context.in_registry())?;
+            let answer = ask(context, Some(&digest)).await?;
             if !answer.unchanged {
                 return keep(context, answer);
             }
@@ -95,14 +92,26 @@ fn stored(context: &Context, digest: &Digest) -> Result<Option<Document>, PullEr
     bytes.map(|bytes| manifest::parse(&bytes, None).map_err(context.in_manifest())).transpose()
 }
 
-async fn fetch(context: &Context, reference: &Reference) -> Result<(Digest, Document), PullError> {
-    let answer =
-        context.client.manifest(reference, None, &context.secrets).await.map_err(context.in_registry())?;
-    keep(context, answer)
+/// Asks what the reference means.
+async fn ask(context: &Context, known: Option<&Digest>) -> Result<FetchedManifest, PullError> {
+    let answer = context.client.manifest(&context.reference, known, &context.secrets).await;
+    let answer = answer.map_err(context.in_registry())?;
+    context.is_called(answer.name.clone());
+    Ok(answer)
+}
+
+/// A manifest that an index names: asked for where the index came from first.
+async fn fetch_named(context: &Context, digest: &Digest) -> Result<Document, PullError> {
+    let reference = context.name().with_digest(digest.clone());
+    let answer = match context.source() {
+        Some(source) => context.client.manifest_by_digest(source, &reference, &context.secrets).await,
+        None => context.client.manifest(&reference, None, &context.secrets).await,
+    };
+    Ok(keep(context, answer.map_err(context.in_registry())?)?.1)
 }
 
 /// Understands a manifest that arrived, and puts it into the store.
-fn keep(context: &Context, answer: crate::client::FetchedManifest) -> Result<(Digest, Document), PullError> {
+fn keep(context: &Context, answer: FetchedManifest) -> Result<(Digest, Document), PullError> {
     let document = manifest::parse(&answer.bytes, Some(&answer.media_type)).map_err(context.in_manifest())?;
     context.count_bytes(answer.bytes.len() as u64);
     let (digest, unsynced) = context
@@ -115,23 +124,6 @@ fn keep(context: &Context, answer: crate::client::FetchedManifest) -> Result<(Di
     context.came_from(answer.endpoint);
     context.event(PullEvent::ManifestFetched { digest: digest.clone() });
     Ok((digest, document))
-}
-
-/// The manifest for a platform: one whose variant is named exactly before one that fits.
-fn entry_for(index: &Index, wanted: &Platform) -> Option<Digest> {
-    let fitting = || {
-        index
-            .entries
-            .iter()
-            .filter(|entry| entry.platform.as_ref().is_some_and(|offered| wanted.accepts(offered)))
-    };
-    let exact = fitting().find(|entry| entry.platform.as_ref().is_some_and(|offered| offered == wanted));
-    // An index of one manifest and no platform: the config will tell.
-    let only = match index.entries.as_slice() {
-        [entry] if entry.platform.is_none() => Some(entry),
-        _ => None,
-    };
-    exact.or_else(|| fitting().next()).or(only).map(|entry| entry.descriptor.digest.clone())
 }
 
 /// What an index has, for people. Builders file attestations under `unknown/unknown`.

@@ -43,8 +43,12 @@ pub(super) struct Context {
     pub(super) lease: Lease,
     pub(super) limits: LayerLimits,
     events: UnboundedSender<PullEvent>,
+    /// The full name under which the image is in the store, if it is there, else the first that is possible.
+    pub(super) recorded_name: Reference,
     /// Where the manifest came from.
     endpoint: OnceLock<Endpoint>,
+    /// The full name under which a registry has it.
+    name: OnceLock<Reference>,
     fetched_bytes: AtomicU64,
     fetched_blobs: AtomicU32,
     /// Blobs on their way to the disk.
@@ -81,10 +85,21 @@ impl Context {
             .store
             .lease()
             .map_err(|source| PullError::Store { reference: request.reference.to_string(), source })?;
+        let names = images.client.names(&request.reference).map_err(|source| PullError::Registry {
+            reference: request.reference.to_string(),
+            cached: false,
+            source: Box::new(source),
+        })?;
+        // Only a short name under a search list has several names; it stays short until a registry has it.
+        let (reference, recorded_name) = match names.as_slice() {
+            [name] => (name.clone(), name.clone()),
+            _ => (request.reference.clone(), recorded_name(&images.store, &request.reference, &names)?),
+        };
         Ok(Self {
             store: images.store.clone(),
             client: images.client.with_listener(Arc::new(Forwarder { events: events.clone() })),
-            reference: request.reference.clone(),
+            reference,
+            recorded_name,
             policy: request.policy,
             platform: request.platform.clone(),
             secrets: request.secrets.clone(),
@@ -92,6 +107,7 @@ impl Context {
             limits: images.limits,
             events,
             endpoint: OnceLock::new(),
+            name: OnceLock::new(),
             fetched_bytes: AtomicU64::new(0),
             fetched_blobs: AtomicU32::new(0),
             syncing: Mutex::default(),
@@ -119,6 +135,31 @@ impl Context {
     pub(super) fn came_from(&self, endpoint: Endpoint) {
         // A second manifest (a platform's, after the index) comes from the same place or one as good.
         let _ = self.endpoint.set(endpoint);
+    }
+
+    /// Where the first manifest came from, if one did.
+    pub(super) fn source(&self) -> Option<&Endpoint> {
+        self.endpoint.get()
+    }
+
+    /// Notes under which full name a registry has what the reference means.
+    pub(super) fn is_called(&self, name: Reference) {
+        // What the reference means is asked once.
+        let _ = self.name.set(name);
+    }
+
+    /// The full name of the image, as far as it is known.
+    pub(super) fn name(&self) -> &Reference {
+        self.name.get().unwrap_or(&self.recorded_name)
+    }
+
+    /// What to call an image that is nowhere: a name that is still open stays as short as it was given.
+    pub(super) fn wanted_name(&self) -> String {
+        let tag = self.reference.tag().unwrap_or_default();
+        match self.reference.short_name() {
+            Some(short_name) if self.reference.digest().is_none() => format!("{short_name}:{tag}"),
+            _ => self.reference.to_string(),
+        }
     }
 
     /// For `map_err`.
@@ -179,6 +220,23 @@ impl Context {
         }
         Ok(places)
     }
+}
+
+/// The first of `names` that is in the store, else the first of all.
+fn recorded_name(
+    store: &Store,
+    reference: &Reference,
+    names: &[Reference],
+) -> Result<Reference, PullError> {
+    for name in names {
+        let record = store
+            .record(name)
+            .map_err(|source| PullError::Store { reference: reference.to_string(), source })?;
+        if record.is_some() {
+            return Ok(name.clone());
+        }
+    }
+    Ok(names.first().unwrap_or(reference).clone())
 }
 
 /// What a blob is, which decides who hears of it.

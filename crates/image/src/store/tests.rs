@@ -147,7 +147,7 @@ fn more_than_the_disk_has_is_refused_before_it_is_full() {
         panic!("accepted")
     };
     assert!(error.to_string().contains(&format!("{} bytes are needed", u64::MAX / 2)), "{error}");
-    assert!(error.hint().unwrap().contains("ferrovirt image prune"));
+    assert!(error.hint().unwrap().contains("ferrovirt image prune --all"));
 }
 
 #[test]
