@@ -292,7 +292,19 @@ impl BuildError {
             Self::Destination { .. } => Some("write it as an absolute path, such as `/opt/tool`".to_owned()),
             Self::Store { source } => source.hint(),
             Self::Changed { .. } => Some("build again when nothing writes to it any more".to_owned()),
-            _ => None,
+            Self::Read { path, .. } => Some(format!("check that `{}` is there and readable", path.display())),
+            Self::NotAFile { .. } => Some("name a regular file".to_owned()),
+            Self::NotADirectory { .. } => Some("name a directory".to_owned()),
+            Self::SpecialFile { .. } | Self::WhiteoutName { .. } => {
+                Some("remove it from the directory, or carry a copy of the directory without it".to_owned())
+            }
+            Self::TooDeep { .. } | Self::TooManyEntries { .. } => {
+                Some("carry less: only what the guest needs to boot".to_owned())
+            }
+            Self::Collision { .. } => Some("give one of them another path in the image".to_owned()),
+            Self::WriteLayer { .. } => {
+                Some("check the disk and the permissions of the image store".to_owned())
+            }
         }
     }
 }

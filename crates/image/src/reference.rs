@@ -125,7 +125,7 @@ impl ReferenceError {
                  not starting with `.` or `-`"
             )),
             Self::Digest { .. } => Some("a digest is `sha256:` and 64 hexadecimal digits".to_owned()),
-            Self::TooLong { .. } => None,
+            Self::TooLong { .. } => Some("give the repository a shorter name".to_owned()),
             Self::ImageId { text } => Some(format!("to name content by digest write `NAME@sha256:{text}`")),
         }
     }

@@ -81,7 +81,12 @@ impl SaveError {
             {
                 Some("free some space, or write the archive elsewhere".to_owned())
             }
-            _ => None,
+            Self::Nothing => {
+                Some("name an image; `ferrovirt image ls` lists those that are there".to_owned())
+            }
+            Self::Write { .. } | Self::File { .. } => {
+                Some("check that the directory is there and that you may write to it".to_owned())
+            }
         }
     }
 }
