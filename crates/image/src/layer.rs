@@ -17,8 +17,9 @@ use std::collections::HashMap;
 use std::io::{self, BufReader, Read, Write};
 
 use crate::digest::{Algorithm, Digest, Hasher};
-use crate::store::{Area, BlobWriter, Lease, Store, StoreError};
+use crate::store::{Area, BlobFollower, BlobWriter, Lease, Store, StoreError, Verification};
 
+mod ahead;
 mod compression;
 mod index;
 mod tar;
@@ -223,7 +224,7 @@ pub(crate) fn lexical(parts: &[&[u8]]) -> Vec<u8> {
     elements.join(&b'/')
 }
 
-/// Why [`scan`] or [`extract`] failed: the blob in the store may be bad, or the layer itself.
+/// Why [`Scan::stored`] or [`extract`] failed: the blob in the store may be bad, or the layer itself.
 #[derive(Debug)]
 pub(crate) enum ReadFailure {
     /// The blob is missing, or was corrupted and has been removed: fetch it again.
@@ -238,52 +239,94 @@ impl From<LayerError> for ReadFailure {
     }
 }
 
-/// Reads a layer once: verifies it, writes its index, puts wanted files aside. Blocks for as long as decompression takes.
-pub(crate) fn scan(
-    store: &Store,
-    lease: &Lease,
-    blob: &Digest,
-    diff_id: &Digest,
-    candidates: Vec<Vec<u8>>,
-    limits: &LayerLimits,
-) -> Result<ScannedLayer, ReadFailure> {
-    read_verified(store, blob, |source, blob_bytes| {
+/// A layer that was read, before it has an index in the store: the blob may prove to be another one than it should be.
+pub(crate) struct PendingScan {
+    index: IndexWriter,
+    spooled: HashMap<Vec<u8>, SpooledFile>,
+}
+
+impl PendingScan {
+    /// Keeps the index: `blob` is in the store.
+    pub(crate) fn commit(self, store: &Store, blob: &Digest) -> Result<ScannedLayer, LayerError> {
+        let index = self.index.commit(store, blob).map_err(LayerError::Store)?;
+        Ok(ScannedLayer { index, spooled: self.spooled })
+    }
+}
+
+/// How a layer is read.
+pub(crate) struct Scan {
+    pub(crate) store: Store,
+    pub(crate) lease: Lease,
+    pub(crate) diff_id: Digest,
+    /// Paths whose files are put aside.
+    pub(crate) candidates: Vec<Vec<u8>>,
+    pub(crate) limits: LayerLimits,
+}
+
+impl Scan {
+    /// Reads a layer of the store once: verifies it, writes its index, puts wanted files aside. Blocks for as long as
+    /// decompression takes.
+    ///
+    /// The blob is not hashed: its uncompressed bytes have the digest that the config says, which is worth as much.
+    /// Only a complaint is believed no sooner than the blob has its own digest.
+    pub(crate) fn stored(self, blob: &Digest) -> Result<ScannedLayer, ReadFailure> {
+        let store = self.store.clone();
+        let (mut file, blob_bytes) = match store.open_unverified(blob) {
+            Ok(opened) => opened,
+            Err(StoreError::MissingBlob { .. }) => return Err(ReadFailure::Refetch),
+            Err(error) => return Err(LayerError::Store(error).into()),
+        };
+        match self.read(&mut file, blob_bytes) {
+            Ok(pending) => Ok(pending.commit(&store, blob)?),
+            Err(error @ LayerError::Store(_)) => Err(error.into()),
+            Err(error) => match store.verify(Area::Blobs, blob).map_err(LayerError::Store)? {
+                Verification::Intact => Err(error.into()),
+                Verification::Missing | Verification::Corrupted => Err(ReadFailure::Refetch),
+            },
+        }
+    }
+
+    /// Reads a layer while it arrives. Neither result nor complaint is worth anything before the download is complete.
+    pub(crate) fn arriving(self, mut follower: BlobFollower) -> Result<PendingScan, LayerError> {
+        let blob_bytes = follower.size_bytes();
+        self.read(&mut follower, blob_bytes)
+    }
+
+    fn read(self, source: &mut (dyn Read + Send), blob_bytes: u64) -> Result<PendingScan, LayerError> {
+        let Self { store, lease, diff_id, candidates, limits } = self;
         let mut candidates = Candidates { paths: candidates };
-        let mut spooled = HashMap::new();
-        let mut archive = open_archive(source, blob_bytes, diff_id.algorithm(), limits)?;
-        let mut writer = IndexWriter::create(store, diff_id, limits)?;
-        let mut ordinal = 0;
-        while let Some(entry) = archive.next_entry()? {
-            if ordinal == limits.entries {
-                return Err(LayerError::TooManyEntries { limit: limits.entries });
-            }
-            let record = EntryRecord::of(entry, ordinal)?;
-            if let Some(record) = record {
-                match record.kind {
-                    EntryKind::Symlink => candidates.follow(&record.path, &record.link),
-                    EntryKind::File
-                        if candidates.contains(&record.path) && record.size_bytes <= limits.file_bytes =>
-                    {
-                        let file = spool(store, lease, &mut archive)?;
-                        spooled.insert(record.path.clone(), SpooledFile { ordinal, writer: file });
-                    }
-                    _ => {}
+        with_archive(source, blob_bytes, diff_id.algorithm(), &limits, |mut archive| {
+            let mut spooled = HashMap::new();
+            let mut index = IndexWriter::create(&store, &diff_id, &limits)?;
+            let mut ordinal = 0;
+            while let Some(entry) = archive.next_entry()? {
+                if ordinal == limits.entries {
+                    return Err(LayerError::TooManyEntries { limit: limits.entries });
                 }
-                writer.push(&record)?;
+                let record = EntryRecord::of(entry, ordinal)?;
+                if let Some(record) = record {
+                    match record.kind {
+                        EntryKind::Symlink => candidates.follow(&record.path, &record.link),
+                        EntryKind::File
+                            if candidates.contains(&record.path)
+                                && record.size_bytes <= limits.file_bytes =>
+                        {
+                            let file = spool(&store, &lease, &mut archive)?;
+                            spooled.insert(record.path.clone(), SpooledFile { ordinal, writer: file });
+                        }
+                        _ => {}
+                    }
+                    index.push(&record)?;
+                }
+                ordinal += 1;
             }
-            ordinal += 1;
-        }
-        let actual = archive.finish()?;
-        if actual != *diff_id {
-            return Err(LayerError::WrongDiffId { expected: diff_id.clone(), actual });
-        }
-        Ok((writer, spooled))
-    })
-    .and_then(|(writer, spooled)| {
-        // Only now is the blob known to be what the manifest names.
-        let index = writer.commit(store, blob).map_err(LayerError::Store)?;
-        Ok(ScannedLayer { index, spooled })
-    })
+            let actual = archive.finish()?;
+            if actual != diff_id {
+                return Err(LayerError::WrongDiffId { expected: diff_id, actual });
+            }
+            Ok(PendingScan { index, spooled })
+        })
+    }
 }
 
 /// Takes entries, by number in ascending order, out of a layer that was scanned before.
@@ -295,22 +338,23 @@ pub(crate) fn extract(
     limits: &LayerLimits,
 ) -> Result<Vec<BlobWriter>, ReadFailure> {
     read_verified(store, blob, |source, blob_bytes| {
-        let mut archive = open_archive(source, blob_bytes, Algorithm::Sha256, limits)?;
-        let mut found = Vec::with_capacity(ordinals.len());
-        let mut ordinal = 0;
-        while found.len() < ordinals.len() {
-            if archive.next_entry()?.is_none() {
-                return Err(LayerError::MalformedEntry {
-                    offset_bytes: archive.offset_bytes(),
-                    reason: "fewer entries than before",
-                });
+        with_archive(source, blob_bytes, Algorithm::Sha256, limits, |mut archive| {
+            let mut found = Vec::with_capacity(ordinals.len());
+            let mut ordinal = 0;
+            while found.len() < ordinals.len() {
+                if archive.next_entry()?.is_none() {
+                    return Err(LayerError::MalformedEntry {
+                        offset_bytes: archive.offset_bytes(),
+                        reason: "fewer entries than before",
+                    });
+                }
+                if ordinals.get(found.len()) == Some(&ordinal) {
+                    found.push(spool(store, lease, &mut archive)?);
+                }
+                ordinal += 1;
             }
-            if ordinals.get(found.len()) == Some(&ordinal) {
-                found.push(spool(store, lease, &mut archive)?);
-            }
-            ordinal += 1;
-        }
-        Ok(found)
+            Ok(found)
+        })
     })
 }
 
@@ -318,7 +362,7 @@ pub(crate) fn extract(
 fn read_verified<T>(
     store: &Store,
     blob: &Digest,
-    read: impl FnOnce(&mut dyn Read, u64) -> Result<T, LayerError>,
+    read: impl FnOnce(&mut (dyn Read + Send), u64) -> Result<T, LayerError>,
 ) -> Result<T, ReadFailure> {
     let mut source = match store.open_blob(blob) {
         Ok(source) => source,
@@ -336,20 +380,25 @@ fn read_verified<T>(
 
 type Archive<'a> = TarReader<Uncompressed<Box<dyn Read + 'a>>>;
 
-fn open_archive<'a>(
-    source: &'a mut dyn Read,
+/// Below this length of the blob a thread costs more than it brings.
+const AHEAD_BYTES: u64 = 256 << 10;
+
+/// Lets `read` read the archive in a blob.
+fn with_archive<T>(
+    source: &mut (dyn Read + Send),
     blob_bytes: u64,
     diff_algorithm: Algorithm,
     limits: &LayerLimits,
-) -> Result<Archive<'a>, LayerError> {
+    read: impl FnOnce(Archive<'_>) -> Result<T, LayerError>,
+) -> Result<T, LayerError> {
     let inner = compression::open(BufReader::with_capacity(64 << 10, source))?;
-    Ok(TarReader::new(Uncompressed {
-        inner,
-        hasher: Hasher::new(diff_algorithm),
-        read_bytes: 0,
-        limit_bytes: limits.uncompressed_for(blob_bytes),
-        blob_bytes,
-    }))
+    let hasher = Hasher::new(diff_algorithm);
+    let limit_bytes = limits.uncompressed_for(blob_bytes);
+    let uncompressed = Uncompressed { inner: (), hasher, read_bytes: 0, limit_bytes, blob_bytes };
+    if blob_bytes < AHEAD_BYTES {
+        return read(TarReader::new(uncompressed.of(inner)));
+    }
+    ahead::read_ahead(inner, |ahead| read(TarReader::new(uncompressed.of(Box::new(ahead)))))
 }
 
 /// Copies the content of the entry at hand into the store, uncommitted.
@@ -376,6 +425,14 @@ struct Uncompressed<R> {
     read_bytes: u64,
     limit_bytes: u64,
     blob_bytes: u64,
+}
+
+impl Uncompressed<()> {
+    /// The bytes that these counts and bounds are for.
+    fn of(self, inner: Box<dyn Read + '_>) -> Uncompressed<Box<dyn Read + '_>> {
+        let Self { inner: (), hasher, read_bytes, limit_bytes, blob_bytes } = self;
+        Uncompressed { inner, hasher, read_bytes, limit_bytes, blob_bytes }
+    }
 }
 
 impl<R: Read> Read for Uncompressed<R> {

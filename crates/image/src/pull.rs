@@ -508,6 +508,6 @@ fn remember(
     if record.as_ref() == Some(&new) {
         context.store.touch_record(context.name()).map_err(context.in_store())
     } else {
-        context.store.put_record(context.name(), &new).map_err(context.in_store())
+        context.store.put_record(context.name(), &new, context.durability).map_err(context.in_store())
     }
 }

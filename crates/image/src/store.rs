@@ -17,9 +17,12 @@
 //! # Guarantees
 //!
 //! - Nothing gets a name under `blobs/` or `files/` before its bytes had the digest that the name says: content is hashed
-//!   on its way to `partial/`, then renamed. A crash of the process leaves files in `partial/` only. A crash of the machine
-//!   can damage what no record names yet, and files, which are not synced since they can be taken out of their layer again;
-//!   like any damage it is noticed on use. Records are written after the blobs of their image are on the disk.
+//!   on its way to `partial/`, then renamed. A crash of the process leaves files in `partial/` only.
+//! - What cannot be fetched again is on the disk before it is named: images that were built or loaded, blobs first, then the
+//!   record, each synced with its directory. The same holds for a pull of everything, which somebody wants to have.
+//!   What a pull for a boot brings is a cache and waits for no disk: files, indexes, and blobs and record as well. A crash of
+//!   the machine within the seconds until the kernel writes them can lose or damage them. Like any damage that is noticed on
+//!   use, for nothing under these names is believed unverified, and a record that cannot be read is none.
 //! - Two processes that want one blob fetch it once: the second waits for the flock on the partial file and finds the
 //!   blob in place when it gets it.
 //! - What a lease names is not removed. A digest is added to a lease, under the shared lock, *before* its presence is
@@ -45,12 +48,15 @@ use rustix::fs::{FlockOperation, flock};
 use crate::digest::Digest;
 
 mod blobs;
+mod follower;
 mod images;
 mod leases;
 mod prune;
 mod records;
 
+pub(crate) use blobs::sync_names;
 pub use blobs::{BlobReader, BlobWriter, Download, Unsynced, Verification};
+pub use follower::BlobFollower;
 pub use images::{FileDetails, ImageDetails, ImageSummary, LayerDetails, PlatformDetails};
 pub use leases::Lease;
 pub use prune::{PruneReport, PruneScope, RemovedItem, RemovedKind, RunMode};
@@ -188,7 +194,14 @@ impl StoreError {
             Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 Some("name a directory that you can write with `--state-dir`".to_owned())
             }
-            _ => None,
+            Self::Io { path, .. } => {
+                Some(format!("check the disk and the permissions of `{}`", path.display()))
+            }
+            Self::Corrupted { .. } | Self::WrongSize { .. } | Self::MissingBlob { .. } => {
+                Some("fetch the image again with `ferrovirt image pull`".to_owned())
+            }
+            Self::TooLarge { .. } => Some("the image is broken: build and push it again".to_owned()),
+            Self::Manifest { source, .. } => source.hint(),
         }
     }
 }
@@ -245,20 +258,17 @@ impl Store {
         let store = Self { root: root.into() };
         let version = store.root.join("version");
         match std::fs::read_to_string(&version) {
-            Ok(found) if found.trim_end() == VERSION_LINE => {}
+            Ok(found) if found.trim_end() == VERSION_LINE => return Ok(store),
+            // Lost in a crash right after the store was made.
+            Ok(found) if found.trim_matches('\0').is_empty() => {}
             Ok(found) => {
                 let found = found.lines().next().unwrap_or_default().chars().take(80).collect();
                 return Err(StoreError::UnknownFormat { root: store.root.to_path_buf(), found });
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                store.write_atomically(
-                    &version,
-                    format!("{VERSION_LINE}\n").as_bytes(),
-                    Durability::Synced,
-                )?;
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(source) => return Err(io_error("read", &version)(source)),
         }
+        store.write_atomically(&version, format!("{VERSION_LINE}\n").as_bytes(), Durability::Cache)?;
         Ok(store)
     }
 

@@ -16,7 +16,9 @@ const FOREIGN: &[(&[u8], &str)] =
     &[(b"BZh", "bzip2"), (b"\xfd7zXZ\0", "xz"), (b"\x04\x22\x4d\x18", "lz4"), (b"PK\x03\x04", "zip")];
 
 /// The uncompressed data of a layer.
-pub(super) fn open<'a>(mut source: impl BufRead + 'a) -> Result<Box<dyn Read + 'a>, LayerError> {
+pub(super) fn open<'a>(
+    mut source: impl BufRead + Send + 'a,
+) -> Result<Box<dyn Read + Send + 'a>, LayerError> {
     let broken = |source: io::Error| LayerError::Broken { offset_bytes: 0, source };
     let start = loop {
         match source.fill_buf() {

@@ -31,8 +31,18 @@ impl Bench {
     ) -> Result<(Digest, ScannedLayer), ReadFailure> {
         let digest = self.store.put_blob(&self.lease, blob, Algorithm::Sha256).unwrap();
         let wanted = wanted.iter().map(|path| path.as_bytes().to_vec()).collect();
-        let scanned = scan(&self.store, &self.lease, &digest, &Digest::sha256_of(tar), wanted, limits)?;
+        let scanned = self.scan_as(&Digest::sha256_of(tar), wanted, limits).stored(&digest)?;
         Ok((digest, scanned))
+    }
+
+    fn scan_as(&self, diff_id: &Digest, candidates: Vec<Vec<u8>>, limits: &LayerLimits) -> Scan {
+        Scan {
+            store: self.store.clone(),
+            lease: self.lease.clone(),
+            diff_id: diff_id.clone(),
+            candidates,
+            limits: *limits,
+        }
     }
 
     fn scan(&self, tar: &[u8], wanted: &[&str]) -> Result<(Digest, ScannedLayer), ReadFailure> {
@@ -388,7 +398,7 @@ fn a_blob_that_was_damaged_on_disk_is_removed_and_asked_for_again() {
     let path = bench.store.content_path(Area::Blobs, &digest);
     let scan = || {
         let diff_id = Digest::sha256_of(&tar);
-        scan(&bench.store, &bench.lease, &digest, &diff_id, Vec::new(), &LayerLimits::default())
+        bench.scan_as(&diff_id, Vec::new(), &LayerLimits::default()).stored(&digest)
     };
     for at in [0, 20, blob.len() - 1] {
         let mut damaged = blob.clone();

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::manifests::ChosenImage;
@@ -10,7 +11,7 @@ use super::transfer::{BlobKind, Context, check_config_size, fetch_blob};
 use super::{PullError, PullEvent, PulledFile, WantedFile};
 use crate::digest::{Descriptor, Digest};
 use crate::layer::{
-    self, EntryRecord, Fact, LayerIndex, LayerLimits, ReadFailure, ScannedLayer, SpooledFile,
+    self, EntryRecord, Fact, LayerIndex, LayerLimits, ReadFailure, Scan, ScannedLayer, SpooledFile,
 };
 use crate::manifest::{self, DOCUMENT_LIMIT_BYTES, ImageManifest, ManifestError};
 use crate::resolve::{self, LayerFacts, NearMisses, Resolution, ResolveError, ResolveFailure};
@@ -128,8 +129,21 @@ async fn look_up(
     wanted: Vec<WantedFile>,
 ) -> Result<Vec<ResolvedFile>, PullError> {
     // The top layer is always the first to be read: it travels beside the config. What one of them fails of ends both.
-    let (diff_ids, ()) =
-        tokio::try_join!(diff_ids(context, &chosen.image), fetch_unread_top(context, &chosen.image))?;
+    let unread_top =
+        chosen.image.layers.last().filter(|top| !context.store.layer_index_path(&top.digest).exists());
+    let (diff_ids, top) = match unread_top {
+        None => (diff_ids(context, &chosen.image).await?, None),
+        Some(blob) => {
+            let candidates = wanted.iter().map(|file| layer::lexical(&[file.path.as_bytes()])).collect();
+            let mut all = Vec::new();
+            let of_top = async {
+                all = diff_ids(context, &chosen.image).await?;
+                Ok(all.last().cloned().expect("there are as many as layers"))
+            };
+            let top = fetch_and_scan(context, blob, candidates, of_top).await?;
+            (all, top)
+        }
+    };
     let layers = chosen.image.layers.iter().cloned().zip(diff_ids).rev().map(|(blob, diff_id)| Layer {
         blob,
         diff_id,
@@ -140,6 +154,9 @@ async fn look_up(
     });
     let mut finder =
         Finder { store: context.store.clone(), limits: context.limits, layers: layers.collect(), wanted };
+    if let Some(scanned) = top {
+        finder.layers[0].take(scanned);
+    }
     let found = loop {
         let (returned, step) = context
             .blocking(move || {
@@ -151,11 +168,7 @@ async fn look_up(
         match step {
             Ok(Step::Found(found)) => break found,
             Ok(Step::NeedLayer { layer, candidates }) => {
-                let scanned =
-                    read_layer(context, &finder.layers[layer], move |store, lease, blob, diff_id, limits| {
-                        layer::scan(store, lease, blob, diff_id, candidates.clone(), limits)
-                    })
-                    .await?;
+                let scanned = scan_layer(context, &finder.layers[layer], candidates).await?;
                 finder.layers[layer].take(scanned);
             }
             Err(failure) => return Err(failure.in_image(context)),
@@ -164,21 +177,77 @@ async fn look_up(
     take_out(context, &mut finder, found).await
 }
 
-/// Fetches the top layer, unless it was read before.
-async fn fetch_unread_top(context: &Arc<Context>, image: &ImageManifest) -> Result<(), PullError> {
-    match image.layers.last() {
-        Some(top) if !context.store.layer_index_path(&top.digest).exists() => {
-            fetch_blob(context, top, BlobKind::Layer).await
-        }
-        _ => Ok(()),
+/// How a layer of this pull is read.
+fn scan_of(context: &Context, diff_id: Digest, candidates: Vec<Vec<u8>>) -> Scan {
+    Scan {
+        store: context.store.clone(),
+        lease: context.lease.clone(),
+        diff_id,
+        candidates,
+        limits: context.limits,
     }
+}
+
+/// Fetches a layer and reads it while it arrives. Nothing comes back when it was in the store already, or when anything was
+/// wrong with what was read: then it is to be read from the store, which tells what is wrong.
+async fn fetch_and_scan(
+    context: &Arc<Context>,
+    blob: &Descriptor,
+    candidates: Vec<Vec<u8>>,
+    diff_id: impl Future<Output = Result<Digest, PullError>>,
+) -> Result<Option<ScannedLayer>, PullError> {
+    let (follow, followed) = oneshot::channel();
+    let begin = async {
+        let diff_id = diff_id.await?;
+        let Ok(follower) = followed.await else {
+            return Ok(None);
+        };
+        let scan = scan_of(context, diff_id, candidates);
+        Ok(Some(tokio::task::spawn_blocking(move || scan.arriving(follower))))
+    };
+    let (running, ()) = tokio::try_join!(begin, fetch_blob(context, blob, BlobKind::Layer, Some(follow)))?;
+    let Some(running) = running else {
+        return Ok(None);
+    };
+    context.event(PullEvent::Extracting { digest: blob.digest.clone() });
+    // Only now is the blob known to be what the manifest names.
+    let scanned = match running.await {
+        Ok(read) => read.and_then(|pending| pending.commit(&context.store, &blob.digest)),
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => return Err(PullError::Interrupted { reference: context.reference.to_string() }),
+    };
+    match scanned {
+        Ok(scanned) => Ok(Some(scanned)),
+        Err(error) => {
+            tracing::debug!(layer = %blob.digest, %error, "cannot read it on its way, trying again");
+            Ok(None)
+        }
+    }
+}
+
+/// Reads a layer, fetching it if it is not there.
+async fn scan_layer(
+    context: &Arc<Context>,
+    layer: &Layer,
+    candidates: Vec<Vec<u8>>,
+) -> Result<ScannedLayer, PullError> {
+    let diff_id = std::future::ready(Ok(layer.diff_id.clone()));
+    if let Some(scanned) = fetch_and_scan(context, &layer.blob, candidates.clone(), diff_id).await? {
+        return Ok(scanned);
+    }
+    let diff_id = layer.diff_id.clone();
+    let scan = {
+        let context = Arc::clone(context);
+        move || scan_of(&context, diff_id.clone(), candidates.clone())
+    };
+    read_layer(context, &layer.blob, move |_, blob| scan().stored(blob)).await
 }
 
 /// Digests of the uncompressed layers, the lowest first, out of the config.
 async fn diff_ids(context: &Arc<Context>, image: &ImageManifest) -> Result<Vec<Digest>, PullError> {
     check_config_size(context, &image.config)?;
     for _ in 0..FETCHES {
-        fetch_blob(context, &image.config, BlobKind::Config).await?;
+        fetch_blob(context, &image.config, BlobKind::Config, None).await?;
         let bytes = context
             .store
             .read_blob(&image.config.digest, DOCUMENT_LIMIT_BYTES)
@@ -208,43 +277,36 @@ async fn diff_ids(context: &Arc<Context>, image: &ImageManifest) -> Result<Vec<D
     })
 }
 
-/// Fetches a layer if it is not there, and reads it; fetches it again when it was damaged on disk.
+/// Reads a layer that was fetched; fetches it again when it was damaged on disk.
 async fn read_layer<T: Send + 'static>(
     context: &Arc<Context>,
-    layer: &Layer,
-    read: impl Fn(&Store, &crate::store::Lease, &Digest, &Digest, &LayerLimits) -> Result<T, ReadFailure>
-    + Send
-    + Sync
-    + 'static,
+    blob: &Descriptor,
+    read: impl Fn(&Context, &Digest) -> Result<T, ReadFailure> + Send + Sync + 'static,
 ) -> Result<T, PullError> {
     let read = Arc::new(read);
     for _ in 0..FETCHES {
-        fetch_blob(context, &layer.blob, BlobKind::Layer).await?;
-        context.event(PullEvent::Extracting { digest: layer.blob.digest.clone() });
-        let (read, shared) = (Arc::clone(&read), Arc::clone(context));
-        let (blob, diff_id) = (layer.blob.digest.clone(), layer.diff_id.clone());
-        let outcome = context
-            .blocking(move || read(&shared.store, &shared.lease, &blob, &diff_id, &shared.limits))
-            .await?;
+        context.event(PullEvent::Extracting { digest: blob.digest.clone() });
+        let (read, shared, digest) = (Arc::clone(&read), Arc::clone(context), blob.digest.clone());
+        let outcome = context.blocking(move || read(&shared, &digest)).await?;
         match outcome {
             Ok(value) => return Ok(value),
             Err(ReadFailure::Layer(source)) => {
                 return Err(PullError::Layer {
                     reference: context.reference.to_string(),
-                    layer: layer.blob.digest.clone(),
+                    layer: blob.digest.clone(),
                     source,
                 });
             }
-            Err(ReadFailure::Refetch) => context.event(PullEvent::Warning(format!(
-                "layer `{}` was damaged in the image store and is fetched again",
-                layer.blob.digest
-            ))),
+            Err(ReadFailure::Refetch) => {
+                context.event(PullEvent::Warning(format!(
+                    "layer `{}` was damaged in the image store and is fetched again",
+                    blob.digest
+                )));
+                fetch_blob(context, blob, BlobKind::Layer, None).await?;
+            }
         }
     }
-    Err(PullError::UnstableStore {
-        reference: context.reference.to_string(),
-        digest: layer.blob.digest.clone(),
-    })
+    Err(PullError::UnstableStore { reference: context.reference.to_string(), digest: blob.digest.clone() })
 }
 
 /// Gives the found files their place in the store: those put aside by the way, the others in one pass for each layer.
@@ -272,8 +334,10 @@ async fn take_out(
             continue;
         }
         let asked = ordinals.clone();
-        let writers = read_layer(context, &finder.layers[layer], move |store, lease, blob, _, limits| {
-            layer::extract(store, lease, blob, &asked, limits)
+        let blob = &finder.layers[layer].blob;
+        fetch_blob(context, blob, BlobKind::Layer, None).await?;
+        let writers = read_layer(context, blob, move |context, blob| {
+            layer::extract(&context.store, &context.lease, blob, &asked, &context.limits)
         })
         .await?;
         for (ordinal, writer) in ordinals.into_iter().zip(writers) {

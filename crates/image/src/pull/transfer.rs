@@ -2,15 +2,17 @@
 
 use std::io;
 use std::panic::resume_unwind;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::writer_thread::WriterThread;
-use super::{Images, PullError, PullEvent, PullPolicy, PullRequest};
+use super::{Images, PullError, PullEvent, PullPolicy, PullRequest, Wanted};
 use crate::client::{BlobSink, Client, Endpoint, Listener, RegistryError};
 use crate::credentials::PullSecret;
 use crate::digest::{Descriptor, Digest};
@@ -18,7 +20,9 @@ use crate::layer::LayerLimits;
 use crate::manifest::{DOCUMENT_LIMIT_BYTES, ImageManifest, ManifestError};
 use crate::platform::Platform;
 use crate::reference::Reference;
-use crate::store::{Area, BlobWriter, Download, Lease, Store, StoreError, Unsynced};
+use crate::store::{
+    Area, BlobFollower, BlobWriter, Download, Durability, Lease, Store, StoreError, Unsynced, sync_names,
+};
 
 /// Blobs that are fetched at the same time. More does not help on one connection's bandwidth, and registries limit it.
 const CONCURRENT_BLOBS: usize = 4;
@@ -51,8 +55,10 @@ pub(super) struct Context {
     name: OnceLock<Reference>,
     fetched_bytes: AtomicU64,
     fetched_blobs: AtomicU32,
+    /// Whether a power cut after the pull may undo it. What is wanted for a boot right now waits for no disk.
+    pub(super) durability: Durability,
     /// Blobs on their way to the disk.
-    syncing: Mutex<Vec<JoinHandle<Result<(), StoreError>>>>,
+    syncing: Mutex<Vec<JoinHandle<Result<PathBuf, StoreError>>>>,
 }
 
 /// Hands what the client tells to whoever follows the pull.
@@ -110,6 +116,10 @@ impl Context {
             name: OnceLock::new(),
             fetched_bytes: AtomicU64::new(0),
             fetched_blobs: AtomicU32::new(0),
+            durability: match request.wanted {
+                Wanted::Everything => Durability::Synced,
+                Wanted::Files(_) => Durability::Cache,
+            },
             syncing: Mutex::default(),
         })
     }
@@ -192,23 +202,30 @@ impl Context {
         }
     }
 
-    /// Brings content to the disk while the pull goes on.
+    /// Brings content to the disk while the pull goes on, if it has to get there.
     pub(super) fn sync_later(&self, unsynced: Unsynced) {
-        let running = tokio::task::spawn_blocking(move || unsynced.sync());
+        if self.durability == Durability::Cache {
+            return;
+        }
+        let running = tokio::task::spawn_blocking(move || unsynced.sync_content());
         self.syncing.lock().unwrap_or_else(PoisonError::into_inner).push(running);
     }
 
-    /// Waits until what was fetched is on the disk.
+    /// Waits until what was fetched is on the disk, names included.
     pub(super) async fn wait_for_disk(&self) -> Result<(), PullError> {
         let running = std::mem::take(&mut *self.syncing.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut paths = Vec::with_capacity(running.len());
         for sync in running {
             match sync.await {
-                Ok(outcome) => outcome.map_err(self.in_store())?,
+                Ok(outcome) => paths.push(outcome.map_err(self.in_store())?),
                 Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
                 Err(_) => return Err(PullError::Interrupted { reference: self.reference.to_string() }),
             }
         }
-        Ok(())
+        if paths.is_empty() {
+            return Ok(());
+        }
+        self.blocking(move || sync_names(paths)).await?.map_err(self.in_store())
     }
 
     /// The places to ask for blobs: where the manifest came from, then the others.
@@ -246,11 +263,13 @@ pub(super) enum BlobKind {
     Layer,
 }
 
-/// Sees to it that a blob is in the store.
+/// Sees to it that a blob is in the store. If it has to be downloaded, `follow` gets it as it arrives; it is believed when
+/// this returns.
 pub(super) async fn fetch_blob(
     context: &Arc<Context>,
     descriptor: &Descriptor,
     kind: BlobKind,
+    mut follow: Option<oneshot::Sender<BlobFollower>>,
 ) -> Result<(), PullError> {
     let digest = &descriptor.digest;
     let mut downloads = 0;
@@ -274,7 +293,7 @@ pub(super) async fn fetch_blob(
             is_announced = true;
             context.event(PullEvent::LayerStarted { digest: digest.clone(), total: descriptor.size_bytes });
         }
-        let writer = match begun {
+        let mut writer = match begun {
             Download::Present => {
                 if kind == BlobKind::Layer {
                     context.event(PullEvent::LayerDone { digest: digest.clone(), cached: downloads == 0 });
@@ -287,12 +306,22 @@ pub(super) async fn fetch_blob(
             }
             Download::Start(writer) => *writer,
         };
+        if let Some(follow) = follow.take()
+            && let Ok(Some(follower)) = writer.follow()
+        {
+            // Nobody waits for it any more once the pull has failed.
+            let _ = follow.send(follower);
+        }
         downloads += 1;
         let writer = download(context, descriptor, kind, writer).await?;
         match writer.commit_unsynced() {
             Ok((_, unsynced)) => {
                 context.sync_later(unsynced);
                 context.fetched_blobs.fetch_add(1, Ordering::Relaxed);
+                if kind == BlobKind::Layer {
+                    context.event(PullEvent::LayerDone { digest: digest.clone(), cached: false });
+                }
+                return Ok(());
             }
             Err(StoreError::Corrupted { actual, .. }) if downloads < DOWNLOADS => {
                 context.event(PullEvent::Retrying {
@@ -412,7 +441,7 @@ pub(super) async fn fetch_everything(context: &Arc<Context>, image: &ImageManife
             && let Some((descriptor, kind)) = waiting.next()
         {
             let context = Arc::clone(context);
-            running.spawn(async move { fetch_blob(&context, &descriptor, kind).await });
+            running.spawn(async move { fetch_blob(&context, &descriptor, kind, None).await });
         }
         match running.join_next().await {
             None => return Ok(()),

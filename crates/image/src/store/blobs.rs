@@ -5,6 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use super::follower::{BlobFollower, Publisher};
 use super::{
     Area, Durability, Lease, Locked, OnDrop, ResolvedFile, Store, StoreError, TemporaryFile, flat_name,
     io_error, lock_if_same, names_same_file, remove_quietly, sync_parent,
@@ -54,6 +55,8 @@ pub struct BlobWriter {
     /// Bytes found from an earlier, interrupted download.
     resumed_bytes: u64,
     storage_full: bool,
+    /// Tells whoever reads along.
+    publisher: Option<Publisher>,
     lease: Lease,
 }
 
@@ -130,6 +133,7 @@ impl Store {
             expected: Some((digest.clone(), size_bytes)),
             resumed_bytes: 0,
             storage_full: false,
+            publisher: None,
             lease: lease.clone(),
         };
         let found_bytes =
@@ -172,6 +176,7 @@ impl Store {
             expected: None,
             resumed_bytes: 0,
             storage_full: false,
+            publisher: None,
             lease: lease.clone(),
         })
     }
@@ -261,6 +266,14 @@ impl Store {
             size_bytes,
             read_bytes: 0,
         })
+    }
+
+    /// Opens a blob whose bytes the reader verifies in another way than by the blob's digest; with its length.
+    pub(crate) fn open_unverified(&self, digest: &Digest) -> Result<(File, u64), StoreError> {
+        let path = self.content_path(Area::Blobs, digest);
+        let file = open_existing(&path)?.ok_or_else(|| StoreError::MissingBlob { digest: digest.clone() })?;
+        let size_bytes = file.metadata().map_err(io_error("look at", &path))?.len();
+        Ok((file, size_bytes))
     }
 
     /// Hashes content again. What does not match is removed, so that it will be fetched or taken out of its layer anew.
@@ -363,6 +376,22 @@ impl BlobWriter {
     #[must_use]
     pub fn resumed_bytes(&self) -> u64 {
         self.resumed_bytes
+    }
+
+    /// A second look at the bytes of this download as they arrive, one that does not wait for the last of them. `None`
+    /// when the length is not known.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be opened a second time.
+    pub fn follow(&mut self) -> io::Result<Option<BlobFollower>> {
+        let Some((_, size_bytes)) = &self.expected else {
+            return Ok(None);
+        };
+        let file = self.temporary.file.try_clone()?;
+        let (publisher, follower) = BlobFollower::new(file, self.received_bytes, *size_bytes);
+        self.publisher = Some(publisher);
+        Ok(Some(follower))
     }
 
     /// CRC-32 (IEEE 802.3) of what was written; `None` for downloads, which are verified by their digest.
@@ -484,11 +513,14 @@ impl BlobWriter {
             }
             return Err(error);
         }
+        self.received_bytes += bytes.len() as u64;
+        if let Some(publisher) = &self.publisher {
+            publisher.publish(self.received_bytes);
+        }
         self.hasher.update(bytes);
         if let Some(checksum) = &mut self.checksum {
             checksum.update(bytes);
         }
-        self.received_bytes += bytes.len() as u64;
         Ok(())
     }
 }
@@ -503,6 +535,8 @@ impl BlobSink for BlobWriter {
     }
 
     fn restart(&mut self) -> io::Result<()> {
+        // What was read along is void.
+        self.publisher = None;
         self.temporary.file.set_len(0)?;
         self.temporary.file.seek(SeekFrom::Start(0))?;
         let algorithm = self.expected.as_ref().map_or(Algorithm::Sha256, |(digest, _)| digest.algorithm());
@@ -542,12 +576,27 @@ impl Unsynced {
     ///
     /// The content did not get there; it is then removed.
     pub fn sync(self) -> Result<(), StoreError> {
+        let path = self.path.clone();
+        self.sync_content()?;
+        sync_parent(&path)
+    }
+
+    /// The same but for the name, for which [`sync_names`] has to be called; returns it.
+    pub(crate) fn sync_content(self) -> Result<PathBuf, StoreError> {
         if let Err(source) = self.file.sync_all() {
             self.store.remove_content(&self.path, Some(&self.file))?;
             return Err(self.store.write_error("write", &self.path, self.size_bytes, source));
         }
-        sync_parent(&self.path)
+        Ok(self.path)
     }
+}
+
+/// Waits until these names are on the disk, each directory once.
+pub(crate) fn sync_names(paths: Vec<PathBuf>) -> Result<(), StoreError> {
+    let mut one_of_each: Vec<PathBuf> = paths;
+    one_of_each.sort();
+    one_of_each.dedup_by(|later, earlier| later.parent() == earlier.parent());
+    one_of_each.iter().try_for_each(|path| sync_parent(path))
 }
 
 /// Reads a blob from beginning to end and checks it on the way; see [`Store::open_blob`].

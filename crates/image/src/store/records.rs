@@ -82,15 +82,20 @@ impl Store {
         Ok(record.filter(|record| record.reference == reference.to_string()))
     }
 
-    /// Writes what a reference stands for, durably.
+    /// Writes what a reference stands for.
     ///
     /// # Errors
     ///
     /// The store cannot be written.
-    pub fn put_record(&self, reference: &Reference, record: &ImageRecord) -> Result<(), StoreError> {
+    pub(crate) fn put_record(
+        &self,
+        reference: &Reference,
+        record: &ImageRecord,
+        durability: Durability,
+    ) -> Result<(), StoreError> {
         let mut content = serde_json::to_vec_pretty(record).expect("strings always serialise");
         content.push(b'\n');
-        self.write_atomically(&self.record_path(reference), &content, Durability::Synced)
+        self.write_atomically(&self.record_path(reference), &content, durability)
     }
 
     /// Makes `reference` name a manifest that is in the store. The caller's lease names its content.
@@ -102,7 +107,7 @@ impl Store {
         let used = self.record(reference)?.and_then(|record| record.used);
         let record =
             ImageRecord { reference: reference.to_string(), manifest_digest: manifest_digest.clone(), used };
-        self.put_record(reference, &record)
+        self.put_record(reference, &record, Durability::Synced)
     }
 
     /// Notes that the image was used just now.
