@@ -98,3 +98,67 @@ impl Read for BlobFollower {
         Ok(count)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::thread;
+
+    use crate::client::BlobSink;
+    use crate::digest::Digest;
+    use crate::store::{BlobWriter, Download, Lease, Store};
+
+    use super::*;
+
+    fn start(store: &Store, lease: &Lease, content: &[u8]) -> BlobWriter {
+        match store.begin_download(lease, &Digest::sha256_of(content), content.len() as u64).unwrap() {
+            Download::Start(writer) => *writer,
+            Download::Present | Download::Busy => panic!("it is to be downloaded"),
+        }
+    }
+
+    fn opened() -> (tempfile::TempDir, Store, Lease) {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let lease = store.lease().unwrap();
+        (directory, store, lease)
+    }
+
+    #[test]
+    fn a_download_is_read_along_to_its_end() {
+        let (_directory, store, lease) = opened();
+        // The first part is there from an interrupted download.
+        BlobSink::write(&mut start(&store, &lease, b"0123456789"), b"0123").unwrap();
+        let mut writer = start(&store, &lease, b"0123456789");
+        let mut follower = writer.follow().unwrap().unwrap();
+        let mut first = [0; 4];
+        follower.read_exact(&mut first).unwrap();
+        let reader = thread::spawn(move || {
+            let mut rest = Vec::new();
+            follower.read_to_end(&mut rest).map(|_| rest)
+        });
+        for part in [b"45", b"67", b"89"] {
+            BlobSink::write(&mut writer, part).unwrap();
+        }
+        writer.commit().unwrap();
+        assert_eq!((&first, reader.join().unwrap().unwrap().as_slice()), (b"0123", &b"456789"[..]));
+    }
+
+    #[test]
+    fn whoever_reads_along_hears_of_the_end_before_time() {
+        let (_directory, store, lease) = opened();
+        let mut writer = start(&store, &lease, b"0123456789");
+        let mut follower = writer.follow().unwrap().unwrap();
+        BlobSink::write(&mut writer, b"0123").unwrap();
+        let reader = thread::spawn(move || follower.read_to_end(&mut Vec::new()));
+        drop(writer);
+        assert_eq!(reader.join().unwrap().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+
+        let mut writer = start(&store, &lease, b"0123456789");
+        let mut follower = writer.follow().unwrap().unwrap();
+        writer.restart().unwrap();
+        BlobSink::write(&mut writer, b"0123456789").unwrap();
+        assert_eq!(follower.read_to_end(&mut Vec::new()).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+}

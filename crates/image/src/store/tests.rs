@@ -79,6 +79,15 @@ fn another_format_is_refused() {
     std::fs::write(store.root().join("version"), "ferrovirt image store 2\n").unwrap();
     let error = Store::open(store.root()).unwrap_err();
     assert!(error.to_string().contains("has the format `ferrovirt image store 2`"), "{error}");
+    // What a crash of the machine leaves of a name that was not synced.
+    for lost in ["", "\0\0\0\0"] {
+        std::fs::write(store.root().join("version"), lost).unwrap();
+        Store::open(store.root()).unwrap();
+        assert_eq!(
+            std::fs::read_to_string(store.root().join("version")).unwrap(),
+            "ferrovirt image store 1\n"
+        );
+    }
 }
 
 #[test]
