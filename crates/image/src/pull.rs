@@ -30,8 +30,10 @@ use crate::platform::Platform;
 use crate::reference::{DEFAULT_TAG, Reference};
 use crate::store::{ImageRecord, Lease, Store, StoreError, UsedImage};
 
+mod fact_cache;
 mod files;
 mod manifests;
+mod patience;
 mod transfer;
 mod writer_thread;
 
@@ -318,6 +320,21 @@ pub enum PullError {
         /// The blob.
         digest: Digest,
     },
+    /// Another process downloads a blob and does not come further.
+    #[error(
+        "another process has `{digest}` of image `{reference}` half downloaded and got nothing more of it for \
+         {still_seconds} seconds"
+    )]
+    StuckElsewhere {
+        /// The image.
+        reference: String,
+        /// The blob.
+        digest: Digest,
+        /// The partial download, which that process has locked.
+        path: PathBuf,
+        /// How long it has not grown.
+        still_seconds: u64,
+    },
     /// A blocking task was cancelled, which happens only while the program ends.
     #[error("pulling image `{reference}` was interrupted")]
     Interrupted {
@@ -348,6 +365,10 @@ impl PullError {
                 Some("something between here and the registry, or the registry itself, damages data: push the image again".to_owned())
             }
             Self::UnstableStore { .. } => Some("check the disk and the memory of this machine".to_owned()),
+            Self::StuckElsewhere { path, .. } => Some(format!(
+                "find the process with `fuser {}`; end it if it is stopped",
+                path.display()
+            )),
             Self::Interrupted { .. } => None,
         }
     }
@@ -505,9 +526,11 @@ fn remember(
         manifest_digest: chosen.manifest_digest.clone(),
         used,
     };
-    if record.as_ref() == Some(&new) {
-        context.store.touch_record(context.name()).map_err(context.in_store())
-    } else {
-        context.store.put_record(context.name(), &new, context.durability).map_err(context.in_store())
+    // Pruning may have taken the record before the lease named what it stands for.
+    let is_noted = record.as_ref() == Some(&new)
+        && context.store.touch_record(context.name()).map_err(context.in_store())?.is_some();
+    if is_noted {
+        return Ok(());
     }
+    context.store.put_record(context.name(), &new, context.durability).map_err(context.in_store())
 }

@@ -36,6 +36,7 @@
 //! A local file system with flock is assumed. Locks are never held while waiting for the network, except the one on the
 //! partial file of the very blob that is arriving.
 
+use std::fmt;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
@@ -99,16 +100,16 @@ pub enum StoreError {
         source: io::Error,
     },
     /// The file system of the store is full, or would be.
-    #[error(
-        "no space left in the image store `{root}`: {needed_bytes} bytes are needed, {available_bytes} are free"
-    )]
+    #[error("{shortage} in the image store `{root}`{}", numbers(*needed_bytes, *available_bytes))]
     NoSpace {
         /// Root of the store.
         root: PathBuf,
-        /// Bytes that the operation still had to write.
-        needed_bytes: u64,
-        /// Bytes free for this user when it failed.
-        available_bytes: u64,
+        /// What there is too little of.
+        shortage: Shortage,
+        /// Bytes that the operation still had to write, where that is known.
+        needed_bytes: Option<u64>,
+        /// Bytes free for this user when it failed; `None` when they do not explain the failure.
+        available_bytes: Option<u64>,
     },
     /// The directory holds a store of another format.
     #[error("`{root}` has the format `{found}`, which this version does not read")]
@@ -177,6 +178,36 @@ pub enum StoreError {
     },
 }
 
+/// What a file system has too little of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shortage {
+    /// Bytes.
+    Space,
+    /// Inodes: it can have no more files, however small.
+    Files,
+    /// What it allows this user.
+    Quota,
+}
+
+impl fmt::Display for Shortage {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Space => "no space left",
+            Self::Files => "no inodes left for more files",
+            Self::Quota => "the disk quota is used up",
+        })
+    }
+}
+
+/// For the message of a full file system.
+fn numbers(needed_bytes: Option<u64>, available_bytes: Option<u64>) -> String {
+    match (needed_bytes, available_bytes) {
+        (Some(needed), Some(available)) => format!(": {needed} bytes are needed, {available} are free"),
+        (Some(needed), None) => format!(": {needed} bytes are needed"),
+        (None, _) => String::new(),
+    }
+}
+
 impl StoreError {
     /// What the user can do about it, if anything.
     #[must_use]
@@ -197,10 +228,13 @@ impl StoreError {
             Self::Io { path, .. } => {
                 Some(format!("check the disk and the permissions of `{}`", path.display()))
             }
-            Self::Corrupted { .. } | Self::WrongSize { .. } | Self::MissingBlob { .. } => {
+            Self::Corrupted { .. } | Self::MissingBlob { .. } => {
                 Some("fetch the image again with `ferrovirt image pull`".to_owned())
             }
-            Self::TooLarge { .. } => Some("the image is broken: build and push it again".to_owned()),
+            // The manifest announces something else than the registry has.
+            Self::TooLarge { .. } | Self::WrongSize { .. } => {
+                Some("the image is broken: build and push it again".to_owned())
+            }
             Self::Manifest { source, .. } => source.hint(),
         }
     }
@@ -300,23 +334,37 @@ impl Store {
         Ok(found.f_bavail.saturating_mul(found.f_frsize))
     }
 
-    /// Turns a failed write into the error that names the space needed when the reason was a full file system.
+    /// Turns a failed write into the error that names the space needed, if that is known, when the reason was a full
+    /// file system.
     pub(crate) fn write_error(
         &self,
         action: &'static str,
         path: &Path,
-        needed_bytes: u64,
+        needed_bytes: impl Into<Option<u64>>,
         source: io::Error,
     ) -> StoreError {
-        if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
-            StoreError::NoSpace {
-                root: self.root.to_path_buf(),
-                needed_bytes,
-                available_bytes: self.available_bytes().unwrap_or(0),
+        match source.kind() {
+            kind @ (io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+                self.no_space(kind, needed_bytes.into())
             }
-        } else {
-            io_error(action, path)(source)
+            _ => io_error(action, path)(source),
         }
+    }
+
+    /// The error for a write that failed in this way.
+    fn no_space(&self, kind: io::ErrorKind, needed_bytes: Option<u64>) -> StoreError {
+        let found = rustix::fs::statvfs(&*self.root).ok();
+        let has_no_files = found.is_some_and(|found| found.f_files > 0 && found.f_favail == 0);
+        let shortage = match kind {
+            io::ErrorKind::QuotaExceeded => Shortage::Quota,
+            _ if has_no_files => Shortage::Files,
+            _ => Shortage::Space,
+        };
+        // Free bytes that would do say that something else is short.
+        let available_bytes = self.available_bytes().ok().filter(|available| {
+            shortage == Shortage::Space && needed_bytes.is_some_and(|needed| needed > *available)
+        });
+        StoreError::NoSpace { root: self.root.to_path_buf(), shortage, needed_bytes, available_bytes }
     }
 
     /// A name in `partial/` that no other process and no other thread of this one uses.
@@ -341,11 +389,17 @@ impl Store {
                     Locked::Busy | Locked::Replaced => {}
                 },
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(source) => return Err(self.write_error("create", &path, 0, source)),
+                Err(source) => return Err(self.write_error("create", &path, None, source)),
             }
         }
         let path = self.temporary_path();
         Err(io_error("create", &path)(io::ErrorKind::AlreadyExists.into()))
+    }
+
+    /// A new, empty file that has no name and is gone when it is closed.
+    pub(crate) fn nameless_file(&self) -> Result<File, StoreError> {
+        let temporary = self.temporary_file()?;
+        temporary.file.try_clone().map_err(io_error("open", &temporary.path))
     }
 
     /// Writes a small file so that readers see the old content or the new, never a part.
@@ -421,9 +475,9 @@ impl TemporaryFile {
         durability: Durability,
     ) -> Result<(), StoreError> {
         if durability == Durability::Synced {
-            self.file.sync_all().map_err(|source| store.write_error("write", path, 1, source))?;
+            self.file.sync_all().map_err(|source| store.write_error("write", path, None, source))?;
         }
-        std::fs::rename(&self.path, path).map_err(|source| store.write_error("place", path, 1, source))?;
+        std::fs::rename(&self.path, path).map_err(|source| store.write_error("place", path, None, source))?;
         // The name in `partial/` may be somebody else's by now.
         self.on_drop = OnDrop::Keep;
         if durability == Durability::Synced {

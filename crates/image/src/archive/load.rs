@@ -320,7 +320,6 @@ fn open(store: &Store, source: LoadSource<'_>, limits: &LayerLimits) -> Result<M
 }
 
 fn spool(store: &Store, what: String, reader: impl Read, limit_bytes: u64) -> Result<Members, LoadError> {
-    let directory = store.root().join("partial");
     let reading = |source| LoadError::Read { what: what.clone(), source };
     let packed = Packed::new(reader).map_err(reading)?;
     let compression = match packed.packing {
@@ -328,12 +327,10 @@ fn spool(store: &Store, what: String, reader: impl Read, limit_bytes: u64) -> Re
         Packing::Unknown(method) => return Err(LoadError::Packing { what, method }),
     };
     let unpacked = unpack::decoder(compression, packed.raw()).map_err(reading)?;
-    let file = unpack::spool(&directory, unpacked, limit_bytes).map_err(|error| match error {
+    let file = unpack::spool(store, unpacked, limit_bytes).map_err(|error| match error {
         SpoolError::TooLarge => LoadError::TooLarge { what: what.clone(), limit_bytes },
         SpoolError::Read(source) => LoadError::Read { what: what.clone(), source },
-        SpoolError::Write(source) => {
-            LoadError::Store { source: store.write_error("write", store.root(), 1, source) }
-        }
+        SpoolError::Store(source) => LoadError::Store { source },
     })?;
     Ok(Members::Tar(TarIndex::new(file)?))
 }
@@ -574,7 +571,7 @@ impl<'a> BlobCopy<'a> {
                 source: self
                     .writer
                     .storage_full()
-                    .unwrap_or_else(|| self.store.write_error("write", self.store.root(), 1, failure)),
+                    .unwrap_or_else(|| self.store.write_error("write", self.store.root(), None, failure)),
             },
             None => LoadError::Read { what: format!("member `{}` of the archive", self.name), source },
         }

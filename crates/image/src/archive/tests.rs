@@ -582,7 +582,9 @@ fn headers_that_claim_too_much_are_refused() {
 
     let mut long_name = raw_header("x", b'L', 1 << 20).to_vec();
     long_name.resize(512 + (1 << 20), b'n');
-    assert!(matches!(refused(&long_name), MembersError::LongName { size_bytes, .. } if size_bytes == 1 << 20));
+    assert!(
+        matches!(refused(&long_name), MembersError::LongName { size_bytes, .. } if size_bytes == 1 << 20)
+    );
 
     assert!(matches!(refused(&raw_header("index.json", b'S', 0)), MembersError::Sparse { .. }));
     let record = b"22 GNU.sparse.major=1\n";
@@ -618,6 +620,28 @@ fn headers_that_claim_too_much_are_refused() {
     }
     let error = refused(&all_long);
     assert_eq!(error.to_string(), "the names in the archive take more than 16777216 bytes");
+}
+
+#[test]
+fn unpacking_touches_no_file_of_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, _) = built(directory.path(), Compression::Gzip);
+    let archive = gzip(&saved(&store));
+    let other = empty_store(directory.path());
+    let partial = other.root().join("partial");
+    // What an earlier process with the same number left, or is still writing in another container.
+    let names: Vec<_> = ["new", "spool"]
+        .iter()
+        .flat_map(|kind| (0..8).map(move |number| format!("{kind}-{}-{number}", std::process::id())))
+        .collect();
+    for name in &names {
+        fs::write(partial.join(name), name).unwrap();
+    }
+    load_bytes(&other, &archive).unwrap();
+    for name in &names {
+        assert_eq!(fs::read_to_string(partial.join(name)).unwrap_or_default(), *name);
+    }
+    assert_eq!(fs::read_dir(&partial).unwrap().count(), names.len());
 }
 
 #[test]

@@ -1,14 +1,12 @@
 //! Compression of archives and of the layers in them, known by their first bytes.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use flate2::bufread::MultiGzDecoder;
 
 use crate::build::Compression;
+use crate::store::{Store, StoreError};
 
 /// Longest magic number below.
 const MAGIC_BYTES: usize = 6;
@@ -86,13 +84,12 @@ pub(super) enum SpoolError {
     /// It cannot be read or decompressed.
     Read(io::Error),
     /// The spool cannot be written.
-    Write(io::Error),
+    Store(StoreError),
 }
 
-/// Copies a stream into a file without a name in `directory`, which is gone when it is closed, whatever
-/// happens.
-pub(super) fn spool(directory: &Path, mut reader: impl Read, limit_bytes: u64) -> Result<File, SpoolError> {
-    let mut file = nameless_file(directory).map_err(SpoolError::Write)?;
+/// Copies a stream into a file without a name in the store, which is gone when it is closed, whatever happens.
+pub(super) fn spool(store: &Store, mut reader: impl Read, limit_bytes: u64) -> Result<File, SpoolError> {
+    let mut file = store.nameless_file().map_err(SpoolError::Store)?;
     let mut buffer = vec![0_u8; 64 * 1024];
     let mut copied_bytes: u64 = 0;
     loop {
@@ -106,20 +103,7 @@ pub(super) fn spool(directory: &Path, mut reader: impl Read, limit_bytes: u64) -
         if copied_bytes > limit_bytes {
             return Err(SpoolError::TooLarge);
         }
-        file.write_all(&buffer[..count]).map_err(SpoolError::Write)?;
-    }
-}
-
-/// Made under a name and removed at once: `O_TMPFILE` would need no name, but not every file system has it.
-fn nameless_file(directory: &Path) -> io::Result<File> {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let name = format!("spool-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-    let path = directory.join(name);
-    let file =
-        OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&path)?;
-    match std::fs::remove_file(&path) {
-        // Pruning may have been faster.
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(file),
+        file.write_all(&buffer[..count])
+            .map_err(|source| SpoolError::Store(store.write_error("write", store.root(), None, source)))?;
     }
 }

@@ -186,7 +186,7 @@ impl IndexWriter {
 
     fn failed(&self, source: io::Error) -> LayerError {
         let path = self.store.root().join("layers");
-        LayerError::Store(self.store.write_error("write an index to", &path, self.written_bytes, source))
+        LayerError::Store(self.store.write_error("write an index to", &path, None, source))
     }
 
     /// Gives the index its name. It may be lost in a crash: the layer can be read again.
@@ -194,8 +194,7 @@ impl IndexWriter {
         let path = store.layer_index_path(blob);
         self.hasher.update(&[END]);
         let end = format!("{}", self.hasher.finish());
-        let needed_bytes = self.written_bytes;
-        let failed = |source| store.write_error("write", &path, needed_bytes, source);
+        let failed = |source| store.write_error("write", &path, None, source);
         self.file.write_all(&[END]).and_then(|()| self.file.write_all(end.as_bytes())).map_err(failed)?;
         let file = self.file.into_inner().map_err(|error| failed(error.into_error()))?;
         file.place(store, &path, Durability::Cache)?;

@@ -179,6 +179,15 @@ fn a_damaged_index_counts_as_none() {
     }
     std::fs::write(&path, &intact[..50]).unwrap();
     assert!(LayerIndex::open(&bench.store, &digest, &diff_id).unwrap().is_none());
+    // Intact, but of another format or for another uncompressed digest: made anew.
+    let mut other = intact[..intact.len() - 71].to_vec();
+    other[22] = b'2';
+    let end = Digest::sha256_of(&other).to_string();
+    std::fs::write(&path, [other, end.into_bytes()].concat()).unwrap();
+    assert!(LayerIndex::open(&bench.store, &digest, &diff_id).unwrap().is_none());
+    std::fs::write(&path, &intact).unwrap();
+    assert!(LayerIndex::open(&bench.store, &digest, &Digest::sha256_of(b"other")).unwrap().is_none());
+    assert!(LayerIndex::open(&bench.store, &digest, &diff_id).unwrap().is_some());
     std::fs::remove_file(&path).unwrap();
     assert!(LayerIndex::open(&bench.store, &digest, &diff_id).unwrap().is_none());
 }

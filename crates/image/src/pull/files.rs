@@ -1,11 +1,13 @@
 //! Files out of an image: known ones verified again, others looked up in as few layers as possible.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use super::fact_cache::FactCache;
 use super::manifests::ChosenImage;
 use super::transfer::{BlobKind, Context, check_config_size, fetch_blob};
 use super::{PullError, PullEvent, PulledFile, WantedFile};
@@ -128,6 +130,11 @@ async fn look_up(
     chosen: &ChosenImage,
     wanted: Vec<WantedFile>,
 ) -> Result<Vec<ResolvedFile>, PullError> {
+    // All at once and before anything is looked at: also what was read for another image, which may be removed meanwhile.
+    let claimed: Vec<Digest> =
+        chosen.image.layers.iter().chain([&chosen.image.config]).map(|blob| blob.digest.clone()).collect();
+    let lease = context.lease.clone();
+    context.blocking(move || lease.add(&claimed)).await?.map_err(context.in_store())?;
     // The top layer is always the first to be read: it travels beside the config. What one of them fails of ends both.
     let unread_top =
         chosen.image.layers.last().filter(|top| !context.store.layer_index_path(&top.digest).exists());
@@ -149,11 +156,15 @@ async fn look_up(
         diff_id,
         index: None,
         is_index_sought: false,
-        facts: HashMap::new(),
         spooled: HashMap::new(),
     });
-    let mut finder =
-        Finder { store: context.store.clone(), limits: context.limits, layers: layers.collect(), wanted };
+    let mut finder = Finder {
+        store: context.store.clone(),
+        limits: context.limits,
+        layers: layers.collect(),
+        facts: FactCache::default(),
+        wanted,
+    };
     if let Some(scanned) = top {
         finder.layers[0].take(scanned);
     }
@@ -378,8 +389,6 @@ struct Layer {
     index: Option<LayerIndex>,
     /// Whether the store was asked for an index of an earlier pull.
     is_index_sought: bool,
-    /// What was asked of the index before.
-    facts: HashMap<Vec<u8>, Fact>,
     spooled: HashMap<Vec<u8>, SpooledFile>,
 }
 
@@ -395,6 +404,7 @@ struct Finder {
     store: Store,
     limits: LayerLimits,
     layers: Vec<Layer>,
+    facts: FactCache,
     wanted: Vec<WantedFile>,
 }
 
@@ -461,7 +471,11 @@ impl Finder {
         };
         let mut near_misses = NearMisses::new(path, &missing);
         for index in self.layers.iter().filter_map(|layer| layer.index.as_ref()) {
-            index.for_each(|record| near_misses.take(record)).map_err(FindFailure::Store)?;
+            match index.for_each(|record| near_misses.take(record)) {
+                // One the less to choose from.
+                Err(error) if is_gone(&error) => {}
+                outcome => outcome.map_err(FindFailure::Store)?,
+            }
         }
         let similar = near_misses.finish(self).map_err(FindFailure::Store)?;
         Ok(ResolveError::NotFound { missing, similar })
@@ -473,8 +487,8 @@ impl LayerFacts for Finder {
         self.layers.len()
     }
 
-    fn facts(&mut self, layer: usize, paths: &[Vec<u8>]) -> Result<Option<Vec<Fact>>, StoreError> {
-        let layer = &mut self.layers[layer];
+    fn facts(&mut self, number: usize, paths: &[Vec<u8>]) -> Result<Option<Vec<Fact>>, StoreError> {
+        let layer = &mut self.layers[number];
         if layer.index.is_none() && !layer.is_index_sought {
             layer.is_index_sought = true;
             layer.index = LayerIndex::open(&self.store, &layer.blob.digest, &layer.diff_id)?;
@@ -482,12 +496,18 @@ impl LayerFacts for Finder {
         let Some(index) = &layer.index else {
             return Ok(None);
         };
-        let unknown: Vec<Vec<u8>> =
-            paths.iter().filter(|path| !layer.facts.contains_key(*path)).cloned().collect();
-        if !unknown.is_empty() {
-            let facts = index.facts(&unknown)?;
-            layer.facts.extend(unknown.into_iter().zip(facts));
+        match self.facts.facts(number, paths, |paths| index.facts(paths)) {
+            // Somebody emptied the store by hand: as if the layer had never been read.
+            Err(error) if is_gone(&error) => {
+                layer.index = None;
+                Ok(None)
+            }
+            outcome => outcome.map(Some),
         }
-        Ok(Some(paths.iter().map(|path| layer.facts[path].clone()).collect()))
     }
+}
+
+/// Whether a file of the store is not there any more.
+fn is_gone(error: &StoreError) -> bool {
+    matches!(error, StoreError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
 }

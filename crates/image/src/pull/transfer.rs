@@ -5,12 +5,13 @@ use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 
+use super::patience::{Patience, Verdict};
 use super::writer_thread::WriterThread;
 use super::{Images, PullError, PullEvent, PullPolicy, PullRequest, Wanted};
 use crate::client::{BlobSink, Client, Endpoint, Listener, RegistryError};
@@ -240,11 +241,7 @@ impl Context {
 }
 
 /// The first of `names` that is in the store, else the first of all.
-fn recorded_name(
-    store: &Store,
-    reference: &Reference,
-    names: &[Reference],
-) -> Result<Reference, PullError> {
+fn recorded_name(store: &Store, reference: &Reference, names: &[Reference]) -> Result<Reference, PullError> {
     for name in names {
         let record = store
             .record(name)
@@ -274,6 +271,7 @@ pub(super) async fn fetch_blob(
     let digest = &descriptor.digest;
     let mut downloads = 0;
     let mut is_announced = false;
+    let mut patience = Patience::default();
     loop {
         let (store, lease, wanted) = (context.store.clone(), context.lease.clone(), descriptor.clone());
         if context.policy == PullPolicy::Never {
@@ -301,6 +299,21 @@ pub(super) async fn fetch_blob(
                 return Ok(());
             }
             Download::Busy => {
+                let (path, partial_bytes) = context.store.partial_download(digest);
+                match patience.look(Instant::now(), partial_bytes) {
+                    Verdict::Wait => {}
+                    Verdict::Tell => context.event(PullEvent::Warning(format!(
+                        "another process has `{digest}` half downloaded; waiting for it"
+                    ))),
+                    Verdict::GiveUp(still) => {
+                        return Err(PullError::StuckElsewhere {
+                            reference: context.reference.to_string(),
+                            digest: digest.clone(),
+                            path,
+                            still_seconds: still.as_secs(),
+                        });
+                    }
+                }
                 tokio::time::sleep(BUSY_PAUSE).await;
                 continue;
             }
@@ -379,18 +392,32 @@ async fn download_from_any(
     sink: &mut ReportingSink,
 ) -> Result<(), PullError> {
     let mut places = context.endpoints()?.into_iter().peekable();
+    let mut attempts = Vec::new();
     while let Some(place) = places.next() {
         match context.client.blob(&place, descriptor, sink, &context.secrets).await {
             Ok(()) => return Ok(()),
-            Err(error) if places.peek().is_none() || matches!(error, RegistryError::Sink { .. }) => {
-                return Err(context.in_registry()(error));
+            Err(error @ RegistryError::Sink { .. }) => return Err(context.in_registry()(error)),
+            Err(error) => {
+                if places.peek().is_some() {
+                    context.event(PullEvent::Warning(format!(
+                        "`{}` did not help with blob `{}`: {}",
+                        place.registry,
+                        descriptor.digest,
+                        error.chain()
+                    )));
+                }
+                attempts.push((place, error));
             }
-            // The client has told of it.
-            Err(_) => {}
         }
     }
-    // No place at all: what the registries' configuration says about it came as an error before.
-    Ok(())
+    let error = match (attempts.pop(), attempts.is_empty()) {
+        (Some((_, only)), true) => only,
+        (last, _) => {
+            attempts.extend(last);
+            RegistryError::AllPlacesFailed { what: format!("blob `{}`", descriptor.digest), attempts }
+        }
+    };
+    Err(context.in_registry()(error))
 }
 
 /// Counts and reports what goes into the store.

@@ -54,7 +54,8 @@ pub struct BlobWriter {
     expected: Option<(Digest, u64)>,
     /// Bytes found from an earlier, interrupted download.
     resumed_bytes: u64,
-    storage_full: bool,
+    /// How the file system refused more.
+    storage_full: Option<io::ErrorKind>,
     /// Tells whoever reads along.
     publisher: Option<Publisher>,
     lease: Lease,
@@ -73,7 +74,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// The store cannot be read or written, or its file system has less space than is still missing.
+    /// The blob is there, intact, and of another length than `size_bytes`; the store cannot be read or written, or its
+    /// file system has less space than is still missing.
     pub fn begin_download(
         &self,
         lease: &Lease,
@@ -82,11 +84,19 @@ impl Store {
     ) -> Result<Download, StoreError> {
         lease.add([digest])?;
         let placed = self.content_path(Area::Blobs, digest);
-        let path = self.root.join("partial").join(flat_name(digest));
+        let (path, _) = self.partial_download(digest);
         loop {
             match std::fs::metadata(&placed) {
                 Ok(found) if found.len() == size_bytes => return Ok(Download::Present),
-                Ok(_) => self.remove_content(&placed, None)?,
+                // The announcement may be false, and others may use the blob: only its bytes speak against it.
+                Ok(found) if self.verify(Area::Blobs, digest)? == Verification::Intact => {
+                    return Err(StoreError::WrongSize {
+                        digest: digest.clone(),
+                        expected_bytes: size_bytes,
+                        actual_bytes: found.len(),
+                    });
+                }
+                Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(source) => return Err(io_error("look at", &placed)(source)),
             }
@@ -116,6 +126,13 @@ impl Store {
         }
     }
 
+    /// Where a blob is while it arrives, and how many bytes of it are there.
+    pub(crate) fn partial_download(&self, digest: &Digest) -> (PathBuf, u64) {
+        let path = self.root.join("partial").join(flat_name(digest));
+        let size_bytes = std::fs::metadata(&path).map_or(0, |found| found.len());
+        (path, size_bytes)
+    }
+
     fn resume(
         &self,
         lease: &Lease,
@@ -132,7 +149,7 @@ impl Store {
             received_bytes: 0,
             expected: Some((digest.clone(), size_bytes)),
             resumed_bytes: 0,
-            storage_full: false,
+            storage_full: None,
             publisher: None,
             lease: lease.clone(),
         };
@@ -148,13 +165,8 @@ impl Store {
             writer.resumed_bytes = hashed;
         }
         let missing_bytes = size_bytes - writer.received_bytes;
-        let available_bytes = self.available_bytes()?;
-        if missing_bytes > available_bytes {
-            return Err(StoreError::NoSpace {
-                root: self.root.to_path_buf(),
-                needed_bytes: missing_bytes,
-                available_bytes,
-            });
+        if missing_bytes > self.available_bytes()? {
+            return Err(self.no_space(io::ErrorKind::StorageFull, Some(missing_bytes)));
         }
         Ok(writer)
     }
@@ -175,7 +187,7 @@ impl Store {
             received_bytes: 0,
             expected: None,
             resumed_bytes: 0,
-            storage_full: false,
+            storage_full: None,
             publisher: None,
             lease: lease.clone(),
         })
@@ -233,7 +245,12 @@ impl Store {
         };
         let size_bytes = file.metadata().map_err(io_error("look at", &path))?.len();
         if size_bytes > limit_bytes {
-            return Err(StoreError::TooLarge { digest: digest.clone(), size_bytes, limit_bytes });
+            return match self.verify(Area::Blobs, digest)? {
+                Verification::Intact => {
+                    Err(StoreError::TooLarge { digest: digest.clone(), size_bytes, limit_bytes })
+                }
+                Verification::Missing | Verification::Corrupted => Ok(None),
+            };
         }
         let mut content = Vec::with_capacity(usize::try_from(size_bytes).unwrap_or(0));
         (&file).take(limit_bytes).read_to_end(&mut content).map_err(io_error("read", &path))?;
@@ -242,7 +259,7 @@ impl Store {
         if hasher.finish() == *digest {
             return Ok(Some(content));
         }
-        self.remove_content(&path, Some(&file))?;
+        self.remove_content(&path, &file)?;
         Ok(None)
     }
 
@@ -292,7 +309,7 @@ impl Store {
         if hasher.finish() == *digest {
             return Ok(Verification::Intact);
         }
-        self.remove_content(&path, Some(&file))?;
+        self.remove_content(&path, &file)?;
         Ok(Verification::Corrupted)
     }
 
@@ -326,16 +343,14 @@ impl Store {
         if read_bytes == file.size_bytes && checksum.finalize() == file.crc32 {
             return Ok(Verification::Intact);
         }
-        self.remove_content(&path, Some(&content))?;
+        self.remove_content(&path, &content)?;
         Ok(Verification::Corrupted)
     }
 
     /// Removes content that proved to be wrong, unless somebody has put a fresh copy in its place meanwhile.
-    fn remove_content(&self, path: &Path, seen: Option<&File>) -> Result<(), StoreError> {
+    fn remove_content(&self, path: &Path, seen: &File) -> Result<(), StoreError> {
         let _guard = self.lock_exclusive()?;
-        if let Some(seen) = seen
-            && !names_same_file(seen, path)?
-        {
+        if !names_same_file(seen, path)? {
             return Ok(());
         }
         match std::fs::remove_file(path) {
@@ -485,15 +500,12 @@ impl BlobWriter {
         self.temporary.on_drop = OnDrop::Remove;
     }
 
-    /// The error to report when writing failed because the file system is full: it names the space that is missing.
+    /// The error to report when writing failed because the file system is full: it names the space that is missing, where
+    /// that is known.
     #[must_use]
     pub fn storage_full(&self) -> Option<StoreError> {
-        let expected_bytes = self.expected.as_ref().map_or(self.received_bytes, |(_, size)| *size);
-        self.storage_full.then(|| StoreError::NoSpace {
-            root: self.store.root.to_path_buf(),
-            needed_bytes: expected_bytes.saturating_sub(self.received_bytes).max(1),
-            available_bytes: self.store.available_bytes().unwrap_or(0),
-        })
+        let missing_bytes = self.expected.as_ref().map(|(_, size)| size.saturating_sub(self.received_bytes));
+        self.storage_full.map(|kind| self.store.no_space(kind, missing_bytes))
     }
 
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -508,7 +520,7 @@ impl BlobWriter {
         if let Err(error) = self.temporary.file.write_all_at(bytes, self.received_bytes) {
             if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
                 // A full disk is not made better by keeping the part.
-                self.storage_full = true;
+                self.storage_full = Some(error.kind());
                 self.temporary.on_drop = OnDrop::Remove;
             }
             return Err(error);
@@ -584,7 +596,7 @@ impl Unsynced {
     /// The same but for the name, for which [`sync_names`] has to be called; returns it.
     pub(crate) fn sync_content(self) -> Result<PathBuf, StoreError> {
         if let Err(source) = self.file.sync_all() {
-            self.store.remove_content(&self.path, Some(&self.file))?;
+            self.store.remove_content(&self.path, &self.file)?;
             return Err(self.store.write_error("write", &self.path, self.size_bytes, source));
         }
         Ok(self.path)
@@ -635,7 +647,7 @@ impl BlobReader {
         if actual == self.digest {
             return Ok(());
         }
-        self.store.remove_content(&self.path, Some(&self.file))?;
+        self.store.remove_content(&self.path, &self.file)?;
         Err(StoreError::Corrupted { digest: self.digest.clone(), actual: actual.to_string() })
     }
 }

@@ -54,7 +54,7 @@ impl Store {
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(source) => return Err(self.write_error("create", &path, 0, source)),
+                Err(source) => return Err(self.write_error("create", &path, None, source)),
             }
         }
         let path = self.root.join("leases");

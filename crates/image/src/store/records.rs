@@ -110,16 +110,16 @@ impl Store {
         self.put_record(reference, &record, Durability::Synced)
     }
 
-    /// Notes that the image was used just now.
+    /// Notes that the image was used just now. `None` when there is no record any more.
     ///
     /// # Errors
     ///
     /// The time of the record cannot be set.
-    pub fn touch_record(&self, reference: &Reference) -> Result<(), StoreError> {
+    pub fn touch_record(&self, reference: &Reference) -> Result<Option<()>, StoreError> {
         let path = self.record_path(reference);
         match std::fs::File::open(&path).and_then(|file| file.set_modified(SystemTime::now())) {
-            Ok(()) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Ok(()) => Ok(Some(())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(io_error("note the use of", &path)(source)),
         }
     }

@@ -160,6 +160,31 @@ fn more_than_the_disk_has_is_refused_before_it_is_full() {
 }
 
 #[test]
+fn a_full_file_system_is_told_with_numbers_that_are_known() {
+    let (_directory, store) = opened();
+    let message = |kind: io::ErrorKind, needed_bytes: Option<u64>| {
+        let error = store.write_error("write", Path::new("x"), needed_bytes, kind.into());
+        assert!(error.hint().unwrap().contains("free some space"));
+        error.to_string().replace(store.root().to_str().unwrap(), "ROOT")
+    };
+    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    assert_eq!(message(StorageFull, None), "no space left in the image store `ROOT`");
+    // There are more bytes free than that: they are not what is missing.
+    assert_eq!(message(StorageFull, Some(1)), "no space left in the image store `ROOT`: 1 bytes are needed");
+    let huge = message(StorageFull, Some(u64::MAX));
+    assert!(
+        huge.contains(": 18446744073709551615 bytes are needed, ") && huge.ends_with(" are free"),
+        "{huge}"
+    );
+    assert_eq!(message(QuotaExceeded, None), "the disk quota is used up in the image store `ROOT`");
+    assert_eq!(
+        message(QuotaExceeded, Some(7)),
+        "the disk quota is used up in the image store `ROOT`: 7 bytes are needed"
+    );
+    assert_eq!(Shortage::Files.to_string(), "no inodes left for more files");
+}
+
+#[test]
 fn damaged_content_is_noticed_and_removed() {
     let (_directory, store) = opened();
     let lease = store.lease().unwrap();
@@ -180,9 +205,66 @@ fn damaged_content_is_noticed_and_removed() {
     std::fs::write(&path, b"[]").unwrap();
     assert_eq!(store.read_blob(&digest, 100).unwrap(), None);
     assert!(!path.exists());
-    // Another length than announced is damage that needs no hashing.
+    // Damage shows in the length as well.
     std::fs::write(&path, b"{").unwrap();
     assert!(matches!(store.begin_download(&lease, &digest, 2).unwrap(), Download::Start(_)));
+    // Also when it made a document larger than documents may be.
+    std::fs::write(&path, b"{                                    }").unwrap();
+    assert_eq!(store.read_blob(&digest, 20).unwrap(), None);
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_false_announcement_costs_nobody_a_blob() {
+    let (_directory, store) = opened();
+    let lease = store.lease().unwrap();
+    let digest = store.put_blob(&lease, b"base layer", Algorithm::Sha256).unwrap();
+    // Another image names the blob with a length that is not its own.
+    for announced_bytes in [1, 11] {
+        let Err(error) = store.begin_download(&lease, &digest, announced_bytes) else { panic!("accepted") };
+        assert_eq!(
+            error.to_string(),
+            format!("content of `{digest}` has 10 bytes where {announced_bytes} were announced")
+        );
+        assert_eq!(store.verify(Area::Blobs, &digest).unwrap(), Verification::Intact);
+    }
+    assert!(partial_names(&store).is_empty());
+    // An intact document above the limit stays as well.
+    assert!(matches!(store.read_blob(&digest, 9).unwrap_err(), StoreError::TooLarge { size_bytes: 10, .. }));
+    assert!(store.has_blob(&digest, Some(10)));
+}
+
+#[test]
+fn an_index_is_read_alike_when_files_are_taken_and_when_it_is_saved() {
+    let (_directory, store) = opened();
+    let lease = store.lease().unwrap();
+    let (any, _) = image(&store, &lease, b"any variant");
+    let (exact, _) = image(&store, &lease, b"the variant asked for");
+    let entry = |digest: &Digest, variant: &str| {
+        format!(
+            r#"{{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"{digest}","size":1,
+                "platform":{{"os":"linux","architecture":"arm64"{variant}}}}}"#
+        )
+    };
+    let chosen = |entries: &[String], platform: &crate::platform::Platform| {
+        let index = format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, entries.join(","));
+        let digest = store.put_blob(&lease, index.as_bytes(), Algorithm::Sha256).unwrap();
+        store.tag(&reference("localhost:5000/arm:1"), &digest).unwrap();
+        let found = store.image_manifest(&reference("localhost:5000/arm:1"), platform).unwrap();
+        found.map(|(digest, _)| digest)
+    };
+    let mut wanted = crate::platform::Platform::linux("arm64");
+    wanted.variant = Some("v8".to_owned());
+    let entries = [entry(&any, ""), entry(&exact, r#","variant":"v8""#)];
+    assert_eq!(chosen(&entries, &wanted), Some(exact.clone()));
+    // Something that names no platform, among others that do, is no image.
+    let nameless =
+        format!(r#"{{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"{any}","size":1}}"#);
+    assert_eq!(chosen(&[nameless.clone(), entry(&exact, "")], &wanted), Some(exact));
+    assert_eq!(chosen(&[nameless], &wanted), Some(any.clone()));
+    // Of several that would do, those that were never fetched do not count.
+    let absent = entry(&Digest::sha256_of(b"never fetched"), r#","variant":"v8""#);
+    assert_eq!(chosen(&[absent, entry(&any, "")], &wanted), Some(any));
 }
 
 #[test]
