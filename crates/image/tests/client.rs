@@ -813,10 +813,7 @@ async fn what_an_insecure_repository_speaks_does_not_count_for_a_verified_one() 
         .manifest(&"registry.invalid/prod/image:v1".parse().unwrap(), None, &[])
         .await
         .expect_err("nothing speaks HTTPS there");
-    assert!(
-        matches!(&error, RegistryError::UnknownHost { .. } | RegistryError::Setup { .. }),
-        "{error:?}"
-    );
+    assert!(matches!(&error, RegistryError::UnknownHost { .. } | RegistryError::Setup { .. }), "{error:?}");
     assert!(proxy.requests().is_empty(), "nothing goes there by plain HTTP");
 }
 

@@ -147,8 +147,7 @@ async fn a_short_name_is_stored_under_the_registry_that_has_it() {
     let (first, second) = (FakeRegistry::start().await, FakeRegistry::start().await);
     let of_second = add_image(&second, "foo", "latest", "second");
     let directory = tempfile::tempdir().unwrap();
-    let text =
-        format!("unqualified-search-registries = [\"{}\", \"{}\"]\n", first.host(), second.host());
+    let text = format!("unqualified-search-registries = [\"{}\", \"{}\"]\n", first.host(), second.host());
     let images = images(directory.path(), &text);
     let name_at = |registry: &FakeRegistry| format!("{}/foo:latest", registry.host());
 

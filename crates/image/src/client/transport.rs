@@ -207,7 +207,10 @@ impl Client {
             }
             // What is sent to a token server holds the identity token.
             let keeps_its_secret = next.origin() == origin
-                || !matches!((&request.target, &request.payload), (Target::TokenServer(_), Payload::Bytes(_)));
+                || !matches!(
+                    (&request.target, &request.payload),
+                    (Target::TokenServer(_), Payload::Bytes(_))
+                );
             if !keeps_its_secret {
                 return Err(problem("to another server, which must not see the identity token"));
             }

@@ -202,10 +202,8 @@ async fn listed_helpers_are_asked_in_order_until_one_knows() {
     helper(directory.path(), "none", &format!("cat >/dev/null; echo '{found}'; exit 1"));
     helper(directory.path(), "fails", "cat >/dev/null; exit 3");
     helper(directory.path(), "works", r#"cat >/dev/null; echo '{"Username":"helper","Secret":"p"}'"#);
-    let mut settings = settings_with(
-        directory.path(),
-        r#"{"auths":{"r.io":{"username":"file","password":"p"}}}"#,
-    );
+    let mut settings =
+        settings_with(directory.path(), r#"{"auths":{"r.io":{"username":"file","password":"p"}}}"#);
     settings.program_directories = vec![directory.path().to_owned()];
     let first = async |helpers: &[&str], registry: &str| {
         let helpers: Vec<String> = helpers.iter().map(|name| (*name).to_owned()).collect();

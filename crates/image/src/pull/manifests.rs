@@ -40,7 +40,7 @@ pub(super) async fn choose(
             present: platforms_of(&index),
         })?;
         digest = entry.descriptor.digest.clone();
-        document = match stored(context, &digest)? {
+        document = match stored(context, &digest).await? {
             Some(document) => document,
             None if context.policy == PullPolicy::Never => {
                 return Err(PullError::NeverAndIncomplete {
@@ -59,24 +59,22 @@ pub(super) async fn choose(
 /// What the reference itself names.
 async fn top(context: &Context, known: Option<&Digest>) -> Result<(Digest, Document), PullError> {
     let known = match known {
-        Some(digest) => stored(context, digest)?.map(|document| (digest.clone(), document)),
+        Some(digest) => stored(context, digest).await?.map(|document| (digest.clone(), document)),
         None => None,
     };
     match (context.policy, known) {
         (PullPolicy::Never | PullPolicy::IfNotPresent, Some(known)) => Ok(known),
-        (PullPolicy::Never, None) => {
-            Err(PullError::NeverAndAbsent { reference: context.wanted_name() })
-        }
+        (PullPolicy::Never, None) => Err(PullError::NeverAndAbsent { reference: context.wanted_name() }),
         (PullPolicy::IfNotPresent, None) | (PullPolicy::Always, None) => {
             context.event(PullEvent::Resolving);
             let answer = ask(context, None).await?;
-            keep(context, answer)
+            keep(context, answer).await
         }
         (PullPolicy::Always, Some((digest, document))) => {
             context.event(PullEvent::Resolving);
             let answer = ask(context, Some(&digest)).await?;
             if !answer.unchanged {
-                return keep(context, answer);
+                return keep(context, answer).await;
             }
             context.came_from(answer.endpoint);
             context.event(PullEvent::ManifestFetched { digest: digest.clone() });
@@ -86,8 +84,8 @@ async fn top(context: &Context, known: Option<&Digest>) -> Result<(Digest, Docum
 }
 
 /// A manifest that is in the store, under the lease.
-fn stored(context: &Context, digest: &Digest) -> Result<Option<Document>, PullError> {
-    context.lease.add([digest]).map_err(context.in_store())?;
+async fn stored(context: &Context, digest: &Digest) -> Result<Option<Document>, PullError> {
+    context.claim(vec![digest.clone()]).await?;
     let bytes = context.store.read_blob(digest, DOCUMENT_LIMIT_BYTES).map_err(context.in_store())?;
     bytes.map(|bytes| manifest::parse(&bytes, None).map_err(context.in_manifest())).transpose()
 }
@@ -107,17 +105,17 @@ async fn fetch_named(context: &Context, digest: &Digest) -> Result<Document, Pul
         Some(source) => context.client.manifest_by_digest(source, &reference, &context.secrets).await,
         None => context.client.manifest(&reference, None, &context.secrets).await,
     };
-    Ok(keep(context, answer.map_err(context.in_registry())?)?.1)
+    Ok(keep(context, answer.map_err(context.in_registry())?).await?.1)
 }
 
 /// Understands a manifest that arrived, and puts it into the store.
-fn keep(context: &Context, answer: FetchedManifest) -> Result<(Digest, Document), PullError> {
+async fn keep(context: &Context, answer: FetchedManifest) -> Result<(Digest, Document), PullError> {
     let document = manifest::parse(&answer.bytes, Some(&answer.media_type)).map_err(context.in_manifest())?;
     context.count_bytes(answer.bytes.len() as u64);
-    let (digest, unsynced) = context
-        .store
-        .put_blob_unsynced(&context.lease, &answer.bytes, answer.digest.algorithm())
-        .map_err(context.in_store())?;
+    let (store, lease) = (context.store.clone(), context.lease.clone());
+    let (bytes, algorithm) = (answer.bytes, answer.digest.algorithm());
+    let put = move || store.put_blob_unsynced(&lease, &bytes, algorithm);
+    let (digest, unsynced) = context.blocking(put).await?.map_err(context.in_store())?;
     if let Some(unsynced) = unsynced {
         context.sync_later(unsynced);
     }

@@ -233,7 +233,10 @@ fn credential_helpers_are_the_files_unless_listed() {
         registries.add(Path::new("/d/1.conf"), text).unwrap();
         registries.credential_helpers().to_vec()
     };
-    assert_eq!(add("credential-helpers = [\"pass\", \"containers-auth.json\"]"), ["pass", "containers-auth.json"]);
+    assert_eq!(
+        add("credential-helpers = [\"pass\", \"containers-auth.json\"]"),
+        ["pass", "containers-auth.json"]
+    );
     assert_eq!(add("credential-helpers = [\"secretservice\"]"), ["secretservice"]);
     assert_eq!(add("unqualified-search-registries = [\"a.io\"]"), ["secretservice"]);
     assert_eq!(add("credential-helpers = []"), ["containers-auth.json"]);
