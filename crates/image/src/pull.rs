@@ -15,6 +15,7 @@
 //! - An unchanged tag under [`PullPolicy::Always`] costs one manifest request; the files are verified meanwhile.
 
 use std::fmt;
+use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
@@ -413,7 +414,12 @@ impl Images {
     ) -> Result<PulledImage, PullError> {
         // Transfers are tasks of their own, to use more than one core; what they tell comes back over a channel.
         let (events, mut heard) = mpsc::unbounded_channel();
-        let context = Context::new(self, request, events)?;
+        let (images, asked) = (self.clone(), request.clone());
+        let context = match tokio::task::spawn_blocking(move || Context::new(&images, &asked, events)).await {
+            Ok(context) => context?,
+            Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
+            Err(_) => return Err(PullError::Interrupted { reference: request.reference.to_string() }),
+        };
         let mut work = pin!(run(Arc::new(context), request.wanted.clone()));
         let outcome = loop {
             tokio::select! {
@@ -436,7 +442,7 @@ async fn run(context: Arc<Context>, wanted: Wanted) -> Result<PulledImage, PullE
         (&wanted, record.as_ref().and_then(|record| record.used.as_ref()))
     {
         // Most likely nothing has changed: hash what is there while the registry is asked.
-        files::verify_early(&context, &used.platform_digest, wanted, &mut verifications)?;
+        files::verify_early(&context, &used.platform_digest, wanted, &mut verifications).await?;
     }
     let chosen = match manifests::choose(&context, record.as_ref()).await {
         Ok(chosen) => chosen,
@@ -454,7 +460,7 @@ async fn run(context: Arc<Context>, wanted: Wanted) -> Result<PulledImage, PullE
         Wanted::Files(wanted) => files::obtain(&context, &chosen, wanted, &mut verifications).await?,
     };
     context.wait_for_disk().await?;
-    let (previous_digest, previous_files) = previous(&context, record.as_ref(), &chosen, &wanted)?;
+    let (previous_digest, previous_files) = previous(&context, record.as_ref(), &chosen, &wanted).await?;
     let record = match *context.name() == context.recorded_name {
         true => record,
         false => context.store.record(context.name()).map_err(context.in_store())?,
@@ -475,7 +481,7 @@ async fn run(context: Arc<Context>, wanted: Wanted) -> Result<PulledImage, PullE
 }
 
 /// What the reference meant when it was last used, if that was something else, and the files it had then.
-fn previous(
+async fn previous(
     context: &Context,
     record: Option<&ImageRecord>,
     chosen: &ChosenImage,
@@ -496,7 +502,7 @@ fn previous(
     for (role, path) in &used.files {
         let found = context.store.resolved_file(&used.platform_digest, path).map_err(context.in_store())?;
         if let Some(found) = found {
-            context.lease.add([&found.digest]).map_err(context.in_store())?;
+            context.claim(vec![found.digest.clone()]).await?;
             let file = files::pulled(context, role, found);
             if file.path.is_file() {
                 files.push(file);

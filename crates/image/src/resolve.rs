@@ -126,7 +126,9 @@ impl ResolveError {
             Self::Sparse { .. } => {
                 Some("build the layer without sparse files (GNU tar without `--sparse`)".to_owned())
             }
-            Self::TooLarge { .. } => Some("name a smaller file: kernels and initrds are far below that".to_owned()),
+            Self::TooLarge { .. } => {
+                Some("name a smaller file: kernels and initrds are far below that".to_owned())
+            }
         }
     }
 }

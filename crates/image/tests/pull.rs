@@ -8,9 +8,10 @@ use std::error::Error as _;
 use std::io::{Read, Write};
 use std::path::Path;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use image::store::{Area, PruneScope, RunMode, Verification};
+use image::store::{Area, Download, PruneScope, RunMode, Verification};
 use image::{
     Client, Digest, Images, Platform, PullError, PullEvent, PullPolicy, PullProgress, PullRequest,
     PulledImage, Reference, RegistrySettings, Store, Wanted, WantedFile, layer::LayerLimits,
@@ -146,6 +147,20 @@ impl Bench {
         let requests = self.registry.requests();
         self.registry.forget_requests();
         requests.iter().map(|request| request.replace("/v2/team/boot", "")).collect()
+    }
+}
+
+/// Does something once, when an event of a kind is heard.
+struct AtEvent<F: FnMut() + Send>(fn(&PullEvent) -> bool, Mutex<Option<F>>, Heard);
+
+impl<F: FnMut() + Send> PullProgress for AtEvent<F> {
+    fn event(&self, event: PullEvent) {
+        if (self.0)(&event)
+            && let Some(mut action) = self.1.lock().unwrap().take()
+        {
+            action();
+        }
+        self.2.event(event);
     }
 }
 
@@ -784,4 +799,190 @@ fn the_default_policy_is_that_of_kubernetes() {
     for (text, policy) in cases {
         assert_eq!(PullPolicy::default_for(&text.parse().unwrap()), policy, "{text}");
     }
+}
+
+#[tokio::test]
+async fn a_layer_that_was_read_for_another_image_stays_for_this_one() {
+    let bench = Bench::new().await;
+    let shared: &[(&str, &str)] = &[("boot/real", "kernel"), ("etc/top", "top")];
+    let first = bench.image(&[shared]);
+    bench.pull(PullPolicy::Always, &["/boot/real"]).await.unwrap();
+    let store = bench.store();
+    let index = store.root().join(format!("layers/sha256-{}", first.layers[0].hex()));
+    let is_layer = |event: &PullEvent| matches!(event, PullEvent::LayerStarted { .. });
+    for round in ["removed with its image", "gone"] {
+        assert!(index.exists());
+        let second = bench.image(&[&[("boot/vmlinuz", "-> real"), ("round", round)], shared]);
+        bench.requests();
+        let remove = || match round {
+            "gone" => std::fs::remove_file(&index).unwrap(),
+            _ => drop(store.prune(PruneScope::Unused, RunMode::Remove).unwrap()),
+        };
+        let heard = AtEvent(is_layer, Mutex::new(Some(remove)), Heard::default());
+        let images = Images::new(bench.store(), bench.client.clone());
+        let pulled =
+            images.pull(&bench.request(PullPolicy::Always, &["/boot/vmlinuz"]), &heard).await.unwrap();
+        assert_eq!(content(&pulled), ["kernel"]);
+        let layer = format!("GET /blobs/{}", second.layers[0]);
+        assert!(bench.requests().contains(&layer));
+        assert!(heard.1.lock().unwrap().is_none(), "the event came");
+    }
+}
+
+#[tokio::test]
+async fn a_record_that_was_pruned_during_the_pull_is_written_again() {
+    let bench = Bench::new().await;
+    let image = bench.image(&[&[("boot/vmlinuz", "kernel")]]);
+    bench.pull(PullPolicy::Always, &["/boot/vmlinuz"]).await.unwrap();
+    let store = bench.store();
+    let remove = || {
+        for record in std::fs::read_dir(store.root().join("records")).unwrap() {
+            std::fs::remove_file(record.unwrap().path()).unwrap();
+        }
+    };
+    let is_resolving = |event: &PullEvent| *event == PullEvent::Resolving;
+    let heard = AtEvent(is_resolving, Mutex::new(Some(remove)), Heard::default());
+    let images = Images::new(bench.store(), bench.client.clone());
+    images.pull(&bench.request(PullPolicy::Always, &["/boot/vmlinuz"]), &heard).await.unwrap();
+    assert!(heard.1.lock().unwrap().is_none(), "the event came");
+    assert_eq!(store.record(&bench.reference()).unwrap().unwrap().manifest_digest, image.manifest);
+}
+
+#[tokio::test]
+async fn a_download_of_another_process_is_waited_for_and_told() {
+    let bench = Bench::new().await;
+    let image = bench.image(&[&[("boot/vmlinuz", "kernel")]]);
+    let store = bench.store();
+    let lease = store.lease().unwrap();
+    let blob_bytes = bench.registry.blob(&image.layers[0]).unwrap().len() as u64;
+    let Download::Start(writer) = store.begin_download(&lease, &image.layers[0], blob_bytes).unwrap() else {
+        panic!("nobody else writes it")
+    };
+    let mut writer = Some(writer);
+    let is_warning = |event: &PullEvent| matches!(event, PullEvent::Warning(_));
+    let heard = AtEvent(is_warning, Mutex::new(Some(|| drop(writer.take()))), Heard::default());
+    let images = Images::new(bench.store(), bench.client.clone());
+    let pulled = images.pull(&bench.request(PullPolicy::Always, &["/boot/vmlinuz"]), &heard).await.unwrap();
+    assert_eq!(content(&pulled), ["kernel"]);
+    let warning = PullEvent::Warning(format!(
+        "another process has `{}` half downloaded; waiting for it",
+        image.layers[0]
+    ));
+    assert!(heard.2.0.lock().unwrap().contains(&warning));
+}
+
+#[tokio::test]
+async fn a_blob_that_no_place_has_is_told_of_each() {
+    let bench = Bench::new().await;
+    let image = bench.image(&[&[("boot/vmlinuz", "kernel")]]);
+    let mirror = FakeRegistry::start().await;
+    let manifest = bench.registry.manifest("team/boot", "v1").unwrap();
+    mirror.add_manifest("copy/boot", "v1", OCI_MANIFEST, &manifest);
+    let configuration = bench.directory.path().join("registries.conf");
+    std::fs::write(
+        &configuration,
+        format!(
+            "[[registry]]\nprefix = \"registry.example.com/team\"\nlocation = \"{}/team\"\n\
+             [[registry.mirror]]\nlocation = \"{}/copy\"\n",
+            bench.registry.host(),
+            mirror.host()
+        ),
+    )
+    .unwrap();
+    let client = Client::new(RegistrySettings {
+        registries_conf: vec![(configuration, image::settings::Presence::Required)],
+        ..RegistrySettings::default()
+    })
+    .unwrap();
+    let request = PullRequest {
+        reference: "registry.example.com/team/boot:v1".parse().unwrap(),
+        ..bench.request(PullPolicy::Always, &["/boot/vmlinuz"])
+    };
+    let pull = async || {
+        let heard = Heard::default();
+        let outcome = Images::new(bench.store(), client.clone()).pull(&request, &heard).await;
+        let warnings = heard.0.into_inner().unwrap();
+        let told = warnings.iter().any(
+            |event| matches!(event, PullEvent::Warning(text) if text.contains(&mirror.host()) && text.contains("blob")),
+        );
+        (outcome, told)
+    };
+    let (outcome, told) = pull().await;
+    assert_eq!(content(&outcome.unwrap()), ["kernel"]);
+    assert!(told, "that the mirror lacks the blob");
+
+    std::fs::remove_dir_all(bench.directory.path().join("store")).unwrap();
+    for blob in [&image.config, &image.layers[0]] {
+        let path: &'static str = blob.hex().to_owned().leak();
+        bench.registry.fault("GET", path, Times::Always, Fault::Status(403, Vec::new(), String::new()));
+    }
+    let (outcome, told) = pull().await;
+    let error = outcome.unwrap_err();
+    assert!(told, "that the mirror lacks the blob");
+    for host in [mirror.host(), bench.registry.host()] {
+        assert!(chain(&error).contains(&host), "{}", chain(&error));
+    }
+}
+
+#[test]
+fn a_lock_that_others_hold_stops_nothing_but_the_pull() {
+    // The registry has a thread of its own.
+    let others = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let bench = others.block_on(Bench::new());
+    bench.image(&[&[("boot/vmlinuz", "kernel")]]);
+    let lock = std::fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(bench.store().root().join("lock"))
+        .unwrap();
+    // Pruning that has hardly ended when it begins again, on the only thread that there is: were it blocked by the
+    // pull, each would wait for the other.
+    let is_stuck = AtomicBool::new(false);
+    let pruning = async {
+        loop {
+            if is_stuck.load(Ordering::Relaxed) {
+                std::future::pending::<()>().await;
+            }
+            if lock.try_lock().is_ok() {
+                for _ in 0..50 {
+                    tokio::task::yield_now().await;
+                }
+                lock.unlock().unwrap();
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let pulls = async {
+        bench.pull(PullPolicy::Always, &["/boot/vmlinuz"]).await.unwrap();
+        bench.pull(PullPolicy::Always, &["/boot/vmlinuz"]).await.unwrap();
+        bench.pull(PullPolicy::Never, &["/boot/vmlinuz"]).await.unwrap();
+        bench.image(&[&[("boot/vmlinuz", "new kernel")]]);
+        let pulled = bench.pull(PullPolicy::Always, &["/boot/vmlinuz"]).await.unwrap();
+        bench.pull(PullPolicy::Always, &[]).await.unwrap();
+        pulled
+    };
+    // Ends a test that hangs.
+    let (done, is_done) = std::sync::mpsc::channel::<()>();
+    let (stuck, locked) = (&is_stuck, &lock);
+    let pulled = std::thread::scope(|scope| {
+        scope.spawn(move || {
+            if is_done.recv_timeout(Duration::from_secs(20)).is_err() {
+                stuck.store(true, Ordering::Relaxed);
+                locked.unlock().unwrap();
+            }
+        });
+        let pulled =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+                tokio::select! {
+                    pulled = pulls => pulled,
+                    () = pruning => unreachable!("it goes on for ever"),
+                }
+            });
+        done.send(()).unwrap_or(());
+        pulled
+    });
+    assert!(!is_stuck.into_inner(), "the pull blocked its thread");
+    assert_eq!(content(&pulled), ["new kernel"]);
+    assert_eq!(pulled.previous_files.len(), 1);
 }

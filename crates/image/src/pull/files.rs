@@ -61,7 +61,7 @@ impl Verifications {
 }
 
 /// Starts to verify the files that are known for these paths.
-pub(super) fn verify_early(
+pub(super) async fn verify_early(
     context: &Context,
     platform_digest: &Digest,
     wanted: &[WantedFile],
@@ -70,7 +70,7 @@ pub(super) fn verify_early(
     for file in wanted {
         let known = context.store.resolved_file(platform_digest, &file.path).map_err(context.in_store())?;
         if let Some(known) = known {
-            context.lease.add([&known.digest]).map_err(context.in_store())?;
+            context.claim(vec![known.digest.clone()]).await?;
             verifications.start(&context.store, &known);
         }
     }
@@ -84,7 +84,7 @@ pub(super) async fn obtain(
     wanted: &[WantedFile],
     verifications: &mut Verifications,
 ) -> Result<Vec<PulledFile>, PullError> {
-    verify_early(context, &chosen.platform_digest, wanted, verifications)?;
+    verify_early(context, &chosen.platform_digest, wanted, verifications).await?;
     let mut known: HashMap<String, ResolvedFile> = HashMap::new();
     for file in wanted {
         if known.contains_key(&file.path) {
@@ -101,10 +101,11 @@ pub(super) async fn obtain(
     let missing: Vec<WantedFile> =
         wanted.iter().filter(|file| !known.contains_key(&file.path)).cloned().collect();
     if !missing.is_empty() {
-        for found in look_up(context, chosen, missing).await? {
-            context.store.put_resolved_file(&chosen.platform_digest, &found).map_err(context.in_store())?;
-            known.insert(found.requested.clone(), found);
-        }
+        let all_found = look_up(context, chosen, missing).await?;
+        known.extend(all_found.iter().map(|found| (found.requested.clone(), found.clone())));
+        let (store, image) = (context.store.clone(), chosen.platform_digest.clone());
+        let note = move || all_found.iter().try_for_each(|found| store.put_resolved_file(&image, found));
+        context.blocking(note).await?.map_err(context.in_store())?;
     }
     Ok(wanted.iter().map(|file| pulled(context, &file.role, known[&file.path].clone())).collect())
 }
@@ -133,8 +134,7 @@ async fn look_up(
     // All at once and before anything is looked at: also what was read for another image, which may be removed meanwhile.
     let claimed: Vec<Digest> =
         chosen.image.layers.iter().chain([&chosen.image.config]).map(|blob| blob.digest.clone()).collect();
-    let lease = context.lease.clone();
-    context.blocking(move || lease.add(&claimed)).await?.map_err(context.in_store())?;
+    context.claim(claimed).await?;
     // The top layer is always the first to be read: it travels beside the config. What one of them fails of ends both.
     let unread_top =
         chosen.image.layers.last().filter(|top| !context.store.layer_index_path(&top.digest).exists());
@@ -333,7 +333,7 @@ async fn take_out(
             let key = (layer, file.entry.ordinal);
             match finder.layers[layer].spooled.remove(&file.entry.path) {
                 Some(spooled) if spooled.ordinal == file.entry.ordinal => {
-                    contents.insert(key, commit(context, spooled.writer)?);
+                    contents.insert(key, commit(context, spooled.writer).await?);
                 }
                 _ if contents.contains_key(&key) => {}
                 _ => ordinals.push(file.entry.ordinal),
@@ -352,7 +352,7 @@ async fn take_out(
         })
         .await?;
         for (ordinal, writer) in ordinals.into_iter().zip(writers) {
-            contents.insert((layer, ordinal), commit(context, writer)?);
+            contents.insert((layer, ordinal), commit(context, writer).await?);
         }
     }
     Ok(found
@@ -375,10 +375,11 @@ async fn take_out(
 }
 
 /// Gives the content its place; returns its digest and checksum.
-fn commit(context: &Context, writer: BlobWriter) -> Result<(Digest, u32), PullError> {
+async fn commit(context: &Context, writer: BlobWriter) -> Result<(Digest, u32), PullError> {
     let crc32 = writer.checksum().expect("content that is made here has a checksum");
     // Not synced: a file that a crash damages is taken out of its layer again.
-    let (digest, _) = writer.commit_unsynced().map_err(context.in_store())?;
+    let committed = context.blocking(move || writer.commit_unsynced()).await?;
+    let (digest, _) = committed.map_err(context.in_store())?;
     Ok((digest, crc32))
 }
 

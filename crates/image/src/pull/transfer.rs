@@ -203,6 +203,15 @@ impl Context {
         }
     }
 
+    /// Adds to the lease. Pruning may hold the store's lock for long, so that this waits beside the runtime's threads.
+    pub(super) async fn claim(&self, digests: Vec<Digest>) -> Result<(), PullError> {
+        if digests.iter().all(|digest| self.lease.holds(digest)) {
+            return Ok(());
+        }
+        let lease = self.lease.clone();
+        self.blocking(move || lease.add(&digests)).await?.map_err(self.in_store())
+    }
+
     /// Brings content to the disk while the pull goes on, if it has to get there.
     pub(super) fn sync_later(&self, unsynced: Unsynced) {
         if self.durability == Durability::Cache {
@@ -275,7 +284,7 @@ pub(super) async fn fetch_blob(
     loop {
         let (store, lease, wanted) = (context.store.clone(), context.lease.clone(), descriptor.clone());
         if context.policy == PullPolicy::Never {
-            context.lease.add([digest]).map_err(context.in_store())?;
+            context.claim(vec![digest.clone()]).await?;
             if !context.store.has_blob(digest, Some(descriptor.size_bytes)) {
                 return Err(PullError::NeverAndIncomplete {
                     reference: context.reference.to_string(),
@@ -327,7 +336,7 @@ pub(super) async fn fetch_blob(
         }
         downloads += 1;
         let writer = download(context, descriptor, kind, writer).await?;
-        match writer.commit_unsynced() {
+        match context.blocking(move || writer.commit_unsynced()).await? {
             Ok((_, unsynced)) => {
                 context.sync_later(unsynced);
                 context.fetched_blobs.fetch_add(1, Ordering::Relaxed);

@@ -142,7 +142,8 @@ impl Store {
                 Document::Image(image) => return Ok(Some((digest, image))),
                 Document::Index(index) => {
                     let mut entries = index.entries_for(platform);
-                    let Some(entry) = entries.find(|entry| self.has_blob(&entry.descriptor.digest, None)) else {
+                    let Some(entry) = entries.find(|entry| self.has_blob(&entry.descriptor.digest, None))
+                    else {
                         return Ok(None);
                     };
                     digest = entry.descriptor.digest.clone();
