@@ -8,6 +8,13 @@
 //!
 //! Symlinks are followed with the image's root as `/`; `..` at the root stays there. As in KubeVirt, no more than 256 path
 //! elements are evaluated, those of symlink targets included.
+//!
+//! # Caveats
+//!
+//! Runtimes that unpack a layer write *through* a symlink when an archive has one and, later, something below it without an
+//! entry that makes it a directory again (`lib -> usr/lib`, then `lib/modules/x`): the file lands in the target. Here it is
+//! not found, neither under the link's name nor in the target. A lower layer's symlink in place of a directory that a
+//! higher layer merely implies counts as replaced by that directory. Archivers that walk a file system write neither.
 
 use std::collections::VecDeque;
 
@@ -363,7 +370,9 @@ fn check_file(entry: &EntryRecord, path: &[Vec<u8>], limit_bytes: u64) -> Result
 /// Whether a path, taken without following symlinks, is there and is no directory. Layers that were not read count as
 /// empty.
 fn is_visible(path: &[Vec<u8>], layers: &mut impl LayerFacts) -> Result<bool, StoreError> {
-    Ok(matches!(lookup(path, &VecDeque::new(), layers)?, Lookup::Other { .. }))
+    let found = lookup(path, &VecDeque::new(), layers)?;
+    // It may be something above that is found, a symlink for instance, which the path then does not lead through.
+    Ok(matches!(found, Lookup::Other { entry, .. } if entry.path == path.join(&b'/')))
 }
 
 #[cfg(test)]

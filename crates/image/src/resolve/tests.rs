@@ -189,6 +189,16 @@ fn what_may_be_asked_next_is_asked_in_small_portions() {
 }
 
 #[test]
+fn near_misses_that_lie_below_no_directory_are_not_told() {
+    for hiding in [file("boot"), symlink("boot", "efi")] {
+        let mut layers = Layers::of(vec![vec![hiding.clone()], vec![file("boot/vmlinuz")]]);
+        let mut near = NearMisses::new("/vmlinuz", "/vmlinuz");
+        near.take(&file("boot/vmlinuz"));
+        assert_eq!(near.finish(&mut layers).unwrap(), [""; 0], "{hiding:?}");
+    }
+}
+
+#[test]
 fn near_misses_too_deep_to_type_are_not_told() {
     let deep = format!("{}vmlinuz", "d/".repeat(64));
     let long = format!("{}/vmlinuz", "n".repeat(2000));
