@@ -164,14 +164,16 @@ fn accelerator(accelerator: &Accelerator) -> String {
     }
 }
 
-/// The best CPU that TCG offers, without two features that only make it slower.
+/// The best CPU that TCG offers, without features that only make it slower.
 ///
 /// - `erms` invites Linux to copy with `rep movsb`, which TCG runs a byte at a time: about 10 % of the CPU
 ///   time that a Debian cloud kernel needs to boot (6.1, QEMU 7.2, measured 2026-11).
+/// - `fsrm` (QEMU 10 has it) says the same of short copies. A processor with it and without `erms` does not
+///   exist, and Linux 6.1 hangs on one (seen with QEMU 10.0.13): the two go together.
 /// - `la57` adds a fifth level to every page walk for address space that no such guest has: up to 3 %.
 ///
 /// `qemu64`, QEMU's own default, is hardly faster then, and lacks what userspace of x86-64-v2 needs.
-const TCG_CPU: &str = "max,erms=off,la57=off";
+const TCG_CPU: &str = "max,erms=off,fsrm=off,la57=off";
 
 /// `host` under KVM, [`TCG_CPU`] under TCG, unless the guest names a model. That is the one value which is not
 /// escaped, since QEMU has no escape there: features follow a comma, whatever comes after it. So
