@@ -11,6 +11,9 @@ use super::LayerError;
 /// image builders use by default (3) need 2 MiB.
 const ZSTD_WINDOW_LOG: u32 = 27;
 
+/// The longest beginning that is looked at.
+const MAGIC_BYTES: usize = 6;
+
 /// Beginnings of compressed files that are not layers, for the error message.
 const FOREIGN: &[(&[u8], &str)] =
     &[(b"BZh", "bzip2"), (b"\xfd7zXZ\0", "xz"), (b"\x04\x22\x4d\x18", "lz4"), (b"PK\x03\x04", "zip")];
@@ -20,13 +23,10 @@ pub(super) fn open<'a>(
     mut source: impl BufRead + Send + 'a,
 ) -> Result<Box<dyn Read + Send + 'a>, LayerError> {
     let broken = |source: io::Error| LayerError::Broken { offset_bytes: 0, source };
-    let start = loop {
-        match source.fill_buf() {
-            Ok(start) => break start,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(broken(error)),
-        }
-    };
+    // A layer that is just arriving may have come to its first byte only.
+    let mut start = Vec::with_capacity(MAGIC_BYTES);
+    source.by_ref().take(MAGIC_BYTES as u64).read_to_end(&mut start).map_err(broken)?;
+    let source = io::Cursor::new(start.clone()).chain(source);
     if start.starts_with(&[0x1f, 0x8b]) {
         return Ok(Box::new(MultiGzDecoder::new(source)));
     }
