@@ -21,9 +21,9 @@ mod documents;
 mod load;
 mod members;
 mod save;
+mod spool;
 #[cfg(test)]
 mod tests;
-mod unpack;
 
 pub use load::{LoadError, LoadRequest, LoadSource, LoadedImage, load};
 pub use members::MembersError;

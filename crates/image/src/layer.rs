@@ -14,13 +14,13 @@
 //! in memory.
 
 use std::collections::HashMap;
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 
+use crate::compression::{Decoder, Packed, Packing};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::store::{Area, BlobFollower, BlobWriter, Lease, Store, StoreError, Verification};
 
 mod ahead;
-mod compression;
 mod index;
 mod tar;
 
@@ -64,7 +64,7 @@ impl Default for LayerLimits {
 
 impl LayerLimits {
     /// How many uncompressed bytes a blob of this length may have.
-    fn uncompressed_for(&self, blob_bytes: u64) -> u64 {
+    pub(crate) fn uncompressed_for(&self, blob_bytes: u64) -> u64 {
         blob_bytes.saturating_mul(self.expansion).max(self.unconditional_bytes).min(self.uncompressed_bytes)
     }
 }
@@ -383,6 +383,16 @@ type Archive<'a> = TarReader<Uncompressed<Box<dyn Read + 'a>>>;
 /// Below this length of the blob a thread costs more than it brings.
 const AHEAD_BYTES: u64 = 256 << 10;
 
+/// The uncompressed data of a layer.
+fn decompressed<R: BufRead>(source: R) -> Result<Decoder<impl BufRead + use<R>>, LayerError> {
+    let broken = |source: io::Error| LayerError::Broken { offset_bytes: 0, source };
+    let packed = Packed::new(source).map_err(broken)?;
+    match packed.packing {
+        Packing::Known(compression) => Decoder::new(compression, packed.stream).map_err(broken),
+        Packing::Unknown(compression) => Err(LayerError::UnknownCompression { compression }),
+    }
+}
+
 /// Lets `read` read the archive in a blob.
 fn with_archive<T>(
     source: &mut (dyn Read + Send),
@@ -391,7 +401,7 @@ fn with_archive<T>(
     limits: &LayerLimits,
     read: impl FnOnce(Archive<'_>) -> Result<T, LayerError>,
 ) -> Result<T, LayerError> {
-    let inner = compression::open(BufReader::with_capacity(64 << 10, source))?;
+    let inner: Box<dyn Read + Send> = Box::new(decompressed(BufReader::with_capacity(64 << 10, source))?);
     let hasher = Hasher::new(diff_algorithm);
     let limit_bytes = limits.uncompressed_for(blob_bytes);
     let uncompressed = Uncompressed { inner: (), hasher, read_bytes: 0, limit_bytes, blob_bytes };

@@ -26,6 +26,7 @@ pub mod archive;
 pub mod build;
 pub mod certs;
 pub mod client;
+mod compression;
 pub mod credentials;
 pub mod digest;
 pub mod layer;

@@ -1,27 +1,21 @@
 //! Takes the images of an archive into the store.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
 use super::documents::{DOCKER_MANIFEST, DockerEntry, LAYOUT_INDEX, LayoutEntry, LayoutIndex, blob_member};
 use super::members::{self, Member, Members, MembersError, TarIndex};
-use super::unpack::{self, Packed, Packing, SpoolError};
+use super::spool::{self, SpoolError};
 use crate::build::Compression;
 use crate::build::documents::{manifest as write_manifest, oci_layer};
+use crate::compression::{Decoder, Packed, Packing};
 use crate::digest::{Algorithm, Descriptor, Digest, Hasher};
 use crate::layer::LayerLimits;
 use crate::manifest::{self, DOCUMENT_LIMIT_BYTES, Document, ManifestError, OCI_CONFIG};
 use crate::platform::Platform;
 use crate::reference::{Reference, ReferenceError};
 use crate::store::{Area, BlobWriter, Lease, Store, StoreError};
-
-/// How many bytes a compressed archive or layer may unpack to, by the rule for layers that are pulled. What comes
-/// through a pipe has no size to go by.
-fn unpacked_limit_bytes(limits: &LayerLimits, packed_bytes: Option<u64>) -> u64 {
-    let by_size = packed_bytes.map_or(u64::MAX, |bytes| bytes.saturating_mul(limits.expansion));
-    by_size.max(limits.unconditional_bytes).min(limits.uncompressed_bytes)
-}
 
 /// An index may name an index; more levels than this are nonsense.
 const MAX_INDEX_LEVELS: usize = 4;
@@ -295,7 +289,8 @@ pub(super) fn load_within(
 fn open(store: &Store, source: LoadSource<'_>, limits: &LayerLimits) -> Result<Members, LoadError> {
     match source {
         LoadSource::Reader(reader) => {
-            spool(store, "the archive".to_owned(), reader, unpacked_limit_bytes(limits, None))
+            // What comes through a pipe has no length to go by.
+            spool(store, "the archive".to_owned(), reader, limits.uncompressed_bytes)
         }
         LoadSource::Path(path) => {
             if let Some(directory) = members::directory(path) {
@@ -305,7 +300,7 @@ fn open(store: &Store, source: LoadSource<'_>, limits: &LayerLimits) -> Result<M
             let file = File::open(path).map_err(opening)?;
             let what = format!("the archive `{}`", path.display());
             if !file.metadata().map_err(opening)?.is_file() {
-                return spool(store, what, file, unpacked_limit_bytes(limits, None));
+                return spool(store, what, file, limits.uncompressed_bytes);
             }
             let reading = |source| LoadError::Read { what: what.clone(), source };
             let packing = Packed::new(&file).map_err(reading)?.packing;
@@ -313,7 +308,7 @@ fn open(store: &Store, source: LoadSource<'_>, limits: &LayerLimits) -> Result<M
                 return Ok(Members::Tar(TarIndex::new(file)?));
             }
             // The look at the beginning moved on in the file.
-            let limit_bytes = unpacked_limit_bytes(limits, Some(file.metadata().map_err(opening)?.len()));
+            let limit_bytes = limits.uncompressed_for(file.metadata().map_err(opening)?.len());
             spool(store, what, File::open(path).map_err(opening)?, limit_bytes)
         }
     }
@@ -321,13 +316,13 @@ fn open(store: &Store, source: LoadSource<'_>, limits: &LayerLimits) -> Result<M
 
 fn spool(store: &Store, what: String, reader: impl Read, limit_bytes: u64) -> Result<Members, LoadError> {
     let reading = |source| LoadError::Read { what: what.clone(), source };
-    let packed = Packed::new(reader).map_err(reading)?;
+    let packed = Packed::new(BufReader::new(reader)).map_err(reading)?;
     let compression = match packed.packing {
         Packing::Known(compression) => compression,
         Packing::Unknown(method) => return Err(LoadError::Packing { what, method }),
     };
-    let unpacked = unpack::decoder(compression, packed.raw()).map_err(reading)?;
-    let file = unpack::spool(store, unpacked, limit_bytes).map_err(|error| match error {
+    let unpacked = Decoder::new(compression, packed.stream).map_err(reading)?;
+    let file = spool::nameless_copy(store, unpacked, limit_bytes).map_err(|error| match error {
         SpoolError::TooLarge => LoadError::TooLarge { what: what.clone(), limit_bytes },
         SpoolError::Read(source) => LoadError::Read { what: what.clone(), source },
         SpoolError::Store(source) => LoadError::Store { source },
@@ -526,11 +521,8 @@ impl Loader<'_> {
         let size_bytes = member.size_bytes();
         let writer = self.store.create(&self.lease, Area::Blobs, Algorithm::Sha256)?;
         let mut copy = BlobCopy::new(self.store, name, &mut member, writer, None);
-        let unpacked = copy.unpack(
-            compression,
-            diff_id.algorithm(),
-            unpacked_limit_bytes(self.limits, Some(size_bytes)),
-        )?;
+        let unpacked =
+            copy.unpack(compression, diff_id.algorithm(), self.limits.uncompressed_for(size_bytes))?;
         check_digest(name, diff_id, unpacked)?;
         copy.drain()?;
         let digest = copy.commit(None)?;
@@ -588,7 +580,7 @@ impl<'a> BlobCopy<'a> {
         let mut unpacked_bytes: u64 = 0;
         let mut buffer = vec![0_u8; COPY_BYTES];
         let outcome = (|| {
-            let mut decoder = unpack::decoder(compression, &mut *self)?;
+            let mut decoder = Decoder::new(compression, BufReader::new(&mut *self))?;
             loop {
                 let count = decoder.read(&mut buffer)?;
                 unpacked_bytes += count as u64;
