@@ -197,7 +197,16 @@ impl KernelError {
             Self::Write { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 Some("free some space there".to_owned())
             }
-            Self::Read { .. } | Self::ReadInitrd { .. } | Self::Write { .. } => None,
+            Self::Read { path, source } | Self::ReadInitrd { path, source } => Some(match source.kind() {
+                io::ErrorKind::PermissionDenied => {
+                    format!("make `{}` readable for this user, and its directories passable", path.display())
+                }
+                _ => format!("check the path: `ls -l {}`", path.display()),
+            }),
+            Self::Write { path, .. } => Some(format!(
+                "make `{}` writable, or choose another place with `--state-dir`",
+                path.display()
+            )),
         }
     }
 }

@@ -103,7 +103,13 @@ pub struct Manifest {
 /// When it cannot be read, is too large, or an object in it has the wrong shape.
 pub fn read(path: &Path) -> Result<Manifest, Failure> {
     let source = path.display().to_string();
-    let text = read_text(path).with_context(|| format!("cannot read the manifest `{source}`"))?;
+    let text =
+        read_text(path).with_context(|| format!("cannot read the manifest `{source}`")).map_err(|error| {
+            Failure::refused(
+                error,
+                Some("give the path of a YAML or JSON file, or `-` for standard input".to_owned()),
+            )
+        })?;
     parse(&source, &text)
 }
 

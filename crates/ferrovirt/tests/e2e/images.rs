@@ -1,6 +1,7 @@
 //! Booting out of images that a real registry holds, made by other tools and by our own.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use crate::harness::{Fixtures, World, manifest};
 use crate::real_registry::{RealRegistry, Tools};
@@ -269,27 +270,34 @@ fn a_lower_layer_that_cannot_matter_is_never_requested() {
     );
 }
 
+/// The kernel that QEMU would be given.
+fn kernel_of(world: &World, entry: &str) -> String {
+    let outcome = world.ferrovirt(run("vm.yaml", &["--dry-run", entry])).expect_code(0);
+    let mut words = outcome.stdout.lines().map(|line| line.trim_matches(|letter| " '\\".contains(letter)));
+    words.find(|word| *word == "-kernel").expect("a -kernel argument");
+    words.next().expect("its value").to_owned()
+}
+
 #[test]
 fn a_damaged_store_is_noticed_and_mended() {
     let (world, registry) = (World::new(), RealRegistry::start());
     let image = format!("{}/mended:1", registry.host());
     World::new().build_image(&image, "vmlinuz", &["--push"]);
     world.file("vm.yaml", manifest("mended", &image, "IfNotPresent", "console=ttyS0"));
-    let outcome = world.ferrovirt(run("vm.yaml", &["--dry-run"])).expect_code(0);
-    // Damages what QEMU would be given.
-    let kernel = outcome.stdout.lines().map(|line| line.trim_matches(|character| " '\\".contains(character)));
-    let kernel = kernel.skip_while(|line| *line != "-kernel").nth(1).expect("a -kernel argument").to_owned();
-    let mut bytes = fs::read(&kernel).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    fs::remove_file(&kernel).unwrap();
-    fs::write(&kernel, bytes).unwrap();
-    let outcome = world.ferrovirt(run("vm.yaml", &[])).expect_code(0);
-    outcome.expect_stdout(&format!("guest: kernel {}", Fixtures::version("vmlinuz")));
-    assert!(
-        fs::read(&kernel).unwrap() == fs::read(Fixtures::path("vmlinuz")).unwrap(),
-        "the kernel is whole again"
-    );
+    // The kernel as it is in the store, and the one that was unpacked for QEMU: QEMU is given one or the other.
+    for entry in ["--kernel-entry=as-given", "--kernel-entry=auto"] {
+        let kernel = kernel_of(&world, entry);
+        let whole = fs::read(&kernel).unwrap();
+        let mut damaged = whole.clone();
+        damaged[whole.len() / 2] ^= 1;
+        fs::set_permissions(&kernel, fs::Permissions::from_mode(0o644)).unwrap();
+        fs::write(&kernel, damaged).unwrap();
+        fs::set_permissions(&kernel, fs::Permissions::from_mode(0o444)).unwrap();
+        let outcome = world.ferrovirt(run("vm.yaml", &[entry])).expect_code(0);
+        outcome.expect_stdout(&format!("guest: kernel {}", Fixtures::version("vmlinuz")));
+        // A file that is taken out of its image again is another file, so what is unpacked of it is one too.
+        assert!(fs::read(kernel_of(&world, entry)).unwrap() == whole, "the kernel is whole again ({entry})");
+    }
 }
 
 #[test]

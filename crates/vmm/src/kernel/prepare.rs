@@ -19,7 +19,7 @@
 use std::fmt;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -107,6 +107,9 @@ const TEMPORARY_PREFIX: &str = ".tmp-";
 struct Record {
     info: KernelInfo,
     length_bytes: u64,
+    /// CRC-32 (IEEE 802.3) of the file, by which it is verified whenever it is used.
+    #[serde(default)]
+    crc32: u32,
 }
 
 /// Makes sure that QEMU can take the kernel `path`, unpacking it into `directory` if it must be. The
@@ -165,7 +168,8 @@ fn take_off_wrappings(
         CopyFailure::Read(error) => Fault::from(error).at(path),
         CopyFailure::Write(error) => write(error),
     })?;
-    keep(directory, unpacked, &kept, &record, &Record { info: info.clone(), length_bytes }).map_err(write)?;
+    keep(directory, unpacked, &kept, &record, Record { info: info.clone(), length_bytes, crc32: 0 })
+        .map_err(write)?;
     remove_unused(directory, &kept);
     Ok(PreparedKernel::new(kept, info, true))
 }
@@ -188,7 +192,9 @@ fn kernel_inside(
     fs::create_dir_all(directory).map_err(ExtractError::Write)?;
     let unpacked = TemporaryFile::create(directory).map_err(ExtractError::Write)?;
     let extracted = payload.extract(&unpacked.file).and_then(|length_bytes| match inspect(&unpacked.path) {
-        Ok(inside) if pvh::is_its_kernel(info, &inside) => Ok(Record { info: inside, length_bytes }),
+        Ok(inside) if pvh::is_its_kernel(info, &inside) => {
+            Ok(Record { info: inside, length_bytes, crc32: 0 })
+        }
         _ => Err(ExtractError::Unfit("its payload is not the same release with a PVH entry")),
     });
     let (written, result) = match extracted {
@@ -196,10 +202,10 @@ fn kernel_inside(
         Err(error @ ExtractError::Write(_)) => return Err(error),
         Err(error) => {
             unpacked.file.set_len(0).map_err(ExtractError::Write)?;
-            (Record { info: info.clone(), length_bytes: 0 }, Err(error))
+            (Record { info: info.clone(), length_bytes: 0, crc32: 0 }, Err(error))
         }
     };
-    keep(directory, unpacked, &kept, &record, &written).map_err(ExtractError::Write)?;
+    keep(directory, unpacked, &kept, &record, written).map_err(ExtractError::Write)?;
     remove_unused(directory, &kept);
     result
 }
@@ -219,7 +225,7 @@ fn cache_name(file: &File) -> io::Result<String> {
     ))
 }
 
-/// The record of an unpacked kernel that is there and whole; marks it as used now.
+/// The record of an unpacked kernel that is there and intact; marks it as used now.
 fn reuse(kept: &Path, record: &Path) -> Option<KernelInfo> {
     let file = File::open(kept).ok()?;
     let record: Record = serde_json::from_slice(&fs::read(record).ok()?).ok()?;
@@ -227,9 +233,31 @@ fn reuse(kept: &Path, record: &Path) -> Option<KernelInfo> {
     if state.len() != record.length_bytes || state.permissions().mode() & 0o777 != 0o444 {
         return None;
     }
+    if checksum(&file).ok()? != record.crc32 {
+        tracing::warn!(kernel = %kept.display(), "an unpacked kernel was damaged and is made again");
+        return None;
+    }
     // Only tells the longest unused one; not being allowed to (another user's file) does no harm.
     let _ = file.set_modified(SystemTime::now());
     Some(record.info)
+}
+
+/// CRC-32 of a whole file.
+fn checksum(file: &File) -> io::Result<u32> {
+    let mut hasher = crc32fast::Hasher::new();
+    let mut buffer = vec![0; COPY_BYTES];
+    let mut offset = 0;
+    loop {
+        match file.read_at(&mut buffer, offset) {
+            Ok(0) => return Ok(hasher.finalize()),
+            Ok(count) => {
+                hasher.update(&buffer[..count]);
+                offset += count as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 enum CopyFailure {
@@ -263,7 +291,7 @@ impl TemporaryFile {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let path = directory.join(format!("{TEMPORARY_PREFIX}{}-{number}", std::process::id()));
         // One of the same name is of a process that is gone.
-        let file = File::create(&path)?;
+        let file = File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
         Ok(Self { file, path })
     }
 
@@ -286,10 +314,11 @@ fn keep(
     unpacked: TemporaryFile,
     kept: &Path,
     record_path: &Path,
-    record: &Record,
+    mut record: Record,
 ) -> io::Result<()> {
+    record.crc32 = checksum(&unpacked.file)?;
     let mut temporary = TemporaryFile::create(directory)?;
-    temporary.file.write_all(&serde_json::to_vec(record).map_err(io::Error::other)?)?;
+    temporary.file.write_all(&serde_json::to_vec(&record).map_err(io::Error::other)?)?;
     temporary.rename(record_path)?;
     unpacked.rename(kept)?;
     File::open(directory)?.sync_all()

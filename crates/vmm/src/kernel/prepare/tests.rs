@@ -78,7 +78,7 @@ fn what_is_kept_is_only_used_while_it_is_whole() {
     fs::write(&path, gzip(&bz_image(1))).unwrap();
     let out = directory.path().join("out");
     let kept = prepare(&path, &out, EntryChoice::AsGiven).unwrap().path;
-    let damages: [&dyn Fn(); 5] = [
+    let damages: [&dyn Fn(); 6] = [
         &|| fs::remove_file(&kept).unwrap(),
         &|| fs::remove_file(kept.with_extension("json")).unwrap(),
         &|| fs::write(kept.with_extension("json"), "{").unwrap(),
@@ -88,6 +88,13 @@ fn what_is_kept_is_only_used_while_it_is_whole() {
             fs::set_permissions(&kept, Permissions::from_mode(0o444)).unwrap();
         },
         &|| fs::set_permissions(&kept, Permissions::from_mode(0o600)).unwrap(),
+        &|| {
+            let mut bytes = fs::read(&kept).unwrap();
+            *bytes.last_mut().unwrap() ^= 1;
+            fs::remove_file(&kept).unwrap();
+            fs::write(&kept, bytes).unwrap();
+            fs::set_permissions(&kept, Permissions::from_mode(0o444)).unwrap();
+        },
     ];
     for (index, damage) in damages.iter().enumerate() {
         // The record's file is read-only, as the kernel is.
