@@ -11,7 +11,7 @@ CARGO ?= cargo
 PREFIX ?= /usr/local
 binary := target/release/ferrovirt
 fixtures := target/fixtures
-demo_image := demo/kernel:latest
+demo_image := localhost/demo/kernel:latest
 
 .PHONY: help
 help: ## List the targets

@@ -129,7 +129,8 @@ impl Vm {
         let mut child =
             tokio::process::Command::from(command).kill_on_drop(true).spawn().map_err(spawn_error)?;
         let missing = || spawn_error(io::Error::other("the process has no standard streams"));
-        let console_reader = ConsoleReader::new(child.stdout.take().ok_or_else(missing)?);
+        let stdout = child.stdout.take().ok_or_else(missing)?;
+        let console_reader = ConsoleReader::new(stdout).map_err(spawn_error)?;
         let console_writer = child.stdin.take().ok_or_else(missing)?;
         let stderr = Stderr::collect(child.stderr.take().ok_or_else(missing)?);
         let process_id = child.id().unwrap_or_default();

@@ -24,7 +24,7 @@ pub async fn image(context: &Context, command: ImageCommand) -> Result<ExitCode,
     match command {
         ImageCommand::Build(flags) => build::build(context, flags).await,
         ImageCommand::Push { reference, destination } => {
-            let image = parse_reference(&reference)?;
+            let image = stored_name(context, &reference)?;
             let destination = destination.as_deref().map(parse_reference).transpose()?;
             push_image(context, &image, destination.as_ref().unwrap_or(&image)).await
         }
@@ -33,7 +33,7 @@ pub async fn image(context: &Context, command: ImageCommand) -> Result<ExitCode,
         }
         ImageCommand::Ls { output } => show::list(&open_store(context)?, output),
         ImageCommand::Inspect { reference } => {
-            show::inspect(&open_store(context)?, &parse_reference(&reference)?)
+            show::inspect(&open_store(context)?, &stored_name(context, &reference)?)
         }
         ImageCommand::Rm { references } => remove(context, &references),
         ImageCommand::Prune { all, dry_run } => {
@@ -79,6 +79,32 @@ pub fn warn_of_odd_initrd(context: &Context, path: &Path) -> Result<(), Failure>
         InitrdKind::Cpio | InitrdKind::Compressed(_) | InitrdKind::FileSystem(_) => {}
     }
     Ok(())
+}
+
+/// The full name that a new image gets for `text`: a short name is spelled out as a pull would, so that what was built
+/// as `foo` is what `foo` means to `run`.
+///
+/// # Errors
+/// When it is no reference, or registries.conf(5) cannot resolve it.
+fn new_name(context: &Context, text: &str) -> Result<Reference, Failure> {
+    let reference = parse_reference(text)?;
+    Ok(open_client(context)?.names(&reference)?.into_iter().next().unwrap_or(reference))
+}
+
+/// The image of the store that `text` names: of several that a short name may stand for, the first that is there.
+///
+/// # Errors
+/// When it is no reference, registries.conf(5) cannot resolve it, or the store cannot be read.
+fn stored_name(context: &Context, text: &str) -> Result<Reference, Failure> {
+    let reference = parse_reference(text)?;
+    let store = open_store(context)?;
+    let mut names = open_client(context)?.names(&reference)?;
+    for (index, name) in names.iter().enumerate() {
+        if store.record(name)?.is_some() {
+            return Ok(names.swap_remove(index));
+        }
+    }
+    Ok(names.into_iter().next().unwrap_or(reference))
 }
 
 /// Reads an image reference.
@@ -182,7 +208,7 @@ fn parse_platform(text: &str) -> Result<Platform, Failure> {
 
 fn remove(context: &Context, references: &[String]) -> Result<ExitCode, Failure> {
     let store = open_store(context)?;
-    let parsed = references.iter().map(|text| parse_reference(text)).collect::<Result<Vec<_>, _>>()?;
+    let parsed = references.iter().map(|text| stored_name(context, text)).collect::<Result<Vec<_>, _>>()?;
     for reference in &parsed {
         report_removed(&store.remove(reference, RunMode::Remove)?)?;
     }
@@ -209,7 +235,7 @@ fn report_removed(report: &PruneReport) -> Result<(), Failure> {
 
 fn save(context: &Context, reference: &str, output: Option<&Path>) -> Result<ExitCode, Failure> {
     let store = open_store(context)?;
-    let references = [parse_reference(reference)?];
+    let references = [stored_name(context, reference)?];
     let platform = Platform::linux("amd64");
     match output {
         Some(path) => archive::save_to_file(&store, &references, &platform, path)?,
@@ -224,8 +250,10 @@ fn save(context: &Context, reference: &str, output: Option<&Path>) -> Result<Exi
 }
 
 fn load(context: &Context, input: &Path, tag: Option<&str>) -> Result<ExitCode, Failure> {
-    let request =
-        LoadRequest { name: tag.map(parse_reference).transpose()?, platform: Platform::linux("amd64") };
+    let request = LoadRequest {
+        name: tag.map(|tag| new_name(context, tag)).transpose()?,
+        platform: Platform::linux("amd64"),
+    };
     let store = open_store(context)?;
     let loaded = if input == Path::new("-") {
         archive::load(&store, LoadSource::Reader(&mut std::io::stdin().lock()), &request)?

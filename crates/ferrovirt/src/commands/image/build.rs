@@ -11,7 +11,7 @@ use image::build::{
 };
 use vmm::kernel::{self, KernelInfo};
 
-use super::{open_store, parse_reference, print_line, push_image, warn_of_odd_initrd};
+use super::{new_name, open_store, print_line, push_image, warn_of_odd_initrd};
 use crate::cli::{ImageBuildFlags, LayerCompression};
 use crate::commands::Context;
 use crate::report::{ExitCode, Failure, decimal_bytes};
@@ -21,7 +21,7 @@ use crate::report::{ExitCode, Failure, decimal_bytes};
 /// # Errors
 /// When a file is missing or is not what it should be, or the registry refuses.
 pub async fn build(context: &Context, flags: ImageBuildFlags) -> Result<ExitCode, Failure> {
-    let reference = parse_reference(&flags.tag)?;
+    let reference = new_name(context, &flags.tag)?;
     let kernel = kernel::inspect(&flags.kernel)?;
     if let Some(initrd) = &flags.initrd {
         warn_of_odd_initrd(context, initrd)?;
