@@ -39,11 +39,11 @@ fixtures: ## Unpack two kernels and make initrds in target/fixtures
 
 .PHONY: test
 test: tools lint fixtures ## Install what is missing, then formatting, lints, documentation and every test
+	$(CARGO) test --workspace --locked --doc --quiet
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
 	    set -x; $(CARGO) nextest run --workspace --locked --no-fail-fast; \
-	    $(CARGO) test --workspace --locked --doc --quiet; \
 	else \
-	    set -x; $(CARGO) test --workspace --locked --no-fail-fast; \
+	    set -x; $(CARGO) test --workspace --locked --no-fail-fast --lib --bins --examples --tests; \
 	fi
 
 .PHONY: check

@@ -33,14 +33,6 @@ impl PullReporter {
         PullReporter { reporter, bars }
     }
 
-    /// Names what is being done now, where there is a terminal.
-    pub fn phase(&self, text: &str) {
-        if let Some(bars) = &self.bars {
-            bars.phase.set_message(text.to_owned());
-            bars.phase.tick();
-        }
-    }
-
     /// Takes the bars off the terminal.
     pub fn finish(&self) {
         if let Some(bars) = &self.bars {

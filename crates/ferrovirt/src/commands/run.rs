@@ -97,7 +97,7 @@ async fn run_machine(context: &Context, flags: &RunFlags) -> Result<(ExitCode, O
     let fetch = files::fetch(context, &wanted, &secrets, &instance, &progress);
     let fetched = unless_ended(fetch, &mut requests, conditions.deadline).await?;
     let mut timeline = Timeline { pulled: Some(began.elapsed()), ..Timeline::default() };
-    progress.phase("preparing");
+    progress.finish();
     let machine_dir = machine_dir(context, &instance)?;
     let prepare = prepared(context, flags, fetched, qemu, &machine_dir);
     let (boot, facts) = unless_ended(prepare, &mut requests, conditions.deadline).await?;
@@ -105,7 +105,6 @@ async fn run_machine(context: &Context, flags: &RunFlags) -> Result<(ExitCode, O
     spec.check(&facts).map_err(|error| {
         Failure::from(error).context(format!("cannot start the virtual machine {}", full_name(&instance)))
     })?;
-    progress.finish();
     if spec.serial_console {
         if let Some(warning) = command_line::console_warning(&spec.command_line) {
             context.reporter.warning(warning);

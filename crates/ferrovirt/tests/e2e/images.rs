@@ -270,6 +270,20 @@ fn a_lower_layer_that_cannot_matter_is_never_requested() {
     );
 }
 
+#[test]
+fn a_kernel_and_an_initrd_of_one_name_do_not_collide() {
+    let world = World::new();
+    let add = |name: &str, place: &str| format!("--add={}:/{place}/file", Fixtures::path(name).display());
+    let (kernel, initrd) = (add("vmlinuz", "kernel"), add("initrd", "initrd"));
+    world.build_image("localhost/named:1", "vmlinuz", &[&kernel, &initrd]);
+    let text = manifest("named", "localhost/named:1", "Never", "console=ttyS0")
+        .replace("/boot/vmlinuz-virt", "/kernel/file")
+        .replace("/boot/initramfs-virt", "/initrd/file");
+    world.file("vm.yaml", text);
+    let outcome = world.ferrovirt(run("vm.yaml", &[])).expect_code(0);
+    outcome.expect_stdout("guest: powering off");
+}
+
 /// The kernel that QEMU would be given.
 fn kernel_of(world: &World, entry: &str) -> String {
     let outcome = world.ferrovirt(run("vm.yaml", &["--dry-run", entry])).expect_code(0);
