@@ -273,6 +273,7 @@ impl Store {
         let path = self.content_path(Area::Blobs, digest);
         let file = open_existing(&path)?.ok_or_else(|| StoreError::MissingBlob { digest: digest.clone() })?;
         let size_bytes = file.metadata().map_err(io_error("look at", &path))?.len();
+        // Advice only: a file system that does not take it reads as well.
         rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Sequential).ok();
         Ok(BlobReader {
             store: self.clone(),

@@ -339,6 +339,7 @@ fn remove_unused(directory: &Path, current: &Path) {
         };
         let is_unused = now.duration_since(used).is_ok_and(|unused| unused > UNUSED_FOR);
         if entry.file_name().as_encoded_bytes().starts_with(TEMPORARY_PREFIX.as_bytes()) && is_unused {
+            // What cannot be removed now is tried again by the next start, here and below.
             let _ = fs::remove_file(&path);
         } else if path.extension().is_some_and(|extension| extension == "kernel") && path != current {
             kernels.push((used, is_unused, path));

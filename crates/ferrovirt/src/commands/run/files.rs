@@ -209,6 +209,7 @@ pub fn prepare(context: &Context, fetched: Fetched, entry: EntryChoice) -> Resul
     let initrd = from_image(Role::Initrd)?;
     let (source, shown_path, digest) = match (&local_kernel, kernel) {
         (Some(path), _) => {
+            // Only for "kernel changed"; a file that cannot be read is refused with its reason just below.
             let digest = file_digest(path).ok();
             found.push(format!("kernel: {}", path.display()));
             (path.clone(), path.display().to_string(), digest)
