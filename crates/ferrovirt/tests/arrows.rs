@@ -14,7 +14,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("image", &[]),
     ("vmm", &[]),
     ("launcher", &["manifest", "vmm"]),
-    ("ferrovirt", &["manifest", "image", "vmm", "launcher"]),
+    ("apiserver", &[]),
+    ("ferrovirt", &["manifest", "image", "vmm", "launcher", "apiserver"]),
 ];
 
 /// Dependencies that belong to some crates only: (dependency, crates that may have it, why).
@@ -24,8 +25,11 @@ const RESTRICTED: &[(&str, &[&str], &str)] = &[
     ("tar", &["image"], "layers are read in one place"),
     ("kvm-ioctls", &["vmm"], "KVM is probed in one place"),
     ("kvm-bindings", &["vmm"], "KVM is probed in one place"),
-    ("k8s-openapi", &["manifest"], "Kubernetes' types come through the manifest's"),
-    ("serde-saphyr", &["manifest"], "YAML is decoded in one place"),
+    ("k8s-openapi", &["manifest", "apiserver"], "Kubernetes' types come through these leaves"),
+    ("serde-saphyr", &["manifest", "apiserver"], "YAML is decoded where manifests and requests are read"),
+    ("rusqlite", &["apiserver"], "the API's state is kept in one place"),
+    ("axum", &["apiserver"], "HTTP is served in one place"),
+    ("rcgen", &["apiserver"], "certificates are made in one place"),
     ("anyhow", &["ferrovirt"], "libraries have error types of their own"),
     ("clap", &["ferrovirt"], "flags are the binary's"),
     ("indicatif", &["ferrovirt"], "progress is drawn by the binary"),

@@ -1,0 +1,1 @@
+//! Who asks: certificates, tokens and the server's own certificate authority.

@@ -1,0 +1,1 @@
+//! The kinds of Kubernetes itself, as data.

@@ -1,0 +1,1 @@
+//! Bodies into JSON values, strictly.

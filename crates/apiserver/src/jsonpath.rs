@@ -1,0 +1,1 @@
+//! The JSONPath of printer columns.

@@ -1,0 +1,1 @@
+//! The state: one ordered change log in SQLite, served from memory.

@@ -1,0 +1,1 @@
+//! Objects as tables, and their metadata alone.
