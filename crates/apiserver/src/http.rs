@@ -1,1 +1,3 @@
-//! Requests in, responses out.
+//! The HTTP side: what a request asks for, who may ask, and how the answer is written.
+
+pub mod extension;

@@ -24,6 +24,7 @@ pub mod patch;
 pub mod rbac;
 pub mod schema;
 pub mod selector;
+pub mod server;
 pub mod status;
 pub mod store;
 pub mod table;
