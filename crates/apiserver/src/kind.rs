@@ -223,6 +223,22 @@ pub struct Scale {
     pub label_selector: Option<&'static str>,
 }
 
+/// How a kind is kept that shares its storage with another kind: the same objects seen in two groups, such as
+/// `events.k8s.io/v1` and core Events.
+#[derive(Debug, Clone, Copy)]
+pub struct SharedStorage {
+    /// The group of the kind that is stored; empty for the core group.
+    pub group: &'static str,
+    /// The plural of the kind that is stored.
+    pub plural: &'static str,
+    /// The `apiVersion` of what is stored.
+    pub api_version: &'static str,
+    /// Turns an object of this kind into the one that is stored; `apiVersion` is written by the caller.
+    pub to_stored: fn(&mut Value),
+    /// Turns a stored object into one of this kind; `apiVersion` is written by the caller.
+    pub from_stored: fn(&mut Value),
+}
+
 /// One kind.
 pub struct Kind {
     /// The group; empty for the core group.
@@ -254,6 +270,8 @@ pub struct Kind {
     pub verbs: Vec<&'static str>,
     /// How long an object is kept after its last change (Events: one hour); `None` for ever.
     pub time_to_live: Option<std::time::Duration>,
+    /// Where its objects are kept, if not under its own name.
+    pub shared_storage: Option<SharedStorage>,
     /// What the kind adds.
     pub hooks: Arc<dyn Hooks>,
 }
@@ -295,7 +313,19 @@ impl Kind {
 
     /// Where objects of this kind are stored: `/GROUP/PLURAL/`. `core` stands for the empty group.
     pub fn storage_prefix(&self) -> String {
-        format!("/{}/{}/", if self.group.is_empty() { "core" } else { &self.group }, self.names.plural)
+        let (group, plural) = match &self.shared_storage {
+            Some(shared) => (shared.group, shared.plural),
+            None => (self.group.as_str(), self.names.plural.as_str()),
+        };
+        format!("/{}/{plural}/", if group.is_empty() { "core" } else { group })
+    }
+
+    /// The `apiVersion` of stored objects.
+    pub fn storage_api_version(&self) -> String {
+        match &self.shared_storage {
+            Some(shared) => shared.api_version.to_owned(),
+            None => self.api_version(self.storage_version()),
+        }
     }
 }
 
