@@ -239,6 +239,22 @@ pub struct SharedStorage {
     pub from_stored: fn(&mut Value),
 }
 
+/// A subresource beside `status` and `scale` that discovery and OpenAPI show (`pods/log`). Serving it is up to whoever
+/// registers it with the HTTP layer.
+#[derive(Debug, Clone)]
+pub struct Subresource {
+    /// `log`
+    pub name: &'static str,
+    /// The group of the kind that it speaks, where that is another one than the resource's.
+    pub group: &'static str,
+    /// The version of that kind; empty when group and version are the resource's.
+    pub version: &'static str,
+    /// The kind that it speaks: `Pod`, `TokenRequest`.
+    pub kind: &'static str,
+    /// `create`, `get`, `patch`, `update`.
+    pub verbs: &'static [&'static str],
+}
+
 /// One kind.
 pub struct Kind {
     /// The group; empty for the core group.
@@ -274,6 +290,8 @@ pub struct Kind {
     pub shared_storage: Option<SharedStorage>,
     /// What the kind adds.
     pub hooks: Arc<dyn Hooks>,
+    /// Subresources that discovery and OpenAPI show beside `status` and `scale`.
+    pub subresources: Vec<Subresource>,
 }
 
 /// The eight verbs that a kind has unless it says otherwise, in discovery's order.
@@ -281,6 +299,38 @@ pub const ALL_VERBS: [&str; 8] =
     ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 
 impl Kind {
+    /// A custom resource as it is without further ado: all verbs, a counted generation, `Age` alone, no subresource.
+    ///
+    /// `versions` are the names of the served ones, the stored and preferred one first. There must be at least one.
+    pub fn new(
+        group: impl Into<String>,
+        versions: &[&str],
+        names: Names,
+        scope: Scope,
+        schema: SchemaSource,
+    ) -> Self {
+        let served = |name: &&str| Version { name: (*name).to_owned(), deprecation_warning: None };
+        Self {
+            group: group.into(),
+            names,
+            scope,
+            versions: versions.iter().map(served).collect(),
+            schema,
+            family: Family::Custom,
+            generation: Generation::Counted,
+            has_status: false,
+            scale: None,
+            columns: Vec::new(),
+            selectable_fields: Vec::new(),
+            refuses_creation: None,
+            verbs: Vec::new(),
+            time_to_live: None,
+            shared_storage: None,
+            hooks: Arc::new(NoHooks),
+            subresources: Vec::new(),
+        }
+    }
+
     /// The stored version.
     pub fn storage_version(&self) -> &str {
         &self.versions[0].name
