@@ -5,9 +5,13 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use crate::status::{ApiError, FieldError};
+
 /// The schema of a value. The whole of what pruning, validation, defaulting, patches and field ownership need.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Schema {
+    /// The definition that this comes from (`io.k8s.api.core.v1.PodSpec`), where it has a name.
+    pub definition: Option<Arc<str>>,
     /// The JSON type and what is inside.
     pub shape: Shape,
     /// Whether `null` is a value of its own here (otherwise a null means "unset").
@@ -92,6 +96,42 @@ impl Schema {
     /// The schema of `definition` among `components`.
     pub fn from_components(_components: &Map<String, Value>, _definition: &str) -> Self {
         Self::default()
+    }
+
+    /// Removes the fields that the schema does not know, and returns their paths (`spec.containers[0].bar`), for
+    /// `unknown field "spec.containers[0].bar"`. `self` is the schema of a whole object: `apiVersion`, `kind` and
+    /// the fields of `metadata` are known in any case.
+    pub fn prune(&self, _value: &mut Value) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Removes fields that are `null`, which means "unset", except where `null` is a value of its own.
+    pub fn drop_nulls(&self, _value: &mut Value) {}
+
+    /// Fills in the defaults of fields that are missing.
+    pub fn fill_defaults(&self, _value: &mut Value) {}
+
+    /// What is wrong with the value, as Kubernetes says it of custom resources (422, `Invalid`).
+    pub fn validate(&self, _value: &Value) -> Vec<FieldError> {
+        Vec::new()
+    }
+
+    /// Checks JSON types alone, as decoding into Go's structs does for built-in kinds. `kind` and `version` are what the
+    /// message names (`Pod`, `v1`).
+    ///
+    /// # Errors
+    /// 400 with the first ill-typed field: `Pod in version "v1" cannot be handled as a Pod: json: cannot unmarshal string
+    /// into Go struct field PodSpec.spec.hostNetwork of type bool`.
+    pub fn check_types(&self, _kind: &str, _version: &str, _value: &Value) -> Result<(), ApiError> {
+        Ok(())
+    }
+
+    /// Checks the JSON types of `metadata` alone, which is decoded into a Go struct for custom resources too.
+    ///
+    /// # Errors
+    /// As those of [`check_types`](Self::check_types).
+    pub fn check_metadata_types(&self, _kind: &str, _version: &str, _value: &Value) -> Result<(), ApiError> {
+        Ok(())
     }
 
     /// The schema of a field of an object: a known field, or what all others are.
