@@ -354,6 +354,31 @@ impl Reading {
     }
 }
 
+/// Reads one machine that is JSON already, such as an API server has in hand.
+///
+/// # Errors
+///
+/// Every fault of shape, without locations.
+pub fn decode_vm(value: Value) -> Result<VirtualMachine, Vec<Fault>> {
+    decode_value(value)
+}
+
+/// [`decode_vm`] for an instance.
+///
+/// # Errors
+///
+/// As [`decode_vm`].
+pub fn decode_vmi(value: Value) -> Result<VirtualMachineInstance, Vec<Fault>> {
+    decode_value(value)
+}
+
+fn decode_value<T: Described + DeserializeOwned>(value: Value) -> Result<T, Vec<Fault>> {
+    match value {
+        Value::Object(map) => typed(map),
+        other => Err(vec![fault("", format!("in body must be of type object: \"{}\"", json_type(&other)))]),
+    }
+}
+
 /// Checks an object against the schema of `T` and decodes it.
 fn typed<T: Described + DeserializeOwned>(map: Map<String, Value>) -> Result<T, Vec<Fault>> {
     let mut value = Value::Object(map);

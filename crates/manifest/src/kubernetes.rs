@@ -19,19 +19,24 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::quantity::Quantity;
-use crate::schema::{Absent, Described, Field, Node, presence};
+use crate::schema::{Absent, Described, Field, Node, ObjectType, presence};
 
 macro_rules! borrowed {
     ($( $name:ident { $( $presence:ident $json:literal: $ty:ty, )* } )*) => {
         $(
             impl Described for $name {
-                const NODE: &'static Node = &Node::Object(&[
-                    $( Field {
-                        name: $json,
-                        presence: presence!($presence),
-                        node: <$ty as Described>::NODE,
-                    }, )*
-                ]);
+                const NODE: &'static Node = &Node::Object(&ObjectType {
+                    name: stringify!($name),
+                    documentation: "",
+                    fields: &[
+                        $( Field {
+                            name: $json,
+                            presence: presence!($presence),
+                            node: <$ty as Described>::NODE,
+                            documentation: "",
+                        }, )*
+                    ],
+                });
             }
 
             impl Absent for $name {}

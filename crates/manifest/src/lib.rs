@@ -14,6 +14,7 @@ pub mod decode;
 pub mod defaults;
 mod kubernetes;
 mod locate;
+pub mod openapi;
 pub mod quantity;
 pub mod resources;
 mod schema;
@@ -25,7 +26,7 @@ pub mod unsupported;
 pub mod validate;
 mod value;
 
-pub use decode::{DecodeError, Document, InvalidObject, decode_stream};
+pub use decode::{DecodeError, Document, InvalidObject, decode_stream, decode_vm, decode_vmi};
 pub use defaults::{DefaultsContext, apply_vm, apply_vmi, initial_status, vmi_for};
 pub use locate::{Location, locate};
 pub use quantity::Quantity;

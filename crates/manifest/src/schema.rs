@@ -49,7 +49,17 @@ pub(crate) enum Node {
     /// An object with keys of the user's choice.
     Map(&'static Node),
     /// An object with these fields and no others.
-    Object(&'static [Field]),
+    Object(&'static ObjectType),
+}
+
+/// A type of object.
+#[derive(Debug)]
+pub(crate) struct ObjectType {
+    /// Its name, `VirtualMachineSpec`; no two types share one.
+    pub(crate) name: &'static str,
+    /// Its documentation, as rustdoc has it.
+    pub(crate) documentation: &'static str,
+    pub(crate) fields: &'static [Field],
 }
 
 /// One field of an object.
@@ -58,6 +68,8 @@ pub(crate) struct Field {
     pub(crate) name: &'static str,
     pub(crate) presence: Presence,
     pub(crate) node: &'static Node,
+    /// Its documentation, as rustdoc has it; empty for the types that Kubernetes defines.
+    pub(crate) documentation: &'static str,
 }
 
 /// Whether a field must be there.
@@ -139,7 +151,7 @@ impl<T> Absent for BTreeMap<String, T> {
 pub struct Empty {}
 
 impl Described for Empty {
-    const NODE: &'static Node = &Node::Object(&[]);
+    const NODE: &'static Node = &Node::Object(&ObjectType { name: "Empty", documentation: "", fields: &[] });
 }
 
 impl Absent for Empty {}
@@ -158,30 +170,36 @@ pub(crate) use presence;
 /// `required|optional name ("jsonName"): Type,` under its documentation.
 macro_rules! object {
     (
-        $(#[$attribute:meta])*
+        $(#[doc = $documentation:literal])*
         pub struct $name:ident {
-            $( $(#[$field_attribute:meta])* $presence:ident $field:ident ($json:literal): $ty:ty, )*
+            $( $(#[doc = $field_documentation:literal])* $presence:ident $field:ident ($json:literal): $ty:ty, )*
         }
     ) => {
-        $(#[$attribute])*
+        $(#[doc = $documentation])*
         #[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
         #[serde(default)]
         pub struct $name {
             $(
-                $(#[$field_attribute])*
+                $(#[doc = $field_documentation])*
                 #[serde(rename = $json, skip_serializing_if = "crate::schema::Absent::is_absent")]
                 pub $field: $ty,
             )*
         }
 
         impl $crate::schema::Described for $name {
-            const NODE: &'static $crate::schema::Node = &$crate::schema::Node::Object(&[
-                $( $crate::schema::Field {
-                    name: $json,
-                    presence: $crate::schema::presence!($presence),
-                    node: <$ty as $crate::schema::Described>::NODE,
-                }, )*
-            ]);
+            const NODE: &'static $crate::schema::Node =
+                &$crate::schema::Node::Object(&$crate::schema::ObjectType {
+                    name: stringify!($name),
+                    documentation: concat!($($documentation, "\n",)*),
+                    fields: &[
+                        $( $crate::schema::Field {
+                            name: $json,
+                            presence: $crate::schema::presence!($presence),
+                            node: <$ty as $crate::schema::Described>::NODE,
+                            documentation: concat!($($field_documentation, "\n",)*),
+                        }, )*
+                    ],
+                });
         }
 
         impl $crate::schema::Absent for $name {}
@@ -221,7 +239,7 @@ pub(crate) fn check(node: &'static Node, value: &mut Value) -> Vec<Fault> {
 }
 
 /// The pattern that Kubernetes holds a quantity against.
-const QUANTITY_PATTERN: &str = r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$";
+pub(crate) const QUANTITY_PATTERN: &str = r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$";
 
 /// Most faults kept for one object; what comes after them is of no help any more.
 const MAX_FAULTS: usize = 1000;
@@ -273,7 +291,7 @@ impl Walk {
                     self.path.pop();
                 }
             }
-            (Node::Object(fields), Value::Object(map)) => self.object(fields, map),
+            (Node::Object(object), Value::Object(map)) => self.object(object.fields, map),
             (node, value) => {
                 let expected = expected_type(node);
                 let actual = json_type(value);

@@ -13,8 +13,8 @@ use crate::value::read_documents;
 /// Paths of the schema that `value` does not hold.
 fn missing(node: &Node, value: &Value, path: &str, found: &mut Vec<String>) {
     match (node, value) {
-        (Node::Object(fields), Value::Object(map)) => {
-            for field in *fields {
+        (Node::Object(object), Value::Object(map)) => {
+            for field in object.fields {
                 let path = format!("{path}.{}", field.name);
                 match map.get(field.name) {
                     Some(value) => missing(field.node, value, &path, found),
@@ -115,7 +115,8 @@ impl Sampler {
                 .map(|index| (format!("key-{index}"), self.value(element)))
                 .collect::<Map<_, _>>()
                 .into(),
-            Node::Object(fields) => fields
+            Node::Object(object) => object
+                .fields
                 .iter()
                 .filter_map(|field| {
                     let wanted = field.presence == Presence::Required || self.below(100) < self.density;
