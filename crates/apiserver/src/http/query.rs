@@ -1,0 +1,193 @@
+//! The options that stand in a request's query.
+//!
+//! Kubernetes decodes them with `k8s.io/apimachinery/pkg/conversion/queryparams`: the first value of a name counts,
+//! unknown names are ignored, a flag is true unless it says `false` or `0`, and numbers are Go's.
+
+use std::borrow::Cow;
+
+use crate::status::{ApiError, FieldError, FieldErrorType, GroupResource};
+
+/// A query, decoded: names and values in their order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Query {
+    pairs: Vec<(String, String)>,
+}
+
+/// More options than any client sends; what follows is not looked at.
+const MOST_OPTIONS: usize = 1000;
+/// `metav1.FieldManagerMaxLength`.
+const LONGEST_FIELD_MANAGER: usize = 128;
+
+impl Query {
+    /// Decodes a query. Pairs whose encoding is broken are left out, as Go leaves them out.
+    pub fn parse(query: &str) -> Self {
+        let pairs = query
+            .split('&')
+            .filter(|pair| !pair.is_empty() && !pair.contains(';'))
+            .take(MOST_OPTIONS)
+            .filter_map(|pair| {
+                let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+                Some((decode(name)?, decode(value)?))
+            })
+            .collect();
+        Self { pairs }
+    }
+
+    /// The first value of a name.
+    pub fn first(&self, name: &str) -> Option<&str> {
+        self.pairs.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The first value of a name; empty where there is none.
+    pub fn text(&self, name: &str) -> &str {
+        self.first(name).unwrap_or_default()
+    }
+
+    /// Every value of a name.
+    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.pairs.iter().filter(move |(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Whether a name is there.
+    pub fn has(&self, name: &str) -> bool {
+        self.first(name).is_some()
+    }
+
+    /// A flag: there, and neither `false` nor `0`.
+    pub fn flag(&self, name: &str) -> bool {
+        self.optional_flag(name).unwrap_or(false)
+    }
+
+    /// A flag that may be left out.
+    pub fn optional_flag(&self, name: &str) -> Option<bool> {
+        self.first(name).map(|value| !(value.eq_ignore_ascii_case("false") || value == "0"))
+    }
+
+    /// A whole number that may be left out (or empty).
+    ///
+    /// # Errors
+    /// 400 in the words of Go's `strconv` when it is none.
+    pub fn number(&self, name: &str) -> Result<Option<i64>, ApiError> {
+        let Some(text) = self.first(name).filter(|text| !text.is_empty()) else { return Ok(None) };
+        let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
+        let digits = !unsigned.is_empty() && unsigned.bytes().all(|byte| byte.is_ascii_digit());
+        match text.parse() {
+            Ok(number) if digits => Ok(Some(number)),
+            _ => {
+                let why = if digits { "value out of range" } else { "invalid syntax" };
+                Err(ApiError::bad_request(format!("strconv.ParseInt: parsing {text:?}: {why}")))
+            }
+        }
+    }
+}
+
+/// A name or a value of a query: `+` is a space.
+fn decode(text: &str) -> Option<String> {
+    let spaced: Cow<'_, str> = if text.contains('+') { text.replace('+', " ").into() } else { text.into() };
+    super::request_info::percent_decode(&spaced)
+}
+
+/// `CreateOptions.meta.k8s.io "" is invalid: …`, as the options of each verb are refused.
+pub fn invalid_options(kind: &str, errors: &[FieldError]) -> Result<(), ApiError> {
+    if errors.is_empty() {
+        return Ok(());
+    }
+    Err(ApiError::invalid(GroupResource { group: "meta.k8s.io", resource: kind }, "", errors))
+}
+
+/// What is unknown of a fixed set of words.
+pub fn not_supported(field: &str, value: &str, known: &[&str]) -> FieldError {
+    let known: Vec<_> = known.iter().map(|word| format!("{word:?}")).collect();
+    let detail = format!("supported values: {}", known.join(", "));
+    FieldError::with_value(FieldErrorType::NotSupported, field, value.into(), detail)
+}
+
+/// Whether unknown fields of a body matter.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum FieldValidation {
+    /// They are dropped without a word.
+    Ignore,
+    /// They are dropped, and named in `Warning` headers; what Kubernetes does unless told otherwise.
+    #[default]
+    Warn,
+    /// They are refused.
+    Strict,
+}
+
+/// The options of create, update and patch.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WriteOptions {
+    /// Nothing is stored.
+    pub dry_run: bool,
+    /// Who owns the fields; empty where the client did not say.
+    pub field_manager: String,
+    /// What unknown fields do.
+    pub field_validation: FieldValidation,
+    /// Takes fields from other managers (apply patches only).
+    pub force: bool,
+}
+
+impl WriteOptions {
+    /// Reads the options of a write. `kind` is `CreateOptions`, `UpdateOptions` or `PatchOptions`; `is_apply` says
+    /// whether it is an apply patch.
+    ///
+    /// # Errors
+    /// 422 with every fault.
+    pub fn parse(query: &Query, kind: &str, is_apply: bool) -> Result<Self, ApiError> {
+        let mut errors = Vec::new();
+        let field_manager = query.text("fieldManager").to_owned();
+        if kind == "PatchOptions" {
+            if is_apply && field_manager.is_empty() {
+                errors.push(FieldError::required("fieldManager", "is required for apply patch"));
+            } else if !is_apply && query.has("force") {
+                errors.push(FieldError::forbidden("force", "may not be specified for non-apply patch"));
+            }
+        }
+        check_field_manager(&field_manager, &mut errors);
+        let dry_run = dry_run(query, &mut errors);
+        let field_validation = match query.text("fieldValidation") {
+            "" | "Warn" => FieldValidation::Warn,
+            "Ignore" => FieldValidation::Ignore,
+            "Strict" => FieldValidation::Strict,
+            other => {
+                errors.push(not_supported("fieldValidation", other, &["", "Ignore", "Strict", "Warn"]));
+                FieldValidation::Warn
+            }
+        };
+        invalid_options(kind, &errors)?;
+        Ok(Self { dry_run, field_manager, field_validation, force: query.flag("force") })
+    }
+}
+
+fn check_field_manager(manager: &str, errors: &mut Vec<FieldError>) {
+    if manager.len() > LONGEST_FIELD_MANAGER {
+        errors.push(FieldError {
+            kind: FieldErrorType::TooLong,
+            field: "fieldManager".to_owned(),
+            value: None,
+            detail: format!("may not be more than {LONGEST_FIELD_MANAGER} bytes"),
+        });
+    }
+    // One fault is enough to say so; a hostile manager could have thousands.
+    if let Some((at, bad)) = manager.char_indices().find(|(_, letter)| letter.is_control()) {
+        let detail = format!("invalid character U+{:04X} (at position {at})", u32::from(bad));
+        errors.push(FieldError::invalid("fieldManager", manager, detail));
+    }
+}
+
+/// `dryRun`: absent, or `All`.
+pub fn dry_run(query: &Query, errors: &mut Vec<FieldError>) -> bool {
+    let mut asked = false;
+    for value in query.all("dryRun").filter(|value| !value.is_empty()) {
+        if value == "All" {
+            asked = true;
+        } else {
+            errors.push(not_supported("dryRun", value, &["All"]));
+            return false;
+        }
+    }
+    asked
+}
+
+#[cfg(test)]
+mod tests;
