@@ -1,6 +1,7 @@
 //! The command line: what was typed and nothing else. Values that need a look at the system are resolved in
 //! [`settings`](crate::settings) and in the commands.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -40,12 +41,66 @@ pub struct GlobalFlags {
 pub enum Command {
     /// Boot a VirtualMachine or VirtualMachineInstance in the foreground
     Run(Box<RunFlags>),
+    /// Serve the Kubernetes API with KubeVirt's kinds on this machine
+    Serve(ServeFlags),
+    /// Print the kubeconfig of the server's administrator, or merge it into yours
+    Kubeconfig(KubeconfigFlags),
+    /// Back up, restore or check the state that `serve` keeps
+    State(StateFlags),
     /// Build, move and look at images
     Image(ImageFlags),
     /// Check manifests without running anything
     Validate(ValidateFlags),
     /// Report what this machine offers: KVM, QEMU, registries, store, limits
     Doctor(DoctorFlags),
+}
+
+/// `ferrovirt serve`
+#[derive(Debug, Args)]
+pub struct ServeFlags {
+    /// Address and port to serve on; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:6443")]
+    pub listen: SocketAddr,
+    /// File of static bearer tokens: `token,user,uid,"group1,group2"` a line
+    #[arg(long, value_name = "FILE")]
+    pub token_auth_file: Option<PathBuf>,
+    /// Write an audit event for each request to this file, one JSON object a line
+    #[arg(long, value_name = "FILE")]
+    pub audit_log_path: Option<PathBuf>,
+}
+
+/// `ferrovirt kubeconfig`
+#[derive(Debug, Args)]
+pub struct KubeconfigFlags {
+    /// Merge into the first file of $KUBECONFIG, or ~/.kube/config, and make it the current context
+    #[arg(long)]
+    pub merge: bool,
+}
+
+/// `ferrovirt state`
+#[derive(Debug, Args)]
+pub struct StateFlags {
+    #[command(subcommand)]
+    pub command: StateCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum StateCommand {
+    /// Copy the API objects into one file; a running server goes on
+    Backup {
+        /// File to write; it must not exist
+        file: PathBuf,
+    },
+    /// Put the objects of a backup in the place of the present ones; no server may run
+    Restore {
+        /// A file that `backup` wrote
+        file: PathBuf,
+        /// Replace the state that is there; it is kept aside
+        #[arg(long)]
+        replace: bool,
+    },
+    /// Read all of the state and report what is wrong with it
+    Check,
 }
 
 /// `ferrovirt run`

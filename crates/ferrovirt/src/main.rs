@@ -53,8 +53,12 @@ fn dispatch(cli: Cli, reporter: Reporter) -> Result<ExitCode, Failure> {
     let mode = if user_id.is_root() { Mode::Root } else { Mode::User };
     let environment = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let settings = Settings::resolve(&cli.global, mode, user_id.as_raw(), environment)?;
-    // One thread: QEMU dies with the thread that started it, and everything here waits most of the time.
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    let mut builder = match cli.command {
+        Command::Serve(_) => tokio::runtime::Builder::new_multi_thread(),
+        // One thread: QEMU dies with the thread that started it, and everything here waits most of the time.
+        _ => tokio::runtime::Builder::new_current_thread(),
+    };
+    let runtime = builder
         .enable_all()
         .build()
         .map_err(|error| Failure::from(anyhow::Error::new(error).context("cannot start the runtime")))?;
@@ -62,6 +66,9 @@ fn dispatch(cli: Cli, reporter: Reporter) -> Result<ExitCode, Failure> {
     let result = runtime.block_on(async {
         match cli.command {
             Command::Run(flags) => commands::run::run(&context, *flags).await,
+            Command::Serve(flags) => commands::serve::serve(&context, &flags).await,
+            Command::Kubeconfig(flags) => commands::kubeconfig::kubeconfig(&context, &flags),
+            Command::State(_) => Ok(ExitCode::Usage),
             Command::Image(flags) => commands::image::image(&context, flags.command).await,
             Command::Validate(flags) => commands::validate::validate(&context, &flags),
             Command::Doctor(flags) => commands::doctor::doctor(&context, &flags).await,
@@ -76,8 +83,8 @@ fn dispatch(cli: Cli, reporter: Reporter) -> Result<ExitCode, Failure> {
 fn start_logging(verbose: u8) {
     let default = match verbose {
         0 => "off",
-        1 => "ferrovirt=info,image=info,vmm=info,launcher=info",
-        _ => "ferrovirt=debug,image=debug,vmm=debug,launcher=debug",
+        1 => "ferrovirt=info,apiserver=info,image=info,vmm=info,launcher=info",
+        _ => "ferrovirt=debug,apiserver=debug,image=debug,vmm=debug,launcher=debug",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();

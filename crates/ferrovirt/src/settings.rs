@@ -76,6 +76,11 @@ impl Settings {
         })
     }
 
+    /// Where the API server keeps its objects, its certificates and the administrator's kubeconfig.
+    pub fn api_dir(&self) -> PathBuf {
+        self.state_dir.join("apiserver")
+    }
+
     /// The image store's directory.
     pub fn image_dir(&self) -> PathBuf {
         self.state_dir.join("images")

@@ -117,6 +117,11 @@ pub fn apply_vm(machine: &mut VirtualMachine, context: &DefaultsContext) {
     fill_text(&mut firmware.serial, || context.firmware_serial.to_string());
 }
 
+/// Fills in what a machine is stored with when it is changed: an identity that was taken away stays away.
+pub fn apply_vm_update(machine: &mut VirtualMachine, context: &DefaultsContext) {
+    board(&mut machine.spec.template.spec, context);
+}
+
 /// The instance that runs `machine` next, as it is created: its own defaults are still to be applied.
 ///
 /// Status, and what an instancetype would add, are not included. An owner is named when the machine has a UID, that is,

@@ -26,8 +26,11 @@ pub mod unsupported;
 pub mod validate;
 mod value;
 
+/// An instant, as objects hold it.
+pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
 pub use decode::{DecodeError, Document, InvalidObject, decode_stream, decode_vm, decode_vmi};
-pub use defaults::{DefaultsContext, apply_vm, apply_vmi, initial_status, vmi_for};
+pub use defaults::{DefaultsContext, apply_vm, apply_vm_update, apply_vmi, initial_status, vmi_for};
 pub use locate::{Location, locate};
 pub use quantity::Quantity;
 pub use resources::{CpuTopology, MemoryError, cpu_topology, guest_memory, guest_memory_bytes};

@@ -3,8 +3,10 @@
 pub mod doctor;
 pub mod host;
 pub mod image;
+pub mod kubeconfig;
 pub mod manifests;
 pub mod run;
+pub mod serve;
 pub mod validate;
 
 use crate::report::Reporter;

@@ -64,3 +64,41 @@ pub(super) fn labels_and_annotations(metadata: Option<&ObjectMeta>, path: &Path,
         causes.not_supported(&path.child("labels"), message);
     }
 }
+
+/// Whether no reserved label was set, changed or removed.
+pub(super) fn reserved_labels_stay(new: &ObjectMeta, old: &ObjectMeta, causes: &mut Causes) {
+    let label = |metadata: &ObjectMeta, name: &str| {
+        metadata.labels.as_ref().and_then(|labels| labels.get(name)).cloned()
+    };
+    if RESERVED_LABELS.iter().any(|name| label(new, name) != label(old, name)) {
+        let message =
+            "modification of the following reserved kubevirt.io/ labels on a VMI object is prohibited";
+        causes.not_supported(&Path::root("metadata").child("labels"), message);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labelled(name: &str, value: &str) -> ObjectMeta {
+        let labels = [(name.to_owned(), value.to_owned())].into();
+        ObjectMeta { labels: Some(labels), ..ObjectMeta::default() }
+    }
+
+    #[test]
+    fn reserved_labels_are_the_controllers_own() {
+        let cases = [
+            (labelled("kubevirt.io/nodeName", "a"), labelled("kubevirt.io/nodeName", "a"), 0),
+            (labelled("kubevirt.io/nodeName", "b"), labelled("kubevirt.io/nodeName", "a"), 1),
+            (ObjectMeta::default(), labelled("kubevirt.io/nodeName", "a"), 1),
+            (labelled("kubevirt.io/nodeName", "a"), ObjectMeta::default(), 1),
+            (labelled("mine", "a"), ObjectMeta::default(), 0),
+        ];
+        for (new, old, count) in cases {
+            let mut causes = Causes::default();
+            reserved_labels_stay(&new, &old, &mut causes);
+            assert_eq!(causes.into_vec().len(), count, "{new:?} after {old:?}");
+        }
+    }
+}

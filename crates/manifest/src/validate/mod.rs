@@ -81,6 +81,17 @@ pub fn validate_vm(machine: &VirtualMachine) -> Vec<Cause> {
     causes.into_vec()
 }
 
+/// Every fault of a change of an instance from `old` to `new` by anybody but KubeVirt's own controllers: what is asked
+/// for stays as it was created, and so do the labels that the controllers keep.
+pub fn validate_vmi_update(new: &VirtualMachineInstance, old: &VirtualMachineInstance) -> Vec<Cause> {
+    let mut causes = Causes::default();
+    if new.spec != old.spec {
+        causes.not_supported(&Path::root("spec"), "update of VMI object is restricted");
+    }
+    metadata::reserved_labels_stay(&new.metadata, &old.metadata, &mut causes);
+    causes.into_vec()
+}
+
 /// The instance with defaults. The random parts do not matter, since nothing of the copy is kept.
 fn with_defaults(mut instance: VirtualMachineInstance) -> VirtualMachineInstance {
     let context = DefaultsContext {

@@ -1,0 +1,70 @@
+//! `ferrovirt serve`: the Kubernetes API with KubeVirt's kinds, on this machine.
+//!
+//! The command says where it listens and how to reach it, tells a service manager when it is ready, and stops on
+//! SIGTERM or SIGINT once the requests at hand are answered.
+
+mod admission;
+mod kinds;
+mod notify;
+
+use anyhow::Context as _;
+use apiserver::builtin;
+use apiserver::kind::Kinds;
+use apiserver::server::{ApiServer, Options, VersionInfo};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::Context;
+use crate::cli::ServeFlags;
+use crate::report::{ExitCode, Failure};
+use crate::settings::ensure_dir;
+
+/// The Kubernetes version whose API is served: that of the types the server is built with.
+const KUBERNETES_VERSION: &str = "v1.33.0";
+
+/// Serves until a signal ends it.
+pub async fn serve(context: &Context, flags: &ServeFlags) -> Result<ExitCode, Failure> {
+    let ended = ended_by_signal()?;
+    ensure_dir(&context.settings.state_dir, 0o755)?;
+    let version = concat!("v", env!("CARGO_PKG_VERSION"));
+    let options = Options {
+        listen: flags.listen,
+        token_file: flags.token_auth_file.clone(),
+        audit_log: flags.audit_log_path.clone(),
+        extra_objects: kinds::objects(version),
+        ..Options::new(
+            context.settings.api_dir(),
+            VersionInfo {
+                git_version: format!("{KUBERNETES_VERSION}+ferrovirt.{}", env!("CARGO_PKG_VERSION")),
+                git_commit: String::new(),
+                build_date: String::new(),
+            },
+        )
+    };
+    let kinds = Kinds::new(builtin::kinds().into_iter().chain(kinds::kinds()));
+    let server = ApiServer::start(options, kinds).await.map_err(anyhow::Error::new)?;
+    let address = server.address();
+    context.reporter.note(format!("serving on https://{address}"));
+    context.reporter.note(format!("kubeconfig: {}", server.admin_kubeconfig().display()));
+    notify::ready(address);
+    let reporter = context.reporter;
+    let shutdown = async move {
+        let name = ended.await;
+        reporter.note(format!("stopping: {name}"));
+        notify::stopping();
+    };
+    server.run_until(shutdown).await.map_err(anyhow::Error::new)?;
+    Ok(ExitCode::Done)
+}
+
+/// What SIGINT and SIGTERM end; caught from here on.
+fn ended_by_signal() -> Result<impl Future<Output = &'static str> + Send + 'static, Failure> {
+    let catch = |kind| signal(kind).context("cannot catch signals");
+    let mut interrupt = catch(SignalKind::interrupt())?;
+    let mut terminate = catch(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => "SIGINT",
+            _ = terminate.recv() => "SIGTERM",
+        }
+    })
+}
