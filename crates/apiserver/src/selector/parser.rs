@@ -6,7 +6,6 @@ use crate::status::FieldError;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    Error,
     End,
     Close,
     Comma,
@@ -22,14 +21,14 @@ enum Kind {
     Open,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 struct Token<'a> {
     kind: Kind,
-    text: std::borrow::Cow<'a, str>,
+    text: &'a str,
 }
 
-fn is_special(byte: u8) -> bool {
-    matches!(byte, b'=' | b'!' | b'(' | b')' | b',' | b'>' | b'<')
+fn ends_word(byte: u8) -> bool {
+    matches!(byte, b'=' | b'!' | b'(' | b')' | b',' | b'>' | b'<' | b' ' | b'\t' | b'\r' | b'\n')
 }
 
 fn special(text: &str) -> Option<Kind> {
@@ -57,27 +56,20 @@ fn tokens(text: &str) -> Vec<Token<'_>> {
         while bytes.get(at).is_some_and(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n')) {
             at += 1;
         }
-        let Some(first) = bytes.get(at) else { break };
+        if at == bytes.len() {
+            break;
+        }
         let start = at;
-        if is_special(*first) {
-            // The longest operator; two characters at most.
-            at += 1;
-            if bytes.get(at).is_some_and(|byte| is_special(*byte)) && special(&text[start..=at]).is_some() {
-                at += 1;
-            }
-            let symbol = &text[start..at];
-            tokens.push(match special(symbol) {
-                Some(kind) => Token { kind, text: symbol.into() },
-                None => Token {
-                    kind: Kind::Error,
-                    text: format!("error expected: keyword found '{symbol}'").into(),
-                },
-            });
+        // The longest operator there is, of two characters or one.
+        let operator = [2, 1].into_iter().find_map(|length| {
+            let symbol = text.get(start..start + length)?;
+            special(symbol).map(|kind| Token { kind, text: symbol })
+        });
+        if let Some(operator) = operator {
+            at += operator.text.len();
+            tokens.push(operator);
         } else {
-            while bytes
-                .get(at)
-                .is_some_and(|byte| !is_special(*byte) && !matches!(byte, b' ' | b'\t' | b'\r' | b'\n'))
-            {
+            while bytes.get(at).is_some_and(|byte| !ends_word(*byte)) {
                 at += 1;
             }
             let word = &text[start..at];
@@ -86,10 +78,10 @@ fn tokens(text: &str) -> Vec<Token<'_>> {
                 "notin" => Kind::NotIn,
                 _ => Kind::Identifier,
             };
-            tokens.push(Token { kind, text: word.into() });
+            tokens.push(Token { kind, text: word });
         }
     }
-    tokens.push(Token { kind: Kind::End, text: "".into() });
+    tokens.push(Token { kind: Kind::End, text: "" });
     tokens
 }
 
@@ -127,23 +119,23 @@ struct Parser<'a> {
     position: usize,
 }
 
-impl Parser<'_> {
+impl<'a> Parser<'a> {
     /// The next token where a key or a value may stand: `in` and `notin` are names there.
-    fn peek(&self) -> (Kind, String) {
+    fn peek(&self) -> (Kind, &'a str) {
         let (kind, text) = self.raw();
         (if matches!(kind, Kind::In | Kind::NotIn) { Kind::Identifier } else { kind }, text)
     }
 
-    fn next(&mut self) -> (Kind, String) {
+    fn next(&mut self) -> (Kind, &'a str) {
         let next = self.peek();
         self.position += 1;
         next
     }
 
-    fn raw(&self) -> (Kind, String) {
+    fn raw(&self) -> (Kind, &'a str) {
         match self.tokens.get(self.position) {
-            Some(token) => (token.kind, token.text.to_string()),
-            None => (Kind::End, String::new()),
+            Some(token) => (token.kind, token.text),
+            None => (Kind::End, ""),
         }
     }
 
@@ -156,22 +148,22 @@ impl Parser<'_> {
         if kind != Kind::Identifier {
             return Err(format!("found '{key}', expected: identifier"));
         }
-        let faults = is_qualified_name(&key);
+        let faults = is_qualified_name(key);
         if !faults.is_empty() {
             return Err(FieldError::invalid("<nil>", key, faults.join("; ")).to_string());
         }
         if negated {
-            return Requirement::new(key, Operator::DoesNotExist, Vec::new());
+            return Requirement::new(key.to_owned(), Operator::DoesNotExist, Vec::new());
         }
         if matches!(self.peek().0, Kind::End | Kind::Comma) {
-            return Requirement::new(key, Operator::Exists, Vec::new());
+            return Requirement::new(key.to_owned(), Operator::Exists, Vec::new());
         }
         let operator = self.operator()?;
         let values = match operator {
             Operator::In | Operator::NotIn => self.values()?,
             _ => vec![self.exact_value()?],
         };
-        Requirement::new(key, operator, values)
+        Requirement::new(key.to_owned(), operator, values)
     }
 
     fn operator(&mut self) -> Result<Operator, String> {
@@ -217,7 +209,7 @@ impl Parser<'_> {
             let (kind, found) = self.next();
             match kind {
                 Kind::Identifier => {
-                    values.push(found);
+                    values.push(found.to_owned());
                     let (kind, found) = self.peek();
                     match kind {
                         Kind::Comma => {}
@@ -248,6 +240,6 @@ impl Parser<'_> {
             return Ok(String::new());
         }
         let (kind, found) = self.next();
-        if kind == Kind::Identifier { Ok(found) } else { Err(format!("found '{found}', expected: identifier")) }
+        if kind == Kind::Identifier { Ok(found.to_owned()) } else { Err(format!("found '{found}', expected: identifier")) }
     }
 }
