@@ -1,9 +1,16 @@
 //! The `Impersonate-*` headers: asking in another's name.
+//!
+//! Rules of k8s.io/apiserver's `endpoints/filters/impersonation.go`.
+
+use std::collections::BTreeMap;
 
 use http::HeaderMap;
 
-use super::{Attributes, Identity};
+use super::{ANONYMOUS, AUTHENTICATED, Attributes, Identity, UNAUTHENTICATED, service_accounts};
 use crate::status::ApiError;
+
+const EXTRA_PREFIX: &str = "impersonate-extra-";
+const AUTHENTICATION: &str = "authentication.k8s.io";
 
 /// One permission that impersonating needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,12 +28,16 @@ pub struct Check {
 }
 
 impl Check {
+    fn new(group: &'static str, resource: &'static str, name: &str) -> Self {
+        Self { group, resource, subresource: String::new(), namespace: String::new(), name: name.to_owned() }
+    }
+
     /// What the authorizer is asked.
     pub fn attributes(&self) -> Attributes<'_> {
         Attributes {
             verb: "impersonate",
             group: self.group,
-            version: "v1",
+            version: if self.group.is_empty() { "" } else { "v1" },
             resource: self.resource,
             subresource: &self.subresource,
             namespace: &self.namespace,
@@ -48,7 +59,87 @@ pub struct Impersonation {
 /// Reads the headers; `None` where there are none.
 ///
 /// # Errors
-/// 400 when groups, a uid or extras come without a user.
-pub fn impersonation(_headers: &HeaderMap) -> Result<Option<Impersonation>, ApiError> {
-    Ok(None)
+/// 400 when groups, a uid or extras come without a user, or a value is not text.
+pub fn impersonation(headers: &HeaderMap) -> Result<Option<Impersonation>, ApiError> {
+    let user = values(headers, "impersonate-user")?.into_iter().next().unwrap_or_default();
+    let groups = values(headers, "impersonate-group")?;
+    let uid = values(headers, "impersonate-uid")?.into_iter().next().unwrap_or_default();
+    let mut extra: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for name in headers.keys() {
+        if let Some(key) = name.as_str().strip_prefix(EXTRA_PREFIX) {
+            extra.entry(unescape(key)).or_default().extend(values(headers, name.as_str())?);
+        }
+    }
+    if user.is_empty() {
+        if groups.is_empty() && uid.is_empty() && extra.is_empty() {
+            return Ok(None);
+        }
+        return Err(ApiError::bad_request(
+            "requested impersonation of groups, a uid or extra fields without impersonating a user",
+        ));
+    }
+    let mut checks = Vec::new();
+    let mut own_groups = Vec::new();
+    match service_accounts::split_user_name(&user) {
+        Some((namespace, name)) => {
+            checks.push(Check { namespace: namespace.to_owned(), ..Check::new("", "serviceaccounts", name) });
+            if groups.is_empty() {
+                own_groups = service_accounts::groups(namespace);
+            }
+        }
+        None => checks.push(Check::new("", "users", &user)),
+    }
+    checks.extend(groups.iter().map(|group| Check::new("", "groups", group)));
+    own_groups.extend(groups);
+    for (key, values) in &extra {
+        checks.extend(values.iter().map(|value| Check {
+            subresource: key.clone(),
+            ..Check::new(AUTHENTICATION, "userextras", value)
+        }));
+    }
+    if !uid.is_empty() {
+        checks.push(Check::new(AUTHENTICATION, "uids", &uid));
+    }
+    let mut identity = Identity { user, uid, groups: own_groups, extra };
+    if !identity.is_in(AUTHENTICATED) && !identity.is_in(UNAUTHENTICATED) {
+        let group = if identity.user == ANONYMOUS { UNAUTHENTICATED } else { AUTHENTICATED };
+        identity.groups.push(group.to_owned());
+    }
+    Ok(Some(Impersonation { identity, checks }))
+}
+
+fn values(headers: &HeaderMap, name: &str) -> Result<Vec<String>, ApiError> {
+    let texts = headers.get_all(name).iter().map(|value| {
+        let text = std::str::from_utf8(value.as_bytes());
+        text.map(str::to_owned)
+            .map_err(|_| ApiError::bad_request(format!("the header {name:?} is not UTF-8 text")))
+    });
+    texts.collect()
+}
+
+/// `%`-escapes of a key that header names cannot hold (`acme.com%2fproject`). A wrong escape is left as it is.
+fn unescape(key: &str) -> String {
+    let bytes = key.as_bytes();
+    let mut unescaped = Vec::with_capacity(bytes.len());
+    let mut index = 0;
+    while index < bytes.len() {
+        let escape = (bytes[index] == b'%')
+            .then(|| bytes.get(index + 1..index + 3))
+            .flatten()
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        match escape {
+            Some(byte) => {
+                unescaped.push(byte);
+                index += 3;
+            }
+            None => {
+                unescaped.push(bytes[index]);
+                index += 1;
+            }
+        }
+    }
+    // As Go's `url.PathUnescape` fails as a whole, so does this.
+    String::from_utf8(unescaped).unwrap_or_else(|_| key.to_owned())
 }
