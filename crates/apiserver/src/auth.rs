@@ -131,3 +131,19 @@ pub trait Objects: Send + Sync {
     /// All objects under a prefix, ordered by namespace and name.
     fn list(&self, prefix: &str) -> Vec<Value>;
 }
+
+impl Objects for crate::store::Store {
+    fn last_changed(&self, prefix: &str) -> u64 {
+        Self::last_changed(self, prefix)
+    }
+
+    fn get(&self, prefix: &str, namespace: &str, name: &str) -> Option<Value> {
+        // What the store holds was written by us as JSON; anything else counts as nothing, which refuses access.
+        serde_json::from_slice(&Self::get(self, prefix, namespace, name)?.json).ok()
+    }
+
+    fn list(&self, prefix: &str) -> Vec<Value> {
+        let items = Self::list(self, prefix, None).items;
+        items.iter().filter_map(|stored| serde_json::from_slice(&stored.json).ok()).collect()
+    }
+}

@@ -16,11 +16,16 @@ mod tests;
 pub use aggregation::aggregate;
 pub use authorizer::{Authorizer, Decision, forbidden};
 pub use defaults::default_objects;
+pub use escalation::RbacWrite;
 pub use hooks::{BindingHooks, RoleHooks};
 pub use reconcile::{Reconciled, reconcile};
 pub use reviews::{
     local_subject_access_review, self_subject_access_review, self_subject_rules_review, subject_access_review,
 };
+pub use rule::{Rule, rules};
 
 /// The API group.
 pub const GROUP: &str = "rbac.authorization.k8s.io";
+
+const ROLE: &str = "Role";
+const CLUSTER_ROLE: &str = "ClusterRole";
