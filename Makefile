@@ -59,12 +59,14 @@ lint: ## Formatting, clippy and documentation, warnings denied
 
 .PHONY: bench
 bench: tools build fixtures ## Measure the figures that this project promises; fails when one is missed
+	@scripts/install-tools.sh bench
 	@# Gigabytes of images: not into a /tmp that may be memory.
 	TMPDIR=/var/tmp $(CARGO) bench --quiet --locked --package ferrovirt --bench figures
 
 .PHONY: tools
 tools: ## Install the Debian packages that the tests need
 	@scripts/install-tools.sh test
+	@scripts/old-kubectl.sh
 
 .PHONY: clean
 clean: ## Remove everything that was built

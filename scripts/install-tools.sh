@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Installs the Debian or Ubuntu packages that a make target needs, and nothing when they are all there.
 #
-#   scripts/install-tools.sh SET...        SET: build, run, demo, test
+#   scripts/install-tools.sh SET...        SET: build, run, demo, test, bench
 #
 # Says nothing and touches no network when nothing is missing. Uses sudo when it is not run by root.
 set -euo pipefail
 
 usage() {
-    echo "usage: ${0##*/} build|run|demo|test..." >&2
+    echo "usage: ${0##*/} build|run|demo|test|bench..." >&2
     exit 2
 }
 
@@ -18,7 +18,8 @@ packages_of() {
         build) echo gcc libc6-dev ;;
         run) echo qemu-system-x86 ;;
         demo) echo cpio gzip xz-utils zstd ;;
-        test) echo ca-certificates docker-registry skopeo buildah podman uidmap umoci qemu-utils curl jq ;;
+        test) echo ca-certificates docker-registry skopeo buildah podman uidmap umoci qemu-utils curl jq python3-kubernetes ;;
+        bench) echo etcd-server ;;
         *) usage ;;
     esac
 }
@@ -30,6 +31,7 @@ sets_of() {
         run) echo run ;;
         demo) echo build run demo ;;
         test) echo build run demo test ;;
+        bench) echo build run demo test bench ;;
         *) usage ;;
     esac
 }
@@ -85,7 +87,9 @@ if ! "${install[@]}" >"$log" 2>&1; then
     fi
 fi
 
-# The tests start registries of their own; the package's service would listen on every address of this machine.
-if [[ " ${missing[*]} " == *" docker-registry "* ]] && [[ -d /run/systemd/system ]]; then
-    "${as_root[@]}" systemctl disable --now --quiet docker-registry.service >"$log" 2>&1 || cat "$log" >&2
-fi
+# The tests start servers of their own; the packages' services would listen beside them.
+for service in docker-registry etcd; do
+    if [[ " ${missing[*]} " == *" $service"* ]] && [[ -d /run/systemd/system ]]; then
+        "${as_root[@]}" systemctl disable --now --quiet "$service.service" >"$log" 2>&1 || cat "$log" >&2
+    fi
+done

@@ -1,0 +1,9 @@
+//! `ferrovirt serve` as its users meet it: the real binary, and real clients that know nothing of it.
+//!
+//! Each test has a server of its own with a state directory and a port of its own, and ends it also when it fails. What is
+//! waited for is a state, under a deadline that a loaded machine does not reach.
+
+#![allow(clippy::unwrap_used)]
+
+mod commands;
+mod server;
