@@ -45,6 +45,9 @@ pub struct Details {
     /// Seconds to wait before trying again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_seconds: Option<u32>,
+    /// Where an expired list may go on; it is shown as `metadata.continue`.
+    #[serde(skip)]
+    pub continue_token: String,
 }
 
 /// `metav1.StatusCause`.
@@ -320,6 +323,9 @@ impl ApiError {
         }
         if let Some(details) = &self.details {
             status["details"] = json!(details);
+            if !details.continue_token.is_empty() {
+                status["metadata"]["continue"] = details.continue_token.clone().into();
+            }
         }
         status["code"] = self.code.into();
         status

@@ -8,9 +8,20 @@
 //! Objects are stored in their kind's storage version and shown in the version of the request ([`View`]). Decisions are
 //! functions of values; only the methods of [`Api`] read the store, and only its `commit` writes.
 
+mod delete;
+pub(crate) mod namespaces;
+mod object_rules;
+mod pods;
+mod read;
 mod request;
+mod scale;
+#[cfg(test)]
+mod tests;
 mod view;
 mod watch;
+mod write;
+
+pub(crate) use delete::{FOREGROUND, ORPHAN};
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,7 +32,7 @@ use crate::store::Store;
 
 pub use request::{
     Answer, Body, Content, Context, DeleteOptions, FieldValidation, List, ListOptions, Patch, PatchFormat,
-    Propagation, Target, WriteOptions,
+    Propagation, Target,
 };
 pub use view::View;
 pub use watch::{WatchItem, Watcher};
@@ -94,9 +105,12 @@ impl Api {
         &self,
         _context: &Context,
         target: &Target<'_>,
-        _resource_version: &str,
+        resource_version: &str,
     ) -> Result<Answer, ApiError> {
-        Err(ApiError::not_found(target.kind.group_resource(), target.name))
+        match target.subresource {
+            "scale" => self.get_scale(target).await,
+            _ => self.get_object(target, resource_version).await,
+        }
     }
 
     /// The objects of a kind, in one namespace or in all (empty `target.namespace`).
@@ -107,15 +121,9 @@ impl Api {
         &self,
         _context: &Context,
         target: &Target<'_>,
-        _options: &ListOptions,
+        options: &ListOptions,
     ) -> Result<List, ApiError> {
-        Ok(List {
-            items: Vec::new(),
-            view: View::new(target.kind, target.version),
-            revision: self.inner.store.revision(),
-            continue_token: String::new(),
-            remaining: None,
-        })
+        self.list_objects(target, options).await
     }
 
     /// A stream of changes.
@@ -126,9 +134,9 @@ impl Api {
         &self,
         _context: &Context,
         target: &Target<'_>,
-        _options: &ListOptions,
+        options: &ListOptions,
     ) -> Result<Watcher, ApiError> {
-        Err(ApiError::method_not_allowed(target.kind.group_resource(), "watch"))
+        self.start_watch(target, options).await
     }
 
     /// A new object (POST on a collection, or on `binding` and `eviction` of a Pod).
@@ -137,11 +145,17 @@ impl Api {
     /// As Kubernetes answers: 400, 403, 404 (namespace), 409 `AlreadyExists`, 422.
     pub async fn create(
         &self,
-        _context: &Context,
+        context: &Context,
         target: &Target<'_>,
-        _body: Body,
+        body: Body,
     ) -> Result<Answer, ApiError> {
-        Err(ApiError::method_not_allowed(target.kind.group_resource(), "create"))
+        let is_pod = target.kind.group.is_empty() && target.kind.names.plural == "pods";
+        match target.subresource {
+            "" => self.create_object(context, target, body).await,
+            "binding" if is_pod => self.bind_pod(context, target, body).await,
+            "eviction" if is_pod => self.evict_pod(context, target, body).await,
+            _ => Err(ApiError::method_not_allowed(target.kind.group_resource(), "create")),
+        }
     }
 
     /// Replaces an object or a subresource of it (PUT).
@@ -150,11 +164,17 @@ impl Api {
     /// As Kubernetes answers: 400, 404, 409 `Conflict`, 422.
     pub async fn update(
         &self,
-        _context: &Context,
+        context: &Context,
         target: &Target<'_>,
-        _body: Body,
+        body: Body,
     ) -> Result<Answer, ApiError> {
-        Err(ApiError::method_not_allowed(target.kind.group_resource(), "update"))
+        match target.subresource {
+            "scale" => self.update_scale(context, target, body).await,
+            subresource if self.has_subresource(target, subresource) => {
+                self.update_object(context, target, write::Revision::Object(body)).await
+            }
+            _ => Err(ApiError::no_such_path()),
+        }
     }
 
     /// Patches an object or a subresource of it; apply creates what is missing.
@@ -163,11 +183,17 @@ impl Api {
     /// As Kubernetes answers: 400, 404, 409 `Conflict`, 415, 422.
     pub async fn patch(
         &self,
-        _context: &Context,
+        context: &Context,
         target: &Target<'_>,
-        _patch: Patch,
+        patch: Patch,
     ) -> Result<Answer, ApiError> {
-        Err(ApiError::method_not_allowed(target.kind.group_resource(), "patch"))
+        match target.subresource {
+            "scale" => self.patch_scale(context, target, patch).await,
+            subresource if self.has_subresource(target, subresource) => {
+                self.update_object(context, target, write::Revision::Patch(patch)).await
+            }
+            _ => Err(ApiError::no_such_path()),
+        }
     }
 
     /// Deletes an object: at once (200 and a `Status`), or marks it (200 and the object; 202 never).
@@ -176,11 +202,11 @@ impl Api {
     /// As Kubernetes answers: 404, 409 for preconditions, 422.
     pub async fn delete(
         &self,
-        _context: &Context,
+        context: &Context,
         target: &Target<'_>,
-        _options: &DeleteOptions,
+        options: &DeleteOptions,
     ) -> Result<Answer, ApiError> {
-        Err(ApiError::not_found(target.kind.group_resource(), target.name))
+        self.delete_object(context, target, options).await
     }
 
     /// Deletes every object that a list with these options shows, and answers with that list.
@@ -192,8 +218,18 @@ impl Api {
         context: &Context,
         target: &Target<'_>,
         options: &ListOptions,
-        _delete: &DeleteOptions,
+        delete: &DeleteOptions,
     ) -> Result<List, ApiError> {
-        self.list(context, target, options).await
+        self.delete_listed(context, target, options, delete).await
+    }
+
+    fn has_subresource(&self, target: &Target<'_>, subresource: &str) -> bool {
+        match subresource {
+            "" => true,
+            "status" => target.kind.has_status,
+            "finalize" => namespaces::is_namespace(target.kind),
+            // What else a kind lists (`ephemeralcontainers`, `resize`) changes the object itself.
+            other => target.kind.subresources.iter().any(|known| known.name == other),
+        }
     }
 }

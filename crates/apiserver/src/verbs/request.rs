@@ -74,56 +74,6 @@ impl Context {
     }
 }
 
-/// What a write's query says: `dryRun`, `fieldManager`, `fieldValidation`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct WriteOptions {
-    /// `dryRun=All`.
-    pub dry_run: bool,
-    /// `fieldManager=`; empty where it is missing.
-    pub field_manager: String,
-    /// `fieldValidation=`.
-    pub field_validation: FieldValidation,
-}
-
-impl WriteOptions {
-    /// Reads the options of a write. `options_kind` is `CreateOptions`, `UpdateOptions` or `PatchOptions`, as the error
-    /// names it.
-    ///
-    /// # Errors
-    /// 422 for a value that Kubernetes does not know.
-    pub fn parse(query: &[(String, String)], options_kind: &str) -> Result<Self, ApiError> {
-        let mut options = Self::default();
-        let mut errors = Vec::new();
-        for (key, value) in query {
-            match key.as_str() {
-                "dryRun" => match value.as_str() {
-                    "All" => options.dry_run = true,
-                    _ => errors.push(unsupported_dry_run(value)),
-                },
-                "fieldManager" => {
-                    if let Some(error) = field_manager_error(value) {
-                        errors.push(error);
-                    }
-                    options.field_manager.clone_from(value);
-                }
-                "fieldValidation" => match value.as_str() {
-                    "" | "Warn" => options.field_validation = FieldValidation::Warn,
-                    "Ignore" => options.field_validation = FieldValidation::Ignore,
-                    "Strict" => options.field_validation = FieldValidation::Strict,
-                    _ => errors.push(FieldError::with_value(
-                        FieldErrorType::NotSupported,
-                        "fieldValidation",
-                        value.clone().into(),
-                        r#"supported values: "", "Ignore", "Strict", "Warn""#,
-                    )),
-                },
-                _ => {}
-            }
-        }
-        if errors.is_empty() { Ok(options) } else { Err(invalid_options(options_kind, &errors)) }
-    }
-}
-
 fn unsupported_dry_run(value: &str) -> FieldError {
     // Kubernetes prints the whole list, and the supported ones after it.
     FieldError::with_value(
@@ -132,20 +82,6 @@ fn unsupported_dry_run(value: &str) -> FieldError {
         Value::Array(vec![value.into()]),
         r#"supported values: "All""#,
     )
-}
-
-fn field_manager_error(name: &str) -> Option<FieldError> {
-    if name.chars().count() > FIELD_MANAGER_MAX {
-        return Some(FieldError {
-            kind: FieldErrorType::TooLong,
-            field: "fieldManager".to_owned(),
-            value: None,
-            detail: format!("may not be more than {FIELD_MANAGER_MAX} bytes"),
-        });
-    }
-    name.chars()
-        .any(char::is_control)
-        .then(|| FieldError::invalid("fieldManager", name, "should only contain printable characters"))
 }
 
 pub(super) fn invalid_options(options_kind: &str, errors: &[FieldError]) -> ApiError {
@@ -181,6 +117,12 @@ pub struct Body {
     pub value: Value,
     /// The paths of fields that were there more than once.
     pub duplicates: Vec<String>,
+}
+
+impl From<crate::decode::Decoded> for Body {
+    fn from(decoded: crate::decode::Decoded) -> Self {
+        Self { value: decoded.value, duplicates: decoded.duplicates }
+    }
 }
 
 impl From<Value> for Body {
@@ -237,6 +179,8 @@ pub struct DeleteOptions {
     pub resource_version: Option<String>,
     /// `dryRun: [All]`; the context's counts too.
     pub dry_run: bool,
+    /// Whether `orphanDependents` was given and false; an object that stays for its finalizers answers 202 then.
+    pub accepted_if_pending: bool,
 }
 
 impl DeleteOptions {
@@ -327,6 +271,7 @@ impl DeleteOptions {
                 "orphanDependents and deletionPropagation cannot be both set",
             ));
         }
+        self.accepted_if_pending = orphan == Some(false);
         self.propagation = match policy.as_deref() {
             None => orphan.map(|orphan| if orphan { Propagation::Orphan } else { Propagation::Background }),
             Some("Foreground") => Some(Propagation::Foreground),
