@@ -1,11 +1,26 @@
 //! What an object may contain: the compact form of an OpenAPI v3 schema, and the walks over it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::{Map, Value};
 
 use crate::status::{ApiError, FieldError};
+
+mod build;
+mod go;
+mod object_meta;
+pub(crate) mod path;
+mod validate;
+mod walk;
+
+#[cfg(test)]
+mod tests;
+
+pub use object_meta::object_meta;
+
+use path::Path;
 
 /// The schema of a value. The whole of what pruning, validation, defaulting, patches and field ownership need.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -18,7 +33,7 @@ pub struct Schema {
     pub nullable: bool,
     /// What is filled in where the value is missing.
     pub default: Option<Value>,
-    /// The only strings that are allowed, if not empty.
+    /// The only values that are allowed, if not empty.
     pub allowed: Vec<Value>,
     /// Fields that are not in the schema are kept (`x-kubernetes-preserve-unknown-fields`).
     pub preserve_unknown_fields: bool,
@@ -29,7 +44,7 @@ pub struct Schema {
     /// The largest number, or the most items, characters or properties, by shape.
     pub maximum: Option<f64>,
     /// What a string must match.
-    pub pattern: Option<String>,
+    pub pattern: Option<Pattern>,
     /// How two versions of a list are merged (`x-kubernetes-list-type`, `x-kubernetes-list-map-keys`).
     pub list_type: ListType,
     /// Whether an object is owned as a whole (`x-kubernetes-map-type: atomic`).
@@ -92,28 +107,81 @@ pub struct PatchStrategy {
     pub replace: bool,
 }
 
+/// A regular expression, compiled when it is first used.
+#[derive(Clone)]
+pub struct Pattern {
+    source: String,
+    compiled: OnceLock<Option<regex::Regex>>,
+}
+
+impl Pattern {
+    /// A pattern as the schema has it.
+    pub fn new(source: impl Into<String>) -> Self {
+        Self { source: source.into(), compiled: OnceLock::new() }
+    }
+
+    /// The pattern's text.
+    pub fn as_str(&self) -> &str {
+        &self.source
+    }
+
+    /// Whether the pattern is found in `text`. A pattern that is no regular expression matches everything.
+    pub fn matches(&self, text: &str) -> bool {
+        self.compiled
+            .get_or_init(|| regex::Regex::new(&self.source).ok())
+            .as_ref()
+            .is_none_or(|pattern| pattern.is_match(text))
+    }
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.source == other.source
+    }
+}
+
+impl fmt::Debug for Pattern {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "Pattern({:?})", self.source)
+    }
+}
+
 impl Schema {
-    /// The schema of `definition` among `components`.
-    pub fn from_components(_components: &Map<String, Value>, _definition: &str) -> Self {
-        Self::default()
+    /// The schema of the whole objects that `definition` describes among `components`.
+    ///
+    /// References are followed by their last segment (`#/components/schemas/NAME`, `#/$defs/NAME`), and what is referred to
+    /// is shared. A definition inside itself, and one that is not there, is anything. OpenAPI 3.0 (`nullable`) and JSON Schema
+    /// 2020 (`"type": ["string", "null"]`, `const`, `anyOf` with null) are both understood, with Kubernetes' extensions.
+    /// `apiVersion`, `kind` and [`metadata`](object_meta) are added as every kind has them.
+    pub fn from_components(components: &Map<String, Value>, definition: &str) -> Self {
+        build::object(components, definition)
     }
 
     /// Removes the fields that the schema does not know, and returns their paths (`spec.containers[0].bar`), for
     /// `unknown field "spec.containers[0].bar"`. `self` is the schema of a whole object: `apiVersion`, `kind` and
-    /// the fields of `metadata` are known in any case.
-    pub fn prune(&self, _value: &mut Value) -> Vec<String> {
-        Vec::new()
+    /// the fields of `metadata` are known in any case. At most 100 paths are returned; all unknown fields are removed.
+    pub fn prune(&self, value: &mut Value) -> Vec<String> {
+        let mut unknown = Vec::new();
+        walk::prune(self, value, &Path::ROOT, &mut unknown);
+        unknown
     }
 
     /// Removes fields that are `null`, which means "unset", except where `null` is a value of its own.
-    pub fn drop_nulls(&self, _value: &mut Value) {}
+    pub fn drop_nulls(&self, value: &mut Value) {
+        walk::drop_nulls(self, value);
+    }
 
-    /// Fills in the defaults of fields that are missing.
-    pub fn fill_defaults(&self, _value: &mut Value) {}
+    /// Fills in the defaults of fields that are missing, in objects that are there.
+    pub fn fill_defaults(&self, value: &mut Value) {
+        walk::fill_defaults(self, value);
+    }
 
-    /// What is wrong with the value, as Kubernetes says it of custom resources (422, `Invalid`).
-    pub fn validate(&self, _value: &Value) -> Vec<FieldError> {
-        Vec::new()
+    /// What is wrong with the value, as Kubernetes says it of custom resources (422, `Invalid`); at most 100 faults.
+    /// `metadata` is left to [`check_metadata_types`](Self::check_metadata_types) and [`crate::metadata`].
+    ///
+    /// The texts are those of `k8s.io/kube-openapi/pkg/validation` and `k8s.io/apiextensions-apiserver`.
+    pub fn validate(&self, value: &Value) -> Vec<FieldError> {
+        validate::validate(self, value)
     }
 
     /// Checks JSON types alone, as decoding into Go's structs does for built-in kinds. `kind` and `version` are what the
@@ -122,16 +190,16 @@ impl Schema {
     /// # Errors
     /// 400 with the first ill-typed field: `Pod in version "v1" cannot be handled as a Pod: json: cannot unmarshal string
     /// into Go struct field PodSpec.spec.hostNetwork of type bool`.
-    pub fn check_types(&self, _kind: &str, _version: &str, _value: &Value) -> Result<(), ApiError> {
-        Ok(())
+    pub fn check_types(&self, kind: &str, version: &str, value: &Value) -> Result<(), ApiError> {
+        go::check(self, value).map_err(|fault| go::bad_request(kind, version, &fault))
     }
 
     /// Checks the JSON types of `metadata` alone, which is decoded into a Go struct for custom resources too.
     ///
     /// # Errors
     /// As those of [`check_types`](Self::check_types).
-    pub fn check_metadata_types(&self, _kind: &str, _version: &str, _value: &Value) -> Result<(), ApiError> {
-        Ok(())
+    pub fn check_metadata_types(&self, kind: &str, version: &str, value: &Value) -> Result<(), ApiError> {
+        go::check_metadata(value).map_err(|fault| go::bad_request(kind, version, &fault))
     }
 
     /// The schema of a field of an object: a known field, or what all others are.
