@@ -1,8 +1,400 @@
 //! The kinds of Kubernetes itself, as data.
+//!
+//! What is here behaves as Kubernetes' API server does with an object that no controller looks at: it is defaulted,
+//! validated, shown in tables and kept. Schemas are k8s-openapi's, made when they are first needed.
 
-use crate::kind::Kind;
+mod columns;
+mod core;
+mod event;
+mod facts;
+mod field;
+mod pod;
+mod pod_update;
+mod rules;
+pub(crate) mod schema;
+mod storage;
+mod workload;
 
-/// Every built-in kind, in the order in which Kubernetes' discovery lists them.
-pub fn kinds() -> Vec<Kind> {
-    Vec::new()
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::{
+    apps::v1 as apps, batch::v1 as batch, coordination::v1 as coordination, core::v1 as core_v1,
+    discovery::v1 as discovery, events::v1 as events, policy::v1 as policy, rbac::v1 as rbac,
+    scheduling::v1 as scheduling, storage::v1 as storage_v1,
+};
+use k8s_openapi::schemars::JsonSchema;
+use serde_json::{Value, json};
+
+use crate::kind::{
+    Column, Family, Generation, Hooks, Kind, Names, Scale, SchemaSource, Scope, SharedStorage, Subresource,
+};
+use crate::rbac::{Authorizer, BindingHooks, RoleHooks};
+use rules::{Default, Rules, Validate, no_default, no_validate};
+
+/// How long Events are kept after their last change, as `kube-apiserver --event-ttl` has it by default.
+const EVENT_TIME_TO_LIVE: Duration = Duration::from_secs(3600);
+
+const REPLICAS: Scale = Scale {
+    spec_replicas: ".spec.replicas",
+    status_replicas: ".status.replicas",
+    label_selector: Some(".spec.selector"),
+};
+
+const fn own(name: &'static str, kind: &'static str, verbs: &'static [&'static str]) -> Subresource {
+    Subresource { name, group: "", version: "", kind, verbs }
 }
+
+const POD_SUBRESOURCES: [Subresource; 3] = [
+    own("binding", "Binding", &["create"]),
+    Subresource { name: "eviction", group: "policy", version: "v1", kind: "Eviction", verbs: &["create"] },
+    own("log", "Pod", &["get"]),
+];
+const TOKEN: Subresource = Subresource {
+    name: "token",
+    group: "authentication.k8s.io",
+    version: "v1",
+    kind: "TokenRequest",
+    verbs: &["create"],
+};
+const FINALIZE: Subresource = own("finalize", "Namespace", &["update"]);
+
+/// What most kinds have in common; the methods say what one has beside that.
+struct Built(Kind);
+
+/// A kind with this schema. `resource` is plural and short names, `secrets` or `pods po`.
+fn with(
+    group: &'static str,
+    kind: &'static str,
+    resource: &str,
+    scope: Scope,
+    schema: SchemaSource,
+) -> Built {
+    let mut words = resource.split(' ').map(str::to_owned);
+    let names = Names {
+        plural: words.next().unwrap_or_default(),
+        singular: kind.to_lowercase(),
+        kind: kind.to_owned(),
+        short_names: words.collect(),
+        categories: Vec::new(),
+    };
+    let mut built = Kind::new(group, &["v1"], names, scope, schema);
+    built.family = Family::BuiltIn;
+    built.generation = Generation::Unset;
+    Built(built)
+}
+
+fn namespaced<T: JsonSchema + 'static>(group: &'static str, kind: &'static str, resource: &str) -> Built {
+    with(group, kind, resource, Scope::Namespaced, schema::source::<T>())
+}
+
+fn cluster<T: JsonSchema + 'static>(group: &'static str, kind: &'static str, resource: &str) -> Built {
+    with(group, kind, resource, Scope::Cluster, schema::source::<T>())
+}
+
+impl Built {
+    fn columns(mut self, columns: &[Column]) -> Self {
+        self.0.columns = columns.to_vec();
+        self
+    }
+
+    fn status(mut self) -> Self {
+        self.0.has_status = true;
+        self
+    }
+
+    fn counted(mut self) -> Self {
+        self.0.generation = Generation::Counted;
+        self
+    }
+
+    fn scale(mut self, scale: Scale) -> Self {
+        self.0.scale = Some(scale);
+        self
+    }
+
+    fn in_all(mut self) -> Self {
+        self.0.names.categories.push("all".to_owned());
+        self
+    }
+
+    fn selectable(mut self, fields: &[(&'static str, &'static str, &'static str)]) -> Self {
+        self.0.selectable_fields = fields.to_vec();
+        self
+    }
+
+    fn subresources(mut self, subresources: &[Subresource]) -> Self {
+        self.0.subresources = subresources.to_vec();
+        self
+    }
+
+    fn hooks(mut self, hooks: impl Hooks + 'static) -> Self {
+        self.0.hooks = Arc::new(hooks);
+        self
+    }
+
+    fn rules(self, group: &'static str, kind: &'static str, default: Default, validate: Validate) -> Self {
+        self.hooks(Rules { group, kind, default, validate })
+    }
+}
+
+/// Every built-in kind: the core group first, then the others in the order in which Kubernetes' discovery has them.
+/// Roles and bindings are checked in their form alone; a server uses [`kinds_with`].
+pub fn kinds() -> Vec<Kind> {
+    kinds_with(None)
+}
+
+/// The same, where `authorizer` keeps anybody from granting by roles and bindings what they do not have.
+pub fn kinds_with(authorizer: Option<Arc<Authorizer>>) -> Vec<Kind> {
+    let mut all = core_kinds();
+    all.extend(workload_kinds());
+    all.extend(other_kinds(authorizer));
+    all.into_iter().map(|built| built.0).collect()
+}
+
+fn core_kinds() -> Vec<Built> {
+    use columns::cluster as table;
+    let mut namespace = cluster::<core_v1::Namespace>("", "Namespace", "namespaces ns")
+        .status()
+        .columns(table::NAMESPACES)
+        .selectable(&[("status.phase", "/status/phase", "")])
+        .subresources(&[FINALIZE])
+        .rules("", "Namespace", core::namespace_default, core::namespace_validate);
+    namespace.0.verbs = vec!["create", "delete", "get", "list", "patch", "update", "watch"];
+    let mut event = namespaced::<core_v1::Event>("", "Event", "events ev")
+        .columns(table::EVENTS)
+        .selectable(event::CORE_FIELDS)
+        .rules("", "Event", event::core_default, event::core_validate);
+    event.0.time_to_live = Some(EVENT_TIME_TO_LIVE);
+    vec![
+        namespaced::<core_v1::ConfigMap>("", "ConfigMap", "configmaps cm").columns(table::CONFIG_MAPS).rules(
+            "",
+            "ConfigMap",
+            no_default,
+            core::config_map_validate,
+        ),
+        namespaced::<core_v1::Endpoints>("", "Endpoints", "endpoints ep").columns(table::ENDPOINTS),
+        event,
+        namespaced::<core_v1::LimitRange>("", "LimitRange", "limitranges limits").columns(table::CREATED),
+        namespace,
+        cluster::<core_v1::Node>("", "Node", "nodes no")
+            .status()
+            .columns(table::NODES)
+            .selectable(&[("spec.unschedulable", "/spec/unschedulable", "false")])
+            .rules("", "Node", no_default, core::node_validate),
+        namespaced::<core_v1::PersistentVolumeClaim>(
+            "",
+            "PersistentVolumeClaim",
+            "persistentvolumeclaims pvc",
+        )
+        .status()
+        .columns(table::PERSISTENT_VOLUME_CLAIMS)
+        .rules("", "PersistentVolumeClaim", storage::claim_default, storage::claim_validate),
+        cluster::<core_v1::PersistentVolume>("", "PersistentVolume", "persistentvolumes pv")
+            .status()
+            .columns(table::PERSISTENT_VOLUMES)
+            .rules("", "PersistentVolume", storage::volume_default, storage::volume_validate),
+        namespaced::<core_v1::Pod>("", "Pod", "pods po")
+            .status()
+            .counted()
+            .in_all()
+            .columns(columns::pod::PODS)
+            .selectable(pod::FIELDS)
+            .subresources(&POD_SUBRESOURCES)
+            .rules("", "Pod", pod::pod_default, pod::pod_validate),
+        namespaced::<core_v1::PodTemplate>("", "PodTemplate", "podtemplates")
+            .columns(columns::workload::POD_TEMPLATES)
+            .counted()
+            .rules("", "PodTemplate", workload::pod_template_default, workload::pod_template_validate),
+        namespaced::<core_v1::ReplicationController>(
+            "",
+            "ReplicationController",
+            "replicationcontrollers rc",
+        )
+        .status()
+        .counted()
+        .in_all()
+        .scale(REPLICAS)
+        .columns(columns::workload::REPLICATION_CONTROLLERS)
+        .selectable(&[("status.replicas", "/status/replicas", "0")])
+        .rules(
+            "",
+            "ReplicationController",
+            workload::controller_default,
+            workload::controller_validate,
+        ),
+        namespaced::<core_v1::ResourceQuota>("", "ResourceQuota", "resourcequotas quota")
+            .status()
+            .columns(table::RESOURCE_QUOTAS),
+        namespaced::<core_v1::Secret>("", "Secret", "secrets")
+            .columns(table::SECRETS)
+            .selectable(&[("type", "/type", "")])
+            .rules("", "Secret", core::secret_default, core::secret_validate),
+        namespaced::<core_v1::ServiceAccount>("", "ServiceAccount", "serviceaccounts sa")
+            .columns(table::SERVICE_ACCOUNTS)
+            .subresources(&[TOKEN]),
+        namespaced::<core_v1::Service>("", "Service", "services svc")
+            .status()
+            .in_all()
+            .columns(table::SERVICES)
+            .selectable(&[("spec.clusterIP", "/spec/clusterIP", ""), ("spec.type", "/spec/type", "")])
+            .rules("", "Service", core::service_default, core::service_validate),
+    ]
+}
+
+fn workload_kinds() -> Vec<Built> {
+    use columns::workload as table;
+    let mut event = namespaced::<events::Event>("events.k8s.io", "Event", "events ev")
+        .columns(columns::cluster::EVENTS)
+        .selectable(event::NEW_FIELDS)
+        .rules("events.k8s.io", "Event", event::new_default, event::new_validate);
+    event.0.time_to_live = Some(EVENT_TIME_TO_LIVE);
+    event.0.shared_storage = Some(SharedStorage {
+        group: "",
+        plural: "events",
+        api_version: "v1",
+        to_stored: event::to_core,
+        from_stored: event::from_core,
+    });
+    vec![
+        namespaced::<apps::DaemonSet>("apps", "DaemonSet", "daemonsets ds")
+            .status()
+            .counted()
+            .in_all()
+            .columns(table::DAEMON_SETS)
+            .rules("apps", "DaemonSet", workload::daemon_set_default, workload::set_validate),
+        namespaced::<apps::Deployment>("apps", "Deployment", "deployments deploy")
+            .status()
+            .counted()
+            .in_all()
+            .scale(REPLICAS)
+            .columns(table::DEPLOYMENTS)
+            .rules("apps", "Deployment", workload::deployment_default, workload::set_validate),
+        namespaced::<apps::ReplicaSet>("apps", "ReplicaSet", "replicasets rs")
+            .status()
+            .counted()
+            .in_all()
+            .scale(REPLICAS)
+            .columns(table::REPLICA_SETS)
+            .selectable(&[("status.replicas", "/status/replicas", "0")])
+            .rules("apps", "ReplicaSet", workload::replica_set_default, workload::set_validate),
+        namespaced::<apps::StatefulSet>("apps", "StatefulSet", "statefulsets sts")
+            .status()
+            .counted()
+            .in_all()
+            .scale(REPLICAS)
+            .columns(table::STATEFUL_SETS)
+            .rules("apps", "StatefulSet", workload::stateful_set_default, workload::stateful_set_validate),
+        event,
+        namespaced::<batch::Job>("batch", "Job", "jobs")
+            .status()
+            .counted()
+            .in_all()
+            .columns(table::JOBS)
+            .selectable(&[("status.successful", "/status/succeeded", "0")])
+            .rules("batch", "Job", workload::job_default, workload::job_validate),
+        namespaced::<policy::PodDisruptionBudget>(
+            "policy",
+            "PodDisruptionBudget",
+            "poddisruptionbudgets pdb",
+        )
+        .status()
+        .counted()
+        .columns(table::POD_DISRUPTION_BUDGETS)
+        .rules("policy", "PodDisruptionBudget", no_default, workload::budget_validate),
+    ]
+}
+
+fn other_kinds(authorizer: Option<Arc<Authorizer>>) -> Vec<Built> {
+    use columns::cluster as table;
+    const RBAC: &str = "rbac.authorization.k8s.io";
+    let mut definitions = with(
+        "apiextensions.k8s.io",
+        "CustomResourceDefinition",
+        "customresourcedefinitions crd crds",
+        Scope::Cluster,
+        schema::free_form(
+            "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinition",
+            "CustomResourceDefinition represents a resource that should be exposed on the API server.",
+        ),
+    )
+    .status()
+    .counted()
+    .columns(table::CREATED);
+    definitions.0.names.categories.push("api-extensions".to_owned());
+    definitions.0.refuses_creation = Some("custom resources are not supported by this server".to_owned());
+    vec![
+        cluster::<rbac::ClusterRoleBinding>(RBAC, "ClusterRoleBinding", "clusterrolebindings")
+            .columns(table::BINDINGS)
+            .hooks(BindingHooks { authorizer: authorizer.clone() }),
+        cluster::<rbac::ClusterRole>(RBAC, "ClusterRole", "clusterroles")
+            .columns(table::CREATED)
+            .hooks(RoleHooks { authorizer: authorizer.clone() }),
+        namespaced::<rbac::RoleBinding>(RBAC, "RoleBinding", "rolebindings")
+            .columns(table::BINDINGS)
+            .hooks(BindingHooks { authorizer: authorizer.clone() }),
+        namespaced::<rbac::Role>(RBAC, "Role", "roles")
+            .columns(table::CREATED)
+            .hooks(RoleHooks { authorizer: authorizer.clone() }),
+        cluster::<storage_v1::CSIDriver>("storage.k8s.io", "CSIDriver", "csidrivers")
+            .columns(table::CSI_DRIVERS)
+            .rules("storage.k8s.io", "CSIDriver", storage::driver_default, no_validate),
+        cluster::<storage_v1::StorageClass>("storage.k8s.io", "StorageClass", "storageclasses sc")
+            .columns(table::STORAGE_CLASSES)
+            .rules("storage.k8s.io", "StorageClass", storage::class_default, storage::class_validate),
+        definitions,
+        cluster::<scheduling::PriorityClass>("scheduling.k8s.io", "PriorityClass", "priorityclasses pc")
+            .counted()
+            .columns(table::PRIORITY_CLASSES)
+            .rules(
+                "scheduling.k8s.io",
+                "PriorityClass",
+                core::priority_class_default,
+                core::priority_class_validate,
+            ),
+        namespaced::<coordination::Lease>("coordination.k8s.io", "Lease", "leases")
+            .columns(table::LEASES)
+            .rules("coordination.k8s.io", "Lease", no_default, core::lease_validate),
+        namespaced::<discovery::EndpointSlice>("discovery.k8s.io", "EndpointSlice", "endpointslices")
+            .counted()
+            .columns(table::ENDPOINT_SLICES)
+            .rules("discovery.k8s.io", "EndpointSlice", core::slice_default, core::slice_validate),
+    ]
+}
+
+/// What a cluster has from its first moment, to be created where it is missing: the namespaces, the two priority
+/// classes, and one default storage class called `local`.
+pub fn initial_objects() -> Vec<Value> {
+    let namespaces = ["default", "kube-node-lease", "kube-public", "kube-system"]
+        .map(|name| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}));
+    let priority = |name: &str, value: i64, description: &str| {
+        json!({
+            "apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name},
+            "value": value, "description": description, "preemptionPolicy": "PreemptLowerPriority",
+        })
+    };
+    let mut all = namespaces.to_vec();
+    all.extend([
+        priority(
+            "system-cluster-critical",
+            2_000_000_000,
+            "Used for system critical pods that must run in the cluster, but can be moved to another node if \
+             necessary.",
+        ),
+        priority(
+            "system-node-critical",
+            2_000_001_000,
+            "Used for system critical pods that must not be moved from their current node.",
+        ),
+        json!({
+            "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
+            "metadata": {"name": "local", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}},
+            "provisioner": "kubernetes.io/no-provisioner", "reclaimPolicy": "Delete",
+            "volumeBindingMode": "WaitForFirstConsumer",
+        }),
+    ]);
+    all
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,56 @@
+//! Hooks made of two plain functions.
+
+use serde_json::Value;
+
+use crate::kind::{Admission, Hooks};
+use crate::object;
+use crate::status::{ApiError, FieldError, GroupResource};
+
+/// Fills in what an object leaves out.
+pub(super) type Default = fn(&Admission<'_>, &mut Value, Option<&Value>);
+/// Adds each fault of an object, given the stored one on an update.
+pub(super) type Validate = fn(&Admission<'_>, &Value, Option<&Value>, &mut Vec<FieldError>);
+
+/// Defaulting and validation of one kind.
+pub(super) struct Rules {
+    pub(super) group: &'static str,
+    pub(super) kind: &'static str,
+    pub(super) default: Default,
+    pub(super) validate: Validate,
+}
+
+impl Hooks for Rules {
+    fn default(
+        &self,
+        request: &Admission<'_>,
+        object: &mut Value,
+        old: Option<&Value>,
+        _warnings: &mut Vec<String>,
+    ) -> Result<(), ApiError> {
+        (self.default)(request, object, old);
+        Ok(())
+    }
+
+    fn validate(
+        &self,
+        request: &Admission<'_>,
+        object: &Value,
+        old: Option<&Value>,
+        _warnings: &mut Vec<String>,
+    ) -> Result<(), ApiError> {
+        let mut errors = Vec::new();
+        (self.validate)(request, object, old, &mut errors);
+        if errors.is_empty() {
+            return Ok(());
+        }
+        let kind = GroupResource { group: self.group, resource: self.kind };
+        let name = if request.name.is_empty() { object::name(object) } else { request.name };
+        Err(ApiError::invalid(kind, name, &errors))
+    }
+}
+
+/// Fills in nothing.
+pub(super) fn no_default(_: &Admission<'_>, _: &mut Value, _: Option<&Value>) {}
+
+/// Finds no fault.
+pub(super) fn no_validate(_: &Admission<'_>, _: &Value, _: Option<&Value>, _: &mut Vec<FieldError>) {}
