@@ -269,7 +269,7 @@ fn go_map(map: &Map<String, Value>) -> String {
     text
 }
 
-/// The most bytes of a value that a message quotes; Kubernetes has no such limit.
+/// The most characters of a value that a message quotes; Kubernetes has no such limit.
 const QUOTED: usize = 4096;
 
 fn write_go(value: &Value, text: &mut String) {
@@ -278,7 +278,7 @@ fn write_go(value: &Value, text: &mut String) {
     }
     match value {
         Value::Null => text.push_str("<nil>"),
-        Value::String(string) => text.push_str(string.get(..QUOTED).unwrap_or(string)),
+        Value::String(string) => text.extend(string.chars().take(QUOTED)),
         Value::Array(items) => {
             text.push('[');
             for (position, item) in items.iter().enumerate() {
@@ -310,7 +310,7 @@ fn write_go_map(map: &Map<String, Value>, text: &mut String) {
         if position > 0 {
             text.push(' ');
         }
-        text.push_str(name);
+        text.extend(name.chars().take(QUOTED));
         text.push(':');
         write_go(value, text);
     }
