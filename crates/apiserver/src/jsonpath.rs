@@ -120,7 +120,9 @@ impl Step {
             Self::Slice(from, to) => {
                 let Some(list) = value.as_array() else { return };
                 let bound = |bound: Option<i64>, default: usize| {
-                    bound.map_or(default, |bound| place(bound, list.len()).unwrap_or_default()).min(list.len())
+                    bound
+                        .map_or(default, |bound| place(bound, list.len()).unwrap_or_default())
+                        .min(list.len())
                 };
                 let (from, to) = (bound(*from, 0), bound(*to, list.len()));
                 next.extend(list.get(from..to).into_iter().flatten());

@@ -69,11 +69,8 @@ pub fn strategic(original: &Value, patch: &Value, schema: &Schema) -> Result<Val
 
 /// The answer to a patch that is well formed and cannot be applied. kube-apiserver says no more than this.
 fn unprocessable() -> ApiError {
-    let mut error = ApiError::new(
-        422,
-        "Invalid",
-        "the server rejected our request due to an error in our request",
-    );
+    let mut error =
+        ApiError::new(422, "Invalid", "the server rejected our request due to an error in our request");
     error.details = Some(Box::<Details>::default());
     error
 }

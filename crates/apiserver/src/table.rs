@@ -99,7 +99,8 @@ pub fn table(
 }
 
 fn definitions(family: Family, columns: &[Column]) -> Value {
-    let name = json!({"name": "Name", "type": "string", "format": "name", "description": NAME, "priority": 0});
+    let name =
+        json!({"name": "Name", "type": "string", "format": "name", "description": NAME, "priority": 0});
     let others = columns.iter().map(|column| {
         let description = match column.cell {
             Cell::JsonPath(path) if column.description.is_empty() && family == Family::Custom => {
@@ -164,7 +165,10 @@ fn typed(column_type: &str, value: &Value, now: jiff::Timestamp) -> Value {
 
 /// The number without its fraction, as Go converts it.
 fn whole(number: &Number) -> Option<i64> {
-    #[expect(clippy::cast_possible_truncation, reason = "numbers out of range become the nearest that is in range")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "numbers out of range become the nearest that is in range"
+    )]
     number.as_i64().or_else(|| number.as_f64().map(|number| number as i64))
 }
 

@@ -84,7 +84,8 @@ impl<'a> Parser<'a> {
         while let Some(character) = characters.next() {
             match character {
                 '\\' => {
-                    let escaped = characters.next().ok_or_else(|| self.error("the path ends in a backslash"))?;
+                    let escaped =
+                        characters.next().ok_or_else(|| self.error("the path ends in a backslash"))?;
                     name.push(escaped);
                     self.at += 1 + escaped.len_utf8();
                     continue;
@@ -122,7 +123,8 @@ impl<'a> Parser<'a> {
             let to = self.number()?;
             return Ok(Step::Slice(from, to));
         }
-        from.map(Step::Index).ok_or_else(|| self.error("an index, a name in quotes, '*' or a filter is missing"))
+        from.map(Step::Index)
+            .ok_or_else(|| self.error("an index, a name in quotes, '*' or a filter is missing"))
     }
 
     fn number(&mut self) -> Result<Option<i64>, PathError> {

@@ -66,12 +66,28 @@ fn a_path_leads_to_the_values_that_kubectl_prints() {
 #[test]
 fn what_is_not_known_is_refused_where_it_stands() {
     for path in [
-        "..name", ".a[", ".a[]", ".a[x]", ".a['x", ".a[?(@.b]", ".a[?(1)]", ".a[?(@.b==)]", ".a..b", "a.b", ".a\\",
-        ".a[1-2]", ".a b", ".a.", ".a]",
+        "..name",
+        ".a[",
+        ".a[]",
+        ".a[x]",
+        ".a['x",
+        ".a[?(@.b]",
+        ".a[?(1)]",
+        ".a[?(@.b==)]",
+        ".a..b",
+        "a.b",
+        ".a\\",
+        ".a[1-2]",
+        ".a b",
+        ".a.",
+        ".a]",
     ] {
         assert!(Path::parse(path).is_err(), "{path}");
     }
-    assert_eq!(Path::parse(".a[x]").unwrap_err().to_string(), "an index, a name in quotes, '*' or a filter is missing at 3 of \".a[x]\"");
+    assert_eq!(
+        Path::parse(".a[x]").unwrap_err().to_string(),
+        "an index, a name in quotes, '*' or a filter is missing at 3 of \".a[x]\""
+    );
     let deep = format!("{}@.a{}", ".a[?(@".repeat(1000), ")]".repeat(1000));
     assert!(Path::parse(&deep).is_err());
 }

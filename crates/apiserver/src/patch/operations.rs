@@ -36,7 +36,9 @@ pub(super) fn apply(original: &Value, patch: &[u8]) -> Result<Value, ApiError> {
         run.step(operation).map_err(|Inapplicable| unprocessable())?;
     }
     // Without copies the object grows by no more than the patch has bytes, which the limit of a request's body covers.
-    if (run.copied > 0 || patch.len() > MAX_RESULT_BYTES / 2) && encoded_length(&run.document) > MAX_RESULT_BYTES {
+    if (run.copied > 0 || patch.len() > MAX_RESULT_BYTES / 2)
+        && encoded_length(&run.document) > MAX_RESULT_BYTES
+    {
         return Err(too_large(format!("Request entity too large: limit is {MAX_RESULT_BYTES}")));
     }
     Ok(run.document)
@@ -47,7 +49,8 @@ fn too_large(message: String) -> ApiError {
 }
 
 fn decode(patch: &[u8]) -> Result<Vec<Map<String, Value>>, ApiError> {
-    let patch: Value = serde_json::from_slice(patch).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    let patch: Value =
+        serde_json::from_slice(patch).map_err(|error| ApiError::bad_request(error.to_string()))?;
     let wrong = |value: &Value, wanted: &str| {
         let found = match value {
             Value::Null => "null",
@@ -57,7 +60,9 @@ fn decode(patch: &[u8]) -> Result<Vec<Map<String, Value>>, ApiError> {
             Value::Array(_) => "array",
             Value::Object(_) => "object",
         };
-        ApiError::bad_request(format!("json: cannot unmarshal {found} into Go value of type jsonpatch.{wanted}"))
+        ApiError::bad_request(format!(
+            "json: cannot unmarshal {found} into Go value of type jsonpatch.{wanted}"
+        ))
     };
     match patch {
         Value::Null => Ok(Vec::new()),

@@ -147,7 +147,10 @@ fn split_terms(text: &str) -> Vec<&str> {
 
 /// The field, whether the value must be equal, and the value as it is written.
 fn split_term(term: &str) -> Option<(&str, bool, &str)> {
-    let at = term.bytes().zip(term.bytes().skip(1).chain([0])).position(|pair| pair == (b'!', b'=') || pair.0 == b'=')?;
+    let at = term
+        .bytes()
+        .zip(term.bytes().skip(1).chain([0]))
+        .position(|pair| pair == (b'!', b'=') || pair.0 == b'=')?;
     let (field, rest) = term.split_at(at);
     if let Some(value) = rest.strip_prefix("!=") {
         return Some((field, false, value));

@@ -165,7 +165,10 @@ impl Labels {
         }
         let mut requirements = Vec::new();
         let text = |value: &Value| {
-            value.as_str().map(str::to_owned).ok_or_else(|| ApiError::bad_request("label selectors are made of strings"))
+            value
+                .as_str()
+                .map(str::to_owned)
+                .ok_or_else(|| ApiError::bad_request("label selectors are made of strings"))
         };
         for (key, value) in selector.get("matchLabels").and_then(Value::as_object).into_iter().flatten() {
             let requirement = Requirement::new(key.clone(), Operator::Equals, vec![text(value)?]);
@@ -178,7 +181,9 @@ impl Labels {
                 "Exists" => Operator::Exists,
                 "DoesNotExist" => Operator::DoesNotExist,
                 other => {
-                    return Err(ApiError::bad_request(format!("{other:?} is not a valid label selector operator")));
+                    return Err(ApiError::bad_request(format!(
+                        "{other:?} is not a valid label selector operator"
+                    )));
                 }
             };
             let values = expression.get("values").and_then(Value::as_array).into_iter().flatten();
@@ -205,7 +210,8 @@ impl Labels {
         if self.is_empty() {
             return true;
         }
-        let labels = object::metadata(object).and_then(|metadata| metadata.get("labels")).and_then(Value::as_object);
+        let labels =
+            object::metadata(object).and_then(|metadata| metadata.get("labels")).and_then(Value::as_object);
         self.matches_labels(labels)
     }
 

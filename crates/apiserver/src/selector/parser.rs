@@ -240,6 +240,10 @@ impl<'a> Parser<'a> {
             return Ok(String::new());
         }
         let (kind, found) = self.next();
-        if kind == Kind::Identifier { Ok(found.to_owned()) } else { Err(format!("found '{found}', expected: identifier")) }
+        if kind == Kind::Identifier {
+            Ok(found.to_owned())
+        } else {
+            Err(format!("found '{found}', expected: identifier"))
+        }
     }
 }

@@ -13,7 +13,11 @@ pub fn human_duration(elapsed: jiff::SignedDuration) -> String {
     // The larger unit, and what is left in the smaller one unless that is nothing.
     let pair = |large: i64, large_unit: &str, small: i64, small_unit: &str| {
         let (whole, rest) = (seconds / large, seconds % large / small);
-        if rest == 0 { format!("{whole}{large_unit}") } else { format!("{whole}{large_unit}{rest}{small_unit}") }
+        if rest == 0 {
+            format!("{whole}{large_unit}")
+        } else {
+            format!("{whole}{large_unit}{rest}{small_unit}")
+        }
     };
     match seconds {
         ..-1 => "<invalid>".to_owned(),

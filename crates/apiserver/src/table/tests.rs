@@ -48,7 +48,10 @@ fn now() -> Timestamp {
 }
 
 fn list() -> Map<String, Value> {
-    json!({"resourceVersion": "7", "continue": "", "remainingItemCount": 2, "selfLink": "x"}).as_object().unwrap().clone()
+    json!({"resourceVersion": "7", "continue": "", "remainingItemCount": 2, "selfLink": "x"})
+        .as_object()
+        .unwrap()
+        .clone()
 }
 
 #[test]
@@ -89,8 +92,21 @@ fn cells_have_the_types_of_their_columns() {
     ];
     let made = table(&kind(Family::Custom, columns), &[thing()], &list(), now(), IncludeObject::None, true);
     let expected = json!([
-        "a", 3, 1, 1.75, true, "4Gi", "3", "[\"10.0.0.1\",\"fe80::1\"]", "10.0.0.1 fe80::1", null, null, null, "<invalid>",
-        "<none>", "a"
+        "a",
+        3,
+        1,
+        1.75,
+        true,
+        "4Gi",
+        "3",
+        "[\"10.0.0.1\",\"fe80::1\"]",
+        "10.0.0.1 fe80::1",
+        null,
+        null,
+        null,
+        "<invalid>",
+        "<none>",
+        "a"
     ]);
     assert_eq!(made["rows"][0]["cells"], expected);
     assert_eq!(made["rows"][0]["object"], Value::Null);
@@ -101,10 +117,13 @@ fn cells_have_the_types_of_their_columns() {
 
 #[test]
 fn later_events_of_a_watch_and_empty_lists_have_the_form_of_gos() {
-    let made = table(&kind(Family::Custom, Vec::new()), &[], &Map::new(), now(), IncludeObject::Object, false);
-    let text = r#"{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{},"columnDefinitions":null,"rows":[]}"#;
+    let made =
+        table(&kind(Family::Custom, Vec::new()), &[], &Map::new(), now(), IncludeObject::Object, false);
+    let text =
+        r#"{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{},"columnDefinitions":null,"rows":[]}"#;
     assert_eq!(made.to_string(), text);
-    let made = table(&kind(Family::BuiltIn, Vec::new()), &[thing()], &list(), now(), IncludeObject::Object, false);
+    let made =
+        table(&kind(Family::BuiltIn, Vec::new()), &[thing()], &list(), now(), IncludeObject::Object, false);
     assert_eq!(made["rows"][0]["object"], thing());
 }
 

@@ -34,8 +34,9 @@ pub(super) fn merge(
             arrange(merged, patch, &positions(&original, None), None)
         }
         Items::Maps => {
-            let key = merge_key(schema)
-                .ok_or_else(|| Fault::Other("cannot merge lists without merge key for type struct".to_owned()))?;
+            let key = merge_key(schema).ok_or_else(|| {
+                Fault::Other("cannot merge lists without merge key for type struct".to_owned())
+            })?;
             let (original, plain) = follow_directives(original, patch, key)?;
             let order = positions(&original, Some(key));
             let merged = merge_maps(original, &plain, key, schema)?;
@@ -87,13 +88,17 @@ fn merge_key(schema: Option<&Schema>) -> Option<&str> {
 /// Looks at every item of the lists: all must have one type, and it must not be a list.
 fn item_type(lists: &[&[Value]]) -> Result<Items, Fault> {
     let mut items = lists.iter().copied().flatten();
-    let first = items.next().ok_or_else(|| Fault::Other("no elements in any of the given slices".to_owned()))?;
+    let first =
+        items.next().ok_or_else(|| Fault::Other("no elements in any of the given slices".to_owned()))?;
     if first.is_array() {
         return Err(Fault::ListOfLists);
     }
     if first.is_null() || items.any(|item| go_type(item) != go_type(first)) {
         let quoted: Vec<Value> = lists.iter().map(|list| Value::Array(list.to_vec())).collect();
-        return Err(Fault::Other(format!("list element types are not identical: {}", go_text(&Value::Array(quoted)))));
+        return Err(Fault::Other(format!(
+            "list element types are not identical: {}",
+            go_text(&Value::Array(quoted))
+        )));
     }
     Ok(if first.is_object() { Items::Maps } else { Items::Scalars })
 }
@@ -145,7 +150,9 @@ fn follow_directives<'a>(
                 }
                 Some("replace") => replace = true,
                 Some("merge") => {
-                    return Err(Fault::Other("merging lists cannot yet be specified in the patch".to_owned()));
+                    return Err(Fault::Other(
+                        "merging lists cannot yet be specified in the patch".to_owned(),
+                    ));
                 }
                 _ => return Err(unknown_directive(directive, map)),
             },
@@ -242,9 +249,9 @@ fn arrange(
     let mut arranged = Vec::with_capacity(named.len() + own.len());
     let mut own = own.into_iter().peekable();
     for (_, live, item) in named {
-        while let Some((_, earlier)) =
-            own.next_if(|(own_live, _)| matches!((own_live, live), (Some(own_live), Some(live)) if *own_live < live))
-        {
+        while let Some((_, earlier)) = own.next_if(
+            |(own_live, _)| matches!((own_live, live), (Some(own_live), Some(live)) if *own_live < live),
+        ) {
             arranged.push(earlier);
         }
         arranged.push(item);

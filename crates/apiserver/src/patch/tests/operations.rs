@@ -26,8 +26,16 @@ fn operations_do_what_kubernetes_does() {
         ("add without a value", json!([{"op": "add", "path": "/a/b"}]), Some(json!({"b": null}))),
         ("insert", json!([{"op": "add", "path": "/a/b/1", "value": 9}]), Some(json!({"b": [1, 9, 2, 3]}))),
         ("append", json!([{"op": "add", "path": "/a/b/-", "value": 9}]), Some(json!({"b": [1, 2, 3, 9]}))),
-        ("append by index", json!([{"op": "add", "path": "/a/b/3", "value": 9}]), Some(json!({"b": [1, 2, 3, 9]}))),
-        ("append by -1", json!([{"op": "add", "path": "/a/b/-1", "value": 9}]), Some(json!({"b": [1, 2, 3, 9]}))),
+        (
+            "append by index",
+            json!([{"op": "add", "path": "/a/b/3", "value": 9}]),
+            Some(json!({"b": [1, 2, 3, 9]})),
+        ),
+        (
+            "append by -1",
+            json!([{"op": "add", "path": "/a/b/-1", "value": 9}]),
+            Some(json!({"b": [1, 2, 3, 9]})),
+        ),
         ("add beyond the end", json!([{"op": "add", "path": "/a/b/4", "value": 9}]), None),
         ("add before the start", json!([{"op": "add", "path": "/a/b/-5", "value": 9}]), None),
         ("add to nothing", json!([{"op": "add", "path": "/q/b", "value": 9}]), None),
@@ -42,22 +50,39 @@ fn operations_do_what_kubernetes_does() {
         ("remove a missing item", json!([{"op": "remove", "path": "/a/b/3"}]), None),
         ("remove -", json!([{"op": "remove", "path": "/a/b/-"}]), None),
         ("replace", json!([{"op": "replace", "path": "/a/b/0", "value": 9}]), Some(json!({"b": [9, 2, 3]}))),
-        ("replace a missing field", json!([{"op": "replace", "path": "/a/c", "value": 9}]),
-            Some(json!({"b": [1, 2, 3], "c": 9}))),
+        (
+            "replace a missing field",
+            json!([{"op": "replace", "path": "/a/c", "value": 9}]),
+            Some(json!({"b": [1, 2, 3], "c": 9})),
+        ),
         ("replace a missing item", json!([{"op": "replace", "path": "/a/b/3", "value": 9}]), None),
         ("replace all", json!([{"op": "replace", "path": "", "value": {"a": 1}}]), Some(json!(1))),
         ("replace all by a text", json!([{"op": "replace", "path": "", "value": "x"}]), None),
-        ("move", json!([{"op": "move", "from": "/a/b/0", "path": "/a/c"}]), Some(json!({"b": [2, 3], "c": 1}))),
+        (
+            "move",
+            json!([{"op": "move", "from": "/a/b/0", "path": "/a/c"}]),
+            Some(json!({"b": [2, 3], "c": 1})),
+        ),
         ("move into itself", json!([{"op": "move", "from": "/a", "path": "/a/c"}]), None),
         ("move nothing", json!([{"op": "move", "from": "/a/c", "path": "/a/d"}]), None),
-        ("copy", json!([{"op": "copy", "from": "/a/b", "path": "/a/c"}]),
-            Some(json!({"b": [1, 2, 3], "c": [1, 2, 3]}))),
-        ("copy nothing", json!([{"op": "copy", "from": "/a/c", "path": "/a/d"}]),
-            Some(json!({"b": [1, 2, 3], "d": null}))),
+        (
+            "copy",
+            json!([{"op": "copy", "from": "/a/b", "path": "/a/c"}]),
+            Some(json!({"b": [1, 2, 3], "c": [1, 2, 3]})),
+        ),
+        (
+            "copy nothing",
+            json!([{"op": "copy", "from": "/a/c", "path": "/a/d"}]),
+            Some(json!({"b": [1, 2, 3], "d": null})),
+        ),
         ("test", json!([{"op": "test", "path": "/a/b/1", "value": 2}]), Some(json!({"b": [1, 2, 3]}))),
         ("test fails", json!([{"op": "test", "path": "/a/b/1", "value": 3}]), None),
         ("test of another kind of number", json!([{"op": "test", "path": "/a/b/1", "value": 2.0}]), None),
-        ("test null", json!([{"op": "test", "path": "/nothing", "value": null}]), Some(json!({"b": [1, 2, 3]}))),
+        (
+            "test null",
+            json!([{"op": "test", "path": "/nothing", "value": null}]),
+            Some(json!({"b": [1, 2, 3]})),
+        ),
         ("test nothing", json!([{"op": "test", "path": "/q", "value": null}]), Some(json!({"b": [1, 2, 3]}))),
         ("test nothing is a value", json!([{"op": "test", "path": "/q", "value": 1}]), None),
         ("test below nothing", json!([{"op": "test", "path": "/q/r", "value": null}]), None),
@@ -66,7 +91,11 @@ fn operations_do_what_kubernetes_does() {
         ("no operation", json!([{"path": "/a"}]), None),
         ("no path", json!([{"op": "remove"}]), None),
         ("null", json!([null]), None),
-        ("one fails, all fail", json!([{"op": "remove", "path": "/a"}, {"op": "remove", "path": "/a"}]), None),
+        (
+            "one fails, all fail",
+            json!([{"op": "remove", "path": "/a"}, {"op": "remove", "path": "/a"}]),
+            None,
+        ),
     ];
     for (name, patch, expected) in cases {
         let result = patched(&original, &patch).map(|mut value| value["a"].take());
@@ -108,14 +137,17 @@ fn copies_cannot_be_made_into_a_bomb() {
     // Each copy makes it deeper.
     let patch: Vec<_> = (0..200).map(|_| json!({"op": "copy", "from": "/a", "path": "/a/b"})).collect();
     assert_eq!(patched(&json!({"a": {}}), &json!(patch)), None);
-    let patch: Vec<_> = (0..9).map(|at| json!({"op": "copy", "from": "/a", "path": format!("/b{at}")})).collect();
+    let patch: Vec<_> =
+        (0..9).map(|at| json!({"op": "copy", "from": "/a", "path": format!("/b{at}")})).collect();
     assert!(patched(&json!({"a": "x".repeat(300_000)}), &json!(patch)).is_some());
     assert_eq!(patched(&json!({"a": "x".repeat(400_000)}), &json!(patch)), None);
 }
 
 #[test]
 fn objects_cannot_be_made_deep() {
-    let deep = |depth: usize| serde_json::from_str::<Value>(&format!("{}{}", "[".repeat(depth), "]".repeat(depth))).unwrap();
+    let deep = |depth: usize| {
+        serde_json::from_str::<Value>(&format!("{}{}", "[".repeat(depth), "]".repeat(depth))).unwrap()
+    };
     let add = |depth: usize| json!([{"op": "add", "path": "/a", "value": deep(depth)}]);
     assert!(patched(&json!({}), &add(100)).is_some());
     let below = format!("/a{}/0", "/0".repeat(90));
@@ -135,12 +167,17 @@ fn any_pointer() -> impl Strategy<Value = String> {
 
 fn any_operation() -> impl Strategy<Value = Value> {
     prop_oneof![
-        (any_pointer(), any_value()).prop_map(|(path, value)| json!({"op": "add", "path": path, "value": value})),
+        (any_pointer(), any_value())
+            .prop_map(|(path, value)| json!({"op": "add", "path": path, "value": value})),
         any_pointer().prop_map(|path| json!({"op": "remove", "path": path})),
-        (any_pointer(), any_value()).prop_map(|(path, value)| json!({"op": "replace", "path": path, "value": value})),
-        (any_pointer(), any_pointer()).prop_map(|(from, path)| json!({"op": "move", "from": from, "path": path})),
-        (any_pointer(), any_pointer()).prop_map(|(from, path)| json!({"op": "copy", "from": from, "path": path})),
-        (any_pointer(), any_value()).prop_map(|(path, value)| json!({"op": "test", "path": path, "value": value})),
+        (any_pointer(), any_value())
+            .prop_map(|(path, value)| json!({"op": "replace", "path": path, "value": value})),
+        (any_pointer(), any_pointer())
+            .prop_map(|(from, path)| json!({"op": "move", "from": from, "path": path})),
+        (any_pointer(), any_pointer())
+            .prop_map(|(from, path)| json!({"op": "copy", "from": from, "path": path})),
+        (any_pointer(), any_value())
+            .prop_map(|(path, value)| json!({"op": "test", "path": path, "value": value})),
     ]
 }
 

@@ -28,7 +28,10 @@ fn merging_list(items: Schema, key: Option<&str>) -> Schema {
 /// `strategy` takes `$retainKeys`, `source` is replaced as a whole.
 fn schema() -> Schema {
     let text = || Schema { shape: Shape::String, ..Schema::default() };
-    let port = object(vec![("containerPort", Schema { shape: Shape::Integer, ..Schema::default() }), ("name", text())]);
+    let port = object(vec![
+        ("containerPort", Schema { shape: Shape::Integer, ..Schema::default() }),
+        ("name", text()),
+    ]);
     let container = object(vec![
         ("name", text()),
         ("image", text()),
@@ -48,10 +51,17 @@ fn schema() -> Schema {
         ("finalizers", merging_list(text(), None)),
         ("keyless", merging_list(object(vec![]), None)),
         ("args", Schema { shape: Shape::List(Arc::new(text())), ..Schema::default() }),
-        ("labels", Schema {
-            shape: Shape::Object { fields: BTreeMap::new(), required: Vec::new(), additional: Some(Arc::new(text())) },
-            ..Schema::default()
-        }),
+        (
+            "labels",
+            Schema {
+                shape: Shape::Object {
+                    fields: BTreeMap::new(),
+                    required: Vec::new(),
+                    additional: Some(Arc::new(text())),
+                },
+                ..Schema::default()
+            },
+        ),
         ("strategy", strategy),
         ("source", source),
     ])
@@ -95,19 +105,34 @@ fn objects_and_lists_merge_as_their_schema_says() {
         ("finalizers", json!({"$deleteFromPrimitiveList/finalizers": ["x", "q"]}), json!(["y"])),
         ("missing", json!({"$deleteFromPrimitiveList/missing": ["x"]}), Value::Null),
         ("source", json!({"source": {"b": "2"}}), json!({"b": "2"})),
-        ("new", json!({"new": {"a": null, "b": [{"c": null}], "d": {"$patch": "delete"}, "$retainKeys": []}}),
-            json!({"b": [{}]})),
+        (
+            "new",
+            json!({"new": {"a": null, "b": [{"c": null}], "d": {"$patch": "delete"}, "$retainKeys": []}}),
+            json!({"b": [{}]}),
+        ),
         ("labels", json!({"labels": "text"}), json!("text")),
-        ("containers", json!({"containers": [{"name": "b", "image": "2"}]}), json!([
-            {"name": "a", "image": "1", "args": ["x"], "ports": [{"containerPort": 80, "name": "web"}]},
-            {"name": "b", "image": "2"},
-        ])),
-        ("containers", json!({"containers": [{"name": "a", "$patch": "delete"}]}), json!([{"name": "b", "image": "1"}])),
+        (
+            "containers",
+            json!({"containers": [{"name": "b", "image": "2"}]}),
+            json!([
+                {"name": "a", "image": "1", "args": ["x"], "ports": [{"containerPort": 80, "name": "web"}]},
+                {"name": "b", "image": "2"},
+            ]),
+        ),
+        (
+            "containers",
+            json!({"containers": [{"name": "a", "$patch": "delete"}]}),
+            json!([{"name": "b", "image": "1"}]),
+        ),
         ("containers", json!({"containers": [{"$patch": "replace"}, {"name": "c"}]}), json!([{"name": "c"}])),
-        ("containers", json!({"containers": [
-            {"name": "a", "args": ["y"], "ports": [{"containerPort": 81}, {"containerPort": 80, "$patch": "delete"}]},
-            {"name": "b", "$patch": "delete"},
-        ]}), json!([{"name": "a", "image": "1", "args": ["y"], "ports": [{"containerPort": 81}]}])),
+        (
+            "containers",
+            json!({"containers": [
+                {"name": "a", "args": ["y"], "ports": [{"containerPort": 81}, {"containerPort": 80, "$patch": "delete"}]},
+                {"name": "b", "$patch": "delete"},
+            ]}),
+            json!([{"name": "a", "image": "1", "args": ["y"], "ports": [{"containerPort": 81}]}]),
+        ),
     ];
     for (field, patch, expected) in cases {
         let result = patched(&original, &patch);
@@ -138,12 +163,17 @@ fn lists_take_the_order_that_the_patch_sets() {
         (json!({"$setElementOrder/containers": order(&["a", "b", "c"])}), &["x", "a", "y", "b", "c"]),
         (json!({"$setElementOrder/containers": order(&["c", "b", "a"])}), &["x", "y", "c", "b", "a"]),
         (json!({"$setElementOrder/containers": order(&["b", "a", "c"])}), &["x", "y", "b", "a", "c"]),
-        (json!({"$setElementOrder/containers": order(&["a", "n", "b", "c"]), "containers": [{"name": "n"}]}),
-            &["x", "a", "n", "y", "b", "c"]),
-        (json!({
-            "$setElementOrder/containers": order(&["a", "c"]),
-            "containers": [{"name": "c", "image": "2"}, {"name": "b", "$patch": "delete"}],
-        }), &["x", "a", "y", "c"]),
+        (
+            json!({"$setElementOrder/containers": order(&["a", "n", "b", "c"]), "containers": [{"name": "n"}]}),
+            &["x", "a", "n", "y", "b", "c"],
+        ),
+        (
+            json!({
+                "$setElementOrder/containers": order(&["a", "c"]),
+                "containers": [{"name": "c", "image": "2"}, {"name": "b", "$patch": "delete"}],
+            }),
+            &["x", "a", "y", "c"],
+        ),
         // Without an order, the order of the patch counts.
         (json!({"containers": [{"name": "c"}, {"name": "a"}]}), &["x", "y", "b", "c", "a"]),
         (json!({"containers": [{"name": "n"}]}), &["n", "x", "a", "y", "b", "c"]),
@@ -175,25 +205,50 @@ fn a_patch_that_cannot_be_applied_is_refused_in_kubernetes_words() {
         "containers": [{"name": "a"}], "finalizers": ["x"], "strategy": {"type": "x"}, "keyless": [{"a": 1}], "labels": {},
     });
     let cases = [
-        (json!({"containers": [{"image": "httpd", "args": ["b", "c"]}]}), 500,
-            "map: map[args:[b c] image:httpd] does not contain declared merge key: name"),
-        (json!({"containers": [{"$patch": "delete"}]}), 500,
-            "map: map[$patch:delete] does not contain declared merge key: name"),
-        (json!({"containers": [{"name": "a", "$patch": "merge"}]}), 500,
-            "merging lists cannot yet be specified in the patch"),
-        (json!({"containers": [{"name": "a", "$patch": "sort"}]}), 500,
-            "unknown patch type: sort in map: map[$patch:sort name:a]"),
+        (
+            json!({"containers": [{"image": "httpd", "args": ["b", "c"]}]}),
+            500,
+            "map: map[args:[b c] image:httpd] does not contain declared merge key: name",
+        ),
+        (
+            json!({"containers": [{"$patch": "delete"}]}),
+            500,
+            "map: map[$patch:delete] does not contain declared merge key: name",
+        ),
+        (
+            json!({"containers": [{"name": "a", "$patch": "merge"}]}),
+            500,
+            "merging lists cannot yet be specified in the patch",
+        ),
+        (
+            json!({"containers": [{"name": "a", "$patch": "sort"}]}),
+            500,
+            "unknown patch type: sort in map: map[$patch:sort name:a]",
+        ),
         (json!({"labels": {"$patch": "merge"}}), 500, "unknown patch type: merge in map: map[$patch:merge]"),
         (json!({"containers": ["a"]}), 500, "list element types are not identical: [[map[name:a]] [a]]"),
         (json!({"keyless": [{"a": 1}]}), 500, "cannot merge lists without merge key for type struct"),
-        (json!({"$setElementOrder/containers": {}}), 500,
-            "expected a []interface {}, but received a map[string]interface {}"),
-        (json!({"$setElementOrder/containers": [], "containers": "x"}), 500,
-            "expected a []interface {}, but received a string"),
-        (json!({"$setElementOrder/finalizers": ["b", "a"], "finalizers": ["a", "b"]}), 500,
-            "The order in patch list:\n[a b]\n doesn't match $setElementOrder list:\n[b a]\n"),
+        (
+            json!({"$setElementOrder/containers": {}}),
+            500,
+            "expected a []interface {}, but received a map[string]interface {}",
+        ),
+        (
+            json!({"$setElementOrder/containers": [], "containers": "x"}),
+            500,
+            "expected a []interface {}, but received a string",
+        ),
+        (
+            json!({"$setElementOrder/finalizers": ["b", "a"], "finalizers": ["a", "b"]}),
+            500,
+            "The order in patch list:\n[a b]\n doesn't match $setElementOrder list:\n[b a]\n",
+        ),
         (json!({"finalizers": [["x"]]}), 500, "list element types are not identical: [[x] [[x]]]"),
-        (json!({"strategy": {"$retainKeys": ["rolling"], "type": "x"}}), 400, "invalid patch format of retainKeys"),
+        (
+            json!({"strategy": {"$retainKeys": ["rolling"], "type": "x"}}),
+            400,
+            "invalid patch format of retainKeys",
+        ),
         (json!({"strategy": {"$retainKeys": "type"}}), 400, "invalid patch format of retainKeys"),
         (json!({"$deleteFromPrimitiveList": ["x"]}), 400, "invalid patch format of primitive list"),
         (json!({"$setElementOrder": ["x"]}), 400, "invalid patch format of setElementOrder list"),
