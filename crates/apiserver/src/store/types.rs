@@ -1,5 +1,6 @@
 //! What goes into the store and what comes out of it.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,7 +47,7 @@ pub struct StoreOptions {
 }
 
 /// One object as it was at one revision. Shared by lists, watches and the writer; the JSON exists once.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 pub struct Stored {
     /// The namespace; empty for cluster-scoped kinds.
     pub namespace: Box<str>,
@@ -58,6 +59,20 @@ pub struct Stored {
     pub created_revision: u64,
     /// The whole object as compact JSON, `metadata.resourceVersion` included.
     pub json: Bytes,
+}
+
+/// Without the JSON: it may be a Secret's, and this ends up in logs.
+impl fmt::Debug for Stored {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            out,
+            "Stored({}/{} at {}, {} bytes)",
+            self.namespace,
+            self.name,
+            self.revision,
+            self.json.len()
+        )
+    }
 }
 
 /// Why an object cannot be stored.
@@ -72,7 +87,7 @@ pub enum EncodeError {
 }
 
 /// An object as JSON with a gap for the revision, which only the writer knows.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Encoded {
     json: Vec<u8>,
     /// Right after the `{` of `metadata`.
@@ -80,6 +95,13 @@ pub struct Encoded {
     metadata_is_empty: bool,
     namespace: Box<str>,
     name: Box<str>,
+}
+
+/// Without the JSON, as for [`Stored`].
+impl fmt::Debug for Encoded {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "Encoded({}/{}, {} bytes)", self.namespace, self.name, self.json.len())
+    }
 }
 
 impl Encoded {
