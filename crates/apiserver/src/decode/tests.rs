@@ -46,38 +46,28 @@ fn keys_that_occur_twice_are_named_with_their_path() {
 #[test]
 fn what_is_not_one_json_object_is_refused() {
     for (text, expected) in [
-        (&b""[..], "json parse error: EOF while parsing a value at line 1 column 0"),
-        (b"{", "json parse error: EOF while parsing an object at line 1 column 1"),
-        (b"{} x", "json parse error: trailing characters at line 1 column 4"),
-        (b"{}{}", "json parse error: trailing characters at line 1 column 3"),
-        (b"{\"a\":NaN}", "json parse error: expected value at line 1 column 6"),
-        (
-            b"[]",
-            "json parse error: json: cannot unmarshal array into Go value of type map[string]interface {}",
-        ),
-        (
-            b"\"x\"",
-            "json parse error: json: cannot unmarshal string into Go value of type map[string]interface {}",
-        ),
-        (
-            b"null",
-            "json parse error: json: cannot unmarshal null into Go value of type map[string]interface {}",
-        ),
-        (
-            b"7",
-            "json parse error: json: cannot unmarshal number into Go value of type map[string]interface {}",
-        ),
-        (
-            b"true",
-            "json parse error: json: cannot unmarshal bool into Go value of type map[string]interface {}",
-        ),
+        (&b""[..], "EOF while parsing a value at line 1 column 0"),
+        (b"{", "EOF while parsing an object at line 1 column 1"),
+        (b"{} x", "trailing characters at line 1 column 4"),
+        (b"{}{}", "trailing characters at line 1 column 3"),
+        (b"{\"a\":NaN}", "expected value at line 1 column 6"),
+        (b"[]", "json: cannot unmarshal array into Go value of type map[string]interface {}"),
+        (b"\"x\"", "json: cannot unmarshal string into Go value of type map[string]interface {}"),
+        (b"null", "json: cannot unmarshal null into Go value of type map[string]interface {}"),
+        (b"7", "json: cannot unmarshal number into Go value of type map[string]interface {}"),
+        (b"true", "json: cannot unmarshal bool into Go value of type map[string]interface {}"),
     ] {
         assert_eq!(refused(text), expected);
     }
     assert!(refused(b"{\"a\":\"\xff\"}").contains("invalid unicode code point"));
     assert!(json(b"\xef\xbb\xbf{}").is_err());
     assert_eq!(json_value(b"[1]").unwrap().value, json!([1]));
-    assert_eq!(ApiError::from(json(b"{").unwrap_err()).code, 400);
+    let error = ApiError::from(json(b"{}x").unwrap_err());
+    assert_eq!(error.code, 400);
+    assert_eq!(
+        error.message,
+        "couldn't get version/kind; json parse error: trailing characters at line 1 column 3"
+    );
 }
 
 #[test]
@@ -118,7 +108,8 @@ fn yaml_is_read_as_kubernetes_reads_it() {
     let twice = yaml(b"spec:\n  a: 1\n  b: 2\n  a: 3\n").unwrap();
     assert_eq!(twice.duplicates, ["spec.a"]);
     assert_eq!(twice.value, json!({"spec": {"a": 3, "b": 2}}));
-    assert_eq!(yaml(br#"{"a": [1, {"b": "c"}]}"#).unwrap().value, json!({"a": [1, {"b": "c"}]}));
+    assert_eq!(yaml(br#"{a: 1, "b": [x, {"y": 2}]}"#).unwrap().value, json!({"a": 1, "b": ["x", {"y": 2}]}));
+    assert_eq!(yaml(br#" {"a": [1, {"b": "c"}]}"#).unwrap().value, json!({"a": [1, {"b": "c"}]}));
     assert_eq!(yaml(b"---\na: 1\n...\n").unwrap().value, json!({"a": 1}));
 }
 

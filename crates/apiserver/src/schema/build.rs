@@ -7,20 +7,22 @@ use serde_json::{Map, Value};
 
 use super::{ListType, PatchStrategy, Pattern, Schema, Shape, object_meta};
 
+// Names are compared by their ends: they begin with `io.k8s.` in Kubernetes' documents, with `k8s.io.` in KubeVirt's.
+
 /// Definitions whose content is not described, and is kept as it is.
 const OPAQUE: [&str; 5] = [
-    "io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1",
-    "io.k8s.apimachinery.pkg.apis.meta.v1.Patch",
-    "io.k8s.apimachinery.pkg.runtime.RawExtension",
-    "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON",
-    "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrBool",
+    "apimachinery.pkg.apis.meta.v1.FieldsV1",
+    "apimachinery.pkg.apis.meta.v1.Patch",
+    "apimachinery.pkg.runtime.RawExtension",
+    "pkg.apis.apiextensions.v1.JSON",
+    "pkg.apis.apiextensions.v1.JSONSchemaPropsOrBool",
 ];
 
 /// `resource.Quantity`, which is written as a number or a string.
-pub(super) const QUANTITY: &str = "io.k8s.apimachinery.pkg.api.resource.Quantity";
+const QUANTITY: &str = "apimachinery.pkg.api.resource.Quantity";
 
 /// `intstr.IntOrString`.
-const INT_OR_STRING: &str = "io.k8s.apimachinery.pkg.util.intstr.IntOrString";
+const INT_OR_STRING: &str = "apimachinery.pkg.util.intstr.IntOrString";
 
 /// The schema of the whole objects that `definition` describes.
 pub(super) fn object(components: &Map<String, Value>, definition: &str) -> Schema {
@@ -50,26 +52,22 @@ impl Builder<'_> {
         if let Some(done) = self.named.get(name) {
             return Arc::clone(done);
         }
-        if name == object_meta::DEFINITION {
+        if name.ends_with(object_meta::SUFFIX) {
             return Arc::clone(object_meta::object_meta());
         }
         let components = self.components;
         let described = components.get(name);
-        if OPAQUE.contains(&name) || described.is_none() || !self.open.insert(name.to_owned()) {
+        if OPAQUE.iter().any(|end| name.ends_with(end))
+            || described.is_none()
+            || !self.open.insert(name.to_owned())
+        {
             return anything();
         }
         let mut schema = described.map(|described| (*self.schema(described)).clone()).unwrap_or_default();
         self.open.remove(name);
-        match name {
-            QUANTITY => {
-                schema.shape = Shape::IntOrString;
-                schema.format = Some("quantity".to_owned());
-            }
-            INT_OR_STRING => {
-                schema.shape = Shape::IntOrString;
-                schema.format = None;
-            }
-            _ => {}
+        if name.ends_with(QUANTITY) || name.ends_with(INT_OR_STRING) {
+            schema.shape = Shape::IntOrString;
+            schema.format = name.ends_with(QUANTITY).then(|| "quantity".to_owned());
         }
         schema.definition = Some(name.into());
         let schema = Arc::new(schema);
@@ -157,7 +155,7 @@ impl Builder<'_> {
         schema.maximum = described.get(bounds[1]).and_then(Value::as_f64);
         if schema.allowed.is_empty() && matches!(schema.shape, Shape::String) {
             schema.allowed = alternatives(described)
-                .map(|choices| choices.iter().flat_map(|choice| allowed(choice)).collect())
+                .map(|choices| choices.iter().flat_map(allowed).collect())
                 .unwrap_or_default();
         }
         if flag(described, "additionalProperties") {

@@ -2,7 +2,7 @@
 
 use serde_json::{Number, Value};
 
-use super::{Schema, Shape, build, object_meta};
+use super::{Schema, Shape, object_meta};
 use crate::status::ApiError;
 
 /// `Pod in version "v1" cannot be handled as a Pod: FAULT`.
@@ -68,9 +68,7 @@ fn walk(schema: &Schema, value: &Value, place: &Place<'_>) -> Result<(), String>
             },
             _ => Ok(()),
         },
-        (Shape::IntOrString, _) if schema.definition.as_deref() == Some(build::QUANTITY) => {
-            check_quantity(value)
-        }
+        (Shape::IntOrString, _) if format == "quantity" => check_quantity(value),
         (Shape::IntOrString, Value::String(_)) => Ok(()),
         (Shape::IntOrString, Value::Number(number)) if is_whole(number) && fits(number, "int32") => Ok(()),
         // The type decodes itself, and knows nothing of the struct around it.

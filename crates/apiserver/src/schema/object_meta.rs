@@ -6,7 +6,10 @@ use std::sync::{Arc, OnceLock};
 use super::{ListType, PatchStrategy, Schema, Shape};
 
 /// The definition that every kind's `metadata` is.
-pub(super) const DEFINITION: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+const DEFINITION: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+
+/// What the name of that definition ends in, wherever it is published.
+pub(super) const SUFFIX: &str = "apimachinery.pkg.apis.meta.v1.ObjectMeta";
 
 /// `metav1.ObjectMeta`. Its fields are closed: what is not among them is unknown in every kind.
 pub fn object_meta() -> &'static Arc<Schema> {

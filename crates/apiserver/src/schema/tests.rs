@@ -408,10 +408,8 @@ fn faults_are_worded_as_by_kubernetes() {
         faults(&small, json!({"spec": {}})),
         ["spec: Invalid value: 0: spec in body should have at least 1 properties"]
     );
-    assert_eq!(
-        faults(&small, json!({"spec": {"a": 3_000_000_000_u64}})),
-        ["spec.a: Invalid value: \"int64\": spec.a in body must be of type int32: \"int64\""]
-    );
+    // Formats bind no numbers in custom resources: Go's unsigned fields are published as int32 and int64.
+    assert_eq!(faults(&small, json!({"spec": {"a": 18_446_744_073_709_551_615_u64}})), [""; 0]);
 }
 
 #[test]

@@ -74,9 +74,6 @@ fn check(schema: &Schema, value: &Value, path: &Path<'_>, faults: &mut Faults) {
         (Shape::List(items), Value::Array(list)) => check_list(schema, items, list, path, faults),
         (Shape::String | Shape::IntOrString, Value::String(text)) => check_text(schema, text, path, faults),
         (Shape::Integer | Shape::IntOrString, Value::Number(number)) if go::is_whole(number) => {
-            if !go::fits(number, format) {
-                faults.ill_typed(path, format, "int64");
-            }
             check_number(schema, number, path, faults);
         }
         (Shape::Number, Value::Number(number)) => check_number(schema, number, path, faults),
