@@ -223,6 +223,20 @@ impl Api {
         self.delete_listed(context, target, options, delete).await
     }
 
+    /// Changes an object by a function of its present state, through every rule of an update; tried again when another
+    /// write comes between. A state that `make` leaves as it is costs no write.
+    ///
+    /// # Errors
+    /// What [`update`](Self::update) answers, and what `make` itself refuses with.
+    pub async fn modify(
+        &self,
+        context: &Context,
+        target: &Target<'_>,
+        make: impl Fn(&serde_json::Value) -> Result<serde_json::Value, ApiError> + Send + Sync,
+    ) -> Result<Answer, ApiError> {
+        self.update_object(context, target, write::Revision::Made(Box::new(make))).await
+    }
+
     fn has_subresource(&self, target: &Target<'_>, subresource: &str) -> bool {
         match subresource {
             "" => true,

@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use futures::{StreamExt, stream};
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, stream};
 
 use crate::kind::{Admission, Family, Kind, Operation};
 use crate::object;
@@ -253,6 +254,21 @@ impl Api {
         Ok(Content::Value(write::success(target.name, target.kind.group_resource(), &uid)))
     }
 
+    /// Deletes one of a collection; what is gone already does not count.
+    async fn delete_one(
+        &self,
+        context: &Context,
+        target: &Target<'_>,
+        stored: &Stored,
+        delete: &DeleteOptions,
+    ) -> Result<(), ApiError> {
+        let target = Target { namespace: &stored.namespace, name: &stored.name, ..*target };
+        match self.delete_object(context, &target, delete).await {
+            Err(error) if error.code != 404 => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     pub(super) async fn delete_listed(
         &self,
         context: &Context,
@@ -261,16 +277,15 @@ impl Api {
         delete: &DeleteOptions,
     ) -> Result<List, ApiError> {
         let list = self.list_objects(target, options).await?;
-        let results = stream::iter(list.items.iter().map(|stored| async move {
-            let target = Target { namespace: &stored.namespace, name: &stored.name, ..*target };
-            match self.delete_object(context, &target, delete).await {
-                Err(error) if error.code == 404 => Ok(()),
-                other => other.map(|_| ()),
-            }
-        }))
-        .buffer_unordered(PARALLEL);
-        let failed: Vec<ApiError> = results.filter_map(|result| async { result.err() }).collect().await;
-        match failed.into_iter().next() {
+        // Boxed one by one: the compiler cannot see that a stream of borrowing futures may move between threads.
+        let deletions: Vec<BoxFuture<'_, Result<(), ApiError>>> = list
+            .items
+            .iter()
+            .map(|stored| self.delete_one(context, target, stored, delete).boxed())
+            .collect();
+        let results: Vec<_> = stream::iter(deletions).buffer_unordered(PARALLEL).collect().await;
+        let first_failure = results.into_iter().find_map(Result::err);
+        match first_failure {
             Some(error) => Err(error),
             None => Ok(list),
         }

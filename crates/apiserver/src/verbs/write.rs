@@ -25,13 +25,13 @@ const NAME_ATTEMPTS: usize = 8;
 pub(super) const WRITE_ATTEMPTS: usize = 64;
 
 /// What a changed object is made of.
-pub(super) enum Revision {
+pub(super) enum Revision<'a> {
     /// A whole object that was sent.
     Object(Body),
     /// A patch on whatever is stored.
     Patch(Patch),
-    /// The replicas that the `scale` subresource sets; `resource_version` as it was sent.
-    Made(Box<dyn Fn(&Value) -> Result<Value, ApiError> + Send + Sync>),
+    /// What a function makes of whatever is stored.
+    Made(Box<dyn Fn(&Value) -> Result<Value, ApiError> + Send + Sync + 'a>),
 }
 
 /// An error of the store, for the client. `stored` errors that have their own meaning are handled before.
@@ -214,7 +214,7 @@ impl Api {
         &self,
         context: &Context,
         target: &Target<'_>,
-        revision: Revision,
+        revision: Revision<'_>,
     ) -> Result<Answer, ApiError> {
         let kind = target.kind;
         let view = View::new(kind, target.version);
@@ -377,7 +377,7 @@ fn prepare_create(
 fn revise(
     context: &Context,
     target: &Target<'_>,
-    revision: &Revision,
+    revision: &Revision<'_>,
     old: &Value,
     warnings: &mut Vec<String>,
 ) -> Result<(Value, Ownership), ApiError> {
