@@ -145,7 +145,7 @@ impl Source {
         match self {
             Self::Nothing => Value::Null,
             Self::Function(function) => function(object, now).unwrap_or_else(|| "<none>".into()),
-            Self::Path(path, "string") => jsonpath::text(&path.all(object)).into(),
+            // A path that finds several values shows the first of them alone, as Kubernetes does.
             Self::Path(path, column_type) => {
                 path.first(object).map_or(Value::Null, |value| typed(column_type, value, now))
             }
@@ -156,6 +156,7 @@ impl Source {
 /// The value as a cell of this type; null when it is none.
 fn typed(column_type: &str, value: &Value, now: jiff::Timestamp) -> Value {
     match (column_type, value) {
+        ("string", value) => jsonpath::text(&[value]).into(),
         ("integer", Value::Number(number)) => whole(number).into(),
         ("number", Value::Number(_)) | ("boolean", Value::Bool(_)) => value.clone(),
         ("date", Value::String(text)) => age(text, now).into(),
