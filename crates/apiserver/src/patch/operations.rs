@@ -116,7 +116,7 @@ impl Run {
             Value::Array(list) if key == "-" => list.push(value),
             Value::Array(list) => {
                 let index = index(&key, list.len() + 1)?;
-                spend(&mut self.work, list.len() / 16)?;
+                spend(&mut self.work, list.len() / 2)?;
                 list.insert(index, value);
             }
             _ => return Err(Inapplicable),
@@ -128,12 +128,12 @@ impl Run {
         let (container, key) = find(&mut self.document, path)?;
         match container {
             Value::Object(object) => {
-                spend(&mut self.work, object.len() / 4)?;
+                spend(&mut self.work, object.len() / 2)?;
                 object.shift_remove(&key).ok_or(Inapplicable)
             }
             Value::Array(list) => {
                 let index = index(&key, list.len())?;
-                spend(&mut self.work, list.len() / 16)?;
+                spend(&mut self.work, list.len() / 2)?;
                 Ok(list.remove(index))
             }
             _ => Err(Inapplicable),

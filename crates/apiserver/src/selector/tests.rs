@@ -153,6 +153,16 @@ fn what_is_no_selector_is_told_in_kubernetes_words() {
 }
 
 #[test]
+fn names_and_values_of_labels_are_checked() {
+    let key = Labels::parse("a/b/c=d").unwrap_err();
+    let start = "unable to parse requirement: <nil>: Invalid value: \"a/b/c\": ";
+    assert!(key.message.starts_with(start), "{key}");
+    let value = Labels::parse("a=-b").unwrap_err();
+    let start = "unable to parse requirement: values[0][a]: Invalid value: \"-b\": a valid label must be";
+    assert!(value.message.starts_with(start), "{value}");
+}
+
+#[test]
 fn a_selector_object_means_what_its_text_means() {
     let selector = json!({
         "matchLabels": {"b": "1"},
