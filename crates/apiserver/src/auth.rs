@@ -27,9 +27,6 @@ mod token_file;
 mod verifier;
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
-pub(crate) mod memory;
-#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;

@@ -395,7 +395,20 @@ pub struct Kinds {
 impl Kinds {
     /// A set of kinds, in the order in which discovery lists them.
     pub fn new(kinds: impl IntoIterator<Item = Kind>) -> Self {
-        let kinds: Vec<_> = kinds.into_iter().map(Arc::new).collect();
+        Self::index(kinds.into_iter().map(Arc::new).collect())
+    }
+
+    /// The same kinds, each after `change`. A kind that somebody else holds on to stays as it is.
+    pub fn adjusted(self, mut change: impl FnMut(&mut Kind)) -> Self {
+        drop(self.by_resource);
+        let mut kinds = self.kinds;
+        for kind in kinds.iter_mut().filter_map(Arc::get_mut) {
+            change(kind);
+        }
+        Self::index(kinds)
+    }
+
+    fn index(kinds: Vec<Arc<Kind>>) -> Self {
         let by_resource = kinds
             .iter()
             .map(|kind| ((kind.group.clone(), kind.names.plural.clone()), Arc::clone(kind)))

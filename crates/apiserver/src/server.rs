@@ -1,13 +1,46 @@
 //! The whole server: authorities, store, default objects, collectors and the listener, put together.
+//!
+//! ```text
+//! STATE/            0700
+//!   store/          the store's own directory (database, lock)
+//!   pki/            keys and certificates
+//!   admin.kubeconfig   0600
+//! ```
+//!
+//! Start: open the store (which keeps a second server out), keys, listener, default objects, collectors. End: watches
+//! end, requests finish, collectors stop, the store is closed; what was acknowledged is on the disk at any moment.
 
+mod seed;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
 use std::future::Future;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
+use axum::Router;
 use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 
+use crate::auth::{Authenticator, Authorities, Identity, PkiError, ServerNames, TokenFile, TokenFileError};
+use crate::collector;
+use crate::http::audit;
 use crate::http::extension::Extension;
+use crate::http::front::{Caller, Front, Limits, Parts};
+use crate::http::in_process::ClientService;
+use crate::http::listener;
 use crate::kind::Kinds;
+use crate::rbac::{self, Authorizer, BindingHooks, RoleHooks};
+use crate::store::{HistoryLimits, OpenError, Store, StoreOptions};
+use crate::verbs::{Api, Sources};
+
+pub use seed::SeedError;
 
 /// What `/version` says of the program.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,12 +64,20 @@ pub struct Options {
     pub token_file: Option<PathBuf>,
     /// Where audit events go, one JSON object a line; `None` writes none.
     pub audit_log: Option<PathBuf>,
+    /// How much audit events tell.
+    pub audit_level: audit::Level,
     /// What `/version` says.
     pub version: VersionInfo,
     /// Objects that are created at start where they do not exist, of registered kinds.
     pub extra_objects: Vec<Value>,
     /// Requests that somebody else answers.
     pub extensions: Vec<Extension>,
+    /// How much of the past the store keeps.
+    pub history: HistoryLimits,
+    /// How much is taken on at once.
+    pub limits: Limits,
+    /// What the cluster, the context and the user are called in the admin kubeconfig.
+    pub cluster_name: String,
 }
 
 impl Options {
@@ -47,9 +88,13 @@ impl Options {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 6443)),
             token_file: None,
             audit_log: None,
+            audit_level: audit::Level::default(),
             version,
             extra_objects: Vec::new(),
             extensions: Vec::new(),
+            history: HistoryLimits::default(),
+            limits: Limits::default(),
+            cluster_name: "ferrovirt".to_owned(),
         }
     }
 }
@@ -57,6 +102,26 @@ impl Options {
 /// Why the server did not start. None of these goes away by trying again at once.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// The state directory cannot be made or written to.
+    #[error("cannot {action} `{}`", path.display())]
+    File {
+        /// What was attempted.
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The store cannot be opened.
+    #[error("cannot open the store")]
+    Store(#[from] OpenError),
+    /// Keys or certificates cannot be used.
+    #[error("cannot prepare the server's keys and certificates")]
+    Pki(#[from] PkiError),
+    /// The token file cannot be used.
+    #[error("cannot use the token file")]
+    Tokens(#[from] TokenFileError),
     /// The address cannot be listened on.
     #[error("cannot listen on {address}")]
     Listen {
@@ -64,8 +129,14 @@ pub enum StartError {
         address: SocketAddr,
         /// Why not.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
+    /// A default object cannot be written.
+    #[error("cannot bring the default objects up to date")]
+    Seed(#[from] SeedError),
+    /// Something panicked, which is a fault of ours.
+    #[error("the server could not be put together")]
+    Task(#[source] tokio::task::JoinError),
 }
 
 /// Why the server stopped by itself.
@@ -78,27 +149,80 @@ pub enum ServeError {
         address: SocketAddr,
         /// Why not.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
 }
 
-/// A started server: it listens, and answers once [`run_until`](Self::run_until) is polled.
-#[derive(Debug)]
+/// A started server: it listens, and answers the network once [`run_until`](Self::run_until) is polled. Clients in this
+/// program are answered from the beginning.
 pub struct ApiServer {
     address: SocketAddr,
     admin_kubeconfig: PathBuf,
+    listener: TcpListener,
+    tls: Arc<rustls::ServerConfig>,
+    front: Front,
+    store: Store,
+    stop: watch::Sender<bool>,
+    duties: JoinSet<()>,
+    grace: Duration,
 }
+
+impl fmt::Debug for ApiServer {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("ApiServer").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+/// The admin kubeconfig's name in the state directory.
+pub const ADMIN_KUBECONFIG: &str = "admin.kubeconfig";
+/// The store's directory in the state directory.
+pub const STORE_DIRECTORY: &str = "store";
+/// How often it is looked whether certificates are due.
+const RENEWAL_INTERVAL: Duration = Duration::from_secs(12 * 3600);
 
 impl ApiServer {
     /// Opens the state, brings the default objects up to date and binds the listener.
     ///
     /// # Errors
     /// When the state cannot be opened or the address is taken.
-    pub async fn start(options: Options, _kinds: Kinds) -> Result<Self, StartError> {
-        Ok(Self {
-            address: options.listen,
-            admin_kubeconfig: options.state_directory.join("admin.kubeconfig"),
-        })
+    pub async fn start(options: Options, kinds: Kinds) -> Result<Self, StartError> {
+        let listener = TcpListener::bind(options.listen)
+            .await
+            .map_err(|source| StartError::Listen { address: options.listen, source })?;
+        let address =
+            listener.local_addr().map_err(|source| StartError::Listen { address: options.listen, source })?;
+        let opening = options.clone();
+        let opened = tokio::task::spawn_blocking(move || open(&opening, address))
+            .await
+            .map_err(StartError::Task)??;
+        let Opened { store, authorities, tokens, audit, tls, admin_kubeconfig } = opened;
+
+        let authorizer = Arc::new(Authorizer::new(store.clone()));
+        let kinds = Arc::new(kinds.adjusted(|kind| guard(kind, &authorizer)));
+        let api = Api::new(store.clone(), kinds, Sources::system());
+        seed::seed(&api, address, &options.extra_objects).await?;
+
+        let (stop, stopped) = watch::channel(false);
+        let settings = collector::Settings {
+            root_certificate: authorities.ca_certificate_pem().to_owned(),
+            ..collector::Settings::default()
+        };
+        let mut duties = collector::start(&api, settings, stopped.clone());
+        duties.spawn(renew(Arc::clone(&authorities), stopped.clone()));
+        let grace = options.limits.shutdown_grace;
+        let front = Front::new(Parts {
+            api,
+            authenticator: Authenticator::new(Arc::clone(&authorities), tokens, store.clone()),
+            authorizer,
+            authorities,
+            version: options.version,
+            extensions: options.extensions,
+            limits: options.limits,
+            audit,
+            address: reachable(address).to_string(),
+            stop: stopped,
+        });
+        Ok(Self { address, admin_kubeconfig, listener, tls, front, store, stop, duties, grace })
     }
 
     /// The address listened on.
@@ -111,12 +235,161 @@ impl ApiServer {
         &self.admin_kubeconfig
     }
 
+    /// The whole API as a router, for tests and for servers around it. Callers are known by their bearer token only.
+    pub fn router(&self) -> Router {
+        let front = self.front.clone();
+        Router::new().fallback(move |request: axum::extract::Request| {
+            front.answer(request, Caller::Network { address: None, certificate: None })
+        })
+    }
+
+    /// The whole API for a client in this program that is always `identity`:
+    /// `kube::Client::new(server.client_service(identity), "default")`. Upgrades work.
+    pub fn client_service(&self, identity: Identity) -> ClientService {
+        ClientService::new(self.front.clone(), identity)
+    }
+
     /// Answers requests until `shutdown` is done, then ends watches, lets requests finish and closes the store.
     ///
     /// # Errors
-    /// When the listener fails for good.
+    /// When the listener fails for good; the store is closed then too.
     pub async fn run_until(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), ServeError> {
-        shutdown.await;
-        Ok(())
+        let Self { address, listener, tls, front, store, stop, duties, grace, .. } = self;
+        let stopped = stop.subscribe();
+        let served = {
+            let serving = listener::serve(listener, tls, front, stopped);
+            tokio::pin!(serving);
+            tokio::select! {
+                served = &mut serving => served,
+                () = shutdown => {
+                    stop.send_replace(true);
+                    serving.await
+                }
+            }
+        };
+        finish(store, &stop, duties, grace).await;
+        served.map_err(|source| ServeError::Accept { address, source })
+    }
+
+    /// Stops a server that was never run, or whose clients were all in this program.
+    pub async fn shutdown(self) {
+        finish(self.store, &self.stop, self.duties, self.grace).await;
+    }
+}
+
+async fn finish(store: Store, stop: &watch::Sender<bool>, mut duties: JoinSet<()>, grace: Duration) {
+    stop.send_replace(true);
+    let ended = async { while duties.join_next().await.is_some() {} };
+    if tokio::time::timeout(grace, ended).await.is_err() {
+        tracing::warn!("some controllers did not stop in time");
+        duties.shutdown().await;
+    }
+    store.close().await;
+}
+
+/// What is read from the disk.
+struct Opened {
+    store: Store,
+    authorities: Arc<Authorities>,
+    tokens: Option<TokenFile>,
+    audit: Option<audit::Log>,
+    tls: Arc<rustls::ServerConfig>,
+    admin_kubeconfig: PathBuf,
+}
+
+/// The part of starting that waits for the disk and for keys.
+fn open(options: &Options, address: SocketAddr) -> Result<Opened, StartError> {
+    let directory = &options.state_directory;
+    let file = |action, path: &Path| {
+        let path = path.to_owned();
+        move |source| StartError::File { action, path, source }
+    };
+    private_directory(directory).map_err(file("create", directory))?;
+    let store = Store::open(StoreOptions {
+        directory: directory.join(STORE_DIRECTORY),
+        history: options.history.clone(),
+    })?;
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let names = ServerNames { host_names: vec![host], addresses: vec![address.ip()] };
+    let authorities = Authorities::open_or_create(directory, &names, jiff::Timestamp::now())?;
+    let tls = authorities.server_config()?;
+    let tokens = options.token_file.as_deref().map(TokenFile::read).transpose()?;
+    let audit = match &options.audit_log {
+        Some(path) => {
+            Some(audit::Log::open(path, options.audit_level).map_err(file("open the audit log", path))?)
+        }
+        None => None,
+    };
+    let admin_kubeconfig = directory.join(ADMIN_KUBECONFIG);
+    let url = format!("https://{}", reachable(address));
+    let text = authorities.admin_kubeconfig(&url, &options.cluster_name);
+    write_private(&admin_kubeconfig, &text).map_err(file("write", &admin_kubeconfig))?;
+    Ok(Opened { store, authorities: Arc::new(authorities), tokens, audit, tls, admin_kubeconfig })
+}
+
+/// The address that a client on this machine reaches the server at.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+fn private_directory(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))
+}
+
+/// Writes a file as a whole or not at all, for its owner's eyes only.
+fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+
+    let temporary = path.with_extension("tmp");
+    match std::fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, path)
+}
+
+/// Roles and bindings may grant only what their writer has; the authorizer, which reads the store, decides that.
+fn guard(kind: &mut crate::kind::Kind, authorizer: &Arc<Authorizer>) {
+    if kind.group != rbac::GROUP {
+        return;
+    }
+    match kind.names.plural.as_str() {
+        "roles" | "clusterroles" => {
+            kind.hooks = Arc::new(RoleHooks { authorizer: Some(Arc::clone(authorizer)) });
+        }
+        "rolebindings" | "clusterrolebindings" => {
+            kind.hooks = Arc::new(BindingHooks { authorizer: Some(Arc::clone(authorizer)) });
+        }
+        _ => {}
+    }
+}
+
+/// Renews certificates that are due, for as long as the server runs.
+async fn renew(authorities: Arc<Authorities>, mut stop: watch::Receiver<bool>) {
+    loop {
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            () = tokio::time::sleep(RENEWAL_INTERVAL) => {}
+        }
+        let authorities = Arc::clone(&authorities);
+        let renewed = tokio::task::spawn_blocking(move || authorities.renew(jiff::Timestamp::now())).await;
+        match renewed {
+            Ok(Ok(true)) => tracing::info!("certificates were renewed"),
+            Ok(Ok(false)) => {}
+            Ok(Err(error)) => tracing::error!(%error, "certificates could not be renewed"),
+            Err(error) => tracing::error!(%error, "renewing certificates failed"),
+        }
     }
 }

@@ -3,7 +3,9 @@
 //! The rules are those of `k8s.io/apiserver/pkg/endpoints/handlers/negotiation`: the clauses of `Accept` are tried in
 //! the order of their weight, and the first that can be met wins.
 
+use crate::discovery::Aggregated;
 use crate::status::ApiError;
+use crate::verbs::PatchFormat;
 
 /// How an answer is encoded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -228,30 +230,17 @@ pub fn unsupported_media_type(known: &[&str]) -> ApiError {
     ApiError::new(415, "UnsupportedMediaType", message)
 }
 
-/// The kinds of patches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PatchType {
-    /// RFC 6902.
-    Json,
-    /// RFC 7386.
-    Merge,
-    /// Kubernetes' own, for built-in kinds.
-    Strategic,
-    /// Server-side apply.
-    Apply,
-}
-
 /// The kind of a patch.
 ///
 /// # Errors
 /// 415 when it is none that this kind of object (`with_strategic`: a built-in one) takes.
-pub fn patch_type(content_type: &str, with_strategic: bool) -> Result<PatchType, ApiError> {
+pub fn patch_type(content_type: &str, with_strategic: bool) -> Result<PatchFormat, ApiError> {
     let media = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     match media.as_str() {
-        "application/json-patch+json" => Ok(PatchType::Json),
-        "application/merge-patch+json" => Ok(PatchType::Merge),
-        "application/strategic-merge-patch+json" if with_strategic => Ok(PatchType::Strategic),
-        "application/apply-patch+yaml" => Ok(PatchType::Apply),
+        "application/json-patch+json" => Ok(PatchFormat::Json),
+        "application/merge-patch+json" => Ok(PatchFormat::Merge),
+        "application/strategic-merge-patch+json" if with_strategic => Ok(PatchFormat::Strategic),
+        "application/apply-patch+yaml" => Ok(PatchFormat::Apply),
         _ => {
             let mut known = vec!["application/json-patch+json", "application/merge-patch+json"];
             if with_strategic {
@@ -261,6 +250,39 @@ pub fn patch_type(content_type: &str, with_strategic: bool) -> Result<PatchType,
             Err(unsupported_media_type(&known))
         }
     }
+}
+
+/// Which discovery document a client wants at `/api` and `/apis`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DiscoveryForm {
+    /// Everything at once.
+    Aggregated(Aggregated),
+    /// The versions or groups alone.
+    Plain(Form),
+}
+
+/// Chooses between aggregated discovery and the old documents.
+///
+/// # Errors
+/// 406 when nothing that the client accepts can be written.
+pub fn discovery_form(accept: &str) -> Result<DiscoveryForm, ApiError> {
+    for clause in clauses(accept) {
+        if !clause.allows("application", "json") {
+            continue;
+        }
+        let wanted = (clause.parameter("g"), clause.parameter("as"), clause.parameter("v"));
+        match wanted {
+            ("apidiscovery.k8s.io", "APIGroupDiscoveryList", "v2") => {
+                return Ok(DiscoveryForm::Aggregated(Aggregated::V2));
+            }
+            ("apidiscovery.k8s.io", "APIGroupDiscoveryList", "v2beta1") => {
+                return Ok(DiscoveryForm::Aggregated(Aggregated::V2Beta1));
+            }
+            (_, "", _) => break,
+            _ => {}
+        }
+    }
+    form(accept, Endpoint::Plain).map(DiscoveryForm::Plain)
 }
 
 /// Whether an `Accept-Encoding` header allows gzip.

@@ -5,7 +5,10 @@
 
 use std::borrow::Cow;
 
+use serde_json::Value;
+
 use crate::status::{ApiError, FieldError, FieldErrorType, GroupResource};
+use crate::verbs::FieldValidation;
 
 /// A query, decoded: names and values in their order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -41,6 +44,11 @@ impl Query {
     /// The first value of a name; empty where there is none.
     pub fn text(&self, name: &str) -> &str {
         self.first(name).unwrap_or_default()
+    }
+
+    /// Names and values in their order.
+    pub fn pairs(&self) -> &[(String, String)] {
+        &self.pairs
     }
 
     /// Every value of a name.
@@ -88,7 +96,7 @@ fn decode(text: &str) -> Option<String> {
 }
 
 /// `CreateOptions.meta.k8s.io "" is invalid: …`, as the options of each verb are refused.
-pub fn invalid_options(kind: &str, errors: &[FieldError]) -> Result<(), ApiError> {
+fn invalid_options(kind: &str, errors: &[FieldError]) -> Result<(), ApiError> {
     if errors.is_empty() {
         return Ok(());
     }
@@ -96,22 +104,10 @@ pub fn invalid_options(kind: &str, errors: &[FieldError]) -> Result<(), ApiError
 }
 
 /// What is unknown of a fixed set of words.
-pub fn not_supported(field: &str, value: &str, known: &[&str]) -> FieldError {
+fn not_supported(field: &str, value: Value, known: &[&str]) -> FieldError {
     let known: Vec<_> = known.iter().map(|word| format!("{word:?}")).collect();
     let detail = format!("supported values: {}", known.join(", "));
-    FieldError::with_value(FieldErrorType::NotSupported, field, value.into(), detail)
-}
-
-/// Whether unknown fields of a body matter.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum FieldValidation {
-    /// They are dropped without a word.
-    Ignore,
-    /// They are dropped, and named in `Warning` headers; what Kubernetes does unless told otherwise.
-    #[default]
-    Warn,
-    /// They are refused.
-    Strict,
+    FieldError::with_value(FieldErrorType::NotSupported, field, value, detail)
 }
 
 /// The options of create, update and patch.
@@ -150,7 +146,11 @@ impl WriteOptions {
             "Ignore" => FieldValidation::Ignore,
             "Strict" => FieldValidation::Strict,
             other => {
-                errors.push(not_supported("fieldValidation", other, &["", "Ignore", "Strict", "Warn"]));
+                errors.push(not_supported(
+                    "fieldValidation",
+                    other.into(),
+                    &["", "Ignore", "Strict", "Warn"],
+                ));
                 FieldValidation::Warn
             }
         };
@@ -176,13 +176,13 @@ fn check_field_manager(manager: &str, errors: &mut Vec<FieldError>) {
 }
 
 /// `dryRun`: absent, or `All`.
-pub fn dry_run(query: &Query, errors: &mut Vec<FieldError>) -> bool {
+fn dry_run(query: &Query, errors: &mut Vec<FieldError>) -> bool {
     let mut asked = false;
     for value in query.all("dryRun").filter(|value| !value.is_empty()) {
         if value == "All" {
             asked = true;
         } else {
-            errors.push(not_supported("dryRun", value, &["All"]));
+            errors.push(not_supported("dryRun", serde_json::json!([value]), &["All"]));
             return false;
         }
     }

@@ -71,13 +71,26 @@ fn bodies_have_known_types() {
         error.message,
         "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml"
     );
-    assert_eq!(patch_type("application/strategic-merge-patch+json", true).unwrap(), PatchType::Strategic);
+    assert_eq!(patch_type("application/strategic-merge-patch+json", true).unwrap(), PatchFormat::Strategic);
     assert_eq!(
         patch_type("application/strategic-merge-patch+json", false).unwrap_err().message,
         "the body of the request was in an unknown format - accepted media types include: \
          application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml"
     );
     assert_eq!(patch_type("", true).unwrap_err().code, 415);
+}
+
+#[test]
+fn discovery_is_aggregated_where_it_is_wanted() {
+    let both = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,\
+                application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json";
+    assert_eq!(discovery_form(both).unwrap(), DiscoveryForm::Aggregated(Aggregated::V2));
+    let beta = "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json";
+    assert_eq!(discovery_form(beta).unwrap(), DiscoveryForm::Aggregated(Aggregated::V2Beta1));
+    for plain in ["", "*/*", "application/json, */*"] {
+        assert_eq!(discovery_form(plain).unwrap(), DiscoveryForm::Plain(Form::default()), "{plain}");
+    }
+    assert_eq!(discovery_form("application/cbor").unwrap_err().code, 406);
 }
 
 #[test]
@@ -100,7 +113,7 @@ proptest! {
             for endpoint in [Endpoint::Objects, Endpoint::Watch, Endpoint::Plain] {
                 let _ = form(text, endpoint);
             }
-            let _ = (body_encoding(text), patch_type(text, true), accepts_gzip(text));
+            let _ = (discovery_form(text), body_encoding(text), patch_type(text, true), accepts_gzip(text));
             prop_assert!(!warning_header(text).chars().any(char::is_control));
         }
     }

@@ -26,7 +26,7 @@ fn faults_of_write_options_are_all_named() {
     let table = [
         (
             "dryRun=Some",
-            "PatchOptions.meta.k8s.io \"\" is invalid: dryRun: Unsupported value: \"Some\": supported values: \"All\"",
+            "PatchOptions.meta.k8s.io \"\" is invalid: dryRun: Unsupported value: [\"Some\"]: supported values: \"All\"",
         ),
         (
             "force=true",
@@ -74,6 +74,6 @@ proptest! {
     #[test]
     fn any_query_is_read(text in ".{0,80}") {
         let query = Query::parse(&text);
-        let _ = (WriteOptions::parse(&query, "PatchOptions", true), query.number("limit"), query.flag("watch"));
+        let _ = (WriteOptions::parse(&query, "PatchOptions", true), query.number("limit"), query.flag("watch"), query.all("dryRun").count());
     }
 }

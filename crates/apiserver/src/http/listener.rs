@@ -1,0 +1,145 @@
+//! The accept loop: TCP, TLS, HTTP, and an orderly end.
+//!
+//! Nothing that a client does (or does not do) keeps another from being accepted: handshakes run in tasks of their own
+//! and have a deadline, heads have one, and a connection that takes no bytes is closed.
+
+mod patient;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use http::Request;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+
+use patient::Patient;
+
+use super::front::{Caller, Front};
+
+/// A handshake takes three round trips; whoever needs longer is not there.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Also how long an HTTP/1 connection may be idle.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(90);
+/// A client that takes no bytes for this long is gone, or as good as.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Idle HTTP/2 connections are asked this often whether they are still there.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(15);
+/// Kubernetes' own limit.
+const MOST_STREAMS: u32 = 250;
+const MOST_HEADER_BYTES: u32 = 64 * 1024;
+const MOST_HEADERS: usize = 128;
+/// What a stuck HTTP/2 stream may hold.
+const SEND_BUFFER: usize = 128 * 1024;
+/// Faults of accepting (no more descriptors, say) pass; these many in a row do not.
+const MOST_ACCEPT_FAULTS: u32 = 100;
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Serves connections until `stop` becomes true (or its sender is gone), then waits for requests in flight.
+///
+/// # Errors
+/// When accepting fails again and again.
+pub async fn serve(
+    listener: TcpListener,
+    tls: Arc<rustls::ServerConfig>,
+    front: Front,
+    mut stop: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let acceptor = TlsAcceptor::from(tls);
+    let room = Arc::new(Semaphore::new(front.limits().connections));
+    let graceful = GracefulShutdown::new();
+    let mut connections = JoinSet::new();
+    let mut faults = 0;
+    let result = loop {
+        let accepted = tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => break Ok(()),
+            Some(_) = connections.join_next() => continue,
+            accepted = accept(&listener, &room) => accepted,
+        };
+        let (stream, address, permit) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                faults += 1;
+                if faults > MOST_ACCEPT_FAULTS {
+                    break Err(error);
+                }
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        faults = 0;
+        let (acceptor, front, watcher) = (acceptor.clone(), front.clone(), graceful.watcher());
+        connections.spawn(async move {
+            let _permit = permit;
+            if let Err(error) = connection(stream, address, &acceptor, front, watcher).await {
+                // Clients come and go; nobody has to act on it.
+                tracing::debug!(%address, %error, "a connection ended");
+            }
+        });
+    };
+    drop(listener);
+    let grace = front.limits().shutdown_grace;
+    if tokio::time::timeout(grace, graceful.shutdown()).await.is_err() {
+        tracing::warn!(?grace, "some connections did not end in time and are closed");
+    }
+    connections.shutdown().await;
+    result
+}
+
+type Accepted = (TcpStream, SocketAddr, OwnedSemaphorePermit);
+
+async fn accept(listener: &TcpListener, room: &Arc<Semaphore>) -> io::Result<Accepted> {
+    let permit = Arc::clone(room).acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, address) = listener.accept().await?;
+    Ok((stream, address, permit))
+}
+
+async fn connection(
+    stream: TcpStream,
+    address: SocketAddr,
+    acceptor: &TlsAcceptor,
+    front: Front,
+    watcher: Watcher,
+) -> Result<(), axum::BoxError> {
+    // Watch events are small and must not wait for more of them.
+    stream.set_nodelay(true)?;
+    let stream = Patient::new(stream, WRITE_TIMEOUT);
+    let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await??;
+    let (_, tls) = stream.get_ref();
+    let certificate =
+        tls.peer_certificates().and_then(|chain| chain.first()).map(|leaf| Arc::from(leaf.as_ref()));
+    let is_http2 = tls.alpn_protocol() == Some(b"h2");
+    let caller = Caller::Network { address: Some(address), certificate };
+    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+        let (front, caller) = (front.clone(), caller.clone());
+        async move { Ok::<_, std::convert::Infallible>(front.answer(request.map(Body::new), caller).await) }
+    });
+    let builder = builder(is_http2);
+    let served = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    watcher.watch(served.into_owned()).await
+}
+
+/// HTTP as ALPN chose it: guessing it from the first bytes would wait for them without a deadline.
+fn builder(is_http2: bool) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_headers(MOST_HEADERS);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .max_concurrent_streams(MOST_STREAMS)
+        .max_header_list_size(MOST_HEADER_BYTES)
+        .max_send_buf_size(SEND_BUFFER);
+    if is_http2 { builder.http2_only() } else { builder.http1_only() }
+}
