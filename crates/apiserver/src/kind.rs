@@ -390,6 +390,8 @@ impl fmt::Debug for Kind {
 pub struct Kinds {
     kinds: Vec<Arc<Kind>>,
     by_resource: BTreeMap<(String, String), Arc<Kind>>,
+    /// The hash of each OpenAPI v3 document by path; the documents themselves are not kept.
+    pub(crate) openapi_hashes: OnceLock<BTreeMap<String, String>>,
 }
 
 impl Kinds {
@@ -413,7 +415,7 @@ impl Kinds {
             .iter()
             .map(|kind| ((kind.group.clone(), kind.names.plural.clone()), Arc::clone(kind)))
             .collect();
-        Self { kinds, by_resource }
+        Self { kinds, by_resource, openapi_hashes: OnceLock::new() }
     }
 
     /// Every kind.
