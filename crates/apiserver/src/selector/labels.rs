@@ -1,7 +1,9 @@
 //! Label selectors: what they say, and matching them.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::parser;
@@ -98,8 +100,8 @@ impl Requirement {
         }
     }
 
-    fn matches(&self, labels: Option<&Map<String, Value>>) -> bool {
-        let value = labels.and_then(|labels| labels.get(&self.key)).and_then(Value::as_str);
+    /// Whether it holds where the label has this value, or is missing.
+    fn holds(&self, value: Option<&str>) -> bool {
         let listed = |value: &str| self.values.binary_search_by(|known| known.as_str().cmp(value)).is_ok();
         let number = |text: &str| text.parse::<i64>().ok();
         let limit = || self.values.first().and_then(|value| number(value));
@@ -217,7 +219,31 @@ impl Labels {
 
     /// Whether these labels match; `None` is no labels.
     pub fn matches_labels(&self, labels: Option<&Map<String, Value>>) -> bool {
-        !self.nothing && self.requirements.iter().all(|requirement| requirement.matches(labels))
+        self.all_hold(|key| labels?.get(key)?.as_str())
+    }
+
+    /// Whether the labels of an object match that is given as JSON. Nothing but the labels is taken out of it, so that
+    /// looking at many objects costs little. What is no object does not match.
+    pub fn matches_json(&self, object: &[u8]) -> bool {
+        #[derive(Deserialize)]
+        struct Object {
+            metadata: Option<Metadata>,
+        }
+        #[derive(Deserialize)]
+        struct Metadata {
+            labels: Option<BTreeMap<String, String>>,
+        }
+        if self.is_empty() {
+            return true;
+        }
+        let Ok(object) = serde_json::from_slice::<Object>(object) else { return false };
+        let labels = object.metadata.and_then(|metadata| metadata.labels).unwrap_or_default();
+        self.all_hold(|key| labels.get(key).map(String::as_str))
+    }
+
+    fn all_hold<'a>(&self, value: impl Fn(&str) -> Option<&'a str>) -> bool {
+        !self.nothing
+            && self.requirements.iter().all(|requirement| requirement.holds(value(&requirement.key)))
     }
 }
 

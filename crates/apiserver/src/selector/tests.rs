@@ -48,7 +48,10 @@ fn pod() -> Kind {
 }
 
 fn matches(selector: &str, labels: &Value) -> bool {
-    Labels::parse(selector).unwrap().matches(&json!({"metadata": {"labels": labels}}))
+    let selector = Labels::parse(selector).unwrap();
+    let object = json!({"kind": "Thing", "metadata": {"name": "a", "labels": labels}, "spec": [1]});
+    assert_eq!(selector.matches_json(object.to_string().as_bytes()), selector.matches(&object));
+    selector.matches(&object)
 }
 
 #[test]
@@ -109,6 +112,10 @@ fn labels_match_as_in_kubernetes() {
     }
     assert!(!Labels::parse("a").unwrap().matches(&json!({})));
     assert!(Labels::parse("!a").unwrap().matches(&json!({})));
+    for object in ["{}", r#"{"metadata":null}"#, r#"{"metadata":{"labels":null}}"#] {
+        assert!(Labels::parse("!a").unwrap().matches_json(object.as_bytes()), "{object}");
+    }
+    assert!(!Labels::parse("!a").unwrap().matches_json(b"{"));
     assert!(Labels::parse("").unwrap().is_empty());
     assert!(!Labels::parse("a").unwrap().is_empty());
 }

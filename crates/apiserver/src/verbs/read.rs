@@ -117,7 +117,10 @@ impl Selectors {
         {
             return false;
         }
-        view.value(stored).is_ok_and(|object| self.labels.matches(&object) && self.fields.matches(&object))
+        if !self.labels.matches_json(&stored.json) {
+            return false;
+        }
+        self.fields.is_empty() || view.value(stored).is_ok_and(|object| self.fields.matches(&object))
     }
 }
 
