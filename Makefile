@@ -61,7 +61,7 @@ lint: ## Formatting, clippy and documentation, warnings denied
 bench: tools build fixtures ## Measure the figures that this project promises; fails when one is missed
 	@scripts/install-tools.sh bench
 	@# Gigabytes of images: not into a /tmp that may be memory.
-	TMPDIR=/var/tmp $(CARGO) bench --quiet --locked --package ferrovirt --bench figures
+	TMPDIR=/var/tmp $(CARGO) bench --quiet --locked --package ferrovirt --bench figures --bench apiserver --no-fail-fast
 
 .PHONY: tools
 tools: ## Install the Debian packages that the tests need

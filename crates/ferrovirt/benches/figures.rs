@@ -13,6 +13,7 @@
 mod harness;
 #[path = "../../image/tests/support/real_registry.rs"]
 mod real_registry;
+mod support;
 
 use std::fs;
 use std::io::{Read, Write};
@@ -22,10 +23,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use image::digest::{Algorithm, Hasher};
-use serde::Serialize;
 
 use harness::{Fixtures, Session, World, manifest};
 use real_registry::{RealRegistry, Tools};
+use support::{Figure, Pairs, finish};
 
 /// Pairs that are measured of each figure.
 const ROUNDS: usize = 7;
@@ -36,86 +37,6 @@ const WATCHDOG: Duration = Duration::from_secs(45 * 60);
 const KERNEL: &str = "/boot/vmlinuz-virt";
 const INITRD: &str = "/boot/initramfs-virt";
 const MB: u64 = 1_000_000;
-
-/// What was measured, by whom it is judged, and the verdict.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Figure {
-    name: &'static str,
-    against: &'static str,
-    /// Of `ours`, `theirs` and their limits; ratios have none.
-    unit: &'static str,
-    ours: f64,
-    theirs: Option<f64>,
-    /// What is held against the limit: the ratio where there is a peer, else `ours`.
-    value: f64,
-    limit: f64,
-    is_kept: bool,
-    our_samples: Vec<f64>,
-    their_samples: Vec<f64>,
-}
-
-impl Figure {
-    /// Medians of ours over theirs; at most `limit`.
-    fn ratio(name: &'static str, against: &'static str, pairs: &Pairs, limit: f64) -> Self {
-        let (ours, theirs) = (median(&pairs.ours), median(&pairs.theirs));
-        let value = ours / theirs;
-        Self {
-            name,
-            against,
-            unit: "s",
-            ours,
-            theirs: Some(theirs),
-            value,
-            limit,
-            is_kept: value <= limit,
-            our_samples: pairs.ours.clone(),
-            their_samples: pairs.theirs.clone(),
-        }
-    }
-
-    /// The median of `samples`; at most `limit`, both in `unit`.
-    fn plain(name: &'static str, unit: &'static str, samples: Vec<f64>, limit: f64) -> Self {
-        let value = median(&samples);
-        Self {
-            name,
-            against: "",
-            unit,
-            ours: value,
-            theirs: None,
-            value,
-            limit,
-            is_kept: value <= limit,
-            our_samples: samples,
-            their_samples: Vec::new(),
-        }
-    }
-
-    fn row(&self) -> [String; 6] {
-        let number = |value: f64| format!("{value:.3} {}", self.unit);
-        let (value, limit) = match self.theirs {
-            Some(_) => (format!("{:.3}x", self.value), format!("{:.2}x", self.limit)),
-            None => (number(self.value), format!("{} {}", self.limit, self.unit)),
-        };
-        let theirs =
-            self.theirs.map_or_else(String::new, |theirs| format!("{} ({})", number(theirs), self.against));
-        let verdict = if self.is_kept { "kept" } else { "MISSED" };
-        [self.name.to_owned(), number(self.ours), theirs, value, limit, verdict.to_owned()]
-    }
-}
-
-#[derive(Default)]
-struct Pairs {
-    ours: Vec<f64>,
-    theirs: Vec<f64>,
-}
-
-fn median(samples: &[f64]) -> f64 {
-    let mut sorted = samples.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let middle = sorted.len() / 2;
-    if sorted.len() % 2 == 1 { sorted[middle] } else { f64::midpoint(sorted[middle - 1], sorted[middle]) }
-}
 
 /// Runs `command` to its end, which must be a success, and returns how long that took in seconds.
 fn timed(mut command: Command) -> f64 {
@@ -445,17 +366,6 @@ impl Bench {
     }
 }
 
-fn print_table(figures: &[Figure]) {
-    let head = ["figure", "ours", "theirs", "value", "at most", ""].map(str::to_owned);
-    let rows: Vec<_> = std::iter::once(head).chain(figures.iter().map(Figure::row)).collect();
-    let widths: Vec<_> =
-        (0..6).map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)).collect();
-    for row in rows {
-        let cells: Vec<_> = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}")).collect();
-        println!("{}", cells.join("  ").trim_end());
-    }
-}
-
 fn main() -> ExitCode {
     thread::spawn(|| {
         thread::park_timeout(WATCHDOG);
@@ -479,18 +389,5 @@ fn main() -> ExitCode {
         let _ = writeln!(std::io::stderr(), "measuring {name}");
         figures.extend(measure(&bench));
     }
-    print_table(&figures);
-
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/bench");
-    fs::create_dir_all(&directory).unwrap();
-    let results = serde_json::json!({"rounds": ROUNDS, "figures": figures});
-    fs::write(directory.join("results.json"), format!("{results:#}\n")).unwrap();
-
-    let missed: Vec<_> = figures.iter().filter(|figure| !figure.is_kept).collect();
-    for figure in &missed {
-        let [name, .., value, limit, _] = figure.row();
-        let _ =
-            writeln!(std::io::stderr(), "error: missed: {name}: {value}, at most {limit} {}", figure.against);
-    }
-    if missed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    finish("results.json", ROUNDS, &figures)
 }

@@ -52,7 +52,8 @@ fn kubeconfig_is_printed_and_merged() {
          abc}\n",
     );
     finish(world.ferrovirt(["kubeconfig", "--merge"])).succeeded();
-    let contexts = finish(world.command(&kubectls()[0], ["config", "get-contexts", "-o", "name"])).succeeded();
+    let contexts =
+        finish(world.command(&kubectls()[0], ["config", "get-contexts", "-o", "name"])).succeeded();
     assert_eq!(contexts.stdout.lines().count(), 2, "{}", contexts.stdout);
     finish(world.command(&kubectls()[0], ["get", "namespaces"])).succeeded();
     let first = std::fs::read_to_string(&mine).unwrap();

@@ -54,7 +54,9 @@ impl World {
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy();
             let configures = ["FERROVIRT_", "XDG_", "KUBE", "CARGO", "RUST", "NOTIFY_SOCKET"];
-            if configures.iter().any(|prefix| text.starts_with(prefix)) || text.to_lowercase().ends_with("_proxy") {
+            if configures.iter().any(|prefix| text.starts_with(prefix))
+                || text.to_lowercase().ends_with("_proxy")
+            {
                 command.env_remove(&name);
             }
         }
@@ -141,7 +143,10 @@ pub fn finish_with_input(mut command: Command, input: &str) -> Outcome {
         command.stdin(Stdio::piped());
     }
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap_or_else(|error| {
-        panic!("cannot start {}: {error}; `make tools` installs what tests need", command.get_program().display())
+        panic!(
+            "cannot start {}: {error}; `make tools` installs what tests need",
+            command.get_program().display()
+        )
     });
     let mut stdout = child.stdout.take().unwrap();
     let mut stderr = child.stderr.take().unwrap();
@@ -167,7 +172,10 @@ pub fn finish_with_input(mut command: Command, input: &str) -> Outcome {
         if began.elapsed() > DEADLINE {
             child.kill().unwrap();
             child.wait().unwrap();
-            panic!("{command:?} did not end in {DEADLINE:?}; stderr: {}", read_error.join().unwrap().unwrap());
+            panic!(
+                "{command:?} did not end in {DEADLINE:?}; stderr: {}",
+                read_error.join().unwrap().unwrap()
+            );
         }
         thread::sleep(PACE);
     };
@@ -287,7 +295,8 @@ pub fn wait_until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 /// The kubectls of this machine: the one in the search path, and Debian's older one (1.20) where `make tools` found it.
 pub fn kubectls() -> Vec<PathBuf> {
     let search_path = std::env::var_os("PATH").unwrap_or_default();
-    let installed = std::env::split_paths(&search_path).map(|path| path.join("kubectl")).find(|path| path.is_file());
+    let installed =
+        std::env::split_paths(&search_path).map(|path| path.join("kubectl")).find(|path| path.is_file());
     let old = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tools/kubectl-1.20");
     let found: Vec<_> = installed.into_iter().chain(old.canonicalize().ok()).collect();
     assert!(!found.is_empty(), "there is no kubectl; `make tools` unpacks one");
