@@ -79,8 +79,7 @@ fn compare_as(typed: Typed<'_>, sort: Sort<'_>, old: Option<&Value>, new: Option
             }
         }
         Sort::List(list) if !both_empty(old, new, |value| value.as_array().map_or(0, Vec::len)) => {
-            let items = |value: Option<&Value>| value.and_then(Value::as_array).cloned().unwrap_or_default();
-            compare_lists(typed, list, &items(old), &items(new), here);
+            compare_lists(typed, list, items(old), items(new), here);
         }
         _ => {
             match (old, new) {
@@ -99,6 +98,10 @@ fn compare_as(typed: Typed<'_>, sort: Sort<'_>, old: Option<&Value>, new: Option
 /// Values that are both empty are told apart as one value each, so that `null`, `{}` and nothing stay different.
 fn both_empty(old: Option<&Value>, new: Option<&Value>, length: impl Fn(&Value) -> usize) -> bool {
     old.map_or(0, &length) == 0 && new.map_or(0, &length) == 0
+}
+
+fn items(value: Option<&Value>) -> &[Value] {
+    value.and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
 fn compare_lists(typed: Typed<'_>, list: &ListType, old: &[Value], new: &[Value], here: &mut Here) {
@@ -165,9 +168,7 @@ fn merge_at(
             Ok(Some(Value::Object(out)))
         }
         Sort::List(list) if !both_empty(live, applied, |value| value.as_array().map_or(0, Vec::len)) => {
-            let items =
-                |value: Option<&'_ Value>| value.and_then(Value::as_array).cloned().unwrap_or_default();
-            merge_lists(typed, list, &items(live), &items(applied)).map(Some)
+            merge_lists(typed, list, items(live), items(applied)).map(Some)
         }
         _ => Ok(Some(value.clone())),
     }

@@ -48,7 +48,7 @@ fn what_is_no_element_is_refused_or_left_out() {
 
 #[test]
 fn the_order_is_fields_keys_values_places() {
-    let mut elements = vec![
+    let mut elements = [
         Element::Index(0),
         Element::Value(json!("a")),
         Element::Value(json!(2)),
