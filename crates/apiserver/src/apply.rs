@@ -193,23 +193,34 @@ pub fn keep_writable(applied: &mut Value, subresource: &str, has_status: bool) {
 /// Gives `new` the times of `live`'s entries if nothing else differs between the two (but the resource version), so
 /// that nothing is written. To be called last, when defaults are filled in.
 pub fn keep_times(live: &Value, new: &mut Value) {
-    fn without_times(object: &Value) -> Option<Value> {
-        let mut object = object.clone();
-        let metadata = object.get_mut("metadata")?.as_object_mut()?;
-        metadata.shift_remove("resourceVersion");
-        let entries = metadata.get_mut("managedFields")?.as_array_mut()?;
-        for entry in entries.iter_mut() {
+    const OWNERS: &str = "/metadata/managedFields";
+    fn without_times(entries: &Value) -> Option<Vec<Value>> {
+        let mut entries = entries.as_array()?.clone();
+        for entry in &mut entries {
             entry.as_object_mut()?.shift_remove("time");
         }
         entries.sort_by(element::compare_values);
-        Some(object)
+        Some(entries)
     }
-    let (Some(before), Some(after)) = (without_times(live), without_times(new)) else { return };
-    if same(&before, &after)
-        && let Some(entries) = live.pointer("/metadata/managedFields")
-        && let Some(metadata) = metadata_mut(new)
-    {
-        metadata.insert("managedFields".to_owned(), entries.clone());
+    /// Whether two objects are the same but for these of their fields.
+    fn same_but(ignored: &[&str], left: Option<&Value>, right: Option<&Value>) -> bool {
+        let (Some(left), Some(right)) = (left.and_then(Value::as_object), right.and_then(Value::as_object))
+        else {
+            return false;
+        };
+        let counted = |name: &str| !ignored.contains(&name);
+        left.keys().filter(|name| counted(name)).count() == right.keys().filter(|name| counted(name)).count()
+            && left.iter().all(|(name, value)| {
+                !counted(name) || right.get(name).is_some_and(|other| same(value, other))
+            })
+    }
+    let (Some(before), Some(after)) = (live.pointer(OWNERS), new.pointer(OWNERS)) else { return };
+    let only_times_differ = before != after
+        && without_times(before).is_some_and(|before| Some(before) == without_times(after))
+        && same_but(&["resourceVersion", "managedFields"], live.get("metadata"), new.get("metadata"))
+        && same_but(&["metadata"], Some(live), Some(new));
+    if only_times_differ {
+        new["metadata"]["managedFields"] = before.clone();
     }
 }
 

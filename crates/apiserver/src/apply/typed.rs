@@ -1,13 +1,13 @@
 //! A schema as field ownership sees it: what is one value, what is a map, what is a list of keyed items.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
 
 use super::element::Element;
 use super::set::Set;
-use crate::schema::{ListType, Schema, Shape};
+use crate::schema::{ListType, Schema, Shape, object_meta};
 
 /// How deep fields are owned one by one; what is deeper is owned as a whole. Objects are far shallower in practice, and
 /// `fieldsV1` nests as deep as the object, inside an object that must still be readable.
@@ -15,7 +15,6 @@ const MAX_DEPTH: usize = 64;
 
 static ANY: LazyLock<Schema> = LazyLock::new(Schema::default);
 static TEXT: LazyLock<Schema> = LazyLock::new(|| Schema { shape: Shape::String, ..Schema::default() });
-static METADATA: LazyLock<Schema> = LazyLock::new(object_meta);
 
 /// A place in a schema.
 #[derive(Clone, Copy)]
@@ -99,7 +98,7 @@ impl<'a> Typed<'a> {
         if self.depth == 0 {
             // Every kind has them, whatever its schema says (those of custom resources often say nothing).
             match name {
-                "metadata" => return Field::Named(self.child(&METADATA)),
+                "metadata" => return Field::Named(self.child(object_meta())),
                 "apiVersion" | "kind" => return Field::Named(self.child(&TEXT)),
                 _ => {}
             }
@@ -121,7 +120,7 @@ impl<'a> Typed<'a> {
     pub(super) fn drop_nulls(self, object: &mut Value) {
         self.schema.drop_nulls(object);
         if let Some(metadata) = object.get_mut("metadata") {
-            METADATA.drop_nulls(metadata);
+            object_meta().drop_nulls(metadata);
         }
     }
 
@@ -247,50 +246,4 @@ impl<'a> Typed<'a> {
             if atomic { (true, Set::default()) } else { (false, typed.reconcile(child)) }
         })
     }
-}
-
-/// `ObjectMeta`.
-fn object_meta() -> Schema {
-    let of = |shape| Schema { shape, ..Schema::default() };
-    let object = |fields: Vec<(&str, Schema)>| {
-        let fields = fields.into_iter().map(|(name, schema)| (name.to_owned(), Arc::new(schema))).collect();
-        of(Shape::Object { fields, required: Vec::new(), additional: None })
-    };
-    let texts = || {
-        of(Shape::Object {
-            fields: Default::default(),
-            required: Vec::new(),
-            additional: Some(Arc::new(of(Shape::String))),
-        })
-    };
-    let list = |items, list_type| Schema { list_type, ..of(Shape::List(Arc::new(items))) };
-    let owner = Schema {
-        atomic_map: true,
-        ..object(vec![
-            ("apiVersion", of(Shape::String)),
-            ("kind", of(Shape::String)),
-            ("name", of(Shape::String)),
-            ("uid", of(Shape::String)),
-            ("controller", of(Shape::Boolean)),
-            ("blockOwnerDeletion", of(Shape::Boolean)),
-        ])
-    };
-    object(vec![
-        ("name", of(Shape::String)),
-        ("generateName", of(Shape::String)),
-        ("namespace", of(Shape::String)),
-        ("selfLink", of(Shape::String)),
-        ("uid", of(Shape::String)),
-        ("resourceVersion", of(Shape::String)),
-        ("generation", of(Shape::Integer)),
-        ("creationTimestamp", of(Shape::String)),
-        ("deletionTimestamp", of(Shape::String)),
-        ("deletionGracePeriodSeconds", of(Shape::Integer)),
-        ("labels", texts()),
-        ("annotations", texts()),
-        ("ownerReferences", list(owner, ListType::Map(vec!["uid".to_owned()]))),
-        ("finalizers", list(of(Shape::String), ListType::Set)),
-        ("clusterName", of(Shape::String)),
-        ("managedFields", list(of(Shape::Any), ListType::Atomic)),
-    ])
 }

@@ -232,8 +232,9 @@ impl Api {
             let old = view.value(&stored)?;
             let (new, ownership) = revise(context, target, &revision, &old, &mut warnings)?;
             let new = prepare_update(context, target, new, &old, ownership, &mut warnings)?;
-            let new_stored = to_stored(target, new);
+            let mut new_stored = to_stored(target, new);
             let old_stored = super::view::parse(&stored)?;
+            apply::keep_times(&old_stored, &mut new_stored);
             if rules::is_finished(&new_stored) {
                 match self.remove(context, target, &stored, new_stored).await {
                     Ok(content) => return Ok(Answer { code: 200, content, warnings }),

@@ -397,3 +397,61 @@ fn a_status_is_applied_through_its_subresource() {
         "Apply failed with 1 conflict: conflict with \"alice\" with subresource \"status\": .status.ready"
     );
 }
+
+#[test]
+fn a_pod_is_owned_as_in_kubernetes() {
+    let kinds = crate::builtin::kinds();
+    let kind = kinds.iter().find(|kind| kind.group.is_empty() && kind.names.kind == "Pod").unwrap();
+    let schema = kind.schema.schema();
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "a", "namespace": "b", "labels": {"app": "web"}, "creationTimestamp": null},
+        "spec": {
+            "containers": [{
+                "name": "web", "image": "i", "args": ["x"],
+                "env": [{"name": "A", "value": "1"}],
+                "ports": [{"containerPort": 80}],
+                "resources": {"limits": {"cpu": 1}},
+            }],
+            "tolerations": [{"key": "a"}],
+            "nodeSelector": {"a": "b"},
+            "volumes": [{"name": "v", "emptyDir": {}}],
+        },
+    });
+    let live = apply(None, &pod, &schema, &manager("alice", 0), false).unwrap();
+    assert_eq!(
+        owner(&live, "alice/Apply"),
+        json!({
+            "f:metadata": {"f:labels": {"f:app": {}}},
+            "f:spec": {
+                "f:containers": {"k:{\"name\":\"web\"}": {
+                    ".": {}, "f:args": {}, "f:image": {}, "f:name": {},
+                    "f:env": {"k:{\"name\":\"A\"}": {".": {}, "f:name": {}, "f:value": {}}},
+                    "f:ports": {"k:{\"containerPort\":80,\"protocol\":\"TCP\"}": {".": {}, "f:containerPort": {}}},
+                    "f:resources": {"f:limits": {"f:cpu": {}}},
+                }},
+                "f:tolerations": {},
+                "f:nodeSelector": {},
+                "f:volumes": {"k:{\"name\":\"v\"}": {".": {}, "f:emptyDir": {}, "f:name": {}}},
+            },
+        })
+    );
+    // The time of creation that generated manifests leave empty is not there, and so nothing changes.
+    let live = stored(live);
+    let mut again = apply(Some(&live), &pod, &schema, &manager("alice", 5), false).unwrap();
+    again["metadata"]["creationTimestamp"] = live["metadata"]["creationTimestamp"].clone();
+    keep_times(&live, &mut again);
+    assert_eq!(again, live);
+    // Defaults that were filled in since are in nobody's way.
+    let mut defaulted = live.clone();
+    defaulted["spec"]["containers"][0]["ports"][0]["protocol"] = json!("TCP");
+    defaulted["spec"]["containers"][0]["imagePullPolicy"] = json!("Always");
+    let mut want = pod.clone();
+    want["spec"]["containers"][0]["ports"] =
+        json!([{"containerPort": 80, "protocol": "TCP", "name": "http"}]);
+    let live = apply(Some(&defaulted), &want, &schema, &manager("alice", 5), false).unwrap();
+    assert_eq!(
+        live["spec"]["containers"][0]["ports"],
+        json!([{"containerPort": 80, "protocol": "TCP", "name": "http"}])
+    );
+}
