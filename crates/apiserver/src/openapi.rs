@@ -34,7 +34,8 @@ fn parse_path(path: &str) -> Option<(&str, &str)> {
     if let Some(version) = path.strip_prefix("api/") {
         return (!version.contains('/')).then_some(("", version));
     }
-    path.strip_prefix("apis/")?.split_once('/').filter(|(_, version)| !version.contains('/'))
+    let (group, version) = path.strip_prefix("apis/")?.split_once('/')?;
+    (!group.is_empty() && !version.contains('/')).then_some((group, version))
 }
 
 /// `GET /openapi/v3`: the paths of the documents, each with a hash of its content, by which clients cache it. The first

@@ -88,7 +88,6 @@ const FIELDS: &[(&str, &str, Fact)] = &[
     ("core.v1.ServiceSpec", "ports", keyed(&["port", "protocol"])),
     ("core.v1.ServiceSpec", "selector", AtomicMap),
     ("core.v1.ServiceStatus", "conditions", keyed(&["type"])),
-    ("core.v1.VolumeResourceRequirements", "claims", Fact::Map(&["name"], None)),
     ("discovery.v1.Endpoint", "addresses", Set(false)),
     ("policy.v1.PodDisruptionBudgetSpec", "selector", Patch("replace")),
     ("policy.v1.PodDisruptionBudgetStatus", "conditions", keyed(&["type"])),
@@ -130,6 +129,15 @@ fn short(definition: &str) -> Option<String> {
 /// Adds what is known of `definition` to its schema.
 pub(super) fn enrich(definition: &str, schema: &mut Value) {
     let Some(short) = short(definition) else { return };
+    // k8s-openapi's types cannot do without metadata; Kubernetes' can.
+    if let Some(required) = schema.get_mut("required").and_then(Value::as_array_mut) {
+        required.retain(|field| field != "metadata");
+        if required.is_empty()
+            && let Some(fields) = schema.as_object_mut()
+        {
+            fields.remove("required");
+        }
+    }
     if ATOMIC.contains(&short.as_str()) {
         schema["x-kubernetes-map-type"] = "atomic".into();
     }
