@@ -126,7 +126,7 @@ impl fmt::Debug for Cell {
     }
 }
 
-/// One printer column after NAME (which every table has).
+/// One printer column after NAME, which every table has unless one of its columns is called `Name`.
 #[derive(Debug, Clone, Copy)]
 pub struct Column {
     /// The heading, `Status`.

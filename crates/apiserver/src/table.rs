@@ -74,12 +74,16 @@ pub fn table(
     headings: bool,
 ) -> Value {
     let columns: &[Column] = if kind.columns.is_empty() { &[AGE] } else { &kind.columns };
+    // A kind may show its name in its own way, or elsewhere: Events have it last, StorageClasses say what is default.
+    let names_itself = columns.iter().any(|column| column.name == "Name");
     let sources: Vec<_> = columns.iter().map(Source::new).collect();
     let rows: Vec<_> = items
         .iter()
         .map(|item| {
             let mut cells = Vec::with_capacity(1 + columns.len());
-            cells.push(object::name(item).into());
+            if !names_itself {
+                cells.push(object::name(item).into());
+            }
             cells.extend(sources.iter().map(|source| source.cell(item, now)));
             let object = match include {
                 IncludeObject::None => Value::Null,
@@ -111,12 +115,13 @@ fn definitions(family: Family, columns: &[Column]) -> Value {
         json!({
             "name": column.name,
             "type": column.column_type,
-            "format": "",
+            "format": if column.name == "Name" { "name" } else { "" },
             "description": description,
             "priority": column.priority,
         })
     });
-    std::iter::once(name).chain(others).collect()
+    let names_itself = columns.iter().any(|column| column.name == "Name");
+    (!names_itself).then_some(name).into_iter().chain(others).collect()
 }
 
 /// Where the cells of a column come from, read once for all rows.
