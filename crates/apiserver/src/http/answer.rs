@@ -144,13 +144,8 @@ pub fn transform_object(value: Value, kind: &Kind, show: Show, headings: bool) -
     }
 }
 
-fn in_version(mut value: Value, version: MetaVersion) -> Value {
-    if version != MetaVersion::V1
-        && let Some(map) = value.as_object_mut()
-    {
-        map.insert("apiVersion".to_owned(), version.api_version().into());
-    }
-    value
+fn in_version(value: Value, version: MetaVersion) -> Value {
+    if version == MetaVersion::V1 { value } else { table::in_version(value, version.api_version()) }
 }
 
 /// A list. Stored bytes are put one after the other wherever they are shown as they are.
