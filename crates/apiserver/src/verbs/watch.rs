@@ -336,6 +336,20 @@ mod tests {
     }
 
     #[test]
+    fn bookmarks_come_once_a_minute_and_before_the_end() {
+        let now = Instant::now();
+        let after = |seconds| now + Duration::from_secs(seconds);
+        for (end, expected) in [
+            (None, after(60)),
+            (Some(after(300)), after(60)),
+            (Some(after(30)), after(28)),
+            (Some(after(1)), after(60)),
+        ] {
+            assert_eq!(next_bookmark(now, end), expected);
+        }
+    }
+
+    #[test]
     fn options_that_make_no_sense_are_refused_in_kubernetes_words() {
         let send = ListOptions { send_initial_events: Some(true), ..ListOptions::default() };
         assert_eq!(
