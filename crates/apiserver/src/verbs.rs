@@ -16,7 +16,7 @@ mod read;
 mod request;
 mod scale;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod view;
 mod watch;
 mod write;

@@ -119,11 +119,14 @@ impl Server {
     }
 
     pub(crate) async fn with_history(history: HistoryLimits) -> Self {
-        // Generated names begin with the same two suffixes, so that the second creation meets the first one's name.
+        // Several calls in a row give the same generated name (27⁵ of them are there), but never the same uid.
         let count = AtomicU64::new(0);
         let sources = Sources {
             now: Box::new(jiff::Timestamp::now),
-            random: Box::new(move || count.fetch_add(1, Ordering::Relaxed) / 6),
+            random: Box::new(move || {
+                let count = count.fetch_add(1, Ordering::Relaxed);
+                count * 27_u64.pow(5) + count / 6
+            }),
         };
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(StoreOptions { directory: directory.path().to_owned(), history }).unwrap();
