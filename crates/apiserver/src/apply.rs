@@ -34,7 +34,7 @@ use self::managers::{Conflict, Operation, Owned, Owner, Owners, conflict_error};
 use self::merge::{compare, merge, remove};
 use self::set::Set;
 use self::typed::Typed;
-use crate::object::{self, format_time, metadata, metadata_mut};
+use crate::object::{self, format_time, metadata};
 use crate::schema::Schema;
 use crate::status::ApiError;
 
