@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokio::sync::watch;
 
-use super::log::{Before, Entry, Replay};
+use super::log::{Before, Entry, Key, Replay};
 use super::types::{Event, EventKind, HistoryError, HistoryLimits, Stored};
 
 /// The memory of a store.
@@ -284,7 +284,7 @@ pub(super) fn is_in(namespace: Option<&str>, event: &Event) -> bool {
 
 /// Puts the past of `before` in the place of what is now.
 pub(super) fn rewind(now: Vec<Arc<Stored>>, before: Before) -> Vec<Arc<Stored>> {
-    let mut then: BTreeMap<(Box<str>, Box<str>), Arc<Stored>> =
+    let mut then: BTreeMap<Key, Arc<Stored>> =
         now.into_iter().map(|object| ((object.namespace.clone(), object.name.clone()), object)).collect();
     for (key, object) in before {
         match object {

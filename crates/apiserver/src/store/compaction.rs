@@ -33,7 +33,7 @@ impl Ages {
     pub(super) fn add(&mut self, change: Change) {
         self.bytes += change.bytes;
         if let Some(step) = self.steps.back_mut()
-            && change.revision % STEP_EVENTS != 0
+            && !change.revision.is_multiple_of(STEP_EVENTS)
             && (0..STEP_MILLISECONDS).contains(&(change.at - step.first_at))
         {
             step.last_at = change.at;

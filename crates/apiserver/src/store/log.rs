@@ -44,6 +44,9 @@ impl FromSql for EventKind {
     }
 }
 
+/// The namespace and the name of an object.
+pub(super) type Key = (Box<str>, Box<str>);
+
 /// One change with the kind of object that it is of.
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
@@ -120,7 +123,7 @@ pub(super) struct Replay {
 pub(super) fn replay(connection: &Connection) -> rusqlite::Result<Replay> {
     let floor = floor(connection)?;
     let mut replay = Replay { floor, revision: floor, ..Replay::default() };
-    let mut seen: HashMap<Box<str>, HashSet<(Box<str>, Box<str>)>> = HashMap::new();
+    let mut seen: HashMap<Box<str>, HashSet<Key>> = HashMap::new();
     let mut select = connection.prepare(
         "SELECT revision, kind, created, at, prefix, namespace, name, json FROM log ORDER BY revision DESC",
     )?;
@@ -232,7 +235,7 @@ fn stored(connection: &Connection, at: u64) -> rusqlite::Result<Option<Arc<Store
 }
 
 /// Objects by namespace and name as they were, `None` where there was none.
-pub(super) type Before = BTreeMap<(Box<str>, Box<str>), Option<Arc<Stored>>>;
+pub(super) type Before = BTreeMap<Key, Option<Arc<Stored>>>;
 
 /// What the objects of a prefix that changed after `after` up to `upto` were at `after`.
 pub(super) fn before(
@@ -248,7 +251,7 @@ pub(super) fn before(
          ORDER BY revision",
     )?;
     let mut rows = select.query(params![number(after), number(upto), prefix, namespace])?;
-    let mut first: BTreeMap<(Box<str>, Box<str>), u64> = BTreeMap::new();
+    let mut first: BTreeMap<Key, u64> = BTreeMap::new();
     while let Some(row) = rows.next()? {
         let previous = revision(row, 2)?;
         first.entry((row.get(0)?, row.get(1)?)).or_insert(previous);

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
+mod crash;
 mod durability;
 mod maintenance;
 mod model;

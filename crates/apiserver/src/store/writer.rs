@@ -62,6 +62,9 @@ const QUOTA_BYTES: u64 = 1 << 20;
 
 pub(super) type Answer<T> = oneshot::Sender<Result<T, CommitError>>;
 
+#[cfg(test)]
+pub(super) type Meddling = Box<dyn FnOnce(&mut Option<Connection>) + Send>;
+
 /// What can be asked of the writer.
 pub(super) enum Request {
     Write(Pending),
@@ -71,7 +74,7 @@ pub(super) enum Request {
     },
     /// Does something to the connection between two groups.
     #[cfg(test)]
-    Meddle(Box<dyn FnOnce(&mut Option<Connection>) + Send>),
+    Meddle(Meddling),
     Close,
 }
 
