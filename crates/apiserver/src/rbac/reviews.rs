@@ -2,7 +2,6 @@
 //!
 //! Texts of k8s.io/kubernetes `pkg/apis/authorization/validation`.
 
-use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
@@ -175,7 +174,7 @@ fn subject(review: &Value) -> Identity {
         groups: texts(review.pointer("/spec/groups")),
         extra: extra
             .map(|extra| extra.iter().map(|(key, values)| (key.clone(), texts(Some(values)))).collect())
-            .unwrap_or_else(BTreeMap::new),
+            .unwrap_or_default(),
     }
 }
 
