@@ -27,6 +27,9 @@ mod token_file;
 mod verifier;
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub(crate) mod memory;
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;

@@ -16,14 +16,12 @@ use crate::object;
 use crate::status::{ApiError, FieldError, FieldErrorType, GroupResource};
 
 /// For Role and ClusterRole. Without an authorizer only the form is checked.
-#[derive(Default)]
 pub struct RoleHooks {
     /// Decides about escalation.
     pub authorizer: Option<Arc<Authorizer>>,
 }
 
 /// For RoleBinding and ClusterRoleBinding. Without an authorizer only the form is checked.
-#[derive(Default)]
 pub struct BindingHooks {
     /// Decides about escalation.
     pub authorizer: Option<Arc<Authorizer>>,
