@@ -37,7 +37,7 @@ pub(super) async fn run(api: Api, certificate: String, stop: watch::Receiver<boo
         };
         let namespaces: Vec<String> = match change {
             Some(None) => return,
-            Some(Some(Change::Listed { kind, items })) if kind.names.plural == "namespaces" => {
+            Some(Some(Change::Listed { kind, items, .. })) if kind.names.plural == "namespaces" => {
                 items.iter().map(|stored| stored.name.to_string()).collect()
             }
             Some(Some(Change::Listed { .. })) => continue,

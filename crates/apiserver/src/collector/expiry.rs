@@ -90,7 +90,7 @@ pub(super) async fn run(api: Api, stop: watch::Receiver<bool>) {
         };
         match change {
             Some(None) => return,
-            Some(Some(Change::Listed { kind, items })) => {
+            Some(Some(Change::Listed { kind, items, .. })) => {
                 for stored in items {
                     note(&kind, &stored, last_change(&stored).unwrap_or_else(|| api.now()), false);
                 }

@@ -26,6 +26,8 @@ pub(super) enum Change {
         kind: Arc<Kind>,
         /// Its objects.
         items: Vec<Arc<Stored>>,
+        /// The version of the list.
+        revision: u64,
     },
     /// One change.
     Event {
@@ -86,7 +88,7 @@ async fn forward(api: Api, kind: Arc<Kind>, sender: mpsc::Sender<Change>, mut st
     loop {
         let listing = api.store().list(&prefix, None);
         let from = listing.revision;
-        let listed = Change::Listed { kind: Arc::clone(&kind), items: listing.items };
+        let listed = Change::Listed { kind: Arc::clone(&kind), items: listing.items, revision: from };
         if sender.send(listed).await.is_err() {
             return;
         }

@@ -53,6 +53,8 @@ pub(super) async fn run(api: Api, stop: watch::Receiver<bool>) {
     let (mut graph, mut queue, mut retry) = (Graph::default(), Queue::default(), Queue::default());
     let mut unlisted = feed.kinds;
     let mut retry_at = None;
+    // What waits for the graph to catch up, and how far it has come for each kind.
+    let (mut waiting, mut seen) = (Queue::default(), Seen::new());
     loop {
         // Before every kind is known nobody can say that an owner has no dependents left.
         let busy = unlisted == 0 && !queue.order.is_empty();
@@ -68,9 +70,13 @@ pub(super) async fn run(api: Api, stop: watch::Receiver<bool>) {
                 continue;
             }
         };
+        if change.is_some() {
+            waiting.take(usize::MAX).into_iter().for_each(|place| queue.push(place));
+        }
         match change {
             Some(None) => return,
-            Some(Some(Change::Listed { kind, items })) => {
+            Some(Some(Change::Listed { kind, items, revision })) => {
+                seen.insert(kind.storage_prefix(), revision);
                 unlisted = unlisted.saturating_sub(1);
                 graph.remove_kind(&kind);
                 for stored in &items {
@@ -81,12 +87,16 @@ pub(super) async fn run(api: Api, stop: watch::Receiver<bool>) {
                 known.into_iter().for_each(|place| queue.push(place));
             }
             Some(Some(Change::Event { kind, event })) => {
+                seen.insert(kind.storage_prefix(), event.revision);
                 note(&api, &mut graph, &mut queue, &kind, &event.object, event.kind);
             }
             None => {
                 let batch = queue.take(BATCH);
+                let (ready, early): (Vec<_>, Vec<_>) =
+                    batch.into_iter().partition(|place| is_caught_up(&api, &seen, place));
+                early.into_iter().for_each(|place| waiting.push(place));
                 let attempts: Vec<BoxFuture<'_, Option<Place>>> =
-                    batch.into_iter().map(|place| attend_or_return(&api, &graph, place).boxed()).collect();
+                    ready.into_iter().map(|place| attend_or_return(&api, &graph, place).boxed()).collect();
                 let failed: Vec<_> = stream::iter(attempts)
                     .buffer_unordered(PARALLEL)
                     .filter_map(std::future::ready)
@@ -143,6 +153,20 @@ fn note(
 fn read(api: &Api, place: &Place) -> Option<Slim> {
     let stored = api.store().get(&place.kind.storage_prefix(), &place.namespace, &place.name)?;
     Slim::read(&stored.json).filter(|slim| slim.uid() == &*place.uid)
+}
+
+/// Up to which version changes have been noted, by storage prefix.
+type Seen = BTreeMap<String, u64>;
+
+/// Whether the graph knows every dependent that the object had when it was marked. Only an owner whose end depends on
+/// them has to wait for that: without it, a dependent created just before would be taken for none.
+fn is_caught_up(api: &Api, seen: &Seen, place: &Place) -> bool {
+    let Some(stored) = api.store().get(&place.kind.storage_prefix(), &place.namespace, &place.name) else {
+        return true;
+    };
+    let is_owner = Slim::read(&stored.json).is_some_and(|slim| slim.is_foreground() || slim.is_orphaning());
+    !is_owner
+        || seen.iter().all(|(prefix, seen)| *seen >= api.store().last_changed(prefix).min(stored.revision))
 }
 
 /// Deals with one object; returns it when that has to be tried again.

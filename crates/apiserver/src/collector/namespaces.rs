@@ -10,7 +10,7 @@ use crate::kind::Scope;
 use crate::object;
 use crate::status::ApiError;
 use crate::store::{EventKind, Stored};
-use crate::verbs::{Api, Context, DeleteOptions, ListOptions, Propagation, Target, namespaces as names};
+use crate::verbs::{Api, Context, DeleteOptions, ListOptions, Propagation, Target};
 
 use super::feed::{Change, Feed};
 
@@ -237,9 +237,6 @@ fn with_conditions(old: &Value, wanted: &[(&str, &str, &str, String)], now: &str
     new["status"]["conditions"] = conditions.into();
     new
 }
-
-/// Where namespaces are stored is the verbs' to say.
-const _: &str = names::PREFIX;
 
 #[cfg(test)]
 mod tests {

@@ -120,7 +120,6 @@ async fn orphans_stay_without_their_owner() {
     let running = Running::new().await;
     let owner = running.owned("owner", &[]).await;
     let child = running.owned("child", &[&owner]).await;
-    running.until("widgets", "default", "child", |object| object.is_some()).await;
     running.delete("owner", Propagation::Orphan).await;
     running.gone("widgets", "default", "owner").await;
     let kept = running.server.get("widgets", "default", "child").await.unwrap();

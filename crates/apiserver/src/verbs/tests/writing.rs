@@ -385,3 +385,37 @@ async fn a_pod_is_bound_once() {
     let again = server.api.create(&context, &target, json!({"target": {"name": "n2"}}).into()).await;
     assert_eq!(said(again).0, 409);
 }
+
+#[tokio::test]
+async fn two_kinds_show_the_same_stored_objects() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = StoreOptions { directory: directory.path().to_owned(), history: HistoryLimits::default() };
+    let kinds = Arc::new(Kinds::new(crate::builtin::kinds()));
+    let api = Api::new(Store::open(options).unwrap(), Arc::clone(&kinds), Sources::system());
+    let context = Context::internal("tester", NOW.parse().unwrap());
+    let at = |group: &str, plural: &str, namespace: &'static str, name: &'static str| Target {
+        kind: kinds.resource(group, plural).unwrap(),
+        version: "v1",
+        namespace,
+        name,
+        subresource: "",
+    };
+    let namespace = json!({"metadata": {"name": "default"}});
+    api.create(&context, &at("", "namespaces", "", ""), namespace.into()).await.unwrap();
+    let event = json!({
+        "apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"name": "e", "namespace": "default"},
+        "eventTime": "2026-01-01T00:00:00.000000Z", "reportingController": "example.com/c", "reportingInstance": "i",
+        "action": "Act", "reason": "Because", "type": "Normal", "note": "told",
+        "regarding": {"kind": "Pod", "name": "p", "namespace": "default"},
+    });
+    let created =
+        api.create(&context, &at("events.k8s.io", "events", "default", ""), event.into()).await.unwrap();
+    let created = created.value().unwrap();
+    assert_eq!((&created["apiVersion"], &created["note"]), (&json!("events.k8s.io/v1"), &json!("told")));
+    let core = api.get(&context, &at("", "events", "default", "e"), "").await.unwrap().value().unwrap();
+    assert_eq!((&core["apiVersion"], &core["message"]), (&json!("v1"), &json!("told")));
+    assert_eq!(core["involvedObject"]["name"], "p");
+    let selected =
+        ListOptions { field_selector: "involvedObject.name=p".to_owned(), ..ListOptions::default() };
+    assert_eq!(api.list(&context, &at("", "events", "", ""), &selected).await.unwrap().items.len(), 1);
+}
