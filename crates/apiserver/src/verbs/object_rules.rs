@@ -437,7 +437,8 @@ pub(super) fn carry_metadata(kind: &Kind, new: &mut Value, old: &Value) {
 /// Whether anything that the generation counts differs.
 fn spec_differs(kind: &Kind, new: &Value, old: &Value) -> bool {
     let counted = |field: &str| {
-        !matches!(field, "metadata" | "apiVersion" | "kind") && !(kind.has_status && field == "status")
+        let status = kind.has_status && field == "status";
+        !status && !matches!(field, "metadata" | "apiVersion" | "kind")
     };
     let (Some(new), Some(old)) = (new.as_object(), old.as_object()) else { return true };
     new.iter().filter(|(field, _)| counted(field)).any(|(field, value)| old.get(field) != Some(value))

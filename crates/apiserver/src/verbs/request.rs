@@ -377,9 +377,7 @@ impl Answer {
     pub fn bytes(&self) -> Result<Bytes, ApiError> {
         match &self.content {
             Content::Stored(stored) => Ok(stored.json.clone()),
-            Content::Value(value) => {
-                serde_json::to_vec(value).map(Bytes::from).map_err(|error| ApiError::internal(error))
-            }
+            Content::Value(value) => serde_json::to_vec(value).map(Bytes::from).map_err(ApiError::internal),
         }
     }
 }

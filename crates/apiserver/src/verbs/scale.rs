@@ -7,8 +7,8 @@ use crate::object;
 use crate::status::{ApiError, FieldError, GroupResource};
 
 use super::object_rules::{allows_unconditional_update, set_metadata};
-use super::write::Revision;
-use super::{Answer, Api, Body, Content, Context, Patch, PatchFormat, Target, View};
+use super::write::{Make, Revision};
+use super::{Answer, Api, Body, Content, Context, Patch, PatchFormat, Target};
 use crate::{decode, patch};
 
 /// Steps of a path such as `.spec.replicas`.
@@ -106,16 +106,15 @@ impl Api {
         target.kind.scale.ok_or_else(ApiError::no_such_path)
     }
 
-    fn shown(&self, target: &Target<'_>, scale: &Scale, answer: Answer) -> Result<Answer, ApiError> {
+    fn shown(&self, scale: &Scale, answer: Answer) -> Result<Answer, ApiError> {
         let object = answer.value()?;
-        debug_assert!(View::new(target.kind, target.version).is_identity() || object.is_object());
         Ok(Answer { content: Content::Value(scale_of(scale, &object)), ..answer })
     }
 
     pub(super) async fn get_scale(&self, target: &Target<'_>) -> Result<Answer, ApiError> {
         let scale = self.scale(target)?;
         let answer = self.get_object(target, "").await?;
-        self.shown(target, &scale, answer)
+        self.shown(&scale, answer)
     }
 
     pub(super) async fn update_scale(
@@ -159,10 +158,10 @@ impl Api {
         context: &Context,
         target: &Target<'_>,
         scale: &Scale,
-        make: Box<dyn Fn(&Value) -> Result<Value, ApiError> + Send + Sync>,
+        make: Make<'_>,
     ) -> Result<Answer, ApiError> {
         let answer = self.update_object(context, target, Revision::Made(make)).await?;
-        self.shown(target, scale, answer)
+        self.shown(scale, answer)
     }
 }
 

@@ -24,6 +24,9 @@ const NAME_ATTEMPTS: usize = 8;
 /// Kubernetes tries for ever where the request names no version; a bound keeps one request from spinning.
 pub(super) const WRITE_ATTEMPTS: usize = 64;
 
+/// Makes the new state of an object out of the stored one.
+pub(super) type Make<'a> = Box<dyn Fn(&Value) -> Result<Value, ApiError> + Send + Sync + 'a>;
+
 /// What a changed object is made of.
 pub(super) enum Revision<'a> {
     /// A whole object that was sent.
@@ -31,7 +34,7 @@ pub(super) enum Revision<'a> {
     /// A patch on whatever is stored.
     Patch(Patch),
     /// What a function makes of whatever is stored.
-    Made(Box<dyn Fn(&Value) -> Result<Value, ApiError> + Send + Sync + 'a>),
+    Made(Make<'a>),
 }
 
 /// An error of the store, for the client. `stored` errors that have their own meaning are handled before.
