@@ -31,8 +31,8 @@ pub(super) fn pod_default(request: &Admission<'_>, object: &mut Value, _: Option
                 default_requests(container);
             }
         }
+        default(spec, "enableServiceLinks", true);
         if request.operation == Operation::Create {
-            default(spec, "enableServiceLinks", true);
             default(spec, "serviceAccountName", "default");
             default(spec, "preemptionPolicy", "PreemptLowerPriority");
             default(spec, "priority", 0);

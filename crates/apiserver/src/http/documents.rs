@@ -175,7 +175,9 @@ fn aggregated(
     Ok(tagged(kind, Bytes::from(document.to_string()), headers))
 }
 
-const PROTOBUF_V2: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+/// Clients ask for `…v2@v1.0+protobuf`, but Go (so kubectl up to 1.32) cannot read a media type with an `@`, and
+/// Kubernetes answers with this one.
+const PROTOBUF_V2: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 async fn openapi_v2(state: &Arc<State>, headers: &HeaderMap, accept: &str) -> Result<Response, ApiError> {
     let protobuf = wants_protobuf(accept, "com.github.proto-openapi.spec.v2")?;
