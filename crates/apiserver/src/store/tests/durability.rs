@@ -286,3 +286,24 @@ async fn what_waits_when_the_store_is_closed_is_written() {
     }
     assert_eq!(open(directory.path()).list(PODS, None).items.len(), done);
 }
+
+#[tokio::test]
+async fn writes_fail_while_the_state_cannot_be_written_and_succeed_afterwards() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let first = store.commit(put("a", "1", Expect::Absent, "1")).await.unwrap();
+    // Any fault that is not a lack of space; this one can be undone.
+    let other = rusqlite::Connection::open(directory.path().join(database::FILE)).unwrap();
+    other.execute_batch("ALTER TABLE log RENAME TO hidden").unwrap();
+    for _ in 0..2 {
+        let failed = store.commit(put("a", "2", Expect::Absent, "2")).await;
+        assert!(matches!(failed, Err(CommitError::Unavailable(_))), "{failed:?}");
+        // What is in memory is still served.
+        assert_eq!(store.list(PODS, None).items, std::slice::from_ref(&first));
+    }
+    other.execute_batch("ALTER TABLE hidden RENAME TO log").unwrap();
+    let second = store.commit(put("a", "2", Expect::Absent, "2")).await.unwrap();
+    assert_eq!(second.revision, first.revision + 1);
+    store.close().await;
+    assert_eq!(open(directory.path()).list(PODS, None).items, [first, second]);
+}
