@@ -1,1 +1,363 @@
 #![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+
+use axum::body::Body;
+use futures::TryStreamExt as _;
+use http::{Request, StatusCode};
+use http_body_util::BodyExt as _;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
+use kube::{Api as KubeApi, Client, ResourceExt as _};
+use serde_json::json;
+use tower::ServiceExt as _;
+
+use super::*;
+use crate::builtin;
+
+const WAIT: Duration = Duration::from_secs(20);
+
+fn options(directory: &Path) -> Options {
+    let version = VersionInfo {
+        git_version: "v1.33.0+ferrovirt.0.1.0".to_owned(),
+        git_commit: String::new(),
+        build_date: String::new(),
+    };
+    let token_file = directory.join("tokens.csv");
+    std::fs::write(&token_file, "sesame,admin,1,\"system:masters\"\nweak,weak,2,\n").unwrap();
+    Options {
+        listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+        token_file: Some(token_file),
+        audit_log: Some(directory.join("audit.log")),
+        ..Options::new(directory.join("state"), version)
+    }
+}
+
+async fn start(directory: &Path) -> ApiServer {
+    ApiServer::start(options(directory), Kinds::new(builtin::kinds())).await.unwrap()
+}
+
+/// Sends one request to the router, with the administrator's token unless headers say otherwise.
+async fn ask(server: &ApiServer, request: http::request::Builder, body: &str) -> (StatusCode, http::HeaderMap, String) {
+    let mut request = request.body(Body::from(body.to_owned())).unwrap();
+    request.headers_mut().entry("authorization").or_insert("Bearer sesame".parse().unwrap());
+    let response = server.router().oneshot(request).await.unwrap();
+    let (head, body) = response.into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    (head.status, head.headers, String::from_utf8(body.to_vec()).unwrap())
+}
+
+async fn get(server: &ApiServer, path: &str) -> (StatusCode, Value) {
+    let (status, _, body) = ask(server, Request::get(path), "").await;
+    (status, serde_json::from_str(&body).unwrap_or(Value::String(body)))
+}
+
+fn config_map(name: &str) -> ConfigMap {
+    let data = BTreeMap::from([("k".to_owned(), "v".to_owned())]);
+    let metadata = kube::core::ObjectMeta { name: Some(name.to_owned()), ..Default::default() };
+    ConfigMap { metadata, data: Some(data), ..Default::default() }
+}
+
+/// What any client does with a ConfigMap.
+async fn use_config_maps(client: Client) {
+    let maps: KubeApi<ConfigMap> = KubeApi::namespaced(client, "default");
+    let created = maps.create(&PostParams::default(), &config_map("a")).await.unwrap();
+    assert!(created.uid().is_some() && created.resource_version().is_some());
+    assert_eq!(maps.get("a").await.unwrap().data.unwrap()["k"], "v");
+    let list = maps.list(&ListParams::default()).await.unwrap();
+    assert!(list.items.iter().any(|map| map.name_any() == "a"));
+
+    let version = list.metadata.resource_version.unwrap();
+    let mut events = Box::pin(maps.watch(&WatchParams::default(), &version).await.unwrap());
+    maps.create(&PostParams::default(), &config_map("b")).await.unwrap();
+    let patch = json!({"data": {"k": "w"}});
+    maps.patch("b", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+    maps.delete("b", &DeleteParams::default()).await.unwrap();
+    let mut seen = Vec::new();
+    while seen.len() < 3 {
+        let event = tokio::time::timeout(WAIT, events.try_next()).await.unwrap().unwrap().unwrap();
+        seen.push(match event {
+            WatchEvent::Added(map) => format!("added {}", map.name_any()),
+            WatchEvent::Modified(map) => format!("modified {}", map.name_any()),
+            WatchEvent::Deleted(map) => format!("deleted {}", map.name_any()),
+            other => format!("{other:?}"),
+        });
+    }
+    assert_eq!(seen, ["added b", "modified b", "deleted b"]);
+    match maps.get("nothing").await.unwrap_err() {
+        kube::Error::Api(status) => assert_eq!((status.code, status.reason.as_str()), (404, "NotFound")),
+        other => panic!("{other}"),
+    }
+}
+
+#[tokio::test]
+async fn a_client_in_process_needs_no_socket() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = start(directory.path()).await;
+    let identity = Identity::internal("test");
+    use_config_maps(Client::new(server.client_service(identity), "default")).await;
+    server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_over_tls_is_known_by_its_certificate() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = start(directory.path()).await;
+    let kubeconfig = std::fs::read_to_string(server.admin_kubeconfig()).unwrap();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let running = tokio::spawn(server.run_until(async {
+        let _ = stopped.await;
+    }));
+    let config = kube::Config::from_custom_kubeconfig(
+        kube::config::Kubeconfig::from_yaml(&kubeconfig).unwrap(),
+        &kube::config::KubeConfigOptions::default(),
+    )
+    .await
+    .unwrap();
+    let client = Client::try_from(config).unwrap();
+    use_config_maps(client.clone()).await;
+    assert_eq!(client.apiserver_version().await.unwrap().minor, "33");
+
+    // A watch that is open when the server stops ends in order, and the stop does not wait for it.
+    let maps: KubeApi<ConfigMap> = KubeApi::namespaced(client, "default");
+    let mut events = Box::pin(maps.watch(&WatchParams::default(), "0").await.unwrap());
+    let first = tokio::time::timeout(WAIT, events.try_next()).await.unwrap().unwrap();
+    assert!(first.is_some());
+    stop.send(()).unwrap();
+    let rest = tokio::time::timeout(WAIT, events.try_collect::<Vec<_>>()).await.unwrap();
+    assert!(rest.is_ok(), "{rest:?}");
+    drop(maps);
+    tokio::time::timeout(WAIT, running).await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn without_credentials_only_health_and_version_are_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = start(directory.path()).await;
+    for (path, code) in [
+        ("/healthz", 200),
+        ("/livez", 200),
+        ("/readyz", 200),
+        ("/version", 200),
+        ("/metrics", 401),
+        ("/", 401),
+        ("/api", 401),
+        ("/apis", 401),
+        ("/openapi/v2", 401),
+        ("/api/v1/namespaces", 401),
+        ("/api/v1/namespaces/default/secrets", 401),
+        ("/nothing", 401),
+        ("/version/x", 401),
+    ] {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let response = server.router().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), code, "{path}");
+        assert!(response.headers().contains_key("audit-id"));
+        assert_eq!(response.headers()["cache-control"], "no-cache, private");
+    }
+    // Wrong credentials are refused even there.
+    let (status, _, body) = ask(&server, Request::get("/version").header("authorization", "Bearer x"), "").await;
+    assert_eq!(status, 401, "{body}");
+    // Known, and without a right.
+    let weak = || Request::get("/api/v1/namespaces/default/secrets").header("authorization", "Bearer weak");
+    let (status, _, body) = ask(&server, weak(), "").await;
+    assert_eq!(status, 403);
+    let message = serde_json::from_str::<Value>(&body).unwrap()["message"].as_str().unwrap().to_owned();
+    assert_eq!(
+        message,
+        "secrets is forbidden: User \"weak\" cannot list resource \"secrets\" in API group \"\" in the namespace \"default\""
+    );
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn default_objects_are_there_and_stay() {
+    let directory = tempfile::tempdir().unwrap();
+    for _ in 0..2 {
+        let server = start(directory.path()).await;
+        let (status, namespaces) = get(&server, "/api/v1/namespaces").await;
+        assert_eq!(status, 200);
+        let names: Vec<_> = namespaces["items"].as_array().unwrap().iter().map(|item| item["metadata"]["name"].as_str().unwrap()).collect();
+        assert_eq!(names, ["default", "kube-node-lease", "kube-public", "kube-system"]);
+        let (status, service) = get(&server, "/api/v1/namespaces/default/services/kubernetes").await;
+        assert_eq!((status.as_u16(), service["spec"]["clusterIP"].as_str()), (200, Some("10.96.0.1")));
+        let admin = "/apis/rbac.authorization.k8s.io/v1/clusterroles/cluster-admin";
+        assert_eq!(get(&server, admin).await.0, 200);
+        server.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn every_refusal_is_a_status() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = start(directory.path()).await;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let table: &[(&str, &str, &[(&str, &str)], &str, u16, &str)] = &[
+        ("GET", "/nothing", &[], "", 404, "NotFound"),
+        ("GET", "/apis/nothing", &[], "", 404, "NotFound"),
+        ("GET", "/apis/nothing/v1/things", &[], "", 404, "NotFound"),
+        ("GET", "/api/v1/namespaces/default/nothings", &[], "", 404, "NotFound"),
+        ("GET", "/api/v1/configmaps/x", &[], "", 404, "NotFound"),
+        ("GET", "/api/v1/namespaces/default/nodes", &[], "", 404, "NotFound"),
+        ("GET", "/api/v1//configmaps", &[], "", 404, "NotFound"),
+        ("GET", "/api/v1/%zz", &[], "", 400, "BadRequest"),
+        ("GET", &format!("{maps}/x/nothing"), &[], "", 404, "NotFound"),
+        ("POST", "/api/v1/configmaps", &[], "{}", 405, "MethodNotAllowed"),
+        ("PUT", maps, &[], "{}", 405, "MethodNotAllowed"),
+        ("OPTIONS", maps, &[], "", 405, "MethodNotAllowed"),
+        ("POST", "/version", &[], "", 405, "MethodNotAllowed"),
+        ("GET", maps, &[("accept", "application/vnd.kubernetes.protobuf")], "", 406, "NotAcceptable"),
+        ("GET", &format!("{maps}?watch=1"), &[("accept", "application/yaml")], "", 406, "NotAcceptable"),
+        ("POST", maps, &[("content-type", "application/cbor")], "{}", 415, "UnsupportedMediaType"),
+        ("POST", maps, &[], "{", 400, "BadRequest"),
+        ("POST", maps, &[("content-length", "4000000")], "{}", 413, "RequestEntityTooLarge"),
+        ("PATCH", &format!("{maps}/x"), &[], "{}", 415, "UnsupportedMediaType"),
+        ("GET", &format!("{maps}?limit=x"), &[], "", 400, "BadRequest"),
+        ("POST", &format!("{maps}?dryRun=x"), &[], "{}", 422, "Invalid"),
+    ];
+    for (method, path, headers, body, code, reason) in table {
+        let mut request = Request::builder().method(*method).uri(*path);
+        for (name, value) in *headers {
+            request = request.header(*name, *value);
+        }
+        let (status, _, text) = ask(&server, request, body).await;
+        let answer: Value = serde_json::from_str(&text).unwrap_or_default();
+        assert_eq!((status.as_u16(), answer["reason"].as_str()), (*code, Some(*reason)), "{method} {path}: {text}");
+        assert_eq!(answer["kind"], "Status");
+    }
+    let large = format!("{{\"a\":\"{}\"}}", "x".repeat(3 * 1024 * 1024));
+    let (status, ..) = ask(&server, Request::post(maps), &large).await;
+    assert_eq!(status, 413);
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn forms_are_negotiated() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = start(directory.path()).await;
+    let path = "/api/v1/namespaces/default/services";
+    let table = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+    let (_, _, body) = ask(&server, Request::get(path).header("accept", table), "").await;
+    let answer: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(answer["kind"], "Table");
+    assert_eq!(answer["rows"][0]["cells"][0], "kubernetes");
+    let partial = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io";
+    let (_, _, body) = ask(&server, Request::get(path).header("accept", partial), "").await;
+    let answer: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(answer["kind"], "PartialObjectMetadataList");
+    assert_eq!(answer["items"][0].get("spec"), None);
+    let (_, headers, body) = ask(&server, Request::get(path).header("accept", "application/yaml"), "").await;
+    assert_eq!(headers["content-type"], "application/yaml");
+    assert_eq!(crate::decode::yaml(body.as_bytes()).unwrap().value["kind"], "ServiceList");
+    let yaml = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: from-yaml\ndata:\n  a: b\n";
+    let request = Request::post("/api/v1/namespaces/default/configmaps").header("content-type", "application/yaml");
+    let (status, _, body) = ask(&server, request, yaml).await;
+    assert_eq!(status, 201, "{body}");
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn discovery_and_documents_are_served() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = start(directory.path()).await;
+    for (path, kind) in [
+        ("/api", "APIVersions"),
+        ("/apis", "APIGroupList"),
+        ("/api/v1", "APIResourceList"),
+        ("/apis/apps", "APIGroup"),
+        ("/apis/apps/v1", "APIResourceList"),
+        ("/apis/authorization.k8s.io/v1", "APIResourceList"),
+    ] {
+        let (status, answer) = get(&server, path).await;
+        assert_eq!((status.as_u16(), answer["kind"].as_str()), (200, Some(kind)), "{path}");
+    }
+    let aggregated = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+    let (_, headers, body) = ask(&server, Request::get("/apis").header("accept", aggregated), "").await;
+    assert_eq!(serde_json::from_str::<Value>(&body).unwrap()["kind"], "APIGroupDiscoveryList");
+    assert!(headers["content-type"].to_str().unwrap().contains("as=APIGroupDiscoveryList"));
+    let tag = headers["etag"].clone();
+    let again = Request::get("/apis").header("accept", aggregated).header("if-none-match", tag);
+    assert_eq!(ask(&server, again, "").await.0, 304);
+
+    let (status, root) = get(&server, "/openapi/v3").await;
+    assert_eq!(status, 200);
+    let url = root["paths"]["api/v1"]["serverRelativeURL"].as_str().unwrap();
+    let (status, headers, _) = ask(&server, Request::get(url), "").await;
+    assert_eq!(status, 200);
+    assert!(headers["cache-control"].to_str().unwrap().contains("immutable"));
+    assert_eq!(get(&server, "/openapi/v3/apis/nothing/v1").await.0, 404);
+    assert_eq!(get(&server, "/openapi/v2").await.1["swagger"], "2.0");
+    assert_eq!(get(&server, "/readyz?verbose").await.1, "[+]ping ok\n[+]store ok\n[+]shutdown ok\nreadyz check passed\n");
+    assert_eq!(get(&server, "/readyz/nothing").await.0, 404);
+    let (status, metrics) = get(&server, "/metrics").await;
+    assert_eq!(status, 200);
+    assert!(metrics.as_str().unwrap().contains("apiserver_request_total"));
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn reviews_are_answered_and_audited() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = start(directory.path()).await;
+    let review = json!({"spec": {"resourceAttributes": {"verb": "list", "resource": "secrets", "namespace": "default"}}});
+    let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    for (token, allowed) in [("sesame", true), ("weak", false)] {
+        let request = Request::post(path).header("authorization", format!("Bearer {token}")).header("audit-id", token);
+        let (status, headers, body) = ask(&server, request, &review.to_string()).await;
+        assert_eq!(status, 201, "{body}");
+        assert_eq!(headers["audit-id"], token);
+        assert_eq!(serde_json::from_str::<Value>(&body).unwrap()["status"]["allowed"], allowed);
+    }
+    assert_eq!(get(&server, path).await.0, 405);
+    server.shutdown().await;
+    let log = std::fs::read_to_string(directory.path().join("audit.log")).unwrap();
+    let events: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let weak = events.iter().find(|event| event["auditID"] == "weak").unwrap();
+    assert_eq!(weak["user"]["username"], "weak");
+    assert_eq!(weak["objectRef"]["resource"], "selfsubjectaccessreviews");
+    assert!(!log.contains("resourceAttributes"));
+}
+
+#[tokio::test]
+async fn a_second_server_on_the_same_state_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = start(directory.path()).await;
+    let second = ApiServer::start(options(directory.path()), Kinds::new(builtin::kinds())).await;
+    assert!(matches!(second, Err(StartError::Store(OpenError::Locked { .. }))), "{second:?}");
+    server.shutdown().await;
+    start(directory.path()).await.shutdown().await;
+}
+
+mod random {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn no_request_makes_a_server_fail() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let server = runtime.block_on(start(directory.path()));
+        let path = "(/|/api/v1|/apis/apps/v1|/namespaces|/default|/configmaps|/pods|/x|/watch|/status|%2e|%|\\.\\.|//){1,8}";
+        let query = "(watch=|limit=|continue=|resourceVersion=|labelSelector=|fieldSelector=|dryRun=|&|=|1|a|!|%20|,|All|timeoutSeconds=1){0,8}";
+        let method = prop::sample::select(vec!["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"]);
+        let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(300));
+        let result = runner.run(&(path, query, method, "[ -~]{0,30}"), |(path, query, method, text)| {
+            let uri = format!("{path}?{query}");
+            let Ok(uri) = uri.parse::<http::Uri>() else { return Ok(()) };
+            let request = Request::builder()
+                .method(method)
+                .uri(uri)
+                .header("authorization", "Bearer sesame")
+                .header("accept", &text)
+                .header("content-type", "application/merge-patch+json")
+                .body(Body::from(text))
+                .unwrap();
+            let response = runtime.block_on(server.router().oneshot(request)).unwrap();
+            prop_assert!(response.status().as_u16() < 500, "{}", response.status());
+            Ok(())
+        });
+        runtime.block_on(server.shutdown());
+        result.unwrap();
+    }
+}
