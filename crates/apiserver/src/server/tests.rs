@@ -207,7 +207,7 @@ async fn every_refusal_is_a_status() {
         ("OPTIONS", maps, &[], "", 405, "MethodNotAllowed"),
         ("POST", "/version", &[], "", 405, "MethodNotAllowed"),
         ("GET", maps, &[("accept", "application/vnd.kubernetes.protobuf")], "", 406, "NotAcceptable"),
-        ("GET", &format!("{maps}?watch=1"), &[("accept", "application/yaml")], "", 406, "NotAcceptable"),
+        ("GET", &format!("{maps}?watch=1"), &[("accept", "text/html")], "", 406, "NotAcceptable"),
         ("POST", maps, &[("content-type", "application/cbor")], "{}", 415, "UnsupportedMediaType"),
         ("POST", maps, &[], "{", 400, "BadRequest"),
         ("POST", maps, &[("content-length", "4000000")], "{}", 413, "RequestEntityTooLarge"),
