@@ -112,6 +112,34 @@ hinted!(
     vmm::kernel::KernelError,
 );
 
+impl Hinted for apiserver::store::OpenError {
+    fn way_out(&self) -> Option<String> {
+        let hint = match self {
+            Self::Locked { .. } => "stop that server, or give this one a state of its own with --state-dir",
+            Self::Newer { .. } => "use the newer ferrovirt, or another state with --state-dir",
+            Self::Damaged { .. } => {
+                "`ferrovirt state check` says what is wrong; `ferrovirt state restore` puts a backup in its place"
+            }
+            Self::Foreign { .. } => "name another directory with --state-dir",
+            _ => return None,
+        };
+        Some(hint.to_owned())
+    }
+}
+
+impl Hinted for apiserver::server::StartError {
+    fn way_out(&self) -> Option<String> {
+        match self {
+            Self::Store(error) => error.way_out(),
+            Self::Listen { source, .. } if source.kind() == std::io::ErrorKind::AddrInUse => {
+                Some("another program listens there; choose another address with --listen".to_owned())
+            }
+            Self::Listen { .. } => Some("choose another address with --listen".to_owned()),
+            _ => None,
+        }
+    }
+}
+
 impl<E: Hinted> From<E> for Failure {
     fn from(error: E) -> Failure {
         let hint = error.way_out();

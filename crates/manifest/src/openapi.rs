@@ -103,7 +103,9 @@ fn object_schema(object: &'static ObjectType, definitions: &mut Map<String, Valu
     for field in object.fields {
         let mut schema = schema_of(field.node, definitions);
         let description = description(field.documentation);
-        if !description.is_empty() {
+        // A client shows the description of the field and then that of its type; the same twice says nothing.
+        let repeats = matches!(field.node, Node::Object(of) if of.documentation == field.documentation);
+        if !description.is_empty() && !repeats {
             // Keywords beside a `$ref` are not read in OpenAPI 3.0.
             if schema.get("$ref").is_some() {
                 schema = json!({"allOf": [schema], "description": description});

@@ -11,7 +11,7 @@ use crate::kind::Scope;
 use crate::object;
 use crate::rbac::{self, Reconciled};
 use crate::status::ApiError;
-use crate::verbs::{Api, Context, DeleteOptions, Target};
+use crate::verbs::{Api, Context, DeleteOptions, Patch, PatchFormat, Target};
 
 /// Writes that are on their way at once: they share the store's commits.
 const PARALLEL: usize = 64;
@@ -53,13 +53,15 @@ enum IfExists {
 pub(super) async fn seed(api: &Api, address: SocketAddr, extra: &[Value]) -> Result<(), SeedError> {
     // A server that knows fewer kinds (as tests do) has no use for the others' objects.
     let is_known = |object: &Value| find(api, object).is_some();
-    let initial = builtin::initial_objects().into_iter().chain([kubernetes_service(address)]).filter(is_known);
+    let initial =
+        builtin::initial_objects().into_iter().chain([kubernetes_service(address)]).filter(is_known);
     let (namespaces, others): (Vec<_>, Vec<_>) =
         initial.chain(extra.iter().cloned()).partition(|object| object["kind"] == "Namespace");
     let leave = |object| (object, IfExists::Leave);
     // Namespaces first, since everything else may live in one.
     write_all(api, namespaces.into_iter().map(leave).collect()).await?;
-    let roles = rbac::default_objects().into_iter().filter(is_known).map(|object| (object, IfExists::Reconcile));
+    let roles =
+        rbac::default_objects().into_iter().filter(is_known).map(|object| (object, IfExists::Reconcile));
     write_all(api, roles.chain(others.into_iter().map(leave)).collect()).await
 }
 
@@ -115,7 +117,13 @@ async fn write(api: &Api, wanted: Value, if_exists: IfExists) -> Result<(), Seed
             }
         }
     };
-    done.map_err(refused)
+    done.map_err(&refused)?;
+    // Where status is a subresource, a creation leaves it out.
+    let Some(status) = wanted.get("status").filter(|_| kind.has_status) else { return Ok(()) };
+    let patch =
+        Patch { format: PatchFormat::Merge, body: json!({"status": status}).to_string().into(), force: None };
+    let target = Target { subresource: "status", ..target };
+    api.patch(&context, &target, patch).await.map(|_| ()).map_err(refused)
 }
 
 /// The service that names this server.

@@ -41,7 +41,7 @@ pub async fn serve(context: &Context, flags: &ServeFlags) -> Result<ExitCode, Fa
         )
     };
     let kinds = Kinds::new(builtin::kinds().into_iter().chain(kinds::kinds()));
-    let server = ApiServer::start(options, kinds).await.map_err(anyhow::Error::new)?;
+    let server = ApiServer::start(options, kinds).await?;
     let address = server.address();
     context.reporter.note(format!("serving on https://{address}"));
     context.reporter.note(format!("kubeconfig: {}", server.admin_kubeconfig().display()));
