@@ -2,7 +2,6 @@
 //!
 //! Texts of k8s.io/kubernetes `pkg/apis/authorization/validation`.
 
-
 use serde_json::{Map, Value, json};
 
 use super::authorizer::{Authorizer, Decision, aggregate_errors};

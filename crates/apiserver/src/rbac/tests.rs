@@ -488,6 +488,38 @@ fn any_question() -> impl Strategy<Value = String> {
     ]
 }
 
+#[test]
+fn a_rule_covers_what_it_allows_and_no_more() {
+    let plain = json!({ "verbs": ["get"], "apiGroups": [""], "resources": ["pods"] });
+    let named = json!({ "verbs": ["get"], "apiGroups": [""], "resources": ["pods"], "resourceNames": ["a"] });
+    let other =
+        json!({ "verbs": ["get"], "apiGroups": [""], "resources": ["pods"], "resourceNames": ["a", "b"] });
+    let log = json!({ "verbs": ["get"], "apiGroups": [""], "resources": ["pods/log"] });
+    let any_log = json!({ "verbs": ["get"], "apiGroups": [""], "resources": ["*/log"] });
+    let path = json!({ "verbs": ["get"], "nonResourceURLs": ["/apis/x"] });
+    let paths = json!({ "verbs": ["get"], "nonResourceURLs": ["/apis/*"] });
+    let all = json!({ "verbs": ["*"], "apiGroups": ["*"], "resources": ["*"] });
+    let table = [
+        (&plain, &named, true),
+        (&named, &plain, false),
+        (&named, &other, false),
+        (&other, &named, true),
+        (&plain, &log, false),
+        (&any_log, &log, true),
+        (&log, &any_log, false),
+        (&paths, &path, true),
+        (&path, &paths, false),
+        (&all, &any_log, true),
+        (&all, &path, false),
+        (&plain, &all, false),
+    ];
+    for (own, wanted, covered) in table {
+        let missing =
+            super::escalation::missing(&[rule_of(own.clone())], &[rule_of(wanted.clone())]).unwrap();
+        assert_eq!(missing.is_empty(), covered, "{own} {wanted}");
+    }
+}
+
 proptest! {
     #[test]
     fn nothing_is_allowed_without_rules(question in any_question()) {
