@@ -203,10 +203,7 @@ impl ApiServer {
         seed::seed(&api, address, &options.extra_objects).await?;
 
         let (stop, stopped) = watch::channel(false);
-        let settings = collector::Settings {
-            root_certificate: authorities.ca_certificate_pem().to_owned(),
-            ..collector::Settings::default()
-        };
+        let settings = collector::Settings { root_certificate: authorities.ca_certificate_pem().to_owned() };
         let mut duties = collector::start(&api, settings, stopped.clone());
         duties.spawn(renew(Arc::clone(&authorities), stopped.clone()));
         let grace = options.limits.shutdown_grace;

@@ -7,7 +7,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use serde_json::{Map, Value, json};
@@ -219,11 +219,8 @@ fn write(file: File, events: &Receiver<Vec<u8>>) {
     let mut healthy = true;
     while let Ok(first) = events.recv() {
         let mut result = file.write_all(&first);
-        loop {
-            match events.try_recv() {
-                Ok(line) => result = result.and(file.write_all(&line)),
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
-            }
+        while let Ok(line) = events.try_recv() {
+            result = result.and(file.write_all(&line));
         }
         result = result.and(file.flush());
         // Said once when it begins, not once for each event.

@@ -38,7 +38,11 @@ async fn start(directory: &Path) -> ApiServer {
 }
 
 /// Sends one request to the router, with the administrator's token unless headers say otherwise.
-async fn ask(server: &ApiServer, request: http::request::Builder, body: &str) -> (StatusCode, http::HeaderMap, String) {
+async fn ask(
+    server: &ApiServer,
+    request: http::request::Builder,
+    body: &str,
+) -> (StatusCode, http::HeaderMap, String) {
     let mut request = request.body(Body::from(body.to_owned())).unwrap();
     request.headers_mut().entry("authorization").or_insert("Bearer sesame".parse().unwrap());
     let response = server.router().oneshot(request).await.unwrap();
@@ -156,7 +160,8 @@ async fn without_credentials_only_health_and_version_are_told() {
         assert_eq!(response.headers()["cache-control"], "no-cache, private");
     }
     // Wrong credentials are refused even there.
-    let (status, _, body) = ask(&server, Request::get("/version").header("authorization", "Bearer x"), "").await;
+    let (status, _, body) =
+        ask(&server, Request::get("/version").header("authorization", "Bearer x"), "").await;
     assert_eq!(status, 401, "{body}");
     // Known, and without a right.
     let weak = || Request::get("/api/v1/namespaces/default/secrets").header("authorization", "Bearer weak");
@@ -177,7 +182,12 @@ async fn default_objects_are_there_and_stay() {
         let server = start(directory.path()).await;
         let (status, namespaces) = get(&server, "/api/v1/namespaces").await;
         assert_eq!(status, 200);
-        let names: Vec<_> = namespaces["items"].as_array().unwrap().iter().map(|item| item["metadata"]["name"].as_str().unwrap()).collect();
+        let names: Vec<_> = namespaces["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|item| item["metadata"]["name"].as_str().unwrap())
+            .collect();
         assert_eq!(names, ["default", "kube-node-lease", "kube-public", "kube-system"]);
         let (status, service) = get(&server, "/api/v1/namespaces/default/services/kubernetes").await;
         assert_eq!((status.as_u16(), service["spec"]["clusterIP"].as_str()), (200, Some("10.96.0.1")));
@@ -187,12 +197,15 @@ async fn default_objects_are_there_and_stay() {
     }
 }
 
+/// Method, path, headers, body; status and reason.
+type Refused<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a str, u16, &'a str);
+
 #[tokio::test]
 async fn every_refusal_is_a_status() {
     let directory = tempfile::tempdir().unwrap();
     let server = start(directory.path()).await;
     let maps = "/api/v1/namespaces/default/configmaps";
-    let table: &[(&str, &str, &[(&str, &str)], &str, u16, &str)] = &[
+    let table: &[Refused<'_>] = &[
         ("GET", "/nothing", &[], "", 404, "NotFound"),
         ("GET", "/apis/nothing", &[], "", 404, "NotFound"),
         ("GET", "/apis/nothing/v1/things", &[], "", 404, "NotFound"),
@@ -222,7 +235,11 @@ async fn every_refusal_is_a_status() {
         }
         let (status, _, text) = ask(&server, request, body).await;
         let answer: Value = serde_json::from_str(&text).unwrap_or_default();
-        assert_eq!((status.as_u16(), answer["reason"].as_str()), (*code, Some(*reason)), "{method} {path}: {text}");
+        assert_eq!(
+            (status.as_u16(), answer["reason"].as_str()),
+            (*code, Some(*reason)),
+            "{method} {path}: {text}"
+        );
         assert_eq!(answer["kind"], "Status");
     }
     let large = format!("{{\"a\":\"{}\"}}", "x".repeat(3 * 1024 * 1024));
@@ -250,7 +267,8 @@ async fn forms_are_negotiated() {
     assert_eq!(headers["content-type"], "application/yaml");
     assert_eq!(crate::decode::yaml(body.as_bytes()).unwrap().value["kind"], "ServiceList");
     let yaml = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: from-yaml\ndata:\n  a: b\n";
-    let request = Request::post("/api/v1/namespaces/default/configmaps").header("content-type", "application/yaml");
+    let request =
+        Request::post("/api/v1/namespaces/default/configmaps").header("content-type", "application/yaml");
     let (status, _, body) = ask(&server, request, yaml).await;
     assert_eq!(status, 201, "{body}");
     server.shutdown().await;
@@ -287,7 +305,10 @@ async fn discovery_and_documents_are_served() {
     assert!(headers["cache-control"].to_str().unwrap().contains("immutable"));
     assert_eq!(get(&server, "/openapi/v3/apis/nothing/v1").await.0, 404);
     assert_eq!(get(&server, "/openapi/v2").await.1["swagger"], "2.0");
-    assert_eq!(get(&server, "/readyz?verbose").await.1, "[+]ping ok\n[+]store ok\n[+]shutdown ok\nreadyz check passed\n");
+    assert_eq!(
+        get(&server, "/readyz?verbose").await.1,
+        "[+]ping ok\n[+]store ok\n[+]shutdown ok\nreadyz check passed\n"
+    );
     assert_eq!(get(&server, "/readyz/nothing").await.0, 404);
     let (status, metrics) = get(&server, "/metrics").await;
     assert_eq!(status, 200);
@@ -302,7 +323,8 @@ async fn reviews_are_answered_and_audited() {
     let review = json!({"spec": {"resourceAttributes": {"verb": "list", "resource": "secrets", "namespace": "default"}}});
     let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
     for (token, allowed) in [("sesame", true), ("weak", false)] {
-        let request = Request::post(path).header("authorization", format!("Bearer {token}")).header("audit-id", token);
+        let request =
+            Request::post(path).header("authorization", format!("Bearer {token}")).header("audit-id", token);
         let (status, headers, body) = ask(&server, request, &review.to_string()).await;
         assert_eq!(status, 201, "{body}");
         assert_eq!(headers["audit-id"], token);
