@@ -68,7 +68,7 @@ fn dispatch(cli: Cli, reporter: Reporter) -> Result<ExitCode, Failure> {
             Command::Run(flags) => commands::run::run(&context, *flags).await,
             Command::Serve(flags) => commands::serve::serve(&context, &flags).await,
             Command::Kubeconfig(flags) => commands::kubeconfig::kubeconfig(&context, &flags),
-            Command::State(_) => Ok(ExitCode::Usage),
+            Command::State(flags) => commands::state::state(&context, &flags.command),
             Command::Image(flags) => commands::image::image(&context, flags.command).await,
             Command::Validate(flags) => commands::validate::validate(&context, &flags),
             Command::Doctor(flags) => commands::doctor::doctor(&context, &flags).await,

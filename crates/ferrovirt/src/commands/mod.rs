@@ -7,6 +7,7 @@ pub mod kubeconfig;
 pub mod manifests;
 pub mod run;
 pub mod serve;
+pub mod state;
 pub mod validate;
 
 use crate::report::Reporter;

@@ -5,5 +5,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod client;
 mod commands;
+mod crash;
 mod server;
