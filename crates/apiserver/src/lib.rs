@@ -21,6 +21,7 @@ pub mod metadata;
 pub mod object;
 pub mod openapi;
 pub mod patch;
+pub mod protobuf;
 pub mod rbac;
 pub mod schema;
 pub mod selector;

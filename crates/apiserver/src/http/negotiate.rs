@@ -4,6 +4,7 @@
 //! the order of their weight, and the first that can be met wins.
 
 use crate::discovery::Aggregated;
+use crate::protobuf;
 use crate::status::ApiError;
 use crate::verbs::PatchFormat;
 
@@ -206,16 +207,31 @@ pub fn not_acceptable(endpoint: Endpoint) -> ApiError {
     ApiError::new(406, "NotAcceptable", format!("only the following media types are accepted: {known}"))
 }
 
-/// How a body is encoded.
+/// How the body of a request is encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyEncoding {
+    /// `application/json`
+    Json,
+    /// `application/yaml`
+    Yaml,
+    /// `application/vnd.kubernetes.protobuf`
+    Protobuf,
+}
+
+/// How a body is encoded, which may be protobuf where `with_protobuf` (its kind is a built-in one).
 ///
 /// # Errors
-/// 415 when it is neither JSON nor YAML. A missing type means JSON.
-pub fn body_encoding(content_type: &str) -> Result<Encoding, ApiError> {
+/// 415 when it is something else. A missing type means JSON.
+pub fn body_encoding(content_type: &str, with_protobuf: bool) -> Result<BodyEncoding, ApiError> {
     let media = content_type.split(';').next().unwrap_or_default().trim();
     if media.is_empty() || media.eq_ignore_ascii_case("application/json") {
-        Ok(Encoding::Json)
+        Ok(BodyEncoding::Json)
     } else if media.eq_ignore_ascii_case("application/yaml") {
-        Ok(Encoding::Yaml)
+        Ok(BodyEncoding::Yaml)
+    } else if with_protobuf && media.eq_ignore_ascii_case(protobuf::MEDIA_TYPE) {
+        Ok(BodyEncoding::Protobuf)
+    } else if with_protobuf {
+        Err(unsupported_media_type(&["application/json", "application/yaml", protobuf::MEDIA_TYPE]))
     } else {
         Err(unsupported_media_type(&["application/json", "application/yaml"]))
     }

@@ -11,13 +11,14 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
 use super::answer::{self, Response, Show};
 use super::front::{Asked, Notes, State};
-use super::negotiate::{Encoding, Endpoint, Form, body_encoding, form, patch_type};
+use super::negotiate::{BodyEncoding, Endpoint, Form, body_encoding, form, patch_type};
 use super::query::{Query, WriteOptions};
 use super::request_info::RequestInfo;
 use super::reviews;
 use super::watch_body::WatchBody;
 use crate::decode;
 use crate::kind::{Family, Kind, Scope};
+use crate::protobuf;
 use crate::status::{ApiError, Details};
 use crate::table::IncludeObject;
 use crate::verbs::{self, Context, DeleteOptions, ListOptions, Patch, PatchFormat, Target};
@@ -40,8 +41,8 @@ pub(super) async fn answer(
     if let Some(review) = reviews::review(info) {
         // Nothing of them is stored, so they are no kinds of the store's.
         reviews::check_route(info)?;
-        let body = read_body(request, notes).await?;
-        return reviews::answer(state, review, asked, body);
+        let body = read_body(request, true, notes).await?;
+        return reviews::answer(state, review, asked, body, notes);
     }
     let kind = state
         .parts
@@ -151,18 +152,18 @@ async fn verb(
         }
         "create" => {
             fill(&mut context, WriteOptions::parse(query, "CreateOptions", false)?);
-            let body = read_object(request, notes).await?;
+            let body = read_object(request, &target, &mut context, notes).await?;
             api.create(&context, &target, body).await?
         }
         "update" => {
             fill(&mut context, WriteOptions::parse(query, "UpdateOptions", false)?);
-            let body = read_object(request, notes).await?;
+            let body = read_object(request, &target, &mut context, notes).await?;
             api.update(&context, &target, body).await?
         }
         "patch" => {
             let format = patch_type(content_type(&request), kind.family == Family::BuiltIn)?;
             fill(&mut context, WriteOptions::parse(query, "PatchOptions", format == PatchFormat::Apply)?);
-            let body = read_body(request, notes).await?.bytes;
+            let body = read_body(request, false, notes).await?.bytes;
             let force = query.optional_flag("force");
             api.patch(&context, &target, Patch { format, body, force }).await?
         }
@@ -265,15 +266,27 @@ async fn watch(state: &Arc<State>, mut target: Target<'_>, asked: &Asked<'_>) ->
 /// A body and what it is said to be.
 pub(super) struct ReadBody {
     bytes: Bytes,
-    encoding: Result<Encoding, ApiError>,
+    encoding: Result<BodyEncoding, ApiError>,
 }
 
 impl ReadBody {
-    /// The body as an object.
-    pub(super) fn decode(self) -> Result<verbs::Body, ApiError> {
+    /// The body as an object. `api_version` and `kind` are what is expected.
+    pub(super) fn decode(
+        self,
+        api_version: &str,
+        kind: &str,
+        notes: &mut Notes,
+    ) -> Result<verbs::Body, ApiError> {
         let decoded = match self.encoding? {
-            Encoding::Json => decode::json(&self.bytes)?,
-            Encoding::Yaml => decode::yaml(&self.bytes)?,
+            BodyEncoding::Json => decode::json(&self.bytes)?,
+            BodyEncoding::Yaml => decode::yaml(&self.bytes)?,
+            BodyEncoding::Protobuf => {
+                let value = protobuf::decode(&self.bytes, api_version, kind)
+                    .map_err(|error| error.to_api_error(kind, &self.bytes))?;
+                // The audit log shows objects, which are JSON there.
+                notes.request_body = serde_json::to_vec(&value).ok().map(Bytes::from);
+                return Ok(verbs::Body { value, duplicates: Vec::new() });
+            }
         };
         Ok(verbs::Body { value: decoded.value, duplicates: decoded.duplicates })
     }
@@ -283,7 +296,12 @@ fn content_type(request: &Request<Body>) -> &str {
     request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
-pub(super) async fn read_body(request: Request<Body>, notes: &mut Notes) -> Result<ReadBody, ApiError> {
+/// Reads a body, which may be protobuf where `with_protobuf`.
+pub(super) async fn read_body(
+    request: Request<Body>,
+    with_protobuf: bool,
+    notes: &mut Notes,
+) -> Result<ReadBody, ApiError> {
     let announced = request
         .headers()
         .get(CONTENT_LENGTH)
@@ -292,7 +310,7 @@ pub(super) async fn read_body(request: Request<Body>, notes: &mut Notes) -> Resu
     if announced.is_some_and(|length| length > MOST_BODY_BYTES as u64) {
         return Err(too_large());
     }
-    let encoding = body_encoding(content_type(&request));
+    let encoding = body_encoding(content_type(&request), with_protobuf);
     let bytes = match Limited::new(request.into_body(), MOST_BODY_BYTES).collect().await {
         Ok(body) => body.to_bytes(),
         Err(error) if error.is::<LengthLimitError>() => return Err(too_large()),
@@ -302,10 +320,34 @@ pub(super) async fn read_body(request: Request<Body>, notes: &mut Notes) -> Resu
     Ok(ReadBody { bytes, encoding })
 }
 
-async fn read_object(request: Request<Body>, notes: &mut Notes) -> Result<verbs::Body, ApiError> {
-    // Said before the body is read, as clients that send protobuf expect.
-    body_encoding(content_type(&request))?;
-    read_body(request, notes).await?.decode()
+async fn read_object(
+    request: Request<Body>,
+    target: &Target<'_>,
+    context: &mut Context,
+    notes: &mut Notes,
+) -> Result<verbs::Body, ApiError> {
+    let (api_version, kind) = expected(target);
+    // Every kind has the same Scale.
+    let with_protobuf = target.kind.family == Family::BuiltIn || target.subresource == "scale";
+    // Said before the body is read.
+    if body_encoding(content_type(&request), with_protobuf)? == BodyEncoding::Protobuf {
+        // Unknown fields have no names in protobuf, so nobody is told of them.
+        context.field_validation = verbs::FieldValidation::Ignore;
+    }
+    read_body(request, with_protobuf, notes).await?.decode(&api_version, &kind, notes)
+}
+
+/// `apiVersion` and `kind` of the body that is written to `target`.
+fn expected(target: &Target<'_>) -> (String, String) {
+    let kind = target.kind;
+    if target.subresource == "scale" {
+        return ("autoscaling/v1".to_owned(), "Scale".to_owned());
+    }
+    match kind.subresources.iter().find(|known| known.name == target.subresource) {
+        Some(known) if known.group.is_empty() => (target.api_version(), known.kind.to_owned()),
+        Some(known) => (format!("{}/{}", known.group, known.version), known.kind.to_owned()),
+        None => (target.api_version(), kind.names.kind.clone()),
+    }
 }
 
 async fn delete_options(
@@ -313,8 +355,10 @@ async fn delete_options(
     query: &Query,
     notes: &mut Notes,
 ) -> Result<DeleteOptions, ApiError> {
-    let body = read_body(request, notes).await?;
-    let body = if body.bytes.is_empty() { None } else { Some(body.decode()?.value) };
+    // The options are a built-in kind, whatever is deleted.
+    let body = read_body(request, true, notes).await?;
+    let body =
+        if body.bytes.is_empty() { None } else { Some(body.decode("v1", "DeleteOptions", notes)?.value) };
     let mut options = DeleteOptions::read(body.as_ref(), query.pairs())?;
     if body.is_some() {
         // Kubernetes looks at the query only where there is no body. A dry run that is asked for there is made a dry run

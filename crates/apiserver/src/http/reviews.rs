@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::answer::{self, Response};
-use super::front::{Asked, State};
+use super::front::{Asked, Notes, State};
 use super::negotiate::{Endpoint, form};
 use super::request_info::RequestInfo;
 use super::resources::{ReadBody, method_not_allowed};
@@ -53,14 +53,10 @@ pub(super) fn answer(
     review: Review,
     asked: &Asked<'_>,
     body: ReadBody,
+    notes: &mut Notes,
 ) -> Result<Response, ApiError> {
     let form = form(asked.accept, Endpoint::Plain)?;
     let parts = &state.parts;
-    let mut request = body.decode()?.value;
-    let Some(fields) = request.as_object_mut() else {
-        return Err(ApiError::bad_request("the body must be an object"));
-    };
-    // Clients may leave out what the path says anyway.
     let info = asked.info;
     let api_version = if info.group.is_empty() {
         "authentication.k8s.io/v1".to_owned()
@@ -76,6 +72,11 @@ pub(super) fn answer(
         Review::Token => "TokenReview",
         Review::TokenRequest => "TokenRequest",
     };
+    let mut request = body.decode(&api_version, kind, notes)?.value;
+    let Some(fields) = request.as_object_mut() else {
+        return Err(ApiError::bad_request("the body must be an object"));
+    };
+    // Clients may leave out what the path says anyway.
     for (field, text) in [("apiVersion", api_version.as_str()), ("kind", kind)] {
         let given = fields.get(field).and_then(serde_json::Value::as_str).unwrap_or_default();
         if given.is_empty() {

@@ -62,10 +62,21 @@ fn what_cannot_be_written_is_refused() {
 
 #[test]
 fn bodies_have_known_types() {
-    assert_eq!(body_encoding("").unwrap(), Encoding::Json);
-    assert_eq!(body_encoding("application/json; charset=utf-8").unwrap(), Encoding::Json);
-    assert_eq!(body_encoding("application/yaml").unwrap(), Encoding::Yaml);
-    let error = body_encoding("application/vnd.kubernetes.protobuf").unwrap_err();
+    for (text, encoding) in [
+        ("", BodyEncoding::Json),
+        ("application/json; charset=utf-8", BodyEncoding::Json),
+        ("application/yaml", BodyEncoding::Yaml),
+    ] {
+        assert_eq!(body_encoding(text, false).unwrap(), encoding);
+        assert_eq!(body_encoding(text, true).unwrap(), encoding);
+    }
+    let protobuf = "application/vnd.kubernetes.protobuf";
+    assert_eq!(body_encoding(protobuf, true).unwrap(), BodyEncoding::Protobuf);
+    let error = body_encoding("text/plain", true).unwrap_err();
+    assert!(
+        error.message.ends_with("application/json, application/yaml, application/vnd.kubernetes.protobuf")
+    );
+    let error = body_encoding(protobuf, false).unwrap_err();
     assert_eq!((error.code, error.reason), (415, "UnsupportedMediaType"));
     assert_eq!(
         error.message,
