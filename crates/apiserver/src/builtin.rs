@@ -7,7 +7,6 @@ mod columns;
 mod core;
 mod event;
 mod facts;
-mod field;
 mod pod;
 mod pod_update;
 mod rules;

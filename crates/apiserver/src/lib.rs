@@ -14,6 +14,8 @@ pub mod builtin;
 pub mod collector;
 pub mod decode;
 pub mod discovery;
+mod field;
+mod go;
 pub mod http;
 pub mod jsonpath;
 pub mod kind;

@@ -141,7 +141,7 @@ pub fn validate_labels(labels: &Map<String, Value>, path: &str) -> Vec<FieldErro
 pub fn validate_field_manager(manager: &str, path: &str) -> Vec<FieldError> {
     let mut faults = Vec::new();
     if manager.len() > FIELD_MANAGER_LIMIT {
-        faults.push(too_long(path, FIELD_MANAGER_LIMIT));
+        faults.push(FieldError::too_long(path, FIELD_MANAGER_LIMIT));
     }
     if let Some((position, character)) = manager.char_indices().find(|(_, character)| character.is_control())
     {
@@ -164,7 +164,7 @@ fn common(kind: &Kind, metadata: &Map<String, Value>, faults: &mut Vec<FieldErro
             bytes += key.len() + value.as_str().unwrap_or_default().len();
         }
         if bytes > ANNOTATIONS_LIMIT {
-            faults.push(too_long("metadata.annotations", ANNOTATIONS_LIMIT));
+            faults.push(FieldError::too_long("metadata.annotations", ANNOTATIONS_LIMIT));
         }
     }
     if let Some(owners) = metadata.get("ownerReferences").and_then(Value::as_array) {
@@ -238,7 +238,7 @@ fn managed_fields(managers: &[Value], faults: &mut Vec<FieldError>) {
         }
         faults.extend(validate_field_manager(text(entry, "manager"), &format!("{path}.manager")));
         if text(entry, "subresource").len() > SUBRESOURCE_LIMIT {
-            faults.push(too_long(format!("{path}.subresource"), SUBRESOURCE_LIMIT));
+            faults.push(FieldError::too_long(format!("{path}.subresource"), SUBRESOURCE_LIMIT));
         }
     }
 }
@@ -249,15 +249,6 @@ fn invalid(faults: &mut Vec<FieldError>, path: &str, value: &str, rules: Vec<Str
 
 fn immutable(field: &str, value: Value) -> FieldError {
     FieldError::invalid(format!("metadata.{field}"), value, "field is immutable")
-}
-
-fn too_long(path: impl Into<String>, most: usize) -> FieldError {
-    FieldError {
-        kind: FieldErrorType::TooLong,
-        field: path.into(),
-        value: None,
-        detail: format!("must have at most {most} bytes"),
-    }
 }
 
 fn text<'a>(object: &'a Map<String, Value>, field: &str) -> &'a str {

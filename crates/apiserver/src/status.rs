@@ -7,6 +7,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::go;
+
 /// What a client is told when a request fails: `metav1.Status` without its constant fields.
 ///
 /// `message` is for people and is shown as it is; `reason`, `code` and `details` are matched on by programs.
@@ -156,13 +158,30 @@ impl FieldError {
         Self { kind: FieldErrorType::Forbidden, field: field.into(), value: None, detail: detail.into() }
     }
 
+    /// A value that is none of the known ones.
+    pub fn not_supported<T: AsRef<str>>(
+        field: impl Into<String>,
+        value: impl Into<Value>,
+        known: impl IntoIterator<Item = T>,
+    ) -> Self {
+        let known: Vec<_> = known.into_iter().map(|word| go::quoted(word.as_ref())).collect();
+        let detail = format!("supported values: {}", known.join(", "));
+        Self::with_value(FieldErrorType::NotSupported, field, value.into(), detail)
+    }
+
+    /// A text, or a list of them, of more than `most` bytes.
+    pub fn too_long(field: impl Into<String>, most: impl fmt::Display) -> Self {
+        let detail = format!("may not be more than {most} bytes");
+        Self { kind: FieldErrorType::TooLong, field: field.into(), value: None, detail }
+    }
+
     /// The fault without its path: `Invalid value: "x": must be …`. This is a cause's message.
     pub fn body(&self) -> String {
         let mut text = self.kind.words().to_owned();
         if let Some(value) = &self.value {
             text.push_str(": ");
             match value {
-                Value::String(string) => text.push_str(&format!("{string:?}")),
+                Value::String(string) => text.push_str(&go::quoted(string)),
                 other => text.push_str(&other.to_string()),
             }
         }
@@ -300,6 +319,14 @@ impl ApiError {
                 .collect();
         }
         error
+    }
+
+    /// Nothing where there is no fault, else what [`invalid`](Self::invalid) says of them.
+    ///
+    /// # Errors
+    /// 422.
+    pub fn check(kind: GroupResource<'_>, name: &str, errors: &[FieldError]) -> Result<(), Self> {
+        if errors.is_empty() { Ok(()) } else { Err(Self::invalid(kind, name, errors)) }
     }
 
     /// 500: a fault of ours. `message` must hold nothing secret.

@@ -5,8 +5,9 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use super::element::{Element, go_quoted};
+use super::element::Element;
 use super::typed::{Field, Sort, Typed};
+use crate::go;
 use crate::schema::Shape;
 
 /// How many faults are told.
@@ -48,7 +49,7 @@ impl Check {
             Sort::Leaf => self.scalar(&typed.schema.shape, value),
             Sort::Map | Sort::AtomicMap => {
                 let Value::Object(fields) = value else {
-                    return self.fault(format!("expected map, got &{{{}}}", go_text(value)));
+                    return self.fault(format!("expected map, got &{{{}}}", go::text(value)));
                 };
                 for (name, value) in fields {
                     let field = typed.field(name);
@@ -61,7 +62,7 @@ impl Check {
             }
             Sort::AtomicList => {
                 let Value::Array(items) = value else {
-                    return self.fault(format!("expected list, got &{{{}}}", go_text(value)));
+                    return self.fault(format!("expected list, got &{{{}}}", go::text(value)));
                 };
                 for (index, item) in items.iter().enumerate() {
                     let element = Element::Index(i64::try_from(index).unwrap_or(i64::MAX));
@@ -70,7 +71,7 @@ impl Check {
             }
             Sort::List(list) => {
                 let Value::Array(items) = value else {
-                    return self.fault(format!("expected list, got &{{{}}}", go_text(value)));
+                    return self.fault(format!("expected list, got &{{{}}}", go::text(value)));
                 };
                 let mut seen = BTreeSet::new();
                 for (index, item) in items.iter().enumerate() {
@@ -91,70 +92,21 @@ impl Check {
     fn scalar(&mut self, shape: &Shape, value: &Value) {
         match shape {
             Shape::Integer | Shape::Number if !value.is_number() => {
-                self.fault(format!("expected numeric (int or float), got {}", go_type(value)));
+                self.fault(format!("expected numeric (int or float), got {}", go::type_name(value)));
             }
             Shape::String if !value.is_string() => {
                 self.fault(format!(
                     "expected string, got &value.valueUnstructured{{Value:{}}}",
-                    go_syntax(value)
+                    go::syntax(value)
                 ));
             }
             Shape::Boolean if !value.is_boolean() => {
-                self.fault(format!("expected boolean, got &{{{}}}", go_text(value)));
+                self.fault(format!("expected boolean, got &{{{}}}", go::text(value)));
             }
             Shape::IntOrString if value.is_array() || value.is_object() => {
-                self.fault(format!("expected any scalar, got &{{{}}}", go_text(value)));
+                self.fault(format!("expected any scalar, got &{{{}}}", go::text(value)));
             }
             _ => {}
         }
-    }
-}
-
-/// Go's `%T` of decoded JSON.
-fn go_type(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "<nil>",
-        Value::Bool(_) => "bool",
-        Value::Number(number) if number.is_f64() => "float64",
-        Value::Number(_) => "int64",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
-    }
-}
-
-/// Go's `%v` of decoded JSON.
-fn go_text(value: &Value) -> String {
-    match value {
-        Value::Null => "<nil>".to_owned(),
-        Value::String(text) => text.clone(),
-        Value::Array(items) => format!("[{}]", items.iter().map(go_text).collect::<Vec<_>>().join(" ")),
-        Value::Object(fields) => {
-            let mut fields: Vec<_> =
-                fields.iter().map(|(name, value)| format!("{name}:{}", go_text(value))).collect();
-            fields.sort();
-            format!("map[{}]", fields.join(" "))
-        }
-        other => other.to_string(),
-    }
-}
-
-/// Go's `%#v` of decoded JSON.
-fn go_syntax(value: &Value) -> String {
-    match value {
-        Value::Null => "interface {}(nil)".to_owned(),
-        Value::String(text) => go_quoted(text),
-        Value::Array(items) => {
-            format!("[]interface {{}}{{{}}}", items.iter().map(go_syntax).collect::<Vec<_>>().join(", "))
-        }
-        Value::Object(fields) => {
-            let mut fields: Vec<_> = fields
-                .iter()
-                .map(|(name, value)| format!("{}:{}", go_quoted(name), go_syntax(value)))
-                .collect();
-            fields.sort();
-            format!("map[string]interface {{}}{{{}}}", fields.join(", "))
-        }
-        other => other.to_string(),
     }
 }

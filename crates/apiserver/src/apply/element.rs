@@ -5,6 +5,8 @@ use std::fmt::{self, Write};
 
 use serde_json::{Number, Value};
 
+use crate::go;
+
 /// How a child is chosen in its parent: `fieldpath.PathElement` of `sigs.k8s.io/structured-merge-diff`.
 ///
 /// The order of the variants is the order in which they are written.
@@ -332,7 +334,7 @@ fn readable(value: &Value) -> String {
             write_number(&mut out, number);
             out
         }
-        Value::String(text) => go_quoted(text),
+        Value::String(text) => go::quoted(text),
         Value::Array(items) => {
             format!("[{}]", items.iter().map(readable).collect::<Vec<_>>().join(","))
         }
@@ -344,31 +346,4 @@ fn readable(value: &Value) -> String {
             format!("{{{}}}", fields.join(";"))
         }
     }
-}
-
-/// Go's `%q`.
-pub(super) fn go_quoted(text: &str) -> String {
-    let mut out = String::from("\"");
-    for character in text.chars() {
-        match character {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\u{7}' => out.push_str("\\a"),
-            '\u{8}' => out.push_str("\\b"),
-            '\u{c}' => out.push_str("\\f"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '\u{b}' => out.push_str("\\v"),
-            '\u{0}'..='\u{1f}' | '\u{7f}' => {
-                let _ = write!(out, "\\x{:02x}", u32::from(character));
-            }
-            other if other.is_control() => {
-                let _ = write!(out, "\\u{:04x}", u32::from(other));
-            }
-            other => out.push(other),
-        }
-    }
-    out.push('"');
-    out
 }

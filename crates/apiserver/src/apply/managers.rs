@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::element::{Element, go_quoted};
+use super::element::Element;
 use super::merge::Comparison;
 use super::set::{FieldsError, Set};
 use super::typed::Typed;
+use crate::go;
 use crate::object::{metadata, metadata_mut};
 use crate::status::{ApiError, Cause, Details};
 
@@ -60,10 +61,10 @@ impl Owner {
 
     /// As conflicts name it: `"kubectl" with subresource "status" using v1`.
     fn words(&self) -> String {
-        let mut words = go_quoted(&self.name);
+        let mut words = go::quoted(&self.name);
         if !self.subresource.is_empty() {
             words.push_str(" with subresource ");
-            words.push_str(&go_quoted(&self.subresource));
+            words.push_str(&go::quoted(&self.subresource));
         }
         if self.operation == Operation::Update {
             words.push_str(" using ");

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use http::HeaderMap;
 
 use super::{ANONYMOUS, AUTHENTICATED, Attributes, Identity, UNAUTHENTICATED, service_accounts};
+use crate::http::request_info::percent_decode;
 use crate::status::ApiError;
 
 const EXTRA_PREFIX: &str = "impersonate-extra-";
@@ -67,7 +68,10 @@ pub fn impersonation(headers: &HeaderMap) -> Result<Option<Impersonation>, ApiEr
     let mut extra: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for name in headers.keys() {
         if let Some(key) = name.as_str().strip_prefix(EXTRA_PREFIX) {
-            extra.entry(unescape(key)).or_default().extend(values(headers, name.as_str())?);
+            // A key that header names cannot hold is escaped (`acme.com%2fproject`). As Go's `url.PathUnescape` fails as a
+            // whole, a key with a wrong escape is taken as it is.
+            let key = percent_decode(key).unwrap_or_else(|| key.to_owned());
+            extra.entry(key).or_default().extend(values(headers, name.as_str())?);
         }
     }
     if user.is_empty() {
@@ -115,31 +119,4 @@ fn values(headers: &HeaderMap, name: &str) -> Result<Vec<String>, ApiError> {
             .map_err(|_| ApiError::bad_request(format!("the header {name:?} is not UTF-8 text")))
     });
     texts.collect()
-}
-
-/// `%`-escapes of a key that header names cannot hold (`acme.com%2fproject`). A wrong escape is left as it is.
-fn unescape(key: &str) -> String {
-    let bytes = key.as_bytes();
-    let mut unescaped = Vec::with_capacity(bytes.len());
-    let mut index = 0;
-    while index < bytes.len() {
-        let escape = (bytes[index] == b'%')
-            .then(|| bytes.get(index + 1..index + 3))
-            .flatten()
-            .and_then(|digits| std::str::from_utf8(digits).ok())
-            .filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
-            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        match escape {
-            Some(byte) => {
-                unescaped.push(byte);
-                index += 3;
-            }
-            None => {
-                unescaped.push(bytes[index]);
-                index += 1;
-            }
-        }
-    }
-    // As Go's `url.PathUnescape` fails as a whole, so does this.
-    String::from_utf8(unescaped).unwrap_or_else(|_| key.to_owned())
 }

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{Authenticator, Identity};
+use crate::field;
 use crate::object;
 use crate::status::ApiError;
 
@@ -27,15 +28,11 @@ pub fn token_review(
     review: &Value,
     now: Timestamp,
 ) -> Result<Value, ApiError> {
-    let token = review.pointer("/spec/token").and_then(Value::as_str).unwrap_or_default();
+    let token = field::text(review, "/spec/token");
     if token.is_empty() {
         return Err(ApiError::bad_request("token is required for TokenReview in authentication"));
     }
-    let audiences: Vec<String> = review
-        .pointer("/spec/audiences")
-        .and_then(Value::as_array)
-        .map(|list| list.iter().filter_map(Value::as_str).map(str::to_owned).collect())
-        .unwrap_or_default();
+    let audiences = field::texts(review, "/spec/audiences");
     let status = match authenticator.token(token, &audiences, now) {
         Some((identity, accepted)) => {
             let mut status = json!({ "authenticated": true, "user": identity.to_user_info() });

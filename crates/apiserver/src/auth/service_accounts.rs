@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::authenticate::CREDENTIAL_ID;
 use super::{Authorities, Identity, Objects, jws};
+use crate::field;
 use crate::object;
 use crate::status::{ApiError, FieldError, GroupResource};
 
@@ -68,7 +69,7 @@ pub fn issue_token(
     let account = objects.get(ACCOUNTS, namespace, name).ok_or_else(|| ApiError::not_found(ACCOUNT, name))?;
     let mut spec = request.get("spec").and_then(Value::as_object).cloned().unwrap_or_default();
     let seconds = life_seconds(&spec)?;
-    let audiences = match texts(spec.get("audiences")) {
+    let audiences = match field::texts(request, "/spec/audiences") {
         audiences if audiences.is_empty() => vec![ISSUER.to_owned()],
         audiences => audiences,
     };
@@ -158,26 +159,18 @@ fn bind(
         return Err(ApiError::conflict(resource, text("name"), why));
     }
     if kind == "Pod" {
-        let spec = |field: &str| {
-            object.pointer(&format!("/spec/{field}")).and_then(Value::as_str).unwrap_or_default()
-        };
-        if spec("serviceAccountName") != account {
+        if field::text(&object, "/spec/serviceAccountName") != account {
             let message = format!(
                 "cannot bind token for serviceaccount {account:?} to pod running with different serviceaccount name."
             );
             return Err(ApiError::bad_request(message));
         }
-        if let Some(node) = objects.get("/core/nodes/", "", spec("nodeName")) {
+        if let Some(node) = objects.get("/core/nodes/", "", field::text(&object, "/spec/nodeName")) {
             claims["node"] = json!({ "name": object::name(&node), "uid": object::uid(&node) });
         }
     }
     claims[claim] = json!({ "name": object::name(&object), "uid": actual });
     Ok(())
-}
-
-fn texts(value: Option<&Value>) -> Vec<String> {
-    let list = value.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    list.iter().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
 /// Whose token it is, and which of `audiences` (this server's, when empty) it is for. `None` when it is not ours, not
@@ -199,8 +192,10 @@ pub(super) fn identify(
     }
     let own = [ISSUER.to_owned()];
     let wanted = if audiences.is_empty() { &own[..] } else { audiences };
-    let accepted: Vec<_> =
-        texts(claims.get("aud")).into_iter().filter(|audience| wanted.contains(audience)).collect();
+    let accepted: Vec<_> = field::texts(claims.get("aud")?, "")
+        .into_iter()
+        .filter(|audience| wanted.contains(audience))
+        .collect();
     if accepted.is_empty() {
         return None;
     }

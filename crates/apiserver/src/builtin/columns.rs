@@ -8,9 +8,9 @@ pub(super) mod workload;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::field;
+use crate::field;
 use crate::kind::{Cell, Column};
-use crate::table::human_duration;
+use crate::table;
 
 /// What a cell function returns.
 pub(super) type Found = Option<Value>;
@@ -39,19 +39,11 @@ pub(super) const AGE: Column = shown("Age", "string", age);
 pub(super) const CREATED_AT: Column = shown("Created At", "date", created_at);
 
 fn age(object: &Value, now: Timestamp) -> Found {
-    Some(since(field::text(object, "/metadata/creationTimestamp"), now).into())
+    Some(table::age(field::text(object, "/metadata/creationTimestamp"), now).into())
 }
 
 fn created_at(object: &Value, _: Timestamp) -> Found {
     Some(field::text(object, "/metadata/creationTimestamp").into())
-}
-
-/// How long ago `time` was; `<unknown>` where it is missing or no time.
-pub(super) fn since(time: &str, now: Timestamp) -> String {
-    match time.parse::<Timestamp>() {
-        Ok(time) => human_duration(now.duration_since(time)),
-        Err(_) => "<unknown>".to_owned(),
-    }
 }
 
 /// A text cell; `None` (`<none>`) where it is empty.

@@ -4,7 +4,7 @@
 use base64::Engine as _;
 use serde_json::{Map, Value, json};
 
-use super::field::{child, default, flag, items_mut, list, map, same, text};
+use crate::field::{child, default, flag, items_mut, list, map, same, text};
 use crate::kind::{Admission, Operation};
 use crate::metadata::{is_dns1035_label, is_dns1123_label, is_dns1123_subdomain};
 use crate::object;
@@ -14,12 +14,6 @@ use crate::status::{FieldError, FieldErrorType};
 const MOST_DATA_BYTES: usize = 1024 * 1024;
 pub(super) const IMMUTABLE: &str = "field is immutable when `immutable` is set";
 pub(super) const FIELD_IMMUTABLE: &str = "field is immutable";
-
-pub(super) fn not_supported(field: impl Into<String>, value: &str, known: &[&str]) -> FieldError {
-    let known: Vec<_> = known.iter().map(|one| format!("{one:?}")).collect();
-    let detail = format!("supported values: {}", known.join(", "));
-    FieldError::with_value(FieldErrorType::NotSupported, field, value.into(), detail)
-}
 
 /// Adds a fault for each thing that `check` says about `value`.
 pub(super) fn check_name(
@@ -93,7 +87,7 @@ pub(super) fn node_validate(
         if effect.is_empty() {
             errors.push(FieldError::required(format!("{at}.effect"), ""));
         } else if !known.contains(&effect) {
-            errors.push(not_supported(format!("{at}.effect"), effect, &known));
+            errors.push(FieldError::not_supported(format!("{at}.effect"), effect, &known));
         }
         if seen.contains(&(key, effect)) {
             errors.push(FieldError::with_value(FieldErrorType::Duplicate, at, taint.clone(), ""));
@@ -202,12 +196,7 @@ pub(super) fn secret_validate(
         }
     }
     if total > MOST_DATA_BYTES {
-        errors.push(FieldError {
-            kind: FieldErrorType::TooLong,
-            field: "data".to_owned(),
-            value: None,
-            detail: format!("may not be more than {MOST_DATA_BYTES} bytes"),
-        });
+        errors.push(FieldError::too_long("data", MOST_DATA_BYTES));
     }
     let secret_type = text(object, "/type");
     if secret_type == "kubernetes.io/service-account-token"
@@ -265,12 +254,7 @@ pub(super) fn config_map_validate(
         }
     }
     if total > MOST_DATA_BYTES {
-        errors.push(FieldError {
-            kind: FieldErrorType::TooLong,
-            field: String::new(),
-            value: None,
-            detail: format!("may not be more than {MOST_DATA_BYTES} bytes"),
-        });
+        errors.push(FieldError::too_long("", MOST_DATA_BYTES));
     }
     check_immutable(object, old, &["data", "binaryData"], errors);
 }
@@ -331,7 +315,7 @@ pub(super) fn service_validate(
     let kind = text(object, "/spec/type");
     let known = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
     if !known.contains(&kind) {
-        errors.push(not_supported("spec.type", kind, &known));
+        errors.push(FieldError::not_supported("spec.type", kind, &known));
     }
     let ports = list(object, "/spec/ports");
     let address = text(object, "/spec/clusterIP");
@@ -351,7 +335,7 @@ pub(super) fn service_validate(
     }
     let affinity = text(object, "/spec/sessionAffinity");
     if !matches!(affinity, "None" | "ClientIP") {
-        errors.push(not_supported("spec.sessionAffinity", affinity, &["ClientIP", "None"]));
+        errors.push(FieldError::not_supported("spec.sessionAffinity", affinity, &["ClientIP", "None"]));
     }
     check_service_ports(ports, errors);
     if let Some(old) = old
@@ -362,7 +346,7 @@ pub(super) fn service_validate(
     {
         let value = json!([address]);
         let detail = "may not change once set";
-        errors.push(FieldError::with_value(FieldErrorType::Invalid, "spec.clusterIPs[0]", value, detail));
+        errors.push(FieldError::invalid("spec.clusterIPs[0]", value, detail));
     }
 }
 
@@ -385,7 +369,11 @@ fn check_service_ports(ports: &[Value], errors: &mut Vec<FieldError>) {
         check_port(format!("{at}.port"), number, errors);
         let protocol = text(port, "/protocol");
         if !matches!(protocol, "TCP" | "UDP" | "SCTP") {
-            errors.push(not_supported(format!("{at}.protocol"), protocol, &["SCTP", "TCP", "UDP"]));
+            errors.push(FieldError::not_supported(
+                format!("{at}.protocol"),
+                protocol,
+                &["SCTP", "TCP", "UDP"],
+            ));
         }
         if pairs.contains(&(number, protocol)) {
             let value = json!({"port": number, "protocol": protocol});
@@ -420,7 +408,7 @@ pub(super) fn priority_class_validate(
     old: Option<&Value>,
     errors: &mut Vec<FieldError>,
 ) {
-    let value = super::field::number(object, "/value");
+    let value = crate::field::number(object, "/value");
     let name = object::name(object);
     let known = [("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)];
     if name.starts_with("system-") {
@@ -435,10 +423,14 @@ pub(super) fn priority_class_validate(
     }
     let policy = text(object, "/preemptionPolicy");
     if !matches!(policy, "" | "PreemptLowerPriority" | "Never") {
-        errors.push(not_supported("preemptionPolicy", policy, &["Never", "PreemptLowerPriority"]));
+        errors.push(FieldError::not_supported(
+            "preemptionPolicy",
+            policy,
+            &["Never", "PreemptLowerPriority"],
+        ));
     }
     if let Some(old) = old {
-        if super::field::number(old, "/value") != value {
+        if crate::field::number(old, "/value") != value {
             errors.push(FieldError::forbidden("value", "may not be changed in an update."));
         }
         if !same(object, old, "/preemptionPolicy") {
@@ -493,7 +485,7 @@ pub(super) fn slice_validate(
     if kind.is_empty() {
         errors.push(FieldError::required("addressType", ""));
     } else if !matches!(kind, "IPv4" | "IPv6" | "FQDN") {
-        errors.push(not_supported("addressType", kind, &["FQDN", "IPv4", "IPv6"]));
+        errors.push(FieldError::not_supported("addressType", kind, &["FQDN", "IPv4", "IPv6"]));
     }
     for (index, endpoint) in list(object, "/endpoints").iter().enumerate() {
         if list(endpoint, "/addresses").is_empty() {

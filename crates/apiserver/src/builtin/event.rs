@@ -2,10 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
-use super::field;
+use crate::field;
 use crate::kind::{Admission, Operation};
 use crate::object;
-use crate::status::{FieldError, FieldErrorType};
+use crate::status::FieldError;
 
 /// The selectable fields of core Events.
 pub(super) const CORE_FIELDS: &[(&str, &str, &str)] = &[
@@ -172,7 +172,7 @@ pub(super) fn new_validate(
     for name in fixed {
         if !field::same(event, old, &format!("/{name}")) {
             let value = event.get(name).cloned().unwrap_or(Value::Null);
-            errors.push(FieldError::with_value(FieldErrorType::Invalid, name, value, "field is immutable"));
+            errors.push(FieldError::invalid(name, value, "field is immutable"));
         }
     }
 }

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::core::{check_name, check_port, not_supported};
-use super::field::{child, default, flag, items_mut, list, map, text};
+use super::core::{check_name, check_port};
 use super::pod_update;
+use crate::field::{child, default, flag, items_mut, list, map, text};
 use crate::kind::{Admission, Operation};
 use crate::metadata::{is_dns1123_label, is_dns1123_subdomain};
 use crate::status::{FieldError, FieldErrorType};
@@ -268,14 +268,14 @@ pub(super) fn check_spec(spec: &Value, at: &str, errors: &mut Vec<FieldError>) {
     if policy.is_empty() {
         errors.push(FieldError::required(format!("{at}.restartPolicy"), ""));
     } else if !policies.contains(&policy) {
-        errors.push(not_supported(format!("{at}.restartPolicy"), policy, &policies));
+        errors.push(FieldError::not_supported(format!("{at}.restartPolicy"), policy, &policies));
     }
     let policy = text(spec, "/dnsPolicy");
     let policies = ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
     if policy.is_empty() {
         errors.push(FieldError::required(format!("{at}.dnsPolicy"), ""));
     } else if !policies.contains(&policy) {
-        errors.push(not_supported(format!("{at}.dnsPolicy"), policy, &policies));
+        errors.push(FieldError::not_supported(format!("{at}.dnsPolicy"), policy, &policies));
     }
     for name in ["serviceAccountName", "nodeName"] {
         let value = text(spec, &format!("/{name}"));
@@ -340,7 +340,7 @@ fn check_container<'a>(
     if policy.is_empty() {
         errors.push(FieldError::required(format!("{at}.imagePullPolicy"), ""));
     } else if !policies.contains(&policy) {
-        errors.push(not_supported(format!("{at}.imagePullPolicy"), policy, &policies));
+        errors.push(FieldError::not_supported(format!("{at}.imagePullPolicy"), policy, &policies));
     }
     for (index, port) in list(container, "/ports").iter().enumerate() {
         let at = format!("{at}.ports[{index}]");
@@ -350,7 +350,11 @@ fn check_container<'a>(
         }
         let protocol = text(port, "/protocol");
         if !matches!(protocol, "TCP" | "UDP" | "SCTP") {
-            errors.push(not_supported(format!("{at}.protocol"), protocol, &["SCTP", "TCP", "UDP"]));
+            errors.push(FieldError::not_supported(
+                format!("{at}.protocol"),
+                protocol,
+                &["SCTP", "TCP", "UDP"],
+            ));
         }
     }
     for (index, variable) in list(container, "/env").iter().enumerate() {

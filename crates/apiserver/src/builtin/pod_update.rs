@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::field::list;
+use crate::field::list;
 use crate::status::FieldError;
 
 /// What Kubernetes says of any other change.

@@ -40,12 +40,9 @@ impl Hooks for Rules {
     ) -> Result<(), ApiError> {
         let mut errors = Vec::new();
         (self.validate)(request, object, old, &mut errors);
-        if errors.is_empty() {
-            return Ok(());
-        }
         let kind = GroupResource { group: self.group, resource: self.kind };
         let name = if request.name.is_empty() { object::name(object) } else { request.name };
-        Err(ApiError::invalid(kind, name, &errors))
+        ApiError::check(kind, name, &errors)
     }
 }
 

@@ -4,11 +4,12 @@
 use serde_json::{Value, json};
 
 use super::core::FIELD_IMMUTABLE;
-use super::field::{child, default, list, map, number, same};
 use super::pod::{check_spec, default_spec};
 use super::storage::default_claim_templates;
+use crate::field::{child, default, list, map, number, same};
 use crate::kind::{Admission, Operation};
-use crate::status::{FieldError, FieldErrorType};
+use crate::selector::Labels;
+use crate::status::FieldError;
 
 fn default_template(owner: &mut Value) {
     let Some(template) = child(owner, "template") else { return };
@@ -157,23 +158,9 @@ pub(super) fn pod_template_validate(
     check_template(object, "template", errors);
 }
 
-/// Whether labels satisfy a LabelSelector object.
+/// Whether labels satisfy a LabelSelector object. One that is not valid selects nothing.
 fn selects(selector: &Value, labels: &Value) -> bool {
-    let value = |key: &str| labels.get(key).and_then(Value::as_str);
-    let equal = map(selector, "/matchLabels").into_iter().flatten();
-    let mut expressions = list(selector, "/matchExpressions").iter();
-    equal.into_iter().all(|(key, wanted)| value(key) == wanted.as_str())
-        && expressions.all(|expression| {
-            let found = value(super::field::text(expression, "/key"));
-            let listed = |found: &str| list(expression, "/values").iter().any(|one| one == found);
-            match super::field::text(expression, "/operator") {
-                "In" => found.is_some_and(listed),
-                "NotIn" => !found.is_some_and(listed),
-                "Exists" => found.is_some(),
-                "DoesNotExist" => found.is_none(),
-                _ => false,
-            }
-        })
+    Labels::from_object(selector).is_ok_and(|selector| selector.matches_labels(labels.as_object()))
 }
 
 /// The messages print an object's value as Go's `%+v` would; Kubernetes 1.33 prints JSON.
@@ -191,11 +178,11 @@ fn check_selector(object: &Value, old: Option<&Value>, errors: &mut Vec<FieldErr
                 let detail =
                     if object["kind"] == "Deployment" { detail } else { "empty selector is invalid" };
                 let field = "spec.selector";
-                errors.push(FieldError::with_value(FieldErrorType::Invalid, field, selector.clone(), detail));
+                errors.push(FieldError::invalid(field, selector.clone(), detail));
             } else if !selects(selector, &labels) {
                 let detail = "`selector` does not match template `labels`";
                 let field = "spec.template.metadata.labels";
-                errors.push(FieldError::with_value(FieldErrorType::Invalid, field, labels, detail));
+                errors.push(FieldError::invalid(field, labels, detail));
             }
         }
     }
@@ -203,7 +190,7 @@ fn check_selector(object: &Value, old: Option<&Value>, errors: &mut Vec<FieldErr
         && !same(object, old, "/spec/selector")
     {
         let value = selector.cloned().unwrap_or_default();
-        errors.push(FieldError::with_value(FieldErrorType::Invalid, "spec.selector", value, FIELD_IMMUTABLE));
+        errors.push(FieldError::invalid("spec.selector", value, FIELD_IMMUTABLE));
     }
 }
 
@@ -218,10 +205,10 @@ fn check_not_negative(object: &Value, names: &[&str], errors: &mut Vec<FieldErro
 }
 
 fn check_restart_always(object: &Value, errors: &mut Vec<FieldError>) {
-    let policy = super::field::text(object, "/spec/template/spec/restartPolicy");
+    let policy = crate::field::text(object, "/spec/template/spec/restartPolicy");
     if !matches!(policy, "" | "Always") {
         let field = "spec.template.spec.restartPolicy";
-        errors.push(super::core::not_supported(field, policy, &["Always"]));
+        errors.push(FieldError::not_supported(field, policy, &["Always"]));
     }
 }
 
@@ -286,7 +273,7 @@ pub(super) fn controller_validate(
     } else if !selector.iter().all(|(key, value)| labels.get(key) == Some(value)) {
         let detail = "`selector` does not match template `labels`";
         let field = "spec.template.metadata.labels";
-        errors.push(FieldError::with_value(FieldErrorType::Invalid, field, labels, detail));
+        errors.push(FieldError::invalid(field, labels, detail));
     }
     check_template(object, "spec.template", errors);
     check_restart_always(object, errors);
@@ -300,7 +287,7 @@ pub(super) fn job_validate(
 ) {
     check_not_negative(object, &["parallelism", "completions", "backoffLimit"], errors);
     check_template(object, "spec.template", errors);
-    let policy = super::field::text(object, "/spec/template/spec/restartPolicy");
+    let policy = crate::field::text(object, "/spec/template/spec/restartPolicy");
     if policy == "Always" {
         let field = "spec.template.spec.restartPolicy";
         let detail = "valid values: \"OnFailure\", \"Never\"";
@@ -312,7 +299,7 @@ pub(super) fn job_validate(
         if !same(object, old, &pointer) {
             let value = object.pointer(&pointer).cloned().unwrap_or_default();
             let field = format!("spec.{name}");
-            errors.push(FieldError::with_value(FieldErrorType::Invalid, field, value, FIELD_IMMUTABLE));
+            errors.push(FieldError::invalid(field, value, FIELD_IMMUTABLE));
         }
     }
 }
@@ -327,7 +314,7 @@ pub(super) fn budget_validate(
     if set("minAvailable") && set("maxUnavailable") {
         let value = object.get("spec").cloned().unwrap_or_default();
         let detail = "minAvailable and maxUnavailable cannot be both set";
-        errors.push(FieldError::with_value(FieldErrorType::Invalid, "spec", value, detail));
+        errors.push(FieldError::invalid("spec", value, detail));
     }
     check_not_negative(object, &["minAvailable", "maxUnavailable"], errors);
 }

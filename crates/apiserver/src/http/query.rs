@@ -5,10 +5,9 @@
 
 use std::borrow::Cow;
 
-use serde_json::Value;
-
-use crate::status::{ApiError, FieldError, FieldErrorType, GroupResource};
-use crate::verbs::FieldValidation;
+use crate::metadata::validate_field_manager;
+use crate::status::{ApiError, FieldError};
+use crate::verbs::{FieldValidation, check_options};
 
 /// A query, decoded: names and values in their order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -18,8 +17,6 @@ pub struct Query {
 
 /// More options than any client sends; what follows is not looked at.
 const MOST_OPTIONS: usize = 1000;
-/// `metav1.FieldManagerMaxLength`.
-const LONGEST_FIELD_MANAGER: usize = 128;
 
 impl Query {
     /// Decodes a query. Pairs whose encoding is broken are left out, as Go leaves them out.
@@ -95,21 +92,6 @@ fn decode(text: &str) -> Option<String> {
     super::request_info::percent_decode(&spaced)
 }
 
-/// `CreateOptions.meta.k8s.io "" is invalid: …`, as the options of each verb are refused.
-fn invalid_options(kind: &str, errors: &[FieldError]) -> Result<(), ApiError> {
-    if errors.is_empty() {
-        return Ok(());
-    }
-    Err(ApiError::invalid(GroupResource { group: "meta.k8s.io", resource: kind }, "", errors))
-}
-
-/// What is unknown of a fixed set of words.
-fn not_supported(field: &str, value: Value, known: &[&str]) -> FieldError {
-    let known: Vec<_> = known.iter().map(|word| format!("{word:?}")).collect();
-    let detail = format!("supported values: {}", known.join(", "));
-    FieldError::with_value(FieldErrorType::NotSupported, field, value, detail)
-}
-
 /// The options of create, update and patch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WriteOptions {
@@ -139,39 +121,20 @@ impl WriteOptions {
                 errors.push(FieldError::forbidden("force", "may not be specified for non-apply patch"));
             }
         }
-        check_field_manager(&field_manager, &mut errors);
+        errors.extend(validate_field_manager(&field_manager, "fieldManager"));
         let dry_run = dry_run(query, &mut errors);
         let field_validation = match query.text("fieldValidation") {
             "" | "Warn" => FieldValidation::Warn,
             "Ignore" => FieldValidation::Ignore,
             "Strict" => FieldValidation::Strict,
             other => {
-                errors.push(not_supported(
-                    "fieldValidation",
-                    other.into(),
-                    &["", "Ignore", "Strict", "Warn"],
-                ));
+                let known = ["", "Ignore", "Strict", "Warn"];
+                errors.push(FieldError::not_supported("fieldValidation", other, known));
                 FieldValidation::Warn
             }
         };
-        invalid_options(kind, &errors)?;
+        check_options(kind, &errors)?;
         Ok(Self { dry_run, field_manager, field_validation, force: query.flag("force") })
-    }
-}
-
-fn check_field_manager(manager: &str, errors: &mut Vec<FieldError>) {
-    if manager.len() > LONGEST_FIELD_MANAGER {
-        errors.push(FieldError {
-            kind: FieldErrorType::TooLong,
-            field: "fieldManager".to_owned(),
-            value: None,
-            detail: format!("may not be more than {LONGEST_FIELD_MANAGER} bytes"),
-        });
-    }
-    // One fault is enough to say so; a hostile manager could have thousands.
-    if let Some((at, bad)) = manager.char_indices().find(|(_, letter)| letter.is_control()) {
-        let detail = format!("invalid character U+{:04X} (at position {at})", u32::from(bad));
-        errors.push(FieldError::invalid("fieldManager", manager, detail));
     }
 }
 
@@ -182,7 +145,7 @@ fn dry_run(query: &Query, errors: &mut Vec<FieldError>) -> bool {
         if value == "All" {
             asked = true;
         } else {
-            errors.push(not_supported("dryRun", serde_json::json!([value]), &["All"]));
+            errors.push(FieldError::not_supported("dryRun", vec![value], ["All"]));
             return false;
         }
     }

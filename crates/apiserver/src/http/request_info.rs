@@ -171,7 +171,7 @@ fn segments(path: &str) -> Result<(Vec<String>, String), PathError> {
 }
 
 /// `%41` → `A`; `None` when the encoding is broken or the result is no UTF-8.
-pub(super) fn percent_decode(text: &str) -> Option<String> {
+pub(crate) fn percent_decode(text: &str) -> Option<String> {
     if !text.contains('%') {
         return Some(text.to_owned());
     }

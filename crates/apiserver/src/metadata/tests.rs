@@ -163,7 +163,7 @@ fn labels_and_annotations_are_checked() {
         created(&pod(), json!({"name": "a", "namespace": "b", "annotations": {"k": "v".repeat(size - 1)}}))
     };
     assert_eq!(annotated(262_144), [""; 0]);
-    assert_eq!(annotated(262_145), ["metadata.annotations: Too long: must have at most 262144 bytes"]);
+    assert_eq!(annotated(262_145), ["metadata.annotations: Too long: may not be more than 262144 bytes"]);
 }
 
 #[test]
@@ -216,7 +216,7 @@ fn managed_fields_have_their_shape() {
             "metadata.managedFields[0].operation: Invalid value: \"x\": must be `Apply` or `Update`",
             "metadata.managedFields[0].fieldsType: Invalid value: \"y\": must be `FieldsV1`",
             "metadata.managedFields[0].manager: Invalid value: \"a\\nb\": invalid character U+000A (at position 1)",
-            "metadata.managedFields[1].manager: Too long: must have at most 128 bytes",
+            "metadata.managedFields[1].manager: Too long: may not be more than 128 bytes",
         ]
     );
 }

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::{MAX_DEPTH, unprocessable};
+use crate::go;
 use crate::status::ApiError;
 
 /// The most operations of one patch; kube-apiserver's `maxJSONPatchOperations`.
@@ -52,14 +53,7 @@ fn decode(patch: &[u8]) -> Result<Vec<Map<String, Value>>, ApiError> {
     let patch: Value =
         serde_json::from_slice(patch).map_err(|error| ApiError::bad_request(error.to_string()))?;
     let wrong = |value: &Value, wanted: &str| {
-        let found = match value {
-            Value::Null => "null",
-            Value::Bool(_) => "bool",
-            Value::Number(_) => "number",
-            Value::String(_) => "string",
-            Value::Array(_) => "array",
-            Value::Object(_) => "object",
-        };
+        let found = go::json_type(value);
         ApiError::bad_request(format!(
             "json: cannot unmarshal {found} into Go value of type jsonpatch.{wanted}"
         ))

@@ -6,11 +6,11 @@
 mod list;
 
 use std::collections::HashSet;
-use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
 
 use super::unprocessable;
+use crate::go;
 use crate::schema::{PatchStrategy, Schema};
 use crate::status::ApiError;
 
@@ -40,6 +40,14 @@ enum Fault {
     UnknownDirective { directive: String, map: String },
     #[error("{0}")]
     Other(String),
+}
+
+impl Fault {
+    fn wrong_type(expected: &'static str, found: &Value) -> Self {
+        // Go prints the missing type of nil with a verb for texts.
+        let actual = if found.is_null() { "%!s(<nil>)" } else { go::type_name(found) };
+        Self::WrongType { expected, actual }
+    }
 }
 
 impl From<Fault> for ApiError {
@@ -204,7 +212,7 @@ fn merge_ordered_lists<'a>(
 fn array(value: &Value) -> Result<&Vec<Value>, Fault> {
     match value {
         Value::Array(items) => Ok(items),
-        other => Err(Fault::WrongType { expected: "[]interface {}", actual: go_type(other) }),
+        other => Err(Fault::wrong_type("[]interface {}", other)),
     }
 }
 
@@ -240,79 +248,5 @@ fn without_directives(fields: &Map<String, Value>) -> Map<String, Value> {
 }
 
 fn unknown_directive(directive: &Value, map: &Map<String, Value>) -> Fault {
-    Fault::UnknownDirective { directive: go_text(directive), map: go_map(map) }
-}
-
-/// What Go calls the type of a decoded JSON value.
-fn go_type(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "%!s(<nil>)",
-        Value::Bool(_) => "bool",
-        Value::Number(number) if number.is_f64() => "float64",
-        Value::Number(_) => "int64",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
-    }
-}
-
-/// The value as Go's `%v` writes it: messages quote objects that way. Cut off where it gets long.
-fn go_text(value: &Value) -> String {
-    let mut text = String::new();
-    write_go(value, &mut text);
-    text
-}
-
-fn go_map(map: &Map<String, Value>) -> String {
-    let mut text = String::new();
-    write_go_map(map, &mut text);
-    text
-}
-
-/// The most characters of a value that a message quotes; Kubernetes has no such limit.
-const QUOTED: usize = 4096;
-
-fn write_go(value: &Value, text: &mut String) {
-    if text.len() > QUOTED {
-        return;
-    }
-    match value {
-        Value::Null => text.push_str("<nil>"),
-        Value::String(string) => text.extend(string.chars().take(QUOTED)),
-        Value::Array(items) => {
-            text.push('[');
-            for (position, item) in items.iter().enumerate() {
-                if text.len() > QUOTED {
-                    break;
-                }
-                if position > 0 {
-                    text.push(' ');
-                }
-                write_go(item, text);
-            }
-            text.push(']');
-        }
-        Value::Object(map) => write_go_map(map, text),
-        other => {
-            let _ = write!(text, "{other}");
-        }
-    }
-}
-
-fn write_go_map(map: &Map<String, Value>, text: &mut String) {
-    let mut fields: Vec<_> = map.iter().collect();
-    fields.sort_unstable_by_key(|(name, _)| name.as_str());
-    text.push_str("map[");
-    for (position, (name, value)) in fields.into_iter().enumerate() {
-        if text.len() > QUOTED {
-            break;
-        }
-        if position > 0 {
-            text.push(' ');
-        }
-        text.extend(name.chars().take(QUOTED));
-        text.push(':');
-        write_go(value, text);
-    }
-    text.push(']');
+    Fault::UnknownDirective { directive: go::text(directive), map: go::map_text(map) }
 }

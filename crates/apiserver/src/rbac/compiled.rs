@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::rule::{Rule, rules};
 use crate::auth::Identity;
+use crate::field::{list, text};
 use crate::object;
 
 /// Everything that RBAC knows at one time.
@@ -91,10 +92,6 @@ impl fmt::Display for Source<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "{} to {}", self.binding.text, self.subject.text)
     }
-}
-
-fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
-    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
 impl Compiled {
@@ -201,11 +198,9 @@ impl Binding {
         } else {
             format!("RoleBinding {:?}", format!("{name}/{namespace}"))
         };
-        let subjects = binding.get("subjects").and_then(Value::as_array).map(Vec::as_slice);
         Self {
             text: format!("{who} of {kind} {role:?}"),
-            subjects: subjects
-                .unwrap_or_default()
+            subjects: list(binding, "/subjects")
                 .iter()
                 .filter_map(|subject| Subject::new(subject, namespace))
                 .collect(),

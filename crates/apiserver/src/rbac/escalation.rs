@@ -11,6 +11,7 @@ use super::authorizer::{Authorizer, aggregate_errors};
 use super::rule::{Rule, has, path_matches, rules};
 use super::{CLUSTER_ROLE, GROUP};
 use crate::auth::{Attributes, Identity, MASTERS};
+use crate::field;
 use crate::object;
 use crate::status::{ApiError, GroupResource};
 
@@ -94,7 +95,7 @@ impl Authorizer {
     /// # Errors
     /// 403 with the rights that are missing, 404 when the role does not exist.
     pub fn check_binding(&self, identity: &Identity, write: &RbacWrite<'_>) -> Result<(), ApiError> {
-        let text = |pointer: &str| write.object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+        let text = |pointer: &str| field::text(write.object, pointer);
         let (kind, name) = (text("/roleRef/kind"), text("/roleRef/name"));
         let bind = Attributes {
             verb: "bind",

@@ -11,9 +11,11 @@ use super::escalation::RbacWrite;
 use super::rule::Rule;
 use super::{Authorizer, CLUSTER_ROLE, GROUP, ROLE};
 use crate::auth::Identity;
+use crate::field;
 use crate::kind::{Admission, Hooks, Operation};
+use crate::metadata::{is_dns1123_subdomain, is_path_segment};
 use crate::object;
-use crate::status::{ApiError, FieldError, FieldErrorType, GroupResource};
+use crate::status::{ApiError, FieldError, GroupResource};
 
 /// For Role and ClusterRole. Without an authorizer only the form is checked.
 pub struct RoleHooks {
@@ -31,11 +33,8 @@ fn identity(request: &Admission<'_>) -> Identity {
     Identity { user: request.user.to_owned(), groups: request.groups.to_vec(), ..Identity::default() }
 }
 
-fn refuse(kind: &str, object: &Value, errors: &[FieldError]) -> Result<(), ApiError> {
-    if errors.is_empty() {
-        return Ok(());
-    }
-    Err(ApiError::invalid(GroupResource { group: GROUP, resource: kind }, object::name(object), errors))
+fn check(kind: &str, object: &Value, errors: &[FieldError]) -> Result<(), ApiError> {
+    ApiError::check(GroupResource { group: GROUP, resource: kind }, object::name(object), errors)
 }
 
 impl Hooks for RoleHooks {
@@ -57,7 +56,7 @@ impl Hooks for RoleHooks {
             let write = RbacWrite { resource, namespace: request.namespace, object, old };
             authorizer.check_role(&identity(request), &write)?;
         }
-        refuse(kind, object, &role_errors(object, request.namespace))
+        check(kind, object, &role_errors(object, request.namespace))
     }
 }
 
@@ -99,7 +98,7 @@ impl Hooks for BindingHooks {
             let write = RbacWrite { resource, namespace: request.namespace, object, old };
             authorizer.check_binding(&identity(request), &write)?;
         }
-        refuse(kind, object, &binding_errors(object, old, request.namespace))
+        check(kind, object, &binding_errors(object, old, request.namespace))
     }
 }
 
@@ -111,8 +110,7 @@ fn default_group(fields: &mut Map<String, Value>, group: &str) {
 
 fn role_errors(role: &Value, namespace: &str) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    let rules = role.get("rules").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    for (index, value) in rules.iter().enumerate() {
+    for (index, value) in field::list(role, "/rules").iter().enumerate() {
         let at = format!("rules[{index}]");
         match Rule::deserialize(value) {
             Ok(rule) => rule_errors(&rule, &at, namespace, &mut errors),
@@ -191,21 +189,20 @@ fn selector_errors(selector: &Value, at: &str, errors: &mut Vec<FieldError>) {
 
 fn binding_errors(binding: &Value, old: Option<&Value>, namespace: &str) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    let role = |field: &str| {
-        binding.pointer(&format!("/roleRef/{field}")).and_then(Value::as_str).unwrap_or_default()
-    };
+    let role = |field: &str| field::text(binding, &format!("/roleRef/{field}"));
     if role("apiGroup") != GROUP {
-        errors.push(not_supported("roleRef.apiGroup", role("apiGroup"), &[GROUP]));
+        errors.push(FieldError::not_supported("roleRef.apiGroup", role("apiGroup"), &[GROUP]));
     }
     let kinds: &[&str] = if namespace.is_empty() { &[CLUSTER_ROLE] } else { &[ROLE, CLUSTER_ROLE] };
     if !kinds.contains(&role("kind")) {
-        errors.push(not_supported("roleRef.kind", role("kind"), kinds));
+        errors.push(FieldError::not_supported("roleRef.kind", role("kind"), kinds));
     }
     if role("name").is_empty() {
         errors.push(FieldError::required("roleRef.name", ""));
     } else {
-        let faults = path_segment_faults(role("name"));
-        errors.extend(faults.map(|fault| FieldError::invalid("roleRef.name", role("name"), fault)));
+        let faults = is_path_segment(role("name"));
+        errors
+            .extend(faults.into_iter().map(|fault| FieldError::invalid("roleRef.name", role("name"), fault)));
     }
     let subjects = binding.get("subjects").and_then(Value::as_array);
     for (index, subject) in subjects.into_iter().flatten().enumerate() {
@@ -228,13 +225,13 @@ fn subject_errors(subject: &Value, at: &str, namespace: &str, errors: &mut Vec<F
     }
     let group_is = |wanted: &str, errors: &mut Vec<FieldError>| {
         if group != wanted {
-            errors.push(not_supported(format!("{at}.apiGroup"), group, &[wanted]));
+            errors.push(FieldError::not_supported(format!("{at}.apiGroup"), group, &[wanted]));
         }
     };
     match text("kind") {
         "ServiceAccount" => {
             if !name.is_empty() {
-                let faults = crate::metadata::is_dns1123_subdomain(name);
+                let faults = is_dns1123_subdomain(name);
                 errors.extend(
                     faults.into_iter().map(|fault| FieldError::invalid(format!("{at}.name"), name, fault)),
                 );
@@ -245,24 +242,10 @@ fn subject_errors(subject: &Value, at: &str, namespace: &str, errors: &mut Vec<F
             }
         }
         "User" | "Group" => group_is(GROUP, errors),
-        kind => errors.push(not_supported(format!("{at}.kind"), kind, &["ServiceAccount", "User", "Group"])),
+        kind => errors.push(FieldError::not_supported(
+            format!("{at}.kind"),
+            kind,
+            &["ServiceAccount", "User", "Group"],
+        )),
     }
-}
-
-fn not_supported(field: impl Into<String>, value: &str, supported: &[&str]) -> FieldError {
-    let listed: Vec<_> = supported.iter().map(|value| format!("{value:?}")).collect();
-    let detail = format!("supported values: {}", listed.join(", "));
-    FieldError::with_value(FieldErrorType::NotSupported, field, value.into(), detail)
-}
-
-/// `path.IsValidPathSegmentName`, which all RBAC names follow.
-fn path_segment_faults(name: &str) -> impl Iterator<Item = String> {
-    let whole =
-        [".", ".."].into_iter().find(|fault| *fault == name).map(|fault| format!("may not be '{fault}'"));
-    let is_whole = whole.is_some();
-    let parts = ["/", "%"]
-        .into_iter()
-        .filter(move |part| !is_whole && name.contains(part))
-        .map(|part| format!("may not contain '{part}'"));
-    whole.into_iter().chain(parts)
 }

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use super::authorizer::{Authorizer, Decision, aggregate_errors};
 use super::rule::Rule;
 use crate::auth::{Attributes, Identity};
+use crate::field::{text, texts};
 use crate::object;
 use crate::status::{ApiError, FieldError, GroupResource};
 
@@ -23,7 +24,7 @@ pub fn self_subject_access_review(
 ) -> Result<Value, ApiError> {
     let mut errors: Vec<_> = spec_error(review).into_iter().collect();
     errors.extend(metadata_error(review, ""));
-    refuse("SelfSubjectAccessReview", &errors)?;
+    check("SelfSubjectAccessReview", &errors)?;
     Ok(answer("SelfSubjectAccessReview", review, &decide(authorizer, identity, review)))
 }
 
@@ -35,7 +36,7 @@ pub fn subject_access_review(authorizer: &Authorizer, review: &Value) -> Result<
     let mut errors: Vec<_> = spec_error(review).into_iter().collect();
     errors.extend(subject_error(review));
     errors.extend(metadata_error(review, ""));
-    refuse("SubjectAccessReview", &errors)?;
+    check("SubjectAccessReview", &errors)?;
     Ok(answer("SubjectAccessReview", review, &decide(authorizer, &subject(review), review)))
 }
 
@@ -64,7 +65,7 @@ pub fn local_subject_access_review(
             "disallowed on this kind of request",
         ));
     }
-    refuse("LocalSubjectAccessReview", &errors)?;
+    check("LocalSubjectAccessReview", &errors)?;
     Ok(answer("LocalSubjectAccessReview", review, &decide(authorizer, &subject(review), review)))
 }
 
@@ -105,10 +106,6 @@ pub fn self_subject_rules_review(
         "spec": review["spec"],
         "status": status,
     }))
-}
-
-fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
-    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
 fn has(review: &Value, pointer: &str) -> bool {
@@ -153,16 +150,8 @@ fn metadata_error(review: &Value, namespace: &str) -> Option<FieldError> {
         .then(|| FieldError::invalid("metadata", Value::Object(metadata.clone()), "must be empty"))
 }
 
-fn refuse(kind: &str, errors: &[FieldError]) -> Result<(), ApiError> {
-    if errors.is_empty() {
-        return Ok(());
-    }
-    Err(ApiError::invalid(GroupResource { group: GROUP, resource: kind }, "", errors))
-}
-
-fn texts(value: Option<&Value>) -> Vec<String> {
-    let list = value.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    list.iter().filter_map(Value::as_str).map(str::to_owned).collect()
+fn check(kind: &str, errors: &[FieldError]) -> Result<(), ApiError> {
+    ApiError::check(GroupResource { group: GROUP, resource: kind }, "", errors)
 }
 
 fn subject(review: &Value) -> Identity {
@@ -170,9 +159,9 @@ fn subject(review: &Value) -> Identity {
     Identity {
         user: text(review, "/spec/user").to_owned(),
         uid: text(review, "/spec/uid").to_owned(),
-        groups: texts(review.pointer("/spec/groups")),
+        groups: texts(review, "/spec/groups"),
         extra: extra
-            .map(|extra| extra.iter().map(|(key, values)| (key.clone(), texts(Some(values)))).collect())
+            .map(|extra| extra.iter().map(|(key, values)| (key.clone(), texts(values, ""))).collect())
             .unwrap_or_default(),
     }
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::auth::Attributes;
+use crate::field;
 
 /// `rbac.authorization.k8s.io/v1` `PolicyRule`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,8 +37,7 @@ fn texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::E
 
 /// The rules of a Role or ClusterRole. One that is not well formed allows nothing and is left out.
 pub fn rules(role: &Value) -> Vec<Rule> {
-    let list = role.get("rules").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    list.iter().filter_map(|rule| Rule::deserialize(rule).ok()).collect()
+    field::list(role, "/rules").iter().filter_map(|rule| Rule::deserialize(rule).ok()).collect()
 }
 
 pub(super) fn has(list: &[String], wanted: &str) -> bool {

@@ -3,6 +3,7 @@
 use serde_json::{Number, Value};
 
 use super::{Schema, Shape, object_meta};
+use crate::go::json_type;
 use crate::status::ApiError;
 
 /// `Pod in version "v1" cannot be handled as a Pod: FAULT`.
@@ -73,15 +74,15 @@ fn walk(schema: &Schema, value: &Value, place: &Place<'_>) -> Result<(), String>
         (Shape::IntOrString, Value::Number(number)) if is_whole(number) && fits(number, "int32") => Ok(()),
         // The type decodes itself, and knows nothing of the struct around it.
         (Shape::IntOrString, _) => {
-            Err(format!("json: cannot unmarshal {} into Go value of type int32", go_value(value, true)))
+            Err(format!("json: cannot unmarshal {} into Go value of type int32", found(value, true)))
         }
         (Shape::String, _) if format == "date-time" => {
-            Err(format!("json: cannot unmarshal {} into Go value of type string", go_value(value, false)))
+            Err(format!("json: cannot unmarshal {} into Go value of type string", found(value, false)))
         }
         (Shape::Integer, Value::Number(number)) if is_whole(number) && fits(number, format) => Ok(()),
         (Shape::Number, Value::Number(_)) => Ok(()),
         (shape, _) => {
-            let found = go_value(value, matches!(shape, Shape::Integer));
+            let found = found(value, matches!(shape, Shape::Integer));
             let wanted = go_type(schema);
             match place.field {
                 "" => Err(format!("json: cannot unmarshal {found} into Go value of type {wanted}")),
@@ -125,15 +126,10 @@ fn is_quantity(text: &str) -> bool {
 }
 
 /// What Go calls a value that it cannot use: `number 1.5` where a whole number was wanted.
-fn go_value(value: &Value, exact: bool) -> String {
+fn found(value: &Value, exact: bool) -> String {
     match value {
-        Value::Null => "null".to_owned(),
-        Value::Bool(_) => "bool".to_owned(),
         Value::Number(number) if exact => format!("number {number}"),
-        Value::Number(_) => "number".to_owned(),
-        Value::String(_) => "string".to_owned(),
-        Value::Array(_) => "array".to_owned(),
-        Value::Object(_) => "object".to_owned(),
+        other => json_type(other).to_owned(),
     }
 }
 

@@ -364,7 +364,7 @@ fn faults_are_worded_as_by_kubernetes() {
         (
             "containers",
             json!([{"name": "abcdef"}]),
-            "spec.containers[0].name: Too long: may not be longer than 5",
+            "spec.containers[0].name: Too long: may not be more than 5 bytes",
         ),
         (
             "containers",

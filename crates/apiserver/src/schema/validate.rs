@@ -81,17 +81,11 @@ fn check(schema: &Schema, value: &Value, path: &Path<'_>, faults: &mut Faults) {
         _ => faults.ill_typed(path, wanted, type_name(value)),
     }
     if !schema.allowed.is_empty() && !schema.allowed.contains(value) && !value.is_null() {
-        let supported: Vec<_> = schema
-            .allowed
-            .iter()
-            .map(|allowed| match allowed {
-                Value::String(text) => format!("{text:?}"),
-                other => format!("{:?}", other.to_string()),
-            })
-            .collect();
-        let detail = format!("supported values: {}", supported.join(", "));
-        let kind = FieldErrorType::NotSupported;
-        faults.add(FieldError::with_value(kind, path.text(), value.clone(), detail));
+        let known = schema.allowed.iter().map(|allowed| match allowed {
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        });
+        faults.add(FieldError::not_supported(path.text(), value.clone(), known));
     }
 }
 
@@ -172,12 +166,8 @@ fn check_unique(schema: &Schema, items: &Schema, list: &[Value], path: &Path<'_>
 fn check_text(schema: &Schema, text: &str, path: &Path<'_>, faults: &mut Faults) {
     let length = text.chars().count() as f64;
     if schema.maximum.is_some_and(|most| length > most) {
-        faults.add(FieldError {
-            kind: FieldErrorType::TooLong,
-            field: path.text(),
-            value: None,
-            detail: format!("may not be longer than {}", decimal(schema.maximum)),
-        });
+        // Kubernetes counts characters and says bytes.
+        faults.add(FieldError::too_long(path.text(), decimal(schema.maximum)));
     }
     if schema.minimum.is_some_and(|least| length < least) {
         let what = format!("should be at least {} chars long", decimal(schema.minimum));

@@ -165,6 +165,9 @@ impl Labels {
         if selector.is_null() {
             return Ok(Self { requirements: Vec::new(), nothing: true });
         }
+        if !selector.is_object() {
+            return Err(ApiError::bad_request("a label selector is an object"));
+        }
         let mut requirements = Vec::new();
         let text = |value: &Value| {
             value

@@ -5,6 +5,7 @@ use serde_json::Value;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
 
+use crate::field;
 use crate::kind::{Admission, Family, Kind, Operation};
 use crate::object;
 use crate::status::{ApiError, GroupResource};
@@ -95,8 +96,8 @@ fn finalizers(old: &Value, propagation: Option<Propagation>) -> Vec<String> {
 /// How long a Pod may take to end, in seconds (`podStrategy.CheckGracefulDelete`).
 fn pod_grace(pod: &Value, asked: Option<i64>) -> i64 {
     let own = pod.pointer("/spec/terminationGracePeriodSeconds").and_then(Value::as_i64);
-    let phase = pod.pointer("/status/phase").and_then(Value::as_str).unwrap_or_default();
-    let node = pod.pointer("/spec/nodeName").and_then(Value::as_str).unwrap_or_default();
+    let phase = field::text(pod, "/status/phase");
+    let node = field::text(pod, "/spec/nodeName");
     if node.is_empty() || matches!(phase, "Failed" | "Succeeded") {
         return 0;
     }

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use crate::go;
 use crate::kind::{Family, Generation, Kind};
 use crate::object;
 use crate::status::{ApiError, FieldError, FieldErrorType};
@@ -41,7 +42,7 @@ pub(super) fn check_type(target: &Target<'_>, object: &mut Value) -> Result<(), 
             "{name} in version {:?} cannot be handled as a {name}: json: cannot unmarshal {} into Go value of type \
              map[string]interface {{}}",
             target.version,
-            go_type(object)
+            go::json_type(object)
         )));
     };
     let expected = target.api_version();
@@ -84,7 +85,7 @@ pub(super) fn check_type(target: &Target<'_>, object: &mut Value) -> Result<(), 
                 "{name} in version {:?} cannot be handled as a {name}: json: cannot unmarshal {} into Go struct field \
                  {name}.metadata of type v1.ObjectMeta",
                 target.version,
-                go_type(other)
+                go::json_type(other)
             )));
         }
     }
@@ -97,17 +98,6 @@ fn metadata_name(map: &Map<String, Value>) -> String {
         .and_then(Value::as_str)
         .unwrap_or_default()
         .to_owned()
-}
-
-fn go_type(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    }
 }
 
 /// The namespace of a new object against the path's (`EnsureObjectNamespaceMatchesRequestNamespace`).

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::field;
 use crate::object;
 use crate::status::{ApiError, FieldError};
 
@@ -17,7 +18,7 @@ fn bound(pod: &Value, node: &str, now: jiff::Timestamp) -> Result<Value, ApiErro
         let why = format!("pod {name} is being deleted, cannot be assigned to a host");
         return Err(ApiError::conflict(of, name, why));
     }
-    let on = pod.pointer("/spec/nodeName").and_then(Value::as_str).unwrap_or_default();
+    let on = field::text(pod, "/spec/nodeName");
     if !on.is_empty() {
         return Err(ApiError::conflict(of, name, format!("pod {name} is already assigned to node {on:?}")));
     }
@@ -46,7 +47,7 @@ impl Api {
         target: &Target<'_>,
         body: Body,
     ) -> Result<Answer, ApiError> {
-        let node = body.value.pointer("/target/name").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let node = field::text(&body.value, "/target/name").to_owned();
         if node.is_empty() {
             let of = crate::status::GroupResource { group: "", resource: "Binding" };
             return Err(ApiError::invalid(of, target.name, &[FieldError::required("target.name", "")]));

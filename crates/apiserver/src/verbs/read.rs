@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::kind::Kind;
 use crate::selector::{Fields, Labels};
-use crate::status::{ApiError, Details, FieldError, FieldErrorType};
+use crate::status::{ApiError, Details, FieldError};
 use crate::store::{HistoryError, Listing, Stored};
 
-use super::request::invalid_options;
+use super::request::check_options;
 use super::write::with_cause;
 use super::{Answer, Api, List, ListOptions, Target, View};
 
@@ -141,11 +141,11 @@ pub(super) fn parse_version(text: &str) -> Result<Option<u64>, ApiError> {
 
 /// Checks a list's options (`ValidateListOptions` of apimachinery) and says which version is wanted.
 pub(super) fn wanted(options: &ListOptions) -> Result<Wanted, ApiError> {
+    const FIELD: &str = "resourceVersionMatch";
     let mut errors = Vec::new();
     let version_match = options.resource_version_match.as_str();
     let mut forbidden = |field: &str, why: &str| errors.push(FieldError::forbidden(field, why));
     if !version_match.is_empty() {
-        const FIELD: &str = "resourceVersionMatch";
         if options.resource_version.is_empty() {
             forbidden(FIELD, "resourceVersionMatch is forbidden unless resourceVersion is provided");
         }
@@ -160,16 +160,9 @@ pub(super) fn wanted(options: &ListOptions) -> Result<Wanted, ApiError> {
         forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list");
     }
     if !matches!(version_match, "" | "Exact" | "NotOlderThan") {
-        errors.push(FieldError::with_value(
-            FieldErrorType::NotSupported,
-            "resourceVersionMatch",
-            version_match.into(),
-            r#"supported values: "", "Exact", "NotOlderThan""#,
-        ));
+        errors.push(FieldError::not_supported(FIELD, version_match, ["", "Exact", "NotOlderThan"]));
     }
-    if !errors.is_empty() {
-        return Err(invalid_options("ListOptions", &errors));
-    }
+    check_options("ListOptions", &errors)?;
     let version = parse_version(&options.resource_version)?;
     if !options.continue_token.is_empty() && version.is_some_and(|version| version != 0) {
         return Err(ApiError::bad_request("specifying resource version is not allowed when using continue"));

@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use crate::auth::Identity;
 use crate::kind::Kind;
-use crate::status::{ApiError, FieldError, FieldErrorType, GroupResource};
+use crate::metadata::FIELD_MANAGER_LIMIT;
+use crate::status::{ApiError, FieldError, GroupResource};
 use crate::store::Stored;
 
 use super::view::View;
@@ -43,7 +44,6 @@ pub struct Context {
 }
 
 /// The longest name of a field manager, in characters (`FieldManagerMaxLength` of apimachinery).
-const FIELD_MANAGER_MAX: usize = 128;
 
 impl Context {
     /// A request of the server itself: a member of `system:masters`, no dry run.
@@ -70,22 +70,14 @@ impl Context {
             return self.field_manager.clone();
         }
         let product = self.user_agent.split('/').next().unwrap_or_default();
-        product.chars().filter(|character| !character.is_control()).take(FIELD_MANAGER_MAX).collect()
+        product.chars().filter(|character| !character.is_control()).take(FIELD_MANAGER_LIMIT).collect()
     }
 }
 
-fn unsupported_dry_run(value: &str) -> FieldError {
-    // Kubernetes prints the whole list, and the supported ones after it.
-    FieldError::with_value(
-        FieldErrorType::NotSupported,
-        "dryRun",
-        Value::Array(vec![value.into()]),
-        r#"supported values: "All""#,
-    )
-}
-
-pub(super) fn invalid_options(options_kind: &str, errors: &[FieldError]) -> ApiError {
-    ApiError::invalid(GroupResource { group: "meta.k8s.io", resource: options_kind }, "", errors)
+/// Refuses the options of a request: `CreateOptions.meta.k8s.io "" is invalid: …`. `options_kind` is `CreateOptions` and
+/// its like.
+pub(crate) fn check_options(options_kind: &str, errors: &[FieldError]) -> Result<(), ApiError> {
+    ApiError::check(GroupResource { group: "meta.k8s.io", resource: options_kind }, "", errors)
 }
 
 /// What a verb is about.
@@ -278,12 +270,8 @@ impl DeleteOptions {
             Some("Background") => Some(Propagation::Background),
             Some("Orphan") => Some(Propagation::Orphan),
             Some(other) => {
-                errors.push(FieldError::with_value(
-                    FieldErrorType::NotSupported,
-                    "propagationPolicy",
-                    other.into(),
-                    r#"supported values: "Foreground", "Background", "Orphan", "nil""#,
-                ));
+                let known = ["Foreground", "Background", "Orphan", "nil"];
+                errors.push(FieldError::not_supported("propagationPolicy", other, known));
                 None
             }
         };
@@ -291,10 +279,12 @@ impl DeleteOptions {
             if value == "All" {
                 self.dry_run = true;
             } else {
-                errors.push(unsupported_dry_run(value));
+                // Kubernetes prints the whole list, and the supported ones after it.
+                errors.push(FieldError::not_supported("dryRun", vec![value.as_str()], ["All"]));
             }
         }
-        if errors.is_empty() { Ok(self) } else { Err(invalid_options("DeleteOptions", &errors)) }
+        check_options("DeleteOptions", &errors)?;
+        Ok(self)
     }
 }
 

@@ -12,11 +12,11 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::status::{ApiError, FieldError, FieldErrorType};
+use crate::status::{ApiError, FieldError};
 use crate::store::{Event, EventKind, HistoryError, Stored, Watch, WatchError};
 
 use super::read::{Selectors, parse_version, too_large};
-use super::request::invalid_options;
+use super::request::check_options;
 use super::{Api, ListOptions, Target, View};
 
 /// How often a quiet watch gets a bookmark (`bookmarkFrequency` of the watch cache).
@@ -89,12 +89,7 @@ fn start(options: &ListOptions) -> Result<Start, ApiError> {
             ));
         }
         if version_match != "NotOlderThan" {
-            errors.push(FieldError::with_value(
-                FieldErrorType::NotSupported,
-                FIELD,
-                version_match.into(),
-                r#"supported values: "NotOlderThan""#,
-            ));
+            errors.push(FieldError::not_supported(FIELD, version_match, ["NotOlderThan"]));
         }
         if !options.continue_token.is_empty() {
             errors.push(FieldError::forbidden(
@@ -103,9 +98,7 @@ fn start(options: &ListOptions) -> Result<Start, ApiError> {
             ));
         }
     }
-    if !errors.is_empty() {
-        return Err(invalid_options("ListOptions", &errors));
-    }
+    check_options("ListOptions", &errors)?;
     let version = parse_version(&options.resource_version)?;
     Ok(match (options.send_initial_events, version) {
         (Some(true), version) => {

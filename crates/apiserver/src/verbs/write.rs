@@ -12,7 +12,7 @@ use crate::store::{Change, CommitError, Encoded, Expect, Stored, Write};
 use crate::{decode, metadata, patch};
 
 use super::object_rules::{self as rules, Source};
-use super::request::invalid_options;
+use super::request::check_options;
 use super::{
     Answer, Api, Body, Content, Context, FieldValidation, Patch, PatchFormat, Target, View, namespaces,
 };
@@ -370,9 +370,7 @@ fn prepare_create(
     if kind.family == Family::Custom {
         errors.extend(kind.schema.schema().validate(&object));
     }
-    if !errors.is_empty() {
-        return Err(ApiError::invalid(kind.group_kind(), &name, &errors));
-    }
+    ApiError::check(kind.group_kind(), &name, &errors)?;
     kind.hooks.validate(&admission, &object, None, warnings)?;
     Ok(object)
 }
@@ -477,7 +475,7 @@ fn read_applied(
 ) -> Result<Value, ApiError> {
     if context.field_manager.is_empty() {
         let error = crate::status::FieldError::required("fieldManager", "is required for apply patch");
-        return Err(invalid_options("PatchOptions", &[error]));
+        check_options("PatchOptions", &[error])?;
     }
     let decoded = decode::yaml(&patch.body)
         .map_err(|error| ApiError::bad_request(format!("error decoding YAML: {error}")))?;
@@ -558,9 +556,7 @@ fn prepare_update(
     if kind.family == Family::Custom {
         errors.extend(kind.schema.schema().validate(&new));
     }
-    if !errors.is_empty() {
-        return Err(ApiError::invalid(kind.group_kind(), target.name, &errors));
-    }
+    ApiError::check(kind.group_kind(), target.name, &errors)?;
     kind.hooks.validate(&admission, &new, Some(old), warnings)?;
     Ok(new)
 }

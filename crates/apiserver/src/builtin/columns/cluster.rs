@@ -3,10 +3,11 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{AGE, CREATED_AT, Found, access_modes, joined, labels, shown, since, text, wide};
-use crate::builtin::field::{self, flag, list, map, number};
+use super::{AGE, CREATED_AT, Found, access_modes, joined, labels, shown, text, wide};
+use crate::field::{self, flag, list, map, number};
 use crate::kind::Column;
 use crate::object;
+use crate::table;
 
 const NODE_ROLE_PREFIX: &str = "node-role.kubernetes.io/";
 
@@ -397,17 +398,17 @@ fn either<'a>(event: &'a Value, core: &str, other: &str) -> &'a str {
 
 fn first_seen(event: &Value, now: Timestamp) -> String {
     let first = either(event, "/firstTimestamp", "/deprecatedFirstTimestamp");
-    since(if first.is_empty() { field::text(event, "/eventTime") } else { first }, now)
+    table::age(if first.is_empty() { field::text(event, "/eventTime") } else { first }, now)
 }
 
 fn last_seen(event: &Value, now: Timestamp) -> String {
     let series = field::text(event, "/series/lastObservedTime");
     if !series.is_empty() {
-        return since(series, now);
+        return table::age(series, now);
     }
     match either(event, "/lastTimestamp", "/deprecatedLastTimestamp") {
         "" => first_seen(event, now),
-        last => since(last, now),
+        last => table::age(last, now),
     }
 }
 

@@ -3,10 +3,11 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{AGE, Found, shown, since, text, wide};
-use crate::builtin::field::{self, flag, list, number};
+use super::{AGE, Found, shown, text, wide};
+use crate::field::{self, flag, list, number};
 use crate::kind::Column;
 use crate::object;
+use crate::table::human_duration;
 
 /// Pods.
 pub(in crate::builtin) const PODS: &[Column] = &[
@@ -69,7 +70,9 @@ impl Restarts {
 
     fn printed(&self, now: Timestamp) -> String {
         match self.last {
-            Some(at) if self.count != 0 => format!("{} ({} ago)", self.count, since(&at.to_string(), now)),
+            Some(at) if self.count != 0 => {
+                format!("{} ({} ago)", self.count, human_duration(now.duration_since(at)))
+            }
             _ => self.count.to_string(),
         }
     }

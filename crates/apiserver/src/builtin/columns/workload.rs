@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{AGE, Found, joined, labels, selector, shown, wide};
-use crate::builtin::field::{self, list, number};
+use crate::field::{self, list, number};
 use crate::kind::Column;
 use crate::table::human_duration;
 

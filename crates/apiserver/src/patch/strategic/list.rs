@@ -4,7 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value};
 
-use super::{Fault, PATCH, go_map, go_text, go_type, merge_map, strategy, taken, unknown_directive};
+use super::{Fault, PATCH, merge_map, strategy, taken, unknown_directive};
+use crate::go;
 use crate::schema::Schema;
 
 /// The JSON type that all items of the lists share.
@@ -93,11 +94,11 @@ fn item_type(lists: &[&[Value]]) -> Result<Items, Fault> {
     if first.is_array() {
         return Err(Fault::ListOfLists);
     }
-    if first.is_null() || items.any(|item| go_type(item) != go_type(first)) {
+    if first.is_null() || items.any(|item| go::type_name(item) != go::type_name(first)) {
         let quoted: Vec<Value> = lists.iter().map(|list| Value::Array(list.to_vec())).collect();
         return Err(Fault::Other(format!(
             "list element types are not identical: {}",
-            go_text(&Value::Array(quoted))
+            go::text(&Value::Array(quoted))
         )));
     }
     Ok(if first.is_object() { Items::Maps } else { Items::Scalars })
@@ -106,7 +107,7 @@ fn item_type(lists: &[&[Value]]) -> Result<Items, Fault> {
 fn as_map(item: &Value) -> Result<&Map<String, Value>, Fault> {
     match item {
         Value::Object(map) => Ok(map),
-        other => Err(Fault::WrongType { expected: "map[string]interface {}", actual: go_type(other) }),
+        other => Err(Fault::wrong_type("map[string]interface {}", other)),
     }
 }
 
@@ -116,7 +117,7 @@ fn identity(item: &Value, key: Option<&str>) -> Result<String, Fault> {
     let map = as_map(item)?;
     match map.get(key) {
         Some(value) => Ok(value.to_string()),
-        None => Err(Fault::NoMergeKey { map: go_map(map), key: key.to_owned() }),
+        None => Err(Fault::NoMergeKey { map: go::map_text(map), key: key.to_owned() }),
     }
 }
 
@@ -211,8 +212,8 @@ fn check_order(patch: &[Value], order: &[Value], key: Option<&str>) -> Result<()
             }
         }
         if !found {
-            let patch = go_text(&Value::Array(patch.to_vec()));
-            let order = go_text(&Value::Array(order.to_vec()));
+            let patch = go::text(&Value::Array(patch.to_vec()));
+            let order = go::text(&Value::Array(order.to_vec()));
             return Err(Fault::Other(format!(
                 "The order in patch list:\n{patch}\n doesn't match $setElementOrder list:\n{order}\n"
             )));
