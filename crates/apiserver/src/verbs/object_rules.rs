@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use crate::go;
 use crate::kind::{Family, Generation, Kind};
 use crate::object;
-use crate::status::{ApiError, FieldError, FieldErrorType};
+use crate::status::{ApiError, FieldError, FieldErrorType, GroupResource};
 
 use super::{FieldValidation, Target};
 
@@ -176,7 +176,10 @@ pub(super) fn clean(
     let (name, version) = (&kind.names.kind, target.version);
     let schema = kind.schema.schema();
     match kind.family {
-        Family::BuiltIn => schema.check_types(name, version, object)?,
+        Family::BuiltIn => schema.check_types(name, version, object).map_err(|error| match source {
+            Source::Body => error,
+            Source::Patch => not_from_a_patch(&error, object),
+        })?,
         Family::Custom => schema.check_metadata_types(name, version, object)?,
     }
     let before = (validation == FieldValidation::Strict && source == Source::Patch).then(|| object.clone());
@@ -196,17 +199,24 @@ pub(super) fn clean(
                 Source::Body => ApiError::bad_request(format!(
                     "{name} in version {version:?} cannot be handled as a {name}: {text}"
                 )),
-                Source::Patch => {
-                    let object = before.map(|object| object.to_string()).unwrap_or_default();
-                    let nothing = crate::status::GroupResource { group: "", resource: "" };
-                    ApiError::invalid(nothing, "", &[FieldError::invalid("patch", object, text)])
-                }
+                Source::Patch => patch_fault(&before.unwrap_or_default(), text),
             });
         }
     }
     schema.drop_nulls(object);
     schema.fill_defaults(object);
     Ok(())
+}
+
+/// What a patch has made of an object is no object of its kind: the patch is at fault, not the request.
+fn not_from_a_patch(error: &ApiError, object: &Value) -> ApiError {
+    let text = error.message.split_once(": ").map_or(error.message.as_str(), |(_, fault)| fault);
+    patch_fault(object, text.to_owned())
+}
+
+fn patch_fault(object: &Value, text: String) -> ApiError {
+    let nothing = GroupResource { group: "", resource: "" };
+    ApiError::invalid(nothing, "", &[FieldError::invalid("patch", object.to_string(), text)])
 }
 
 /// Removes owner references that name one owner twice, and warns of it.
@@ -257,11 +267,17 @@ pub(super) fn reset_for_create(kind: &Kind, object: &mut Value) -> Result<(), Ap
         }
     }
     if kind.has_status
+        && !comes_with_its_status(kind)
         && let Some(map) = object.as_object_mut()
     {
         map.shift_remove("status");
     }
     Ok(())
+}
+
+/// Whether the status that a creation brings is kept: kubelets register Nodes together with theirs.
+fn comes_with_its_status(kind: &Kind) -> bool {
+    kind.group.is_empty() && kind.names.plural == "nodes"
 }
 
 /// Fills in what the server alone knows of a new object.

@@ -82,11 +82,14 @@ impl Hooks for VirtualMachineInstanceHooks {
         request: &Admission<'_>,
         object: &mut Value,
         old: Option<&Value>,
-        _warnings: &mut Vec<String>,
+        warnings: &mut Vec<String>,
     ) -> Result<(), ApiError> {
         match (request.operation, old) {
             (Operation::Create, _) => {
                 let mut instance = read_vmi(object)?;
+                // Before the defaults are filled in: nobody is to be warned of what they did not write.
+                let findings = bootable::supported_vmi(&instance);
+                warnings.extend(findings.warnings.into_iter().map(|warning| warning.message));
                 // A status that a user sends is not what was observed.
                 instance.status = None;
                 manifest::apply_vmi(&mut instance, &defaults_context());
@@ -118,12 +121,11 @@ impl Hooks for VirtualMachineInstanceHooks {
         request: &Admission<'_>,
         object: &Value,
         old: Option<&Value>,
-        warnings: &mut Vec<String>,
+        _warnings: &mut Vec<String>,
     ) -> Result<(), ApiError> {
         match (request.operation, old) {
             (Operation::Create, _) => {
                 let findings = bootable::supported_vmi(&read_vmi(object)?);
-                warnings.extend(findings.warnings.into_iter().map(|warning| warning.message));
                 let causes = findings.causes.into_iter().filter(|cause| {
                     // The controllers set these labels on the instances that they make.
                     !(is_kubevirt(request) && cause.field == "metadata.labels")
