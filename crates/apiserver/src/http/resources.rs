@@ -16,6 +16,7 @@ use super::query::{Query, WriteOptions};
 use super::request_info::RequestInfo;
 use super::reviews;
 use super::watch_body::WatchBody;
+use crate::auth::Attributes;
 use crate::decode;
 use crate::kind::{Family, Kind, Scope};
 use crate::protobuf;
@@ -164,6 +165,9 @@ async fn verb(
             let format = patch_type(content_type(&request), kind.family == Family::BuiltIn)?;
             fill(&mut context, WriteOptions::parse(query, "PatchOptions", format == PatchFormat::Apply)?);
             let body = read_body(request, false, notes).await?.bytes;
+            if format == PatchFormat::Apply {
+                context.create_refused = create_refused(state, asked);
+            }
             let force = query.optional_flag("force");
             api.patch(&context, &target, Patch { format, body, force }).await?
         }
@@ -191,7 +195,26 @@ fn context(asked: &Asked<'_>) -> Context {
         field_manager: String::new(),
         field_validation: verbs::FieldValidation::default(),
         now: asked.now,
+        create_refused: None,
     }
+}
+
+/// Why the caller may not create the object that it patches, if it may not.
+///
+/// Kubernetes asks this with the name of the object, unlike for a POST.
+fn create_refused(state: &State, asked: &Asked<'_>) -> Option<Box<ApiError>> {
+    let info = asked.info;
+    let attributes = Attributes {
+        verb: "create",
+        group: &info.group,
+        version: &info.version,
+        resource: &info.resource,
+        subresource: &info.subresource,
+        namespace: &info.namespace,
+        name: &info.name,
+        path: &info.path,
+    };
+    state.parts.authorizer.require(asked.identity, &attributes).err().map(Box::new)
 }
 
 fn fill(context: &mut Context, options: WriteOptions) {

@@ -340,6 +340,54 @@ async fn reviews_are_answered_and_audited() {
     assert!(!log.contains("resourceAttributes"));
 }
 
+/// A patch is no way to make what one may not create, nor does a foolish option make the server fail.
+#[tokio::test]
+async fn an_apply_creates_only_for_those_who_may_create() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = start(directory.path()).await;
+    let rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/default";
+    let rule = |verbs: &[&str], names: &[&str]| json!({"apiGroups": [""], "resources": ["configmaps"], "verbs": verbs, "resourceNames": names});
+    let role = json!({"metadata": {"name": "r"},
+        "rules": [rule(&["patch", "get"], &[]), rule(&["create"], &["mine"])]});
+    let binding = json!({
+        "metadata": {"name": "r"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "r"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "weak"}],
+    });
+    for (plural, object) in [("roles", role), ("rolebindings", binding)] {
+        let request = Request::post(format!("{rbac}/{plural}"));
+        assert_eq!(ask(&server, request, &object.to_string()).await.0, StatusCode::CREATED);
+    }
+    let apply = async |name: &str, token: &str| {
+        let path = format!("/api/v1/namespaces/default/configmaps/{name}?fieldManager=m");
+        let request = Request::patch(path)
+            .header("authorization", format!("Bearer {token}"))
+            .header("content-type", "application/apply-patch+yaml");
+        let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}}).to_string();
+        let (status, _, body) = ask(&server, request, &body).await;
+        (status, serde_json::from_str::<Value>(&body).unwrap())
+    };
+    let (status, error) = apply("theirs", "weak").await;
+    assert_eq!(status, StatusCode::FORBIDDEN);
+    assert_eq!(
+        error["message"],
+        "configmaps \"theirs\" is forbidden: User \"weak\" cannot create resource \"configmaps\" in API group \"\" in the \
+         namespace \"default\""
+    );
+    assert_eq!(get(&server, "/api/v1/namespaces/default/configmaps/theirs").await.0, StatusCode::NOT_FOUND);
+    assert_eq!(apply("mine", "weak").await.0, StatusCode::CREATED);
+    assert_eq!(apply("theirs", "sesame").await.0, StatusCode::CREATED);
+    assert_eq!(apply("theirs", "weak").await.0, StatusCode::OK);
+
+    let seconds = i64::MAX;
+    let request = Request::get(format!("/api/v1/pods?watch=true&timeoutSeconds={seconds}"))
+        .header("authorization", "Bearer sesame")
+        .body(Body::empty())
+        .unwrap();
+    assert_eq!(server.router().oneshot(request).await.unwrap().status(), StatusCode::OK);
+    server.shutdown().await;
+}
+
 #[tokio::test]
 async fn a_second_server_on_the_same_state_is_refused() {
     let directory = tempfile::tempdir().unwrap();

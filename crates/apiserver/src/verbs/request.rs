@@ -41,6 +41,9 @@ pub struct Context {
     pub field_validation: FieldValidation,
     /// The time now.
     pub now: jiff::Timestamp,
+    /// Why this caller may not create the object, for an apply that finds none; `None`: it may. Who may patch what exists
+    /// may not thereby make what does not.
+    pub create_refused: Option<Box<ApiError>>,
 }
 
 /// The longest name of a field manager, in characters (`FieldManagerMaxLength` of apimachinery).
@@ -60,6 +63,7 @@ impl Context {
             field_manager: user.to_owned(),
             field_validation: FieldValidation::Ignore,
             now,
+            create_refused: None,
         }
     }
 

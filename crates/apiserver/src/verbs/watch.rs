@@ -135,7 +135,8 @@ impl Api {
             live: None,
             bookmarks: None,
             last_bookmark: 0,
-            end: options.timeout.map(|timeout| now + timeout),
+            // A time that no clock can show is as good as none.
+            end: options.timeout.and_then(|timeout| now.checked_add(timeout)),
         };
         if options.allow_watch_bookmarks {
             watcher.bookmarks = Some(next_bookmark(now, watcher.end));

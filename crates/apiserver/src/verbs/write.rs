@@ -295,6 +295,9 @@ impl Api {
         if !target.subresource.is_empty() {
             return Err(ApiError::not_found(kind.group_resource(), target.name));
         }
+        if let Some(error) = &context.create_refused {
+            return Err(ApiError::clone(error));
+        }
         if let Some(reason) = &kind.refuses_creation {
             return Err(refused(target, reason));
         }
