@@ -40,14 +40,12 @@ const MOST_HEADER_BYTES: u32 = 64 * 1024;
 const MOST_HEADERS: usize = 128;
 /// What a stuck HTTP/2 stream may hold.
 const SEND_BUFFER: usize = 128 * 1024;
-/// Faults of accepting (no more descriptors, say) pass; these many in a row do not.
-const MOST_ACCEPT_FAULTS: u32 = 100;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Serves connections until `stop` becomes true (or its sender is gone), then waits for requests in flight.
 ///
 /// # Errors
-/// When accepting fails again and again.
+/// When the listener itself is unusable.
 pub async fn serve(
     listener: TcpListener,
     tls: Arc<rustls::ServerConfig>,
@@ -68,11 +66,14 @@ pub async fn serve(
         let (stream, address, permit) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                faults += 1;
-                if faults > MOST_ACCEPT_FAULTS {
+                if is_for_good(&error) {
                     break Err(error);
                 }
-                tracing::warn!(%error, "a connection could not be accepted");
+                faults += 1_u64;
+                // Said ever more rarely: it may go on for as long as somebody holds all descriptors.
+                if faults.is_power_of_two() {
+                    tracing::warn!(%error, faults, "connections could not be accepted");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
@@ -94,6 +95,17 @@ pub async fn serve(
     }
     connections.shutdown().await;
     result
+}
+
+/// Whether nothing can be accepted any more. Whatever else accepting fails with (no more descriptors, no memory, a client
+/// that is gone) passes, and until then clients must not be able to end the server by it.
+fn is_for_good(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::BADF | Errno::INVAL | Errno::NOTSOCK | Errno::OPNOTSUPP)
+    )
 }
 
 type Accepted = (TcpStream, SocketAddr, OwnedSemaphorePermit);
@@ -142,4 +154,21 @@ fn builder(is_http2: bool) -> auto::Builder<TokioExecutor> {
         .max_header_list_size(MOST_HEADER_BYTES)
         .max_send_buf_size(SEND_BUFFER);
     if is_http2 { builder.http2_only() } else { builder.http1_only() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lack_of_descriptors_does_not_end_the_server() {
+        use rustix::io::Errno;
+
+        for passes in
+            [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS, Errno::CONNABORTED, Errno::PERM]
+        {
+            assert!(!is_for_good(&passes.into()), "{passes}");
+        }
+        assert!(is_for_good(&Errno::BADF.into()));
+    }
 }
