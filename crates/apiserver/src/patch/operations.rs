@@ -139,6 +139,7 @@ impl Run {
             if !value.is_object() && !value.is_array() {
                 return Err(Inapplicable);
             }
+            self.check_depth(path, &value)?;
             self.document = value;
             return Ok(());
         }

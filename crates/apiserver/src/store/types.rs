@@ -281,6 +281,9 @@ pub enum CommitError {
     /// [`Expect::Revision`], and the object is at another one, or gone.
     #[error("the object was changed")]
     Changed(Option<Arc<Stored>>),
+    /// The object has more bytes than any may have. Nothing was written.
+    #[error("the object is too large")]
+    TooLarge,
     /// The disk, or the quota, is full. Nothing was written; writes succeed again when there is space.
     #[error("no space to store the object")]
     Full(#[source] StorageFault),

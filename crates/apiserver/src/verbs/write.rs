@@ -24,6 +24,11 @@ const NAME_ATTEMPTS: usize = 8;
 /// Kubernetes tries for ever where the request names no version; a bound keeps one request from spinning.
 pub(super) const WRITE_ATTEMPTS: usize = 64;
 
+/// The most bytes of JSON that a stored object may have: what etcd takes. Bodies are bounded by HTTP, but patches add up.
+const LARGEST_OBJECT: usize = 1536 << 10;
+/// What an object may grow by beyond that while it is being deleted, so that it can be.
+const DELETION_ROOM: usize = 16 << 10;
+
 /// Makes the new state of an object out of the stored one.
 pub(super) type Make<'a> = Box<dyn Fn(&Value) -> Result<Value, ApiError> + Send + Sync + 'a>;
 
@@ -43,6 +48,11 @@ pub(super) fn storage_error(target: &Target<'_>, error: &CommitError) -> ApiErro
         CommitError::Exists(_) => ApiError::already_exists(target.kind.group_resource(), target.name),
         CommitError::Changed(Some(_)) => ApiError::modified(target.kind.group_resource(), target.name),
         CommitError::Changed(None) => ApiError::not_found(target.kind.group_resource(), target.name),
+        CommitError::TooLarge => ApiError::new(
+            413,
+            "RequestEntityTooLarge",
+            format!("Request entity too large: limit is {LARGEST_OBJECT}"),
+        ),
         CommitError::Full(cause) => {
             ApiError::new(507, "InsufficientStorage", format!("no space to store the object: {cause}"))
         }
@@ -130,6 +140,14 @@ impl Api {
             return Ok(Content::Value(shown));
         }
         let encoded = Encoded::new(&stored).map_err(|_| CommitError::Closed)?;
+        let room = if object::is_deleting(&stored) { LARGEST_OBJECT + DELETION_ROOM } else { LARGEST_OBJECT };
+        if encoded.size() > room {
+            // What is larger already may become smaller.
+            let existing = self.inner.store.get(&prefix, target.namespace, name);
+            if existing.is_none_or(|existing| existing.json.len() < encoded.size()) {
+                return Err(CommitError::TooLarge);
+            }
+        }
         let write = Write {
             prefix,
             namespace: target.namespace.to_owned(),

@@ -218,3 +218,14 @@ proptest! {
         let _ = apply(&original, path.as_bytes());
     }
 }
+
+/// What is stored must be readable again, within the envelope of a list and beside its managed fields.
+#[test]
+fn a_replaced_document_is_bounded_in_depth_as_any_other() {
+    let deep = |depth: usize| {
+        let list = "[".repeat(depth) + &"]".repeat(depth);
+        format!(r#"[{{"op":"replace","path":"","value":{{"a":{list}}}}}]"#)
+    };
+    assert!(apply(&json!({}), deep(100).as_bytes()).is_ok());
+    assert_eq!(apply(&json!({}), deep(124).as_bytes()).unwrap_err().code, 422);
+}

@@ -419,3 +419,24 @@ async fn two_kinds_show_the_same_stored_objects() {
         ListOptions { field_selector: "involvedObject.name=p".to_owned(), ..ListOptions::default() };
     assert_eq!(api.list(&context, &at("", "events", "", ""), &selected).await.unwrap().items.len(), 1);
 }
+
+/// Bodies are bounded one by one; what many patches make of an object must be too, and it must not be stuck then.
+#[tokio::test]
+async fn patches_cannot_make_an_object_grow_without_bound() {
+    let server = Server::new().await;
+    let object = json!({"metadata": {"name": "a", "finalizers": ["example.com/x"]}});
+    server.create("configmaps", "default", object).await.unwrap();
+    let text = "x".repeat(700_000);
+    let grow = async |number: usize| {
+        let patch = json!({"data": {format!("field{number}"): text}});
+        server.merge("configmaps", "default", "a", patch).await.map(|_| ())
+    };
+    let mut results = Vec::new();
+    for number in 0..3 {
+        results.push(grow(number).await.map_err(|error| (error.code, error.reason)));
+    }
+    assert_eq!(results, [Ok(()), Ok(()), Err((413, "RequestEntityTooLarge"))]);
+    server.delete("configmaps", "default", "a", DeleteOptions::default()).await.unwrap();
+    server.merge("configmaps", "default", "a", json!({"metadata": {"finalizers": null}})).await.unwrap();
+    assert_eq!(said(server.get("configmaps", "default", "a").await).0, 404);
+}
