@@ -25,6 +25,9 @@ pub const FIELD_MANAGER_LIMIT: usize = 128;
 
 const SUBRESOURCE_LIMIT: usize = 256;
 
+/// How often it is said that there is one controller too many.
+const MOST_CONTROLLER_FAULTS: usize = 3;
+
 /// What is wrong with the metadata of a new object, whose name has been generated already.
 pub fn validate_create(kind: &Kind, object: &Value) -> Vec<FieldError> {
     let none = Map::new();
@@ -81,7 +84,7 @@ pub fn validate_update(kind: &Kind, new: &Value, old: &Value) -> Vec<FieldError>
         metadata.get(field).is_some_and(|value| !value.is_null())
     };
     if set(old, "deletionTimestamp") {
-        let before = texts(old, "finalizers");
+        let before: BTreeSet<_> = texts(old, "finalizers").into_iter().collect();
         let added: BTreeSet<_> =
             texts(new, "finalizers").into_iter().filter(|name| !before.contains(name)).collect();
         if !added.is_empty() {
@@ -188,6 +191,7 @@ fn owner_references(owners: &[Value], faults: &mut Vec<FieldError>) {
     let path = "metadata.ownerReferences";
     let none = Map::new();
     let mut controller: Option<String> = None;
+    let mut controllers = 0;
     for owner in owners {
         let owner_fields = owner.as_object().unwrap_or(&none);
         let of = |field| text(owner_fields, field);
@@ -209,7 +213,10 @@ fn owner_references(owners: &[Value], faults: &mut Vec<FieldError>) {
         if owner_fields.get("controller") == Some(&Value::Bool(true)) {
             let current = format!("{}/{}", of("kind"), of("name"));
             match &controller {
+                // Each of these faults shows the whole list.
+                Some(_) if controllers >= MOST_CONTROLLER_FAULTS => {}
                 Some(first) => {
+                    controllers += 1;
                     let rule = format!(
                         "Only one reference can have Controller set to true. Found \"true\" in references for {first} and \
                          {current}"

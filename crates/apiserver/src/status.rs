@@ -222,6 +222,10 @@ impl fmt::Display for GroupResource<'_> {
     }
 }
 
+/// How many faults of an object are told. A body of a few megabytes can have a million, and each makes some hundred bytes
+/// of text.
+const MOST_CAUSES: usize = 250;
+
 impl ApiError {
     /// An error without details.
     pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
@@ -301,7 +305,12 @@ impl ApiError {
 
     /// 422: these fields are wrong. `kind.resource` is the kind's name (`Pod`).
     pub fn invalid(kind: GroupResource<'_>, name: &str, errors: &[FieldError]) -> Self {
-        let listed: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        let left_out = errors.len().saturating_sub(MOST_CAUSES);
+        let errors = &errors[..errors.len() - left_out];
+        let mut listed: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        if left_out > 0 {
+            listed.push(format!("and {left_out} more"));
+        }
         let message = match &listed[..] {
             [] => format!("{kind} {name:?} is invalid"),
             [one] => format!("{kind} {name:?} is invalid: {one}"),
@@ -381,6 +390,14 @@ mod tests {
             ApiError::forbidden(PODS, "", "User \"a\" cannot list").message,
             "pods is forbidden: User \"a\" cannot list"
         );
+    }
+
+    #[test]
+    fn a_million_faults_are_not_a_million_causes() {
+        let errors = vec![FieldError::required("spec.x", ""); MOST_CAUSES + 7];
+        let error = ApiError::invalid(VM_KIND, "a", &errors);
+        assert_eq!(error.details.unwrap().causes.len(), MOST_CAUSES);
+        assert!(error.message.ends_with("spec.x: Required value, and 7 more]"), "{}", error.message);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Defaulting and validation of the core group's plain kinds, PriorityClasses, Leases and EndpointSlices, after
 //! k8s.io/kubernetes/pkg/apis/*/{v1/defaults.go,validation}.
 
+use std::collections::HashSet;
+
 use base64::Engine as _;
 use serde_json::{Map, Value, json};
 
@@ -76,7 +78,7 @@ pub(super) fn node_validate(
     old: Option<&Value>,
     errors: &mut Vec<FieldError>,
 ) {
-    let mut seen = Vec::new();
+    let mut seen = HashSet::new();
     for (index, taint) in list(object, "/spec/taints").iter().enumerate() {
         let at = format!("spec.taints[{index}]");
         let (key, effect) = (text(taint, "/key"), text(taint, "/effect"));
@@ -89,10 +91,9 @@ pub(super) fn node_validate(
         } else if !known.contains(&effect) {
             errors.push(FieldError::not_supported(format!("{at}.effect"), effect, &known));
         }
-        if seen.contains(&(key, effect)) {
+        if !seen.insert((key, effect)) {
             errors.push(FieldError::with_value(FieldErrorType::Duplicate, at, taint.clone(), ""));
         }
-        seen.push((key, effect));
     }
     if let Some(old) = old
         && !text(old, "/spec/providerID").is_empty()
@@ -351,7 +352,7 @@ pub(super) fn service_validate(
 }
 
 fn check_service_ports(ports: &[Value], errors: &mut Vec<FieldError>) {
-    let (mut names, mut pairs) = (Vec::new(), Vec::new());
+    let (mut names, mut pairs) = (HashSet::new(), HashSet::new());
     for (index, port) in ports.iter().enumerate() {
         let at = format!("spec.ports[{index}]");
         let name = text(port, "/name");
@@ -359,11 +360,10 @@ fn check_service_ports(ports: &[Value], errors: &mut Vec<FieldError>) {
             errors.push(FieldError::required(format!("{at}.name"), ""));
         } else if !name.is_empty() {
             check_name(&format!("{at}.name"), name, is_dns1123_label, errors);
-            if names.contains(&name) {
+            if !names.insert(name) {
                 let field = format!("{at}.name");
                 errors.push(FieldError::with_value(FieldErrorType::Duplicate, field, name.into(), ""));
             }
-            names.push(name);
         }
         let number = port.get("port").and_then(Value::as_i64).unwrap_or_default();
         check_port(format!("{at}.port"), number, errors);
@@ -375,11 +375,10 @@ fn check_service_ports(ports: &[Value], errors: &mut Vec<FieldError>) {
                 &["SCTP", "TCP", "UDP"],
             ));
         }
-        if pairs.contains(&(number, protocol)) {
+        if !pairs.insert((number, protocol)) {
             let value = json!({"port": number, "protocol": protocol});
             errors.push(FieldError::with_value(FieldErrorType::Duplicate, at.clone(), value, ""));
         }
-        pairs.push((number, protocol));
         if let Some(target) = port.get("targetPort").and_then(Value::as_i64) {
             check_port(format!("{at}.targetPort"), target, errors);
         }

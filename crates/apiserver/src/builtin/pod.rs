@@ -1,5 +1,7 @@
 //! Defaulting and validation of Pods and of the Pod templates in other kinds.
 
+use std::collections::HashSet;
+
 use serde_json::{Value, json};
 
 use super::core::{check_name, check_port};
@@ -248,12 +250,12 @@ pub(super) fn pod_validate(
 
 /// The part of `ValidatePodSpec` that does not need a kubelet to make sense.
 pub(super) fn check_spec(spec: &Value, at: &str, errors: &mut Vec<FieldError>) {
-    let mut volumes = Vec::new();
+    let mut volumes = HashSet::new();
     for (index, volume) in list(spec, "/volumes").iter().enumerate() {
         let field = format!("{at}.volumes[{index}].name");
         check_unique_label(field, text(volume, "/name"), &mut volumes, errors);
     }
-    let mut names = Vec::new();
+    let mut names = HashSet::new();
     let containers = list(spec, "/containers");
     if containers.is_empty() {
         errors.push(FieldError::required(format!("{at}.containers"), ""));
@@ -306,7 +308,7 @@ pub(super) fn check_spec(spec: &Value, at: &str, errors: &mut Vec<FieldError>) {
 fn check_unique_label<'a>(
     field: String,
     name: &'a str,
-    names: &mut Vec<&'a str>,
+    names: &mut HashSet<&'a str>,
     errors: &mut Vec<FieldError>,
 ) {
     if name.is_empty() {
@@ -314,17 +316,16 @@ fn check_unique_label<'a>(
         return;
     }
     check_name(&field, name, is_dns1123_label, errors);
-    if names.contains(&name) {
+    if !names.insert(name) {
         errors.push(FieldError::with_value(FieldErrorType::Duplicate, field, name.into(), ""));
     }
-    names.push(name);
 }
 
 fn check_container<'a>(
     container: &'a Value,
     at: &str,
-    names: &mut Vec<&'a str>,
-    volumes: &[&str],
+    names: &mut HashSet<&'a str>,
+    volumes: &HashSet<&str>,
     errors: &mut Vec<FieldError>,
 ) {
     check_unique_label(format!("{at}.name"), text(container, "/name"), names, errors);
@@ -368,22 +369,21 @@ fn check_container<'a>(
             errors.push(FieldError::invalid(field, name, detail));
         }
     }
-    let mut paths = Vec::new();
+    let mut paths = HashSet::new();
     for (index, mount) in list(container, "/volumeMounts").iter().enumerate() {
         let at = format!("{at}.volumeMounts[{index}]");
         let (name, path) = (text(mount, "/name"), text(mount, "/mountPath"));
         if name.is_empty() {
             errors.push(FieldError::required(format!("{at}.name"), ""));
-        } else if !volumes.contains(&name) {
+        } else if !volumes.contains(name) {
             let field = format!("{at}.name");
             errors.push(FieldError::with_value(FieldErrorType::NotFound, field, name.into(), ""));
         }
         if path.is_empty() {
             errors.push(FieldError::required(format!("{at}.mountPath"), ""));
-        } else if paths.contains(&path) {
+        } else if !paths.insert(path) {
             let field = format!("{at}.mountPath");
             errors.push(FieldError::invalid(field, path, "must be unique"));
         }
-        paths.push(path);
     }
 }

@@ -1,5 +1,7 @@
 //! What may change in a Pod that exists: `ValidatePodUpdate`.
 
+use std::collections::{BTreeMap, HashSet};
+
 use serde_json::Value;
 
 use crate::field::list;
@@ -40,8 +42,14 @@ pub(super) fn check(new: &Value, old: &Value, errors: &mut Vec<FieldError>) {
         }
         _ => {}
     }
-    let tolerations = list(new, "/spec/tolerations");
-    let kept = list(old, "/spec/tolerations").iter().all(|toleration| tolerations.contains(toleration));
+    let text = |toleration: &Value| {
+        // In one order, whatever the order of the fields.
+        let fields: BTreeMap<_, _> = toleration.as_object().into_iter().flatten().collect();
+        serde_json::to_string(&fields).unwrap_or_default()
+    };
+    let tolerations: HashSet<_> = list(new, "/spec/tolerations").iter().map(text).collect();
+    let kept =
+        list(old, "/spec/tolerations").iter().all(|toleration| tolerations.contains(&text(toleration)));
     if !kept {
         let detail = "existing toleration can not be modified except its tolerationSeconds";
         errors.push(FieldError::forbidden("spec.tolerations", detail));

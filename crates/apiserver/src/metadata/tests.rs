@@ -207,6 +207,16 @@ fn finalizers_and_owners_are_checked() {
     assert!(with("ownerReferences", event)[0].ends_with("/v1, Kind=Event is disallowed from being an owner"));
 }
 
+/// Each of these faults shows the whole list, so a fault for each owner would be the square of what was sent.
+#[test]
+fn many_controllers_make_few_faults() {
+    let owners: Vec<_> = (0..300)
+        .map(|number| json!({"apiVersion": "v1", "kind": "Pod", "name": "x", "uid": number.to_string(), "controller": true}))
+        .collect();
+    let faults = created(&pod(), json!({"name": "a", "namespace": "b", "ownerReferences": owners}));
+    assert_eq!(faults.len(), MOST_CONTROLLER_FAULTS);
+}
+
 #[test]
 fn managed_fields_have_their_shape() {
     let entry = json!([{"operation": "x", "fieldsType": "y", "manager": "a\nb"}, {"operation": "Apply", "manager": "m".repeat(129)}]);

@@ -1,5 +1,7 @@
 //! The rules of `k8s.io/apiserver/pkg/registry/rest` for one object on its way into the store, as pure functions.
 
+use std::collections::{BTreeMap, HashSet};
+
 use serde_json::{Map, Value};
 
 use crate::go;
@@ -226,15 +228,16 @@ pub(super) fn deduplicate_owners(object: &mut Value, warnings: &mut Vec<String>)
     else {
         return;
     };
-    let mut seen: Vec<Value> = Vec::new();
+    let mut seen: HashSet<String> = HashSet::new();
     let mut twice: Vec<String> = Vec::new();
     owners.retain(|owner| {
-        if seen.contains(owner) {
+        // The same fields in another order make the same owner.
+        let fields: BTreeMap<_, _> = owner.as_object().into_iter().flatten().collect();
+        let is_new = seen.insert(serde_json::to_string(&fields).unwrap_or_default());
+        if !is_new {
             twice.push(owner.get("uid").and_then(Value::as_str).unwrap_or_default().to_owned());
-            return false;
         }
-        seen.push(owner.clone());
-        true
+        is_new
     });
     if !twice.is_empty() {
         warnings.push(format!(
