@@ -92,7 +92,9 @@ pub(super) async fn run(api: Api, stop: watch::Receiver<bool>) {
             Some(None) => return,
             Some(Some(Change::Listed { kind, items, .. })) => {
                 for stored in items {
-                    note(&kind, &stored, last_change(&stored).unwrap_or_else(|| api.now()), false);
+                    // Whoever writes an object can write any time into it.
+                    let now = api.now();
+                    note(&kind, &stored, last_change(&stored).map_or(now, |at| at.min(now)), false);
                 }
             }
             Some(Some(Change::Event { kind, event })) => {

@@ -151,8 +151,14 @@ fn note(
 
 /// The object at this place now, if it still is the same one.
 fn read(api: &Api, place: &Place) -> Option<Slim> {
+    read_at(api, place).map(|(slim, _)| slim)
+}
+
+/// As [`read`], with the version that was read.
+fn read_at(api: &Api, place: &Place) -> Option<(Slim, u64)> {
     let stored = api.store().get(&place.kind.storage_prefix(), &place.namespace, &place.name)?;
-    Slim::read(&stored.json).filter(|slim| slim.uid() == &*place.uid)
+    let slim = Slim::read(&stored.json).filter(|slim| slim.uid() == &*place.uid)?;
+    Some((slim, stored.revision))
 }
 
 /// Up to which version changes have been noted, by storage prefix.
@@ -183,7 +189,7 @@ async fn attend_or_return(api: &Api, graph: &Graph, place: Place) -> Option<Plac
 
 /// Does what is to be done about one object now.
 async fn attend(api: &Api, graph: &Graph, place: &Place) -> Result<(), ApiError> {
-    let Some(slim) = read(api, place) else { return Ok(()) };
+    let Some((slim, revision)) = read_at(api, place) else { return Ok(()) };
     if slim.is_orphaning() {
         for (dependent, _) in graph.dependents(&place.uid) {
             match release(api, dependent, std::slice::from_ref(&place.uid)).await {
@@ -219,6 +225,8 @@ async fn attend(api: &Api, graph: &Graph, place: &Place) -> Result<(), ApiError>
         Verdict::Delete(propagation) => {
             let options = DeleteOptions {
                 uid: Some(place.uid.to_string()),
+                // The judgement is about this state; another may have another owner.
+                resource_version: Some(revision.to_string()),
                 propagation: Some(propagation),
                 ..DeleteOptions::default()
             };

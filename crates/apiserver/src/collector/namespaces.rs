@@ -10,7 +10,7 @@ use crate::kind::Scope;
 use crate::object;
 use crate::status::ApiError;
 use crate::store::{EventKind, Stored};
-use crate::verbs::{Api, Context, DeleteOptions, ListOptions, Propagation, Target};
+use crate::verbs::{Api, Context, DeleteOptions, ListOptions, Propagation, Target, namespaces};
 
 use super::feed::{Change, Feed};
 
@@ -70,7 +70,16 @@ async fn look(api: &Api, name: &str) {
     }
 }
 
+/// The uid of the namespace that has this name now, if it is being deleted.
+fn ending(api: &Api, name: &str) -> Option<String> {
+    let stored = api.store().get(namespaces::PREFIX, "", name)?;
+    let namespace: Value = serde_json::from_slice(&stored.json).ok()?;
+    object::is_deleting(&namespace).then(|| object::uid(&namespace).to_owned())
+}
+
 async fn empty(api: &Api, name: &str) -> Result<(), ApiError> {
+    // What brought us here may be old, and the name may be another namespace's by now.
+    let Some(uid) = ending(api, name) else { return Ok(()) };
     let context = Context::internal(USER, api.now());
     let options = DeleteOptions { propagation: Some(Propagation::Background), ..DeleteOptions::default() };
     let mut failures = Vec::new();
@@ -82,6 +91,9 @@ async fn empty(api: &Api, name: &str) -> Result<(), ApiError> {
         let prefix = kind.storage_prefix();
         if api.store().list_from(&prefix, Some(name), None, 1).items.is_empty() {
             continue;
+        }
+        if ending(api, name).as_ref() != Some(&uid) {
+            return Ok(());
         }
         let target =
             Target { kind, version: kind.storage_version(), namespace: name, name: "", subresource: "" };
@@ -96,7 +108,10 @@ async fn empty(api: &Api, name: &str) -> Result<(), ApiError> {
     if left.resources.is_empty() && failures.is_empty() {
         let without = |old: &Value| {
             let mut new = old.clone();
-            if let Some(Value::Array(finalizers)) = new.pointer_mut("/spec/finalizers") {
+            if object::is_deleting(old)
+                && object::uid(old) == uid
+                && let Some(Value::Array(finalizers)) = new.pointer_mut("/spec/finalizers")
+            {
                 finalizers.retain(|finalizer| finalizer != "kubernetes");
             }
             Ok(new)
@@ -240,7 +255,21 @@ fn with_conditions(old: &Value, wanted: &[(&str, &str, &str, String)], now: &str
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
+    use crate::verbs::tests::{Server, widget};
+
+    /// The name may belong to another namespace by the time its turn comes.
+    #[tokio::test]
+    async fn a_namespace_that_is_not_ending_keeps_what_is_in_it() {
+        let server = Server::new().await;
+        server.create("widgets", "other", widget("a", json!({}))).await.unwrap();
+        empty(&server.api, "other").await.unwrap();
+        server.get("widgets", "other", "a").await.unwrap();
+        let namespace = server.get("namespaces", "", "other").await.unwrap();
+        assert_eq!(namespace["spec"]["finalizers"], json!(["kubernetes"]));
+    }
 
     #[test]
     fn the_conditions_say_what_is_left_and_keep_their_time() {

@@ -37,9 +37,13 @@ pub(super) async fn run(api: Api, stop: watch::Receiver<bool>) {
                 name: object::name(role),
                 subresource: "",
             };
+            let (uid, selectors) = (object::uid(role).to_owned(), role.get("aggregationRule").cloned());
             let make = move |old: &Value| {
                 let mut new = old.clone();
-                new["rules"] = rules.clone().into();
+                // Another role of that name, or one that asks for something else by now, must not get these rules.
+                if object::uid(old) == uid && old.get("aggregationRule") == selectors.as_ref() {
+                    new["rules"] = rules.clone().into();
+                }
                 Ok(new)
             };
             if let Err(error) = api.modify(&Context::internal(USER, api.now()), &target, make).await {

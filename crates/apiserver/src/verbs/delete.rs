@@ -264,9 +264,19 @@ impl Api {
         delete: &DeleteOptions,
     ) -> Result<(), ApiError> {
         let target = Target { namespace: &stored.namespace, name: &stored.name, ..*target };
-        match self.delete_object(context, &target, delete).await {
-            Err(error) if error.code != 404 => Err(error),
-            _ => Ok(()),
+        let mut delete = delete.clone();
+        if delete.uid.is_none() {
+            // What has come by that name since was not listed, and perhaps not selected.
+            delete.uid = Some(object::uid(&super::view::parse(stored)?).to_owned());
+        }
+        let prefix = target.kind.storage_prefix();
+        let is_gone = || {
+            let now = self.inner.store.get(&prefix, target.namespace, target.name);
+            now.is_none_or(|now| now.created_revision != stored.created_revision)
+        };
+        match self.delete_object(context, &target, &delete).await {
+            Err(error) if error.code == 404 || (error.code == 409 && is_gone()) => Ok(()),
+            other => other.map(|_| ()),
         }
     }
 
