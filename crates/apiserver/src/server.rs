@@ -341,11 +341,15 @@ fn private_directory(path: &Path) -> io::Result<()> {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))
 }
 
-/// Writes a file as a whole or not at all, for its owner's eyes only.
+/// Writes a file as a whole or not at all, for its owner's eyes only. One that says `text` already is left alone, so that a
+/// server starts on a full disk.
 fn write_private(path: &Path, text: &str) -> io::Result<()> {
     use std::io::Write as _;
-    use std::os::unix::fs::OpenOptionsExt as _;
+    use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 
+    if std::fs::read(path).is_ok_and(|known| known == text.as_bytes()) {
+        return std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600));
+    }
     let temporary = path.with_extension("tmp");
     match std::fs::remove_file(&temporary) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

@@ -33,13 +33,22 @@ pub(super) fn read(path: &Path) -> Result<Option<String>, PkiError> {
     Ok(Some(text))
 }
 
-/// Writes `path` as a whole or not at all, readable by its owner only.
+/// Writes `path` as a whole or not at all, readable by its owner only. A file that says `text` already is left alone, so
+/// that a server starts on a full disk.
 ///
 /// The store's lock on the state directory keeps two servers from doing this at once; a temporary file that a crash
 /// left is replaced.
 pub(super) fn write(path: &Path, text: &str) -> Result<(), PkiError> {
+    if read(path).is_ok_and(|known| known.as_deref() == Some(text)) {
+        return fs::set_permissions(path, Permissions::from_mode(0o600))
+            .map_err(error("set the permissions of", path));
+    }
     let temporary = path.with_extension("tmp");
-    write_whole(path, &temporary, text).map_err(error("write", path))
+    write_whole(path, &temporary, text).map_err(|cause| {
+        // What is half-done takes space and serves nobody; that it cannot be removed changes nothing about the failure.
+        let _ = fs::remove_file(&temporary);
+        error("write", path)(cause)
+    })
 }
 
 fn write_whole(path: &Path, temporary: &Path, text: &str) -> io::Result<()> {

@@ -43,7 +43,8 @@ fn restore(context: &Context, directory: &Path, file: &Path, replace: bool) -> R
             ),
             RestoreError::Directory(cause) => open_hint(cause),
             RestoreError::Backup {
-                source: OpenError::Missing { .. } | OpenError::Foreign { .. }, ..
+                source: OpenError::Missing { .. } | OpenError::Foreign { .. } | OpenError::Damaged { .. },
+                ..
             } => Some("name a file that `ferrovirt state backup` wrote".to_owned()),
             RestoreError::Backup { source, .. } => open_hint(source),
             RestoreError::Damaged { .. } => Some("use an earlier backup".to_owned()),

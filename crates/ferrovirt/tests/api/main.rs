@@ -8,4 +8,9 @@
 mod client;
 mod commands;
 mod crash;
+mod disk;
+mod power;
 mod server;
+mod state;
+mod stress;
+mod watchers;
