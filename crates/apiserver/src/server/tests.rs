@@ -340,7 +340,7 @@ async fn reviews_are_answered_and_audited() {
     assert!(!log.contains("resourceAttributes"));
 }
 
-/// A patch is no way to make what one may not create, nor does a foolish option make the server fail.
+/// A patch is no way to make what one may not create.
 #[tokio::test]
 async fn an_apply_creates_only_for_those_who_may_create() {
     let directory = tempfile::tempdir().unwrap();
@@ -378,7 +378,13 @@ async fn an_apply_creates_only_for_those_who_may_create() {
     assert_eq!(apply("mine", "weak").await.0, StatusCode::CREATED);
     assert_eq!(apply("theirs", "sesame").await.0, StatusCode::CREATED);
     assert_eq!(apply("theirs", "weak").await.0, StatusCode::OK);
+    server.shutdown().await;
+}
 
+#[tokio::test]
+async fn a_watch_may_be_asked_to_last_for_ever() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = start(directory.path()).await;
     let seconds = i64::MAX;
     let request = Request::get(format!("/api/v1/pods?watch=true&timeoutSeconds={seconds}"))
         .header("authorization", "Bearer sesame")
