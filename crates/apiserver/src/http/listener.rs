@@ -40,6 +40,8 @@ const MOST_HEADER_BYTES: u32 = 64 * 1024;
 const MOST_HEADERS: usize = 128;
 /// What a stuck HTTP/2 stream may hold.
 const SEND_BUFFER: usize = 128 * 1024;
+/// Descriptors that are for other things than connections.
+const DESCRIPTORS_KEPT: usize = 256;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Serves connections until `stop` becomes true (or its sender is gone), then waits for requests in flight.
@@ -53,7 +55,8 @@ pub async fn serve(
     mut stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
     let acceptor = TlsAcceptor::from(tls);
-    let room = Arc::new(Semaphore::new(front.limits().connections));
+    let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let room = Arc::new(Semaphore::new(room(front.limits().connections, descriptors)));
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     let mut faults = 0;
@@ -95,6 +98,12 @@ pub async fn serve(
     }
     connections.shutdown().await;
     result
+}
+
+/// How many connections there may be. Whoever connects must not be able to take the descriptors that the store needs.
+fn room(wanted: usize, descriptors: Option<u64>) -> usize {
+    let descriptors = descriptors.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
+    wanted.min(descriptors.saturating_sub(DESCRIPTORS_KEPT)).max(1)
 }
 
 /// Whether nothing can be accepted any more. Whatever else accepting fails with (no more descriptors, no memory, a client
@@ -159,6 +168,15 @@ fn builder(is_http2: bool) -> auto::Builder<TokioExecutor> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn connections_leave_descriptors_for_the_store() {
+        for (wanted, descriptors, expected) in
+            [(8192, Some(1024), 768), (100, Some(1024), 100), (8192, None, 8192), (8192, Some(64), 1)]
+        {
+            assert_eq!(room(wanted, descriptors), expected, "{wanted} {descriptors:?}");
+        }
+    }
 
     #[test]
     fn a_lack_of_descriptors_does_not_end_the_server() {
