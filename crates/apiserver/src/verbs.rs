@@ -30,6 +30,7 @@ use crate::kind::Kinds;
 use crate::status::ApiError;
 use crate::store::Store;
 
+pub(crate) use object_rules::allows_create_on_update;
 pub(crate) use request::check_options;
 pub use request::{
     Answer, Body, Content, Context, DeleteOptions, FieldValidation, List, ListOptions, Patch, PatchFormat,

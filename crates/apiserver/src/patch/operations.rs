@@ -28,7 +28,7 @@ pub(super) fn apply(original: &Value, patch: &[u8]) -> Result<Value, ApiError> {
     let operations = decode(patch)?;
     if operations.len() > MAX_OPERATIONS {
         return Err(too_large(format!(
-            "The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {}",
+            "Request entity too large: The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {}",
             operations.len()
         )));
     }

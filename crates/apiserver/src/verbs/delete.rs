@@ -29,8 +29,8 @@ const POD_GRACE: i64 = 30;
 /// What a deletion does to the stored object.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Decision {
-    /// It goes away.
-    Remove,
+    /// It goes away, and this is how it is seen last.
+    Remove(Value),
     /// It stays, changed like this, until its grace is over and its finalizers are gone.
     Mark(Value),
     /// Nothing changes: it is being deleted already.
@@ -136,8 +136,9 @@ pub(super) fn decide(kind: &Kind, old: &Value, options: &DeleteOptions, now: jif
             metadata.insert("finalizers".to_owned(), finalizers.clone().into());
         }
     }
-    if finalizers.is_empty() && grace.unwrap_or_default() == 0 {
-        return Decision::Remove;
+    let is_last = finalizers.is_empty() && grace.unwrap_or_default() == 0;
+    if is_last && !graceful {
+        return Decision::Remove(new);
     }
     let grace = grace.unwrap_or_default();
     if !deleting {
@@ -156,10 +157,11 @@ pub(super) fn decide(kind: &Kind, old: &Value, options: &DeleteOptions, now: jif
             set_metadata(&mut new, "deletionTimestamp", object::format_time(at).into());
         }
         set_metadata(&mut new, "deletionGracePeriodSeconds", grace.into());
-    } else if !finalizers_change {
+    } else if !finalizers_change && !is_last {
         return Decision::Pending;
     }
-    Decision::Mark(new)
+    // Kubernetes writes the mark of a grace of nothing before it removes a Pod, so that is how watchers see it last.
+    if is_last { Decision::Remove(new) } else { Decision::Mark(new) }
 }
 
 /// As [`decide`], for a Namespace: it is marked first, and goes when its contents and finalizers have.
@@ -171,7 +173,7 @@ fn decide_namespace(old: &Value, options: &DeleteOptions, now: jiff::Timestamp) 
         }
         return Decision::Mark(marked);
     }
-    if rules::is_finished(old) { Decision::Remove } else { Decision::Pending }
+    if rules::is_finished(old) { Decision::Remove(old.clone()) } else { Decision::Pending }
 }
 
 /// Whether a finished deletion answers with the object instead of a `Status` (`ReturnDeletedObject`).
@@ -220,7 +222,7 @@ impl Api {
                 decide(kind, &old, options, context.now)
             };
             let (done, pending) = match decision {
-                Decision::Remove => (self.remove_now(context, target, &stored, old).await, false),
+                Decision::Remove(last) => (self.remove_now(context, target, &stored, last).await, false),
                 Decision::Pending => (Ok(View::new(kind, target.version).content(stored)?), true),
                 Decision::Mark(marked) => {
                     let expect = Expect::Revision(stored.revision);

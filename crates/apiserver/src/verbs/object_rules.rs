@@ -206,8 +206,25 @@ pub(super) fn clean(
         }
     }
     schema.drop_nulls(object);
+    drop_empty_metadata(object);
     schema.fill_defaults(object);
     Ok(())
+}
+
+/// Leaves empty maps and lists out of the metadata, as every object does that has been through Go's `ObjectMeta`. An
+/// empty `managedFields` is kept: it is a request to forget.
+fn drop_empty_metadata(object: &mut Value) {
+    let Some(metadata) = object::metadata_mut(object) else { return };
+    for field in ["labels", "annotations", "finalizers", "ownerReferences"] {
+        let is_empty = match metadata.get(field) {
+            Some(Value::Object(map)) => map.is_empty(),
+            Some(Value::Array(list)) => list.is_empty(),
+            _ => false,
+        };
+        if is_empty {
+            metadata.shift_remove(field);
+        }
+    }
 }
 
 /// What a patch has made of an object is no object of its kind: the patch is at fault, not the request.
@@ -296,6 +313,21 @@ pub(super) fn fill_for_create(kind: &Kind, object: &mut Value, now: jiff::Timest
 pub(super) fn allows_unconditional_update(kind: &Kind) -> bool {
     const NOT: [&str; 3] = ["leases", "csidrivers", "csinodes"];
     kind.family == Family::BuiltIn && !NOT.contains(&kind.names.plural.as_str())
+}
+
+/// Whether replacing what is not there makes it (`AllowCreateOnUpdate`). Who may replace must be allowed to create then.
+pub(crate) fn allows_create_on_update(target: &Target<'_>) -> bool {
+    let kind = target.kind;
+    let plural = kind.names.plural.as_str();
+    target.subresource.is_empty()
+        && kind.family == Family::BuiltIn
+        && match kind.group.as_str() {
+            "" => matches!(plural, "endpoints" | "events" | "limitranges" | "services"),
+            "events.k8s.io" => plural == "events",
+            "coordination.k8s.io" => plural == "leases",
+            "rbac.authorization.k8s.io" => true,
+            _ => false,
+        }
 }
 
 /// Whether the object that an update was made from is the stored one.

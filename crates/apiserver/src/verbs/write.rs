@@ -244,6 +244,9 @@ impl Api {
             let mut warnings = Vec::new();
             let Some(stored) = self.inner.store.get(&prefix, target.namespace, target.name) else {
                 return match &revision {
+                    Revision::Object(body) if rules::allows_create_on_update(target) => {
+                        self.create_by_update(context, target, body).await
+                    }
                     Revision::Patch(patch) if patch.format == PatchFormat::Apply => {
                         self.create_by_apply(context, target, patch).await
                     }
@@ -301,6 +304,26 @@ impl Api {
         rules::set_metadata(&mut shown, "resourceVersion", stored.revision.to_string().into());
         view.convert(&mut shown);
         Ok(Content::Value(shown))
+    }
+
+    /// A replacement of what is not there: for some kinds that makes it.
+    async fn create_by_update(
+        &self,
+        context: &Context,
+        target: &Target<'_>,
+        body: &Body,
+    ) -> Result<Answer, ApiError> {
+        if let Some(error) = &context.create_refused {
+            return Err(ApiError::clone(error));
+        }
+        let nothing = json!({"metadata": {"name": target.name, "namespace": target.namespace}});
+        rules::check_uid(target.kind, target.name, &body.value, &nothing)?;
+        let mut body = body.clone();
+        // It says what was replaced, and there is nothing to compare it with.
+        if let Some(metadata) = object::metadata_mut(&mut body.value) {
+            metadata.shift_remove("resourceVersion");
+        }
+        self.create_object(context, target, body).await
     }
 
     async fn create_by_apply(

@@ -126,7 +126,8 @@ fn the_number_of_operations_is_bounded() {
     assert!(apply(&json!({}), patch(MAX_OPERATIONS).as_bytes()).is_ok());
     let error = apply(&json!({}), patch(MAX_OPERATIONS + 1).as_bytes()).unwrap_err();
     assert_eq!((error.code, error.reason), (413, "RequestEntityTooLarge"));
-    assert_eq!(error.message, "The allowed maximum operations in a JSON patch is 10000, got 10001");
+    let text = "Request entity too large: The allowed maximum operations in a JSON patch is 10000, got 10001";
+    assert_eq!(error.message, text);
 }
 
 #[test]
