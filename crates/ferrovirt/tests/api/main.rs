@@ -10,6 +10,7 @@ mod commands;
 mod crash;
 mod disk;
 mod power;
+mod protobuf;
 mod server;
 mod state;
 mod stress;
