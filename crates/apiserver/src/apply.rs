@@ -34,6 +34,7 @@ use self::managers::{Conflict, Operation, Owned, Owner, Owners, conflict_error};
 use self::merge::{compare, merge, remove};
 use self::set::Set;
 use self::typed::Typed;
+use crate::kind::Family;
 use crate::object::{self, format_time, metadata};
 use crate::schema::Schema;
 use crate::status::ApiError;
@@ -168,8 +169,9 @@ pub fn update_managed_fields(live: Option<&Value>, new: &mut Value, schema: &Sch
 }
 
 /// Takes out of `applied` what a write through `subresource` does not change: `status` where that is a subresource of
-/// its own, and all but `status` for a write through it. Who applies an object does not own what is ignored.
-pub fn keep_writable(applied: &mut Value, subresource: &str, has_status: bool) {
+/// its own, and all but `status` for a write through it, which takes metadata along where a built-in kind is written.
+/// Who applies an object does not own what is ignored.
+pub fn keep_writable(applied: &mut Value, subresource: &str, has_status: bool, family: Family) {
     let Some(fields) = applied.as_object_mut() else { return };
     match subresource {
         "" if has_status => {
@@ -177,7 +179,9 @@ pub fn keep_writable(applied: &mut Value, subresource: &str, has_status: bool) {
         }
         "status" => {
             fields.retain(|name, _| matches!(name.as_str(), "apiVersion" | "kind" | "metadata" | "status"));
-            if let Some(Value::Object(metadata)) = fields.get_mut("metadata") {
+            if family == Family::Custom
+                && let Some(Value::Object(metadata)) = fields.get_mut("metadata")
+            {
                 metadata.retain(|name, _| {
                     matches!(
                         name.as_str(),

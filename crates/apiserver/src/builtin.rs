@@ -28,7 +28,7 @@ use serde_json::{Value, json};
 use crate::kind::{
     Column, Family, Generation, Hooks, Kind, Names, Scale, SchemaSource, Scope, SharedStorage, Subresource,
 };
-use crate::rbac::{Authorizer, BindingHooks, RoleHooks};
+use crate::rbac::{BindingHooks, GROUP as RBAC, RoleHooks};
 use rules::{Default, Rules, Validate, no_default, no_validate};
 
 /// How long Events are kept after their last change, as `kube-apiserver --event-ttl` has it by default.
@@ -69,14 +69,9 @@ fn with(
     scope: Scope,
     schema: SchemaSource,
 ) -> Built {
-    let mut words = resource.split(' ').map(str::to_owned);
-    let names = Names {
-        plural: words.next().unwrap_or_default(),
-        singular: kind.to_lowercase(),
-        kind: kind.to_owned(),
-        short_names: words.collect(),
-        categories: Vec::new(),
-    };
+    let mut words = resource.split(' ');
+    let mut names = Names::new(kind, words.next().unwrap_or_default());
+    names.short_names = words.map(str::to_owned).collect();
     let mut built = Kind::new(group, &["v1"], names, scope, schema);
     built.family = Family::BuiltIn;
     built.generation = Generation::Unset;
@@ -138,16 +133,11 @@ impl Built {
 }
 
 /// Every built-in kind: the core group first, then the others in the order in which Kubernetes' discovery has them.
-/// Roles and bindings are checked in their form alone; a server uses [`kinds_with`].
+/// Roles and bindings are checked in their form alone; a server sees to it that nobody grants what they do not have.
 pub fn kinds() -> Vec<Kind> {
-    kinds_with(None)
-}
-
-/// The same, where `authorizer` keeps anybody from granting by roles and bindings what they do not have.
-pub fn kinds_with(authorizer: Option<Arc<Authorizer>>) -> Vec<Kind> {
     let mut all = core_kinds();
     all.extend(workload_kinds());
-    all.extend(other_kinds(authorizer));
+    all.extend(other_kinds());
     all.into_iter().map(|built| built.0).collect()
 }
 
@@ -304,9 +294,8 @@ fn workload_kinds() -> Vec<Built> {
     ]
 }
 
-fn other_kinds(authorizer: Option<Arc<Authorizer>>) -> Vec<Built> {
+fn other_kinds() -> Vec<Built> {
     use columns::cluster as table;
-    const RBAC: &str = "rbac.authorization.k8s.io";
     let mut definitions = with(
         "apiextensions.k8s.io",
         "CustomResourceDefinition",
@@ -325,16 +314,16 @@ fn other_kinds(authorizer: Option<Arc<Authorizer>>) -> Vec<Built> {
     vec![
         cluster::<rbac::ClusterRoleBinding>(RBAC, "ClusterRoleBinding", "clusterrolebindings")
             .columns(table::BINDINGS)
-            .hooks(BindingHooks { authorizer: authorizer.clone() }),
+            .hooks(BindingHooks { authorizer: None }),
         cluster::<rbac::ClusterRole>(RBAC, "ClusterRole", "clusterroles")
             .columns(table::CREATED)
-            .hooks(RoleHooks { authorizer: authorizer.clone() }),
+            .hooks(RoleHooks { authorizer: None }),
         namespaced::<rbac::RoleBinding>(RBAC, "RoleBinding", "rolebindings")
             .columns(table::BINDINGS)
-            .hooks(BindingHooks { authorizer: authorizer.clone() }),
+            .hooks(BindingHooks { authorizer: None }),
         namespaced::<rbac::Role>(RBAC, "Role", "roles")
             .columns(table::CREATED)
-            .hooks(RoleHooks { authorizer: authorizer.clone() }),
+            .hooks(RoleHooks { authorizer: None }),
         cluster::<storage_v1::CSIDriver>("storage.k8s.io", "CSIDriver", "csidrivers")
             .columns(table::CSI_DRIVERS)
             .rules("storage.k8s.io", "CSIDriver", storage::driver_default, no_validate),

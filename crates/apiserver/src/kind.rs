@@ -54,6 +54,18 @@ pub struct Names {
     pub categories: Vec<String>,
 }
 
+impl Names {
+    /// A kind whose singular is its name in lower case, as Kubernetes has it by default.
+    pub fn new(kind: &str, plural: &str) -> Self {
+        Self {
+            plural: plural.to_owned(),
+            singular: kind.to_lowercase(),
+            kind: kind.to_owned(),
+            ..Self::default()
+        }
+    }
+}
+
 /// One served version of a kind. All versions of a kind share one schema shape; only `apiVersion` differs.
 #[derive(Debug, Clone)]
 pub struct Version {

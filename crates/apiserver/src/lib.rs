@@ -15,6 +15,7 @@ pub mod collector;
 pub mod decode;
 pub mod discovery;
 mod field;
+mod files;
 mod go;
 pub mod http;
 pub mod jsonpath;

@@ -7,4 +7,4 @@ mod parser;
 mod tests;
 
 pub use fields::Fields;
-pub use labels::{Labels, Operator, Requirement};
+pub use labels::Labels;

@@ -30,6 +30,7 @@ use tokio::task::JoinSet;
 
 use crate::auth::{Authenticator, Authorities, Identity, PkiError, ServerNames, TokenFile, TokenFileError};
 use crate::collector;
+use crate::files;
 use crate::http::audit;
 use crate::http::extension::Extension;
 use crate::http::front::{Caller, Front, Limits, Parts};
@@ -301,7 +302,7 @@ fn open(options: &Options, address: SocketAddr) -> Result<Opened, StartError> {
         let path = path.to_owned();
         move |source| StartError::File { action, path, source }
     };
-    private_directory(directory).map_err(file("create", directory))?;
+    files::create_private_directory(directory).map_err(file("create", directory))?;
     let store = Store::open(StoreOptions {
         directory: directory.join(STORE_DIRECTORY),
         history: options.history.clone(),
@@ -320,7 +321,7 @@ fn open(options: &Options, address: SocketAddr) -> Result<Opened, StartError> {
     let admin_kubeconfig = directory.join(ADMIN_KUBECONFIG);
     let url = format!("https://{}", reachable(address));
     let text = authorities.admin_kubeconfig(&url, &options.cluster_name);
-    write_private(&admin_kubeconfig, &text).map_err(file("write", &admin_kubeconfig))?;
+    files::write_private(&admin_kubeconfig, &text).map_err(file("write", &admin_kubeconfig))?;
     Ok(Opened { store, authorities: Arc::new(authorities), tokens, audit, tls, admin_kubeconfig })
 }
 
@@ -332,33 +333,6 @@ fn reachable(address: SocketAddr) -> SocketAddr {
         ip => ip,
     };
     SocketAddr::new(ip, address.port())
-}
-
-fn private_directory(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
-
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))
-}
-
-/// Writes a file as a whole or not at all, for its owner's eyes only. One that says `text` already is left alone, so that a
-/// server starts on a full disk.
-fn write_private(path: &Path, text: &str) -> io::Result<()> {
-    use std::io::Write as _;
-    use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-
-    if std::fs::read(path).is_ok_and(|known| known == text.as_bytes()) {
-        return std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600));
-    }
-    let temporary = path.with_extension("tmp");
-    match std::fs::remove_file(&temporary) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, path)
 }
 
 /// Roles and bindings may grant only what their writer has; the authorizer, which reads the store, decides that.

@@ -115,12 +115,24 @@ hinted!(
 impl Hinted for apiserver::store::OpenError {
     fn way_out(&self) -> Option<String> {
         let hint = match self {
-            Self::Locked { .. } => "stop that server, or give this one a state of its own with --state-dir",
-            Self::Newer { .. } => "use the newer ferrovirt, or another state with --state-dir",
-            Self::Damaged { .. } => {
-                "`ferrovirt state check` says what is wrong; `ferrovirt state restore` puts a backup in its place"
+            Self::Locked { process, .. } => {
+                let process = process.map(|process| format!(" (process {process})")).unwrap_or_default();
+                return Some(format!("stop that server{process}, or name another state with --state-dir"));
             }
-            Self::Foreign { .. } => "name another directory with --state-dir",
+            Self::Missing { .. } => {
+                "name another state with --state-dir, or start the server once: ferrovirt serve"
+            }
+            Self::Newer { .. } => {
+                "use the version of ferrovirt that wrote it, or name another state with --state-dir"
+            }
+            Self::Foreign { .. } => "name another state with --state-dir",
+            Self::Damaged { .. } => {
+                "`ferrovirt state check` says what is wrong; put a backup in its place: ferrovirt state restore --replace \
+                 FILE"
+            }
+            Self::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+                "run this as the user who started the server, or name another state with --state-dir"
+            }
             _ => return None,
         };
         Some(hint.to_owned())

@@ -18,9 +18,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use rcgen::KeyPair;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
-use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::certificates::{Facts, Purpose, new_authority, new_key, new_leaf, pem_facts, server_names};
 use super::verifier::{Current, Verifier};
@@ -105,7 +105,7 @@ impl Authorities {
     /// When a file cannot be read or written, or holds something else.
     pub fn open_or_create(directory: &Path, names: &ServerNames, now: Timestamp) -> Result<Self, PkiError> {
         let directory = directory.join("pki");
-        files::create_private_directory(&directory)?;
+        files::create_directory(&directory)?;
         let authority = open_authority(&directory, now)?;
         let verifier = Verifier::new(&certificate(&directory.join("ca.crt"), &authority.certificate)?)?;
         let server_purpose = Purpose::Server(server_names(names));

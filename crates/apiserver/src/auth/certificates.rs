@@ -10,7 +10,7 @@ use rcgen::{
     KeyPair, KeyUsagePurpose, SanType, SerialNumber, date_time_ymd,
 };
 use ring::rand::{SecureRandom, SystemRandom};
-use rustls_pki_types::DnsName;
+use rustls::pki_types::DnsName;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -224,8 +224,8 @@ pub(super) fn new_leaf(
 
 /// The facts of the first certificate of a PEM text.
 pub(super) fn pem_facts(pem: &str) -> Option<Facts> {
-    use rustls_pki_types::pem::PemObject;
-    Facts::of(&rustls_pki_types::CertificateDer::from_pem_slice(pem.as_bytes()).ok()?)
+    use rustls::pki_types::pem::PemObject;
+    Facts::of(&rustls::pki_types::CertificateDer::from_pem_slice(pem.as_bytes()).ok()?)
 }
 
 fn parameters(now: Timestamp, until: Timestamp) -> Result<CertificateParams, PkiError> {

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::field::{child, default, flag, items_mut, list, map, same, text};
 use crate::kind::{Admission, Operation};
-use crate::metadata::{is_dns1035_label, is_dns1123_label, is_dns1123_subdomain};
+use crate::metadata::{is_config_map_key, is_dns1035_label, is_dns1123_label, is_dns1123_subdomain};
 use crate::object;
 use crate::status::{FieldError, FieldErrorType};
 
@@ -126,31 +126,6 @@ pub(super) fn secret_default(_: &Admission<'_>, object: &mut Value, _: Option<&V
     default(object, "type", "Opaque");
 }
 
-fn is_data_key(key: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    !key.is_empty() && key.bytes().all(allowed)
-}
-
-/// `IsConfigMapKey`.
-pub(super) fn check_data_key(field: String, key: &str, errors: &mut Vec<FieldError>) {
-    let mut add = |detail: String| errors.push(FieldError::invalid(field.clone(), key, detail));
-    if key.len() > 253 {
-        add("must be no more than 253 characters".to_owned());
-    }
-    if !is_data_key(key) {
-        add("a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or \
-             'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')"
-            .to_owned());
-    }
-    if key == "." {
-        add("must not be '.'".to_owned());
-    } else if key == ".." {
-        add("must not be '..'".to_owned());
-    } else if key.starts_with("..") {
-        add("must not start with '..'".to_owned());
-    }
-}
-
 /// How many bytes a base64 text stands for; `None` when it is none.
 fn decoded_length(value: &str) -> Option<usize> {
     base64::engine::general_purpose::STANDARD.decode(value).ok().map(|bytes| bytes.len())
@@ -187,7 +162,7 @@ pub(super) fn secret_validate(
 ) {
     let mut total = 0;
     for (key, value) in map(object, "/data").into_iter().flatten() {
-        check_data_key(format!("data[{key}]"), key, errors);
+        check_name(&format!("data[{key}]"), key, is_config_map_key, errors);
         match value.as_str().map(decoded_length) {
             Some(Some(length)) => total += length,
             Some(None) => {
@@ -236,7 +211,7 @@ pub(super) fn config_map_validate(
     let (data, binary) = (map(object, "/data"), map(object, "/binaryData"));
     let mut total = 0;
     for (key, value) in data.into_iter().flatten() {
-        check_data_key(format!("data[{key}]"), key, errors);
+        check_name(&format!("data[{key}]"), key, is_config_map_key, errors);
         if binary.is_some_and(|binary| binary.contains_key(key)) {
             let detail = "duplicate of key present in binaryData";
             errors.push(FieldError::invalid(format!("data[{key}]"), key.as_str(), detail));
@@ -244,7 +219,7 @@ pub(super) fn config_map_validate(
         total += value.as_str().map_or(0, str::len);
     }
     for (key, value) in binary.into_iter().flatten() {
-        check_data_key(format!("binaryData[{key}]"), key, errors);
+        check_name(&format!("binaryData[{key}]"), key, is_config_map_key, errors);
         match value.as_str().map(decoded_length) {
             Some(Some(length)) => total += length,
             Some(None) => {

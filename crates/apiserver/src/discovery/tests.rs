@@ -6,11 +6,9 @@ use crate::kind::{Names, SchemaSource};
 
 fn kinds() -> Kinds {
     let names = Names {
-        plural: "virtualmachines".to_owned(),
-        singular: "virtualmachine".to_owned(),
-        kind: "VirtualMachine".to_owned(),
         short_names: vec!["vm".to_owned()],
         categories: vec!["all".to_owned()],
+        ..Names::new("VirtualMachine", "virtualmachines")
     };
     let schema = SchemaSource::new("v1.VirtualMachine", Map::new);
     let mut custom = Kind::new("kubevirt.io", &["v1", "v1alpha3"], names, Scope::Namespaced, schema);

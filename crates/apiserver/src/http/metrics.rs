@@ -2,7 +2,6 @@
 //!
 //! Labels hold verbs, registered resources and status codes only, so a client cannot make series.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
@@ -152,9 +151,6 @@ impl Metrics {
         text
     }
 }
-
-/// Measurements that are shared.
-pub type SharedMetrics = Arc<Metrics>;
 
 #[cfg(test)]
 mod tests {

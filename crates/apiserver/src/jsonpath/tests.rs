@@ -21,7 +21,7 @@ fn object() -> Value {
 }
 
 fn results(path: &str) -> Vec<Value> {
-    Path::parse(path).unwrap().all(&object()).into_iter().cloned().collect()
+    Path::parse(path).unwrap().walk(&object(), 0).into_iter().cloned().collect()
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn what_is_not_known_is_refused_where_it_stands() {
 #[test]
 fn values_print_as_kubectl_prints_them() {
     let value = object();
-    let shown = |path: &str| text(&Path::parse(path).unwrap().all(&value));
+    let shown = |path: &str| text(&Path::parse(path).unwrap().walk(&value, 0));
     assert_eq!(shown(".status.interfaces[*].ipAddress").unwrap(), "10.0.0.1 10.0.0.2");
     assert_eq!(shown(".status.ready").unwrap(), "true");
     assert_eq!(shown(".status.load").unwrap(), "1.5");
@@ -108,7 +108,7 @@ fn values_print_as_kubectl_prints_them() {
 fn what_a_path_finds_is_bounded() {
     let row = Value::Array(vec![json!(1); 200]);
     let table = Value::Array(vec![row; 200]);
-    assert_eq!(Path::parse("[*][*]").unwrap().all(&table).len(), 10_000);
+    assert_eq!(Path::parse("[*][*]").unwrap().walk(&table, 0).len(), 10_000);
 }
 
 proptest! {
@@ -116,7 +116,7 @@ proptest! {
     fn any_text_is_read_or_refused(path in "[.\\[\\]*?@()'\"a-c0-2=<>!:\\\\$ {}é-]{0,30}") {
         if let Ok(path) = Path::parse(&path) {
             let value = json!({"a": [{"b": 1, "c": {"a": [1, 2]}}, 2, "x"], "b": {"c": [[1], [2]]}});
-            prop_assert_eq!(path.first(&value), path.all(&value).first().copied());
+            prop_assert_eq!(path.first(&value), path.walk(&value, 0).first().copied());
         }
     }
 

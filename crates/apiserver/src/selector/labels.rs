@@ -9,11 +9,11 @@ use serde_json::{Map, Value};
 use super::parser;
 use crate::metadata::{is_label_value, is_qualified_name};
 use crate::object;
-use crate::status::{ApiError, FieldError, FieldErrorType};
+use crate::status::{ApiError, FieldError};
 
 /// How a requirement relates a label to its values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Operator {
+pub(super) enum Operator {
     /// `key = value`, `key == value`
     Equals,
     /// `key != value`; also where there is no such label.
@@ -34,13 +34,13 @@ pub enum Operator {
 
 /// One term of a label selector.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Requirement {
+pub(super) struct Requirement {
     /// The label's name.
-    pub key: String,
+    pub(super) key: String,
     /// What must hold of it.
-    pub operator: Operator,
+    pub(super) operator: Operator,
     /// The values, sorted and each once; none for [`Operator::Exists`] and [`Operator::DoesNotExist`].
-    pub values: Vec<String>,
+    pub(super) values: Vec<String>,
 }
 
 impl Requirement {
@@ -53,7 +53,7 @@ impl Requirement {
         values.dedup();
         let mut faults = Vec::new();
         let mut fault = |field: String, value: Value, detail: String| {
-            faults.push(FieldError::with_value(FieldErrorType::Invalid, field, value, detail).to_string());
+            faults.push(FieldError::invalid(field, value, detail).to_string());
         };
         let key_faults = is_qualified_name(&key);
         if !key_faults.is_empty() {
@@ -140,7 +140,7 @@ impl fmt::Display for Requirement {
 /// A label selector: requirements that must all hold. Shown as it is written in `labelSelector=`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Labels {
-    requirements: Vec<Requirement>,
+    pub(super) requirements: Vec<Requirement>,
     /// Set where nothing can match: a `metav1.LabelSelector` that is not there.
     nothing: bool,
 }
@@ -203,11 +203,6 @@ impl Labels {
     /// Whether every object matches.
     pub fn is_empty(&self) -> bool {
         self.requirements.is_empty() && !self.nothing
-    }
-
-    /// What must hold, ordered by key.
-    pub fn requirements(&self) -> &[Requirement] {
-        &self.requirements
     }
 
     /// Whether the labels of `object` match.

@@ -1,37 +1,20 @@
 #![allow(clippy::unwrap_used)]
 
-use std::sync::Arc;
-
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-use super::{Fields, Labels, Operator};
-use crate::kind::{Family, Generation, Kind, Names, NoHooks, SchemaSource, Scope, Version};
+use super::labels::Operator;
+use super::{Fields, Labels};
+use crate::kind::{Family, Kind, Names, SchemaSource, Scope};
 
 fn kind(
     family: Family,
     scope: Scope,
     selectable_fields: Vec<(&'static str, &'static str, &'static str)>,
 ) -> Kind {
-    Kind {
-        group: "example.org".to_owned(),
-        names: Names { plural: "things".to_owned(), kind: "Thing".to_owned(), ..Names::default() },
-        scope,
-        versions: vec![Version { name: "v1".to_owned(), deprecation_warning: None }],
-        schema: SchemaSource::new("Thing", Map::new),
-        family,
-        generation: Generation::Unset,
-        has_status: false,
-        scale: None,
-        columns: Vec::new(),
-        selectable_fields,
-        refuses_creation: None,
-        verbs: Vec::new(),
-        time_to_live: None,
-        shared_storage: None,
-        hooks: Arc::new(NoHooks),
-        subresources: Vec::new(),
-    }
+    let names = Names::new("Thing", "things");
+    let schema = SchemaSource::new("Thing", Map::new);
+    Kind { family, selectable_fields, ..Kind::new("example.org", &["v1"], names, scope, schema) }
 }
 
 fn pod() -> Kind {
@@ -291,7 +274,7 @@ proptest! {
     #[test]
     fn labels_are_written_as_they_are_read(requirements in prop::collection::vec(any_requirement(), 0..4)) {
         let read = Labels::parse(&requirements.join(",")).unwrap();
-        prop_assert_eq!(read.requirements().len(), requirements.len());
+        prop_assert_eq!(read.requirements.len(), requirements.len());
         prop_assert_eq!(&Labels::parse(&read.to_string()).unwrap(), &read);
     }
 
@@ -318,7 +301,7 @@ proptest! {
     fn any_text_is_read_or_refused(text in "[a-c=!<>(), \\\\\\t\\x00é]{0,16}|(in|notin|[a,()!= ]){0,8}|\\PC{0,12}") {
         if let Ok(read) = Labels::parse(&text) {
             let _ = read.matches(&json!({"metadata": {"labels": {"a": "b"}}}));
-            prop_assert!(read.requirements().iter().all(|term| term.operator != Operator::Exists || term.values.is_empty()));
+            prop_assert!(read.requirements.iter().all(|term| term.operator != Operator::Exists || term.values.is_empty()));
         }
         if let Ok(read) = Fields::parse(&text, &pod()) {
             let _ = read.matches(&json!({}));

@@ -1,33 +1,15 @@
 #![allow(clippy::unwrap_used)]
 
-use std::sync::Arc;
-
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
 
 use super::{IncludeObject, age, human_duration, in_version, partial, partial_list, table};
-use crate::kind::{Cell, Column, Family, Generation, Kind, Names, NoHooks, SchemaSource, Scope, Version};
+use crate::kind::{Cell, Column, Family, Kind, Names, SchemaSource, Scope};
 
 fn kind(family: Family, columns: Vec<Column>) -> Kind {
-    Kind {
-        group: "example.org".to_owned(),
-        names: Names { plural: "things".to_owned(), kind: "Thing".to_owned(), ..Names::default() },
-        scope: Scope::Namespaced,
-        versions: vec![Version { name: "v1".to_owned(), deprecation_warning: None }],
-        schema: SchemaSource::new("Thing", Map::new),
-        family,
-        generation: Generation::Unset,
-        has_status: false,
-        scale: None,
-        columns,
-        selectable_fields: Vec::new(),
-        refuses_creation: None,
-        verbs: Vec::new(),
-        time_to_live: None,
-        shared_storage: None,
-        hooks: Arc::new(NoHooks),
-        subresources: Vec::new(),
-    }
+    let names = Names::new("Thing", "things");
+    let schema = SchemaSource::new("Thing", Map::new);
+    Kind { family, columns, ..Kind::new("example.org", &["v1"], names, Scope::Namespaced, schema) }
 }
 
 fn column(name: &'static str, column_type: &'static str, cell: Cell) -> Column {

@@ -6,8 +6,9 @@ use serde_json::{Map, Value};
 
 use crate::go;
 use crate::kind::{Family, Generation, Kind};
+use crate::metadata;
 use crate::object;
-use crate::status::{ApiError, FieldError, FieldErrorType, GroupResource};
+use crate::status::{ApiError, FieldError, GroupResource};
 
 use super::{FieldValidation, Target};
 
@@ -335,13 +336,8 @@ pub(super) fn check_version(kind: &Kind, name: &str, new: &Value, old: &Value) -
     match object::resource_version(new) {
         "" | "0" if allows_unconditional_update(kind) => Ok(()),
         "" | "0" => {
-            // Kubernetes names the resource where the kind belongs, and prints an unsigned zero as Go does.
-            let error = FieldError {
-                kind: FieldErrorType::Invalid,
-                field: "metadata.resourceVersion".to_owned(),
-                value: None,
-                detail: "0x0: must be specified for an update".to_owned(),
-            };
+            // Kubernetes names the resource where the kind belongs.
+            let error = metadata::missing_resource_version();
             Err(ApiError::invalid(kind.group_resource(), name, &[error]))
         }
         version if version == object::resource_version(old) => Ok(()),

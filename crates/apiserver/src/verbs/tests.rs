@@ -25,15 +25,6 @@ pub(crate) struct Server {
     _directory: tempfile::TempDir,
 }
 
-fn names(plural: &str, kind: &str) -> Names {
-    Names {
-        plural: plural.to_owned(),
-        singular: kind.to_lowercase(),
-        kind: kind.to_owned(),
-        ..Names::default()
-    }
-}
-
 fn schema(name: &'static str, properties: Value) -> SchemaSource {
     SchemaSource::new(name, move || {
         let mut components = Map::new();
@@ -47,7 +38,7 @@ fn schema(name: &'static str, properties: Value) -> SchemaSource {
 }
 
 fn built_in(plural: &str, kind: &str, scope: Scope, schema: SchemaSource) -> Kind {
-    let mut kind = Kind::new("", &["v1"], names(plural, kind), scope, schema);
+    let mut kind = Kind::new("", &["v1"], Names::new(kind, plural), scope, schema);
     kind.family = Family::BuiltIn;
     kind.generation = Generation::Unset;
     kind
@@ -68,7 +59,7 @@ fn test_kinds() -> Kinds {
         }),
     );
     let mut widget =
-        Kind::new("example.com", &["v1"], names("widgets", "Widget"), Scope::Namespaced, widget_schema);
+        Kind::new("example.com", &["v1"], Names::new("Widget", "widgets"), Scope::Namespaced, widget_schema);
     widget.versions.push(Version { name: "v1beta1".to_owned(), deprecation_warning: None });
     widget.has_status = true;
     widget.scale = Some(Scale {
@@ -79,7 +70,7 @@ fn test_kinds() -> Kinds {
     let mut refused = Kind::new(
         "example.com",
         &["v1"],
-        names("ghosts", "Ghost"),
+        Names::new("Ghost", "ghosts"),
         Scope::Namespaced,
         schema("Ghost", json!({"spec": any})),
     );
@@ -87,7 +78,7 @@ fn test_kinds() -> Kinds {
     let mut brief = Kind::new(
         "example.com",
         &["v1"],
-        names("briefs", "Brief"),
+        Names::new("Brief", "briefs"),
         Scope::Namespaced,
         schema("Brief", json!({"spec": any})),
     );

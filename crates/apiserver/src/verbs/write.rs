@@ -549,17 +549,7 @@ fn read_applied(
         rules::set_metadata(&mut applied, "name", target.name.into());
     }
     rules::match_name_on_update(target, &mut applied)?;
-    if let Some(map) = applied.as_object_mut() {
-        match target.subresource {
-            "status" => {
-                map.retain(|field, _| matches!(field.as_str(), "apiVersion" | "kind" | "metadata" | "status"))
-            }
-            _ if target.kind.has_status => {
-                map.shift_remove("status");
-            }
-            _ => {}
-        }
-    }
+    apply::keep_writable(&mut applied, target.subresource, target.kind.has_status, target.kind.family);
     Ok(applied)
 }
 

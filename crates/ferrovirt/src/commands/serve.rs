@@ -4,6 +4,7 @@
 //! SIGTERM or SIGINT once the requests at hand are answered.
 
 mod admission;
+mod installation;
 mod kinds;
 mod notify;
 
@@ -30,7 +31,7 @@ pub async fn serve(context: &Context, flags: &ServeFlags) -> Result<ExitCode, Fa
         listen: flags.listen,
         token_file: flags.token_auth_file.clone(),
         audit_log: flags.audit_log_path.clone(),
-        extra_objects: kinds::objects(version),
+        extra_objects: installation::objects(version),
         ..Options::new(
             context.settings.api_dir(),
             VersionInfo {

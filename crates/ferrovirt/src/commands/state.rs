@@ -7,7 +7,7 @@ use apiserver::store::{self, BackupError, Existing, OpenError, RestoreError};
 
 use super::Context;
 use crate::cli::StateCommand;
-use crate::report::{ExitCode, Failure, binary_bytes, print};
+use crate::report::{ExitCode, Failure, Hinted as _, binary_bytes, print};
 
 /// Runs one of them.
 pub fn state(context: &Context, command: &StateCommand) -> Result<ExitCode, Failure> {
@@ -23,7 +23,7 @@ fn backup(context: &Context, directory: &Path, file: &Path) -> Result<ExitCode, 
     store::backup(directory, file).map_err(|error| {
         let hint = match &error {
             BackupError::Exists { .. } => Some("name a file that does not exist yet".to_owned()),
-            BackupError::State(cause) => open_hint(cause),
+            BackupError::State(cause) => cause.way_out(),
             _ => None,
         };
         Failure::refused(error, hint)
@@ -41,12 +41,12 @@ fn restore(context: &Context, directory: &Path, file: &Path, replace: bool) -> R
             RestoreError::HoldsState { .. } => Some(
                 "add --replace to put the backup in its place; the present state is kept aside".to_owned(),
             ),
-            RestoreError::Directory(cause) => open_hint(cause),
+            RestoreError::Directory(cause) => cause.way_out(),
             RestoreError::Backup {
                 source: OpenError::Missing { .. } | OpenError::Foreign { .. } | OpenError::Damaged { .. },
                 ..
             } => Some("name a file that `ferrovirt state backup` wrote".to_owned()),
-            RestoreError::Backup { source, .. } => open_hint(source),
+            RestoreError::Backup { source, .. } => source.way_out(),
             RestoreError::Damaged { .. } => Some("use an earlier backup".to_owned()),
             _ => None,
         };
@@ -67,10 +67,7 @@ fn restore(context: &Context, directory: &Path, file: &Path, replace: bool) -> R
 }
 
 fn check(context: &Context, directory: &Path) -> Result<ExitCode, Failure> {
-    let report = store::check(directory).map_err(|error| {
-        let hint = open_hint(&error);
-        Failure::refused(error, hint)
-    })?;
+    let report = store::check(directory)?;
     if !report.faults.is_empty() {
         let error = anyhow::anyhow!("the state in `{}` is damaged", directory.display());
         let hint = "restore a backup: ferrovirt state restore --replace FILE".to_owned();
@@ -86,27 +83,4 @@ fn check(context: &Context, directory: &Path) -> Result<ExitCode, Failure> {
     ))?;
     context.reporter.note(format!("schema version {}", report.schema_version));
     Ok(ExitCode::Done)
-}
-
-/// What to do when a state cannot be opened.
-fn open_hint(error: &OpenError) -> Option<String> {
-    let hint = match error {
-        OpenError::Locked { process: Some(process), .. } => {
-            format!("stop that server first (process {process}), or name another state with --state-dir")
-        }
-        OpenError::Locked { .. } => {
-            "stop that server first, or name another state with --state-dir".to_owned()
-        }
-        OpenError::Missing { .. } => {
-            "name another state with --state-dir, or start the server once: ferrovirt serve".to_owned()
-        }
-        OpenError::Newer { .. } => "use the version of ferrovirt that wrote it".to_owned(),
-        OpenError::Foreign { .. } => "name another state with --state-dir".to_owned(),
-        OpenError::Damaged { .. } => "restore a backup: ferrovirt state restore --replace FILE".to_owned(),
-        OpenError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
-            "run this as the user who started the server, or name another state with --state-dir".to_owned()
-        }
-        _ => return None,
-    };
-    Some(hint)
 }

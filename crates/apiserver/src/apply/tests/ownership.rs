@@ -201,13 +201,13 @@ fn only_what_a_subresource_writes_is_kept() {
     let whole =
         thing(json!({"metadata": {"labels": {"a": "b"}}, "spec": {"replicas": 1}, "status": {"ready": 1}}));
     let mut main = whole.clone();
-    keep_writable(&mut main, "", true);
+    keep_writable(&mut main, "", true, Family::Custom);
     assert_eq!(main, thing(json!({"metadata": {"labels": {"a": "b"}}, "spec": {"replicas": 1}})));
     let mut status = whole.clone();
-    keep_writable(&mut status, "status", true);
+    keep_writable(&mut status, "status", true, Family::Custom);
     assert_eq!(status, thing(json!({"status": {"ready": 1}})));
     let mut untouched = whole.clone();
-    keep_writable(&mut untouched, "", false);
+    keep_writable(&mut untouched, "", false, Family::Custom);
     assert_eq!(untouched, whole);
 }
 

@@ -253,7 +253,7 @@ proptest! {
                     updated["metadata"]["managedFields"] = entries.clone();
                 }
                 update_managed_fields(None, &mut updated, &schema, &manager("m", 0));
-                keep_writable(&mut updated, "status", true);
+                keep_writable(&mut updated, "status", true, Family::Custom);
             }
         }
     }

@@ -380,7 +380,7 @@ fn a_status_is_applied_through_its_subresource() {
     status.subresource = "status".to_owned();
     let mut want =
         thing(json!({"metadata": {"labels": {"x": "y"}}, "spec": {"replicas": 9}, "status": {"ready": 1}}));
-    keep_writable(&mut want, "status", true);
+    keep_writable(&mut want, "status", true, Family::Custom);
     let live = apply(Some(&live), &want, &schema(), &status, false).unwrap();
     assert_eq!(live["spec"], json!({"replicas": 1}));
     assert_eq!(

@@ -12,8 +12,7 @@ use crate::store::Stored;
 use crate::verbs::View;
 
 fn kind(versions: &[&str]) -> Arc<Kind> {
-    let names =
-        Names { plural: "things".into(), singular: "thing".into(), kind: "Thing".into(), ..Names::default() };
+    let names = Names::new("Thing", "things");
     Arc::new(Kind::new(
         "g.dev",
         versions,
