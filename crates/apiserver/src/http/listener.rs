@@ -3,6 +3,7 @@
 //! Nothing that a client does (or does not do) keeps another from being accepted: handshakes run in tasks of their own
 //! and have a deadline, heads have one, and a connection that takes no bytes is closed.
 
+mod leftover;
 mod patient;
 
 use std::io;
@@ -21,6 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
+use leftover::Leftover;
 use patient::Patient;
 
 use super::front::{Caller, Front};
@@ -143,7 +145,18 @@ async fn connection(
     let caller = Caller::Network { address: Some(address), certificate };
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let (front, caller) = (front.clone(), caller.clone());
-        async move { Ok::<_, std::convert::Infallible>(front.answer(request.map(Body::new), caller).await) }
+        async move {
+            // A stream of HTTP/2 can end without its connection.
+            if is_http2 {
+                return Ok::<_, std::convert::Infallible>(front.answer(request.map(Body::new), caller).await);
+            }
+            let (request, leftover) = Leftover::of(request);
+            let response = front.answer(request, caller).await;
+            Ok(match leftover {
+                Some(leftover) => leftover.settle(response).await,
+                None => response,
+            })
+        }
     });
     let builder = builder(is_http2);
     let served = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use http::Method;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::client::{Client, Credentials, Random, runtime};
 use crate::server::{DEADLINE, Server, World};
@@ -127,6 +128,42 @@ fn many_clients_at_once() {
     let requests: u64 = working.iter().map(|done| done.requests).sum();
     println!("{requests} requests of {CLIENTS} clients");
     assert!(requests > 100, "{requests} requests");
+    assert!(server.stop().success());
+}
+
+/// A request may be refused by its head. Clients that write their body only after that must get the answer, and may use the
+/// connection again, or are told that they may not.
+#[test]
+fn a_refused_body_ends_no_connection_unsaid() {
+    let world = World::new();
+    let server = Server::start(&world);
+    let credentials = Credentials::read(&world);
+    runtime().block_on(async {
+        for (bytes, is_kept) in [(3_000, true), (4_000_000, false)] {
+            let mut stream = credentials.stream(server.address()).await.unwrap();
+            let head = format!(
+                "POST {MAPS} HTTP/1.1\r\nhost: localhost\r\ncontent-type: no/such\r\ncontent-length: {bytes}\r\n\r\n"
+            );
+            stream.write_all(head.as_bytes()).await.unwrap();
+            stream.flush().await.unwrap();
+            // The head alone is there for a while.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            if is_kept {
+                stream.write_all(&vec![b' '; bytes]).await.unwrap();
+            }
+            let mut answer = vec![0; 16_384];
+            let length = stream.read(&mut answer).await.unwrap();
+            let answer = String::from_utf8_lossy(&answer[..length]).to_lowercase();
+            assert!(answer.starts_with("http/1.1 415"), "{answer}");
+            assert_eq!(answer.contains("connection: close"), !is_kept, "{answer}");
+            if is_kept {
+                stream.write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+                let mut next = [0; 12];
+                stream.read_exact(&mut next).await.unwrap();
+                assert_eq!(&next, b"HTTP/1.1 200");
+            }
+        }
+    });
     assert!(server.stop().success());
 }
 
