@@ -63,6 +63,19 @@ bench: tools build fixtures ## Measure the figures that this project promises; f
 	@# Gigabytes of images: not into a /tmp that may be memory.
 	TMPDIR=/var/tmp $(CARGO) bench --quiet --locked --package ferrovirt --bench figures --bench apiserver --no-fail-fast
 
+.PHONY: soak
+soak: tools fuzz ## The long forms of tests: 300 kills, 2,000 power failures, two minutes of stress, fuzzing, schemathesis
+	@scripts/install-tools.sh soak
+	FERROVIRT_TEST_KILLS=300 FERROVIRT_TEST_POWER_FAILURES=2000 FERROVIRT_TEST_STRESS_SECONDS=120 \
+	    $(CARGO) test --locked --package ferrovirt --test api -- --nocapture --test-threads=1 crash:: power:: stress::
+	$(CARGO) build --quiet --locked --package ferrovirt
+	scripts/schemathesis.sh target/debug/ferrovirt 60
+
+.PHONY: fuzz
+fuzz: ## Run every fuzz target for 60 seconds
+	@scripts/install-tools.sh fuzz
+	CARGO="$(CARGO)" scripts/fuzz.sh 60
+
 .PHONY: tools
 tools: ## Install the Debian packages that the tests need
 	@scripts/install-tools.sh test

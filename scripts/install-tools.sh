@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Installs the Debian or Ubuntu packages that a make target needs, and nothing when they are all there.
 #
-#   scripts/install-tools.sh SET...        SET: build, run, demo, test, bench
+#   scripts/install-tools.sh SET...        SET: build, run, demo, test, bench, fuzz, soak
 #
 # Says nothing and touches no network when nothing is missing. Uses sudo when it is not run by root.
 set -euo pipefail
 
 usage() {
-    echo "usage: ${0##*/} build|run|demo|test|bench..." >&2
+    echo "usage: ${0##*/} build|run|demo|test|bench|fuzz|soak..." >&2
     exit 2
 }
 
@@ -18,8 +18,10 @@ packages_of() {
         build) echo gcc libc6-dev ;;
         run) echo qemu-system-x86 ;;
         demo) echo cpio gzip xz-utils zstd ;;
-        test) echo ca-certificates docker-registry skopeo buildah podman uidmap umoci qemu-utils curl jq python3-kubernetes ;;
+        test) echo ca-certificates docker-registry skopeo buildah podman uidmap umoci qemu-utils curl jq python3-kubernetes strace ;;
         bench) echo etcd-server ;;
+        fuzz) echo g++ ;;
+        soak) echo python3-venv ;;
         *) usage ;;
     esac
 }
@@ -32,6 +34,8 @@ sets_of() {
         demo) echo build run demo ;;
         test) echo build run demo test ;;
         bench) echo build run demo test bench ;;
+        fuzz) echo build fuzz ;;
+        soak) echo build run demo test soak ;;
         *) usage ;;
     esac
 }

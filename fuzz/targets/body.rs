@@ -1,0 +1,45 @@
+//! A body as JSON and as YAML, and what is done to every object: pruning, defaults, validation.
+#![no_main]
+
+use std::sync::{Arc, LazyLock};
+
+use apiserver::schema::Schema;
+use apiserver::{builtin, decode};
+use libfuzzer_sys::fuzz_target;
+use serde_json::Value;
+
+static SCHEMAS: LazyLock<Vec<Arc<Schema>>> = LazyLock::new(|| {
+    let kinds = builtin::kinds();
+    let schemas = kinds.iter().filter(|kind| ["Pod", "Service", "ConfigMap", "ClusterRole"].contains(&&*kind.names.kind));
+    schemas.map(|kind| kind.schema.schema()).collect()
+});
+
+fuzz_target!(|bytes: &[u8]| {
+    let json = decode::json(bytes);
+    if let Ok(decoded) = &json {
+        // What we accept is JSON, and says the same to another reader.
+        let plain: Value = serde_json::from_slice(bytes).expect("another reader takes it too");
+        if decoded.duplicates.is_empty() {
+            assert_eq!(decoded.value, plain);
+        }
+        handle(decoded.value.clone());
+    }
+    if let Ok(decoded) = decode::yaml(bytes) {
+        handle(decoded.value);
+    }
+});
+
+fn handle(value: Value) {
+    for schema in SCHEMAS.iter() {
+        let mut value = value.clone();
+        schema.prune(&mut value);
+        assert_eq!(schema.prune(&mut value), [""; 0], "pruning again finds nothing");
+        schema.drop_nulls(&mut value);
+        schema.fill_defaults(&mut value);
+        let filled = value.clone();
+        schema.fill_defaults(&mut value);
+        assert_eq!(filled, value, "filling in again changes nothing");
+        schema.validate(&value);
+        let _ = schema.check_types("Pod", "v1", &value);
+    }
+}
