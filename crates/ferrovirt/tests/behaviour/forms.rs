@@ -140,9 +140,13 @@ async fn yaml_is_spoken_and_what_is_not_is_said() {
             ("application/vnd.kubernetes.protobuf,application/json", 200),
             ("text/html", 406),
             ("application/xml", 406),
-            ("application/vnd.kubernetes.protobuf", if ours { 406 } else { 200 }),
+            ("application/vnd.kubernetes.protobuf", 406),
             ("application/cbor", 406),
         ] {
+            if accept == "application/vnd.kubernetes.protobuf" && !ours {
+                // Kubernetes answers in it.
+                continue;
+            }
             let reply = get_as(&space, "configmaps/yaml", accept).await;
             assert_eq!(reply.code, code, "{accept}: {}", reply.text());
             if code == 406 {
