@@ -72,7 +72,9 @@ async fn use_config_maps(client: Client) {
     assert!(list.items.iter().any(|map| map.name_any() == "a"));
 
     let version = list.metadata.resource_version.unwrap();
-    let mut events = Box::pin(maps.watch(&WatchParams::default(), &version).await.unwrap());
+    // A controller puts another one there at any time.
+    let only = WatchParams::default().fields("metadata.name=b");
+    let mut events = Box::pin(maps.watch(&only, &version).await.unwrap());
     maps.create(&PostParams::default(), &config_map("b")).await.unwrap();
     let patch = json!({"data": {"k": "w"}});
     maps.patch("b", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();

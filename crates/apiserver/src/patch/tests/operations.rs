@@ -1,4 +1,5 @@
-use json_patch::{Patch, patch as reference};
+// Without undoing: the library panics where it cannot, and what has failed is not looked at here.
+use json_patch::{Patch, patch_unsafe as reference};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
