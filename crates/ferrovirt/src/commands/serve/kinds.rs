@@ -7,7 +7,7 @@ mod others;
 use std::sync::Arc;
 
 use apiserver::kind::{Cell, Column, Hooks, Kind, Names, SchemaSource, Scope};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, json};
 
 use super::admission::{VirtualMachineHooks, VirtualMachineInstanceHooks};
 
