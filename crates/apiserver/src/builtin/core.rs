@@ -89,7 +89,7 @@ pub(super) fn node_validate(
         if effect.is_empty() {
             errors.push(FieldError::required(format!("{at}.effect"), ""));
         } else if !known.contains(&effect) {
-            errors.push(FieldError::not_supported(format!("{at}.effect"), effect, &known));
+            errors.push(FieldError::not_supported(format!("{at}.effect"), effect, known));
         }
         if !seen.insert((key, effect)) {
             errors.push(FieldError::with_value(FieldErrorType::Duplicate, at, taint.clone(), ""));
@@ -291,7 +291,7 @@ pub(super) fn service_validate(
     let kind = text(object, "/spec/type");
     let known = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
     if !known.contains(&kind) {
-        errors.push(FieldError::not_supported("spec.type", kind, &known));
+        errors.push(FieldError::not_supported("spec.type", kind, known));
     }
     let ports = list(object, "/spec/ports");
     let address = text(object, "/spec/clusterIP");
@@ -311,7 +311,7 @@ pub(super) fn service_validate(
     }
     let affinity = text(object, "/spec/sessionAffinity");
     if !matches!(affinity, "None" | "ClientIP") {
-        errors.push(FieldError::not_supported("spec.sessionAffinity", affinity, &["ClientIP", "None"]));
+        errors.push(FieldError::not_supported("spec.sessionAffinity", affinity, ["ClientIP", "None"]));
     }
     check_service_ports(ports, errors);
     if let Some(old) = old
@@ -347,7 +347,7 @@ fn check_service_ports(ports: &[Value], errors: &mut Vec<FieldError>) {
             errors.push(FieldError::not_supported(
                 format!("{at}.protocol"),
                 protocol,
-                &["SCTP", "TCP", "UDP"],
+                ["SCTP", "TCP", "UDP"],
             ));
         }
         if !pairs.insert((number, protocol)) {
@@ -397,11 +397,7 @@ pub(super) fn priority_class_validate(
     }
     let policy = text(object, "/preemptionPolicy");
     if !matches!(policy, "" | "PreemptLowerPriority" | "Never") {
-        errors.push(FieldError::not_supported(
-            "preemptionPolicy",
-            policy,
-            &["Never", "PreemptLowerPriority"],
-        ));
+        errors.push(FieldError::not_supported("preemptionPolicy", policy, ["Never", "PreemptLowerPriority"]));
     }
     if let Some(old) = old {
         if crate::field::number(old, "/value") != value {
@@ -459,7 +455,7 @@ pub(super) fn slice_validate(
     if kind.is_empty() {
         errors.push(FieldError::required("addressType", ""));
     } else if !matches!(kind, "IPv4" | "IPv6" | "FQDN") {
-        errors.push(FieldError::not_supported("addressType", kind, &["FQDN", "IPv4", "IPv6"]));
+        errors.push(FieldError::not_supported("addressType", kind, ["FQDN", "IPv4", "IPv6"]));
     }
     for (index, endpoint) in list(object, "/endpoints").iter().enumerate() {
         if list(endpoint, "/addresses").is_empty() {

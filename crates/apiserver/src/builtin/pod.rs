@@ -270,14 +270,14 @@ pub(super) fn check_spec(spec: &Value, at: &str, errors: &mut Vec<FieldError>) {
     if policy.is_empty() {
         errors.push(FieldError::required(format!("{at}.restartPolicy"), ""));
     } else if !policies.contains(&policy) {
-        errors.push(FieldError::not_supported(format!("{at}.restartPolicy"), policy, &policies));
+        errors.push(FieldError::not_supported(format!("{at}.restartPolicy"), policy, policies));
     }
     let policy = text(spec, "/dnsPolicy");
     let policies = ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
     if policy.is_empty() {
         errors.push(FieldError::required(format!("{at}.dnsPolicy"), ""));
     } else if !policies.contains(&policy) {
-        errors.push(FieldError::not_supported(format!("{at}.dnsPolicy"), policy, &policies));
+        errors.push(FieldError::not_supported(format!("{at}.dnsPolicy"), policy, policies));
     }
     for name in ["serviceAccountName", "nodeName"] {
         let value = text(spec, &format!("/{name}"));
@@ -341,7 +341,7 @@ fn check_container<'a>(
     if policy.is_empty() {
         errors.push(FieldError::required(format!("{at}.imagePullPolicy"), ""));
     } else if !policies.contains(&policy) {
-        errors.push(FieldError::not_supported(format!("{at}.imagePullPolicy"), policy, &policies));
+        errors.push(FieldError::not_supported(format!("{at}.imagePullPolicy"), policy, policies));
     }
     for (index, port) in list(container, "/ports").iter().enumerate() {
         let at = format!("{at}.ports[{index}]");
@@ -354,7 +354,7 @@ fn check_container<'a>(
             errors.push(FieldError::not_supported(
                 format!("{at}.protocol"),
                 protocol,
-                &["SCTP", "TCP", "UDP"],
+                ["SCTP", "TCP", "UDP"],
             ));
         }
     }

@@ -45,7 +45,7 @@ fn check_access_modes(object: &Value, errors: &mut Vec<FieldError>) {
     }
     for mode in modes.iter().filter_map(Value::as_str) {
         if !ACCESS_MODES.contains(&mode) {
-            errors.push(FieldError::not_supported("spec.accessModes", mode, &ACCESS_MODES));
+            errors.push(FieldError::not_supported("spec.accessModes", mode, ACCESS_MODES));
         }
     }
     if modes.len() > 1 && modes.iter().any(|mode| mode == "ReadWriteOncePod") {
@@ -66,7 +66,7 @@ pub(super) fn claim_validate(
     }
     let mode = text(object, "/spec/volumeMode");
     if !matches!(mode, "" | "Block" | "Filesystem") {
-        errors.push(FieldError::not_supported("spec.volumeMode", mode, &["Block", "Filesystem"]));
+        errors.push(FieldError::not_supported("spec.volumeMode", mode, ["Block", "Filesystem"]));
     }
     let Some(old) = old else { return };
     // Only the size may change, and the volume and class may be filled in once.
@@ -131,7 +131,7 @@ pub(super) fn volume_validate(
     let policy = text(object, "/spec/persistentVolumeReclaimPolicy");
     let known = ["Delete", "Recycle", "Retain"];
     if !policy.is_empty() && !known.contains(&policy) {
-        errors.push(FieldError::not_supported("spec.persistentVolumeReclaimPolicy", policy, &known));
+        errors.push(FieldError::not_supported("spec.persistentVolumeReclaimPolicy", policy, known));
     }
     let common = [
         "capacity",
@@ -187,14 +187,14 @@ pub(super) fn class_validate(
     }
     let policy = text(object, "/reclaimPolicy");
     if !matches!(policy, "Delete" | "Retain") {
-        errors.push(FieldError::not_supported("reclaimPolicy", policy, &["Delete", "Retain"]));
+        errors.push(FieldError::not_supported("reclaimPolicy", policy, ["Delete", "Retain"]));
     }
     let mode = text(object, "/volumeBindingMode");
     if !matches!(mode, "Immediate" | "WaitForFirstConsumer") {
         errors.push(FieldError::not_supported(
             "volumeBindingMode",
             mode,
-            &["Immediate", "WaitForFirstConsumer"],
+            ["Immediate", "WaitForFirstConsumer"],
         ));
     }
     let Some(old) = old else { return };

@@ -208,7 +208,7 @@ fn check_restart_always(object: &Value, errors: &mut Vec<FieldError>) {
     let policy = crate::field::text(object, "/spec/template/spec/restartPolicy");
     if !matches!(policy, "" | "Always") {
         let field = "spec.template.spec.restartPolicy";
-        errors.push(FieldError::not_supported(field, policy, &["Always"]));
+        errors.push(FieldError::not_supported(field, policy, ["Always"]));
     }
 }
 

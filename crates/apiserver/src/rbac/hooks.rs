@@ -191,7 +191,7 @@ fn binding_errors(binding: &Value, old: Option<&Value>, namespace: &str) -> Vec<
     let mut errors = Vec::new();
     let role = |field: &str| field::text(binding, &format!("/roleRef/{field}"));
     if role("apiGroup") != GROUP {
-        errors.push(FieldError::not_supported("roleRef.apiGroup", role("apiGroup"), &[GROUP]));
+        errors.push(FieldError::not_supported("roleRef.apiGroup", role("apiGroup"), [GROUP]));
     }
     let kinds: &[&str] = if namespace.is_empty() { &[CLUSTER_ROLE] } else { &[ROLE, CLUSTER_ROLE] };
     if !kinds.contains(&role("kind")) {
@@ -225,7 +225,7 @@ fn subject_errors(subject: &Value, at: &str, namespace: &str, errors: &mut Vec<F
     }
     let group_is = |wanted: &str, errors: &mut Vec<FieldError>| {
         if group != wanted {
-            errors.push(FieldError::not_supported(format!("{at}.apiGroup"), group, &[wanted]));
+            errors.push(FieldError::not_supported(format!("{at}.apiGroup"), group, [wanted]));
         }
     };
     match text("kind") {
@@ -245,7 +245,7 @@ fn subject_errors(subject: &Value, at: &str, namespace: &str, errors: &mut Vec<F
         kind => errors.push(FieldError::not_supported(
             format!("{at}.kind"),
             kind,
-            &["ServiceAccount", "User", "Group"],
+            ["ServiceAccount", "User", "Group"],
         )),
     }
 }

@@ -46,8 +46,6 @@ pub struct Context {
     pub create_refused: Option<Box<ApiError>>,
 }
 
-/// The longest name of a field manager, in characters (`FieldManagerMaxLength` of apimachinery).
-
 impl Context {
     /// A request of the server itself: a member of `system:masters`, no dry run.
     pub fn internal(user: &str, now: jiff::Timestamp) -> Self {
