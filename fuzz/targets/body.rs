@@ -10,7 +10,9 @@ use serde_json::Value;
 
 static SCHEMAS: LazyLock<Vec<Arc<Schema>>> = LazyLock::new(|| {
     let kinds = builtin::kinds();
-    let schemas = kinds.iter().filter(|kind| ["Pod", "Service", "ConfigMap", "ClusterRole"].contains(&&*kind.names.kind));
+    let schemas = kinds
+        .iter()
+        .filter(|kind| ["Pod", "Service", "ConfigMap", "ClusterRole"].contains(&&*kind.names.kind));
     schemas.map(|kind| kind.schema.schema()).collect()
 });
 

@@ -14,6 +14,10 @@ contexts: [{name: ferrovirt, context: {cluster: ferrovirt, user: ferrovirt}}]
 
 fuzz_target!(|text: &str| {
     if let Ok(merged) = merge_kubeconfig(text, OURS) {
-        assert_eq!(merge_kubeconfig(&merged, OURS).as_deref().ok(), Some(&*merged), "merging again changes nothing");
+        assert_eq!(
+            merge_kubeconfig(&merged, OURS).as_deref().ok(),
+            Some(&*merged),
+            "merging again changes nothing"
+        );
     }
 });

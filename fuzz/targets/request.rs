@@ -26,5 +26,5 @@ fuzz_target!(|text: &str| {
     let warning = negotiate::warning_header(accept);
     assert!(http::HeaderValue::from_str(&warning).is_ok(), "{warning:?}");
     let content_type = line();
-    let _ = (negotiate::body_encoding(content_type), negotiate::patch_type(content_type, true));
+    let _ = (negotiate::body_encoding(content_type, true), negotiate::patch_type(content_type, true));
 });

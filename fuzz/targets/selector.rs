@@ -21,7 +21,11 @@ static OBJECT: LazyLock<Value> = LazyLock::new(|| {
 fuzz_target!(|text: &str| {
     if let Ok(labels) = Labels::parse(text) {
         let matches = labels.matches(&OBJECT);
-        assert_eq!(labels.matches_json(OBJECT.to_string().as_bytes()), matches, "both ways to look say the same");
+        assert_eq!(
+            labels.matches_json(OBJECT.to_string().as_bytes()),
+            matches,
+            "both ways to look say the same"
+        );
     }
     if let Ok(fields) = Fields::parse(text, &POD) {
         fields.matches(&OBJECT);
