@@ -1,7 +1,7 @@
 //! The kinds of Kubernetes itself, as data.
 //!
 //! What is here behaves as Kubernetes' API server does with an object that no controller looks at: it is defaulted,
-//! validated, shown in tables and kept. Schemas are k8s-openapi's, made when they are first needed.
+//! validated, shown in tables and kept. Schemas are k8s-openapi's ([`schema`]), read when they are first needed.
 
 mod columns;
 mod core;
@@ -17,12 +17,6 @@ mod workload;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::{
-    apps::v1 as apps, batch::v1 as batch, coordination::v1 as coordination, core::v1 as core_v1,
-    discovery::v1 as discovery, events::v1 as events, policy::v1 as policy, rbac::v1 as rbac,
-    scheduling::v1 as scheduling, storage::v1 as storage_v1,
-};
-use k8s_openapi::schemars::JsonSchema;
 use serde_json::{Value, json};
 
 use crate::kind::{
@@ -78,12 +72,13 @@ fn with(
     Built(built)
 }
 
-fn namespaced<T: JsonSchema + 'static>(group: &'static str, kind: &'static str, resource: &str) -> Built {
-    with(group, kind, resource, Scope::Namespaced, schema::source::<T>())
+/// `package` is where Kubernetes defines it, `core.v1`.
+fn namespaced(package: &str, group: &'static str, kind: &'static str, resource: &str) -> Built {
+    with(group, kind, resource, Scope::Namespaced, schema::source(format!("io.k8s.api.{package}.{kind}")))
 }
 
-fn cluster<T: JsonSchema + 'static>(group: &'static str, kind: &'static str, resource: &str) -> Built {
-    with(group, kind, resource, Scope::Cluster, schema::source::<T>())
+fn cluster(package: &str, group: &'static str, kind: &'static str, resource: &str) -> Built {
+    with(group, kind, resource, Scope::Cluster, schema::source(format!("io.k8s.api.{package}.{kind}")))
 }
 
 impl Built {
@@ -143,47 +138,43 @@ pub fn kinds() -> Vec<Kind> {
 
 fn core_kinds() -> Vec<Built> {
     use columns::cluster as table;
-    let mut namespace = cluster::<core_v1::Namespace>("", "Namespace", "namespaces ns")
+    let mut namespace = cluster("core.v1", "", "Namespace", "namespaces ns")
         .status()
         .columns(table::NAMESPACES)
         .selectable(&[("status.phase", "/status/phase", "")])
         .subresources(&[FINALIZE])
         .rules("", "Namespace", core::namespace_default, core::namespace_validate);
     namespace.0.verbs = vec!["create", "delete", "get", "list", "patch", "update", "watch"];
-    let mut event = namespaced::<core_v1::Event>("", "Event", "events ev")
+    let mut event = namespaced("core.v1", "", "Event", "events ev")
         .columns(table::EVENTS)
         .selectable(event::CORE_FIELDS)
         .rules("", "Event", event::core_default, event::core_validate);
     event.0.time_to_live = Some(EVENT_TIME_TO_LIVE);
     vec![
-        namespaced::<core_v1::ConfigMap>("", "ConfigMap", "configmaps cm").columns(table::CONFIG_MAPS).rules(
+        namespaced("core.v1", "", "ConfigMap", "configmaps cm").columns(table::CONFIG_MAPS).rules(
             "",
             "ConfigMap",
             no_default,
             core::config_map_validate,
         ),
-        namespaced::<core_v1::Endpoints>("", "Endpoints", "endpoints ep").columns(table::ENDPOINTS),
+        namespaced("core.v1", "", "Endpoints", "endpoints ep").columns(table::ENDPOINTS),
         event,
-        namespaced::<core_v1::LimitRange>("", "LimitRange", "limitranges limits").columns(table::CREATED),
+        namespaced("core.v1", "", "LimitRange", "limitranges limits").columns(table::CREATED),
         namespace,
-        cluster::<core_v1::Node>("", "Node", "nodes no")
+        cluster("core.v1", "", "Node", "nodes no")
             .status()
             .columns(table::NODES)
             .selectable(&[("spec.unschedulable", "/spec/unschedulable", "false")])
             .rules("", "Node", no_default, core::node_validate),
-        namespaced::<core_v1::PersistentVolumeClaim>(
-            "",
-            "PersistentVolumeClaim",
-            "persistentvolumeclaims pvc",
-        )
-        .status()
-        .columns(table::PERSISTENT_VOLUME_CLAIMS)
-        .rules("", "PersistentVolumeClaim", storage::claim_default, storage::claim_validate),
-        cluster::<core_v1::PersistentVolume>("", "PersistentVolume", "persistentvolumes pv")
+        namespaced("core.v1", "", "PersistentVolumeClaim", "persistentvolumeclaims pvc")
+            .status()
+            .columns(table::PERSISTENT_VOLUME_CLAIMS)
+            .rules("", "PersistentVolumeClaim", storage::claim_default, storage::claim_validate),
+        cluster("core.v1", "", "PersistentVolume", "persistentvolumes pv")
             .status()
             .columns(table::PERSISTENT_VOLUMES)
             .rules("", "PersistentVolume", storage::volume_default, storage::volume_validate),
-        namespaced::<core_v1::Pod>("", "Pod", "pods po")
+        namespaced("core.v1", "", "Pod", "pods po")
             .status()
             .counted()
             .in_all()
@@ -191,38 +182,29 @@ fn core_kinds() -> Vec<Built> {
             .selectable(pod::FIELDS)
             .subresources(&POD_SUBRESOURCES)
             .rules("", "Pod", pod::pod_default, pod::pod_validate),
-        namespaced::<core_v1::PodTemplate>("", "PodTemplate", "podtemplates")
+        namespaced("core.v1", "", "PodTemplate", "podtemplates")
             .columns(columns::workload::POD_TEMPLATES)
             .counted()
             .rules("", "PodTemplate", workload::pod_template_default, workload::pod_template_validate),
-        namespaced::<core_v1::ReplicationController>(
-            "",
-            "ReplicationController",
-            "replicationcontrollers rc",
-        )
-        .status()
-        .counted()
-        .in_all()
-        .scale(REPLICAS)
-        .columns(columns::workload::REPLICATION_CONTROLLERS)
-        .selectable(&[("status.replicas", "/status/replicas", "0")])
-        .rules(
-            "",
-            "ReplicationController",
-            workload::controller_default,
-            workload::controller_validate,
-        ),
-        namespaced::<core_v1::ResourceQuota>("", "ResourceQuota", "resourcequotas quota")
+        namespaced("core.v1", "", "ReplicationController", "replicationcontrollers rc")
+            .status()
+            .counted()
+            .in_all()
+            .scale(REPLICAS)
+            .columns(columns::workload::REPLICATION_CONTROLLERS)
+            .selectable(&[("status.replicas", "/status/replicas", "0")])
+            .rules("", "ReplicationController", workload::controller_default, workload::controller_validate),
+        namespaced("core.v1", "", "ResourceQuota", "resourcequotas quota")
             .status()
             .columns(table::RESOURCE_QUOTAS),
-        namespaced::<core_v1::Secret>("", "Secret", "secrets")
+        namespaced("core.v1", "", "Secret", "secrets")
             .columns(table::SECRETS)
             .selectable(&[("type", "/type", "")])
             .rules("", "Secret", core::secret_default, core::secret_validate),
-        namespaced::<core_v1::ServiceAccount>("", "ServiceAccount", "serviceaccounts sa")
+        namespaced("core.v1", "", "ServiceAccount", "serviceaccounts sa")
             .columns(table::SERVICE_ACCOUNTS)
             .subresources(&[TOKEN]),
-        namespaced::<core_v1::Service>("", "Service", "services svc")
+        namespaced("core.v1", "", "Service", "services svc")
             .status()
             .in_all()
             .columns(table::SERVICES)
@@ -233,7 +215,7 @@ fn core_kinds() -> Vec<Built> {
 
 fn workload_kinds() -> Vec<Built> {
     use columns::workload as table;
-    let mut event = namespaced::<events::Event>("events.k8s.io", "Event", "events ev")
+    let mut event = namespaced("events.v1", "events.k8s.io", "Event", "events ev")
         .columns(columns::cluster::EVENTS)
         .selectable(event::NEW_FIELDS)
         .rules("events.k8s.io", "Event", event::new_default, event::new_validate);
@@ -246,20 +228,20 @@ fn workload_kinds() -> Vec<Built> {
         from_stored: event::from_core,
     });
     vec![
-        namespaced::<apps::DaemonSet>("apps", "DaemonSet", "daemonsets ds")
+        namespaced("apps.v1", "apps", "DaemonSet", "daemonsets ds")
             .status()
             .counted()
             .in_all()
             .columns(table::DAEMON_SETS)
             .rules("apps", "DaemonSet", workload::daemon_set_default, workload::set_validate),
-        namespaced::<apps::Deployment>("apps", "Deployment", "deployments deploy")
+        namespaced("apps.v1", "apps", "Deployment", "deployments deploy")
             .status()
             .counted()
             .in_all()
             .scale(REPLICAS)
             .columns(table::DEPLOYMENTS)
             .rules("apps", "Deployment", workload::deployment_default, workload::set_validate),
-        namespaced::<apps::ReplicaSet>("apps", "ReplicaSet", "replicasets rs")
+        namespaced("apps.v1", "apps", "ReplicaSet", "replicasets rs")
             .status()
             .counted()
             .in_all()
@@ -267,7 +249,7 @@ fn workload_kinds() -> Vec<Built> {
             .columns(table::REPLICA_SETS)
             .selectable(&[("status.replicas", "/status/replicas", "0")])
             .rules("apps", "ReplicaSet", workload::replica_set_default, workload::set_validate),
-        namespaced::<apps::StatefulSet>("apps", "StatefulSet", "statefulsets sts")
+        namespaced("apps.v1", "apps", "StatefulSet", "statefulsets sts")
             .status()
             .counted()
             .in_all()
@@ -275,22 +257,18 @@ fn workload_kinds() -> Vec<Built> {
             .columns(table::STATEFUL_SETS)
             .rules("apps", "StatefulSet", workload::stateful_set_default, workload::stateful_set_validate),
         event,
-        namespaced::<batch::Job>("batch", "Job", "jobs")
+        namespaced("batch.v1", "batch", "Job", "jobs")
             .status()
             .counted()
             .in_all()
             .columns(table::JOBS)
             .selectable(&[("status.successful", "/status/succeeded", "0")])
             .rules("batch", "Job", workload::job_default, workload::job_validate),
-        namespaced::<policy::PodDisruptionBudget>(
-            "policy",
-            "PodDisruptionBudget",
-            "poddisruptionbudgets pdb",
-        )
-        .status()
-        .counted()
-        .columns(table::POD_DISRUPTION_BUDGETS)
-        .rules("policy", "PodDisruptionBudget", no_default, workload::budget_validate),
+        namespaced("policy.v1", "policy", "PodDisruptionBudget", "poddisruptionbudgets pdb")
+            .status()
+            .counted()
+            .columns(table::POD_DISRUPTION_BUDGETS)
+            .rules("policy", "PodDisruptionBudget", no_default, workload::budget_validate),
     ]
 }
 
@@ -312,26 +290,29 @@ fn other_kinds() -> Vec<Built> {
     definitions.0.names.categories.push("api-extensions".to_owned());
     definitions.0.refuses_creation = Some("custom resources are not supported by this server".to_owned());
     vec![
-        cluster::<rbac::ClusterRoleBinding>(RBAC, "ClusterRoleBinding", "clusterrolebindings")
+        cluster("rbac.v1", RBAC, "ClusterRoleBinding", "clusterrolebindings")
             .columns(table::BINDINGS)
             .hooks(BindingHooks { authorizer: None }),
-        cluster::<rbac::ClusterRole>(RBAC, "ClusterRole", "clusterroles")
+        cluster("rbac.v1", RBAC, "ClusterRole", "clusterroles")
             .columns(table::CREATED)
             .hooks(RoleHooks { authorizer: None }),
-        namespaced::<rbac::RoleBinding>(RBAC, "RoleBinding", "rolebindings")
+        namespaced("rbac.v1", RBAC, "RoleBinding", "rolebindings")
             .columns(table::BINDINGS)
             .hooks(BindingHooks { authorizer: None }),
-        namespaced::<rbac::Role>(RBAC, "Role", "roles")
+        namespaced("rbac.v1", RBAC, "Role", "roles")
             .columns(table::CREATED)
             .hooks(RoleHooks { authorizer: None }),
-        cluster::<storage_v1::CSIDriver>("storage.k8s.io", "CSIDriver", "csidrivers")
-            .columns(table::CSI_DRIVERS)
-            .rules("storage.k8s.io", "CSIDriver", storage::driver_default, no_validate),
-        cluster::<storage_v1::StorageClass>("storage.k8s.io", "StorageClass", "storageclasses sc")
+        cluster("storage.v1", "storage.k8s.io", "CSIDriver", "csidrivers").columns(table::CSI_DRIVERS).rules(
+            "storage.k8s.io",
+            "CSIDriver",
+            storage::driver_default,
+            no_validate,
+        ),
+        cluster("storage.v1", "storage.k8s.io", "StorageClass", "storageclasses sc")
             .columns(table::STORAGE_CLASSES)
             .rules("storage.k8s.io", "StorageClass", storage::class_default, storage::class_validate),
         definitions,
-        cluster::<scheduling::PriorityClass>("scheduling.k8s.io", "PriorityClass", "priorityclasses pc")
+        cluster("scheduling.v1", "scheduling.k8s.io", "PriorityClass", "priorityclasses pc")
             .counted()
             .columns(table::PRIORITY_CLASSES)
             .rules(
@@ -340,10 +321,13 @@ fn other_kinds() -> Vec<Built> {
                 core::priority_class_default,
                 core::priority_class_validate,
             ),
-        namespaced::<coordination::Lease>("coordination.k8s.io", "Lease", "leases")
-            .columns(table::LEASES)
-            .rules("coordination.k8s.io", "Lease", no_default, core::lease_validate),
-        namespaced::<discovery::EndpointSlice>("discovery.k8s.io", "EndpointSlice", "endpointslices")
+        namespaced("coordination.v1", "coordination.k8s.io", "Lease", "leases").columns(table::LEASES).rules(
+            "coordination.k8s.io",
+            "Lease",
+            no_default,
+            core::lease_validate,
+        ),
+        namespaced("discovery.v1", "discovery.k8s.io", "EndpointSlice", "endpointslices")
             .counted()
             .columns(table::ENDPOINT_SLICES)
             .rules("discovery.k8s.io", "EndpointSlice", core::slice_default, core::slice_validate),

@@ -1,33 +1,62 @@
 //! The schemas of Kubernetes' own kinds: k8s-openapi's, with the merge facts that it leaves out.
+//!
+//! They are read from `definitions.txt`, one definition a line. Making them from k8s-openapi's types in the program would
+//! take a third of its size; a test makes them so and compares.
 
-use k8s_openapi::schemars::JsonSchema;
-use k8s_openapi::schemars::generate::SchemaSettings;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::OnceLock;
+
 use serde_json::{Map, Value, json};
 
 use super::facts;
 use crate::kind::SchemaSource;
 
-/// The schema of one of k8s-openapi's types.
-pub(super) fn source<T: JsonSchema + 'static>() -> SchemaSource {
-    SchemaSource::new(T::schema_name().into_owned(), components::<T>)
+/// `NAME JSON` a line. Written by `tests/definitions.rs`.
+const DEFINITIONS: &str = include_str!("definitions.txt");
+
+/// The name that every object's `metadata` has.
+const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+
+/// Where each definition is.
+fn index() -> &'static BTreeMap<&'static str, &'static str> {
+    static INDEX: OnceLock<BTreeMap<&'static str, &'static str>> = OnceLock::new();
+    INDEX.get_or_init(|| DEFINITIONS.lines().filter_map(|line| line.split_once(' ')).collect())
 }
 
-/// The definition of `T` and of everything that it refers to.
-pub(crate) fn components<T: JsonSchema>() -> Map<String, Value> {
-    let mut generator = SchemaSettings::openapi3().into_generator();
-    generator.subschema_for::<T>();
-    let mut definitions = generator.take_definitions(true);
-    for (name, definition) in &mut definitions {
-        facts::enrich(name, definition);
+/// The schema of a definition.
+pub(super) fn source(definition: String) -> SchemaSource {
+    let name = definition.clone();
+    SchemaSource::new(definition, move || components(&name))
+}
+
+/// The definition of this name and of everything that it refers to.
+pub(crate) fn components(definition: &str) -> Map<String, Value> {
+    const REFERENCE: &str = "\"#/components/schemas/";
+    let mut found = Map::new();
+    let mut pending = vec![definition];
+    let mut seen = BTreeSet::from([definition]);
+    while let Some(name) = pending.pop() {
+        let Some(&text) = index().get(name) else { continue };
+        // The text is JSON of our own, in which nothing but a reference looks like one.
+        pending.extend(
+            text.split(REFERENCE)
+                .skip(1)
+                .filter_map(|rest| rest.split_once('"').map(|(name, _)| name))
+                .filter(|name| seen.insert(name)),
+        );
+        if let Ok(mut definition) = serde_json::from_str(text) {
+            facts::enrich(name, &mut definition);
+            found.insert(name.to_owned(), definition);
+        }
     }
-    definitions
+    found
 }
 
 /// An object of which nothing is known but that it is one.
 pub(super) fn free_form(definition: &'static str, description: &'static str) -> SchemaSource {
     SchemaSource::new(definition, move || {
-        let mut components = components::<k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta>();
-        let metadata = "#/components/schemas/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+        let mut components = components(OBJECT_META);
+        let metadata = format!("#/components/schemas/{OBJECT_META}");
         components.insert(
             definition.to_owned(),
             json!({

@@ -1,10 +1,5 @@
 //! The definitions of a group version: those of its kinds, and what every request and answer is made of.
 
-use k8s_openapi::api::{
-    authentication::v1 as authentication, authorization::v1 as authorization, autoscaling::v1 as autoscaling,
-    core::v1 as core, policy::v1 as policy,
-};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 use serde_json::{Map, Value, json};
 
 use super::{META, reference};
@@ -43,16 +38,16 @@ pub(super) fn spoken(kind: &str) -> Option<(&'static str, &'static str, &'static
 
 fn spoken_components(kind: &str) -> Map<String, Value> {
     match kind {
-        "Scale" => components::<autoscaling::Scale>(),
-        "Binding" => components::<core::Binding>(),
-        "Eviction" => components::<policy::Eviction>(),
-        "TokenRequest" => components::<authentication::TokenRequest>(),
-        "SelfSubjectReview" => components::<authentication::SelfSubjectReview>(),
-        "TokenReview" => components::<authentication::TokenReview>(),
-        "LocalSubjectAccessReview" => components::<authorization::LocalSubjectAccessReview>(),
-        "SelfSubjectAccessReview" => components::<authorization::SelfSubjectAccessReview>(),
-        "SelfSubjectRulesReview" => components::<authorization::SelfSubjectRulesReview>(),
-        "SubjectAccessReview" => components::<authorization::SubjectAccessReview>(),
+        "Scale" => components("io.k8s.api.autoscaling.v1.Scale"),
+        "Binding" => components("io.k8s.api.core.v1.Binding"),
+        "Eviction" => components("io.k8s.api.policy.v1.Eviction"),
+        "TokenRequest" => components("io.k8s.api.authentication.v1.TokenRequest"),
+        "SelfSubjectReview" => components("io.k8s.api.authentication.v1.SelfSubjectReview"),
+        "TokenReview" => components("io.k8s.api.authentication.v1.TokenReview"),
+        "LocalSubjectAccessReview" => components("io.k8s.api.authorization.v1.LocalSubjectAccessReview"),
+        "SelfSubjectAccessReview" => components("io.k8s.api.authorization.v1.SelfSubjectAccessReview"),
+        "SelfSubjectRulesReview" => components("io.k8s.api.authorization.v1.SelfSubjectRulesReview"),
+        "SubjectAccessReview" => components("io.k8s.api.authorization.v1.SubjectAccessReview"),
         _ => Map::new(),
     }
 }
@@ -145,9 +140,9 @@ fn list_schema(kind: &Kind) -> Value {
 
 /// What every group version uses.
 fn machinery() -> Map<String, Value> {
-    let mut all = components::<meta::ListMeta>();
-    all.extend(components::<meta::DeleteOptions>());
-    all.extend(components::<meta::Status>());
+    let mut all = components("io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta");
+    all.extend(components("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions"));
+    all.extend(components("io.k8s.apimachinery.pkg.apis.meta.v1.Status"));
     all.insert(
         format!("{META}.Patch"),
         json!({
