@@ -148,7 +148,7 @@ fn what_schemars_derives_is_understood() {
 
 #[test]
 fn the_schemas_of_k8s_openapi_are_understood() {
-    let generator = schemars::generate::SchemaSettings::openapi3().into_generator();
+    let generator = k8s_openapi::schemars::generate::SchemaSettings::openapi3().into_generator();
     let mut generator = generator;
     generator.subschema_for::<k8s_openapi::api::core::v1::Pod>();
     let components = generator.definitions().clone();
