@@ -7,7 +7,7 @@
 //!
 //! `cargo bench --bench apiserver -- WORD` measures only the figures whose name holds the word.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 #[allow(dead_code, reason = "the tests use the rest")]
 #[path = "../tests/api/server.rs"]

@@ -3,7 +3,8 @@
 //! Each test has a server of its own with a state directory and a port of its own, and ends it also when it fails. What is
 //! waited for is a state, under a deadline that a loaded machine does not reach.
 
-#![allow(clippy::unwrap_used)]
+// What a test prints (seeds, counts, why it did nothing) is shown when it fails, or with --nocapture.
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
 mod client;
 mod commands;
