@@ -87,7 +87,7 @@ impl Known {
 /// The object that shows `value`: in every field the same, so that a half of it would be noticed.
 fn object(name: &str, writer: u64, value: u64) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap",
-        "metadata": {"name": name, "labels": {"parity": if writer % 2 == 0 { "even" } else { "odd" }}},
+        "metadata": {"name": name, "labels": {"parity": if writer.is_multiple_of(2) { "even" } else { "odd" }}},
         "data": data(value)})
 }
 
@@ -222,7 +222,9 @@ impl Watcher {
 
     fn judge(&self, writers: &[Writer]) {
         assert!(self.seen.contains_key(LAST), "`{}` ended at {}", self.query, self.from);
-        for writer in writers.iter().filter(|writer| !self.query.contains("even") || writer.index % 2 == 0) {
+        for writer in
+            writers.iter().filter(|writer| !self.query.contains("even") || writer.index.is_multiple_of(2))
+        {
             for known in &writer.objects {
                 let seen = self.seen.get(&known.name).map_or(&[][..], Vec::as_slice);
                 let differs = seen.iter().zip(&known.history).position(|(seen, written)| seen != written);
