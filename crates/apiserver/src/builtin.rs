@@ -1,7 +1,7 @@
 //! The kinds of Kubernetes itself, as data.
 //!
 //! What is here behaves as Kubernetes' API server does with an object that no controller looks at: it is defaulted,
-//! validated, shown in tables and kept. Schemas are k8s-openapi's ([`schema`]), read when they are first needed.
+//! validated, shown in tables and kept. Schemas are k8s-openapi's, read when they are first needed.
 
 mod columns;
 mod core;
