@@ -90,17 +90,19 @@ pub(super) fn examine(path: &Path) -> Result<(), DatabaseError> {
     }
     // The file's own header first: nothing but reading happens when it speaks of a later version already.
     let mut header = [0; 100];
-    File::open(path).and_then(|mut file| file.read_exact(&mut header)).map_err(|source| {
-        match source.kind() {
-            io::ErrorKind::UnexpectedEof => DatabaseError::Foreign,
-            _ => DatabaseError::Io { action: "read", source },
-        }
-    })?;
-    if !header.starts_with(b"SQLite format 3\0") {
+    let is_whole = match File::open(path).and_then(|mut file| file.read_exact(&mut header)) {
+        Ok(()) => header.starts_with(b"SQLite format 3\0"),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => false,
+        Err(source) => return Err(DatabaseError::Io { action: "read", source }),
+    };
+    if is_whole {
+        let number =
+            |at: usize| i32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+        judge(number(68), number(60))?;
+    } else if !exists(&with_suffix(path, "-wal")).map_err(io_error("look at"))? {
         return Err(DatabaseError::Foreign);
     }
-    let number = |at: usize| i32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
-    judge(number(68), number(60))?;
+    // With a write-ahead log the header may be what a power failure in a checkpoint left of it; then the log has it whole.
     // Then with what the write-ahead log says. The connection must not write that back when it closes.
     let connection = open_reader(path)?;
     connection

@@ -147,6 +147,27 @@ fn crash(directory: &Path) -> tempfile::TempDir {
     copy
 }
 
+/// A checkpoint overwrites the database before it is synced; until then the write-ahead log has all of it.
+#[tokio::test]
+async fn a_header_that_a_checkpoint_left_torn_is_in_the_log() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    for index in 0..12 {
+        store.commit(put("a", &format!("{index:02}"), Expect::Absent, &"x".repeat(7000))).await.unwrap();
+    }
+    let crashed = crash(directory.path());
+    let path = crashed.path().join("state.db");
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[..512].fill(0x5a);
+    std::fs::write(&path, bytes).unwrap();
+    assert_eq!(open(crashed.path()).list(PODS, None).items.len(), 12);
+
+    // Without the log nothing says whose file it is.
+    let other = tempfile::tempdir().unwrap();
+    std::fs::write(other.path().join("state.db"), [0x5a; 8192]).unwrap();
+    assert!(matches!(Store::open(options(other.path())), Err(OpenError::Foreign { .. })));
+}
+
 #[tokio::test]
 async fn a_torn_end_of_the_log_loses_nothing_that_was_committed_before() {
     let directory = tempfile::tempdir().unwrap();
