@@ -123,9 +123,11 @@ pub(crate) fn quoted(text: &str) -> String {
             '\t' => out.push_str("\\t"),
             '\u{b}' => out.push_str("\\v"),
             '\u{0}'..='\u{1f}' | '\u{7f}' => {
+                // Writing into a `String` cannot fail.
                 let _ = write!(out, "\\x{:02x}", u32::from(character));
             }
             other if other.is_control() => {
+                // Writing into a `String` cannot fail.
                 let _ = write!(out, "\\u{:04x}", u32::from(other));
             }
             other => out.push(other),

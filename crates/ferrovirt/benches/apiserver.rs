@@ -10,6 +10,9 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 #[allow(dead_code, reason = "the tests use the rest")]
+#[path = "../tests/api/client.rs"]
+mod client;
+#[allow(dead_code, reason = "the tests use the rest")]
 #[path = "../tests/api/server.rs"]
 mod server;
 mod support;
@@ -24,18 +27,16 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::{Method, Request};
-use http_body_util::{BodyExt, Full};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
-use serde_json::{Value, json};
+use http::Method;
+use http_body_util::BodyExt;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ServerConfig};
+use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 
+use client::{Client, Credentials};
 use server::{Server, World};
 use support::{Figure, Pairs, finish};
 
@@ -56,99 +57,19 @@ const WATCHERS: usize = 100;
 
 const MACHINES: &str = "/apis/kubevirt.io/v1/namespaces/default/virtualmachines";
 
-/// One connection that stays open.
-struct Client {
-    sender: http1::SendRequest<Full<Bytes>>,
-    host: String,
+/// The media type of every body here.
+const JSON: &str = "application/json";
+
+/// A connection without TLS.
+async fn plain(address: SocketAddr) -> Client {
+    let stream = TcpStream::connect(address).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    Client::over(stream, address.to_string()).await.unwrap()
 }
 
-/// What it takes to speak to a server as its administrator.
-#[derive(Clone)]
-struct Credentials {
-    config: Arc<ClientConfig>,
-    certificate: CertificateDer<'static>,
-    key: Arc<PrivateKeyDer<'static>>,
-}
-
-impl Credentials {
-    /// Those of the kubeconfig in `world`.
-    fn read(world: &World) -> Self {
-        let text = std::fs::read_to_string(world.kubeconfig()).unwrap();
-        let kubeconfig: Value = serde_saphyr::from_str(&text).unwrap();
-        let decode =
-            |pointer: &str| STANDARD.decode(kubeconfig.pointer(pointer).unwrap().as_str().unwrap()).unwrap();
-        let authority = decode("/clusters/0/cluster/certificate-authority-data");
-        let certificate =
-            CertificateDer::from_pem_slice(&decode("/users/0/user/client-certificate-data")).unwrap();
-        let key = PrivateKeyDer::from_pem_slice(&decode("/users/0/user/client-key-data")).unwrap();
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(&authority).unwrap()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_client_auth_cert(vec![certificate.clone()], key.clone_key())
-            .unwrap();
-        Self { config: Arc::new(config), certificate, key: Arc::new(key) }
-    }
-
-    async fn connect(&self, address: SocketAddr) -> std::io::Result<Client> {
-        let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
-        let name = ServerName::try_from("localhost").unwrap();
-        let tls = tokio_rustls::TlsConnector::from(Arc::clone(&self.config)).connect(name, stream).await?;
-        Client::over(TokioIo::new(tls), format!("localhost:{}", address.port())).await
-    }
-}
-
-impl Client {
-    async fn over(
-        stream: impl hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
-        host: String,
-    ) -> std::io::Result<Self> {
-        let (sender, connection) = http1::handshake(stream).await.map_err(std::io::Error::other)?;
-        // An error of the connection reaches the requests on it.
-        tokio::spawn(async move { drop(connection.await) });
-        Ok(Self { sender, host })
-    }
-
-    async fn plain(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).await.unwrap();
-        stream.set_nodelay(true).unwrap();
-        Self::over(TokioIo::new(stream), address.to_string()).await.unwrap()
-    }
-
-    async fn send(
-        &mut self,
-        method: Method,
-        path: &str,
-        body: Bytes,
-    ) -> http::Response<hyper::body::Incoming> {
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("host", &self.host)
-            .header("content-type", "application/json")
-            .header("user-agent", "bench")
-            .body(Full::new(body))
-            .unwrap();
-        self.sender.ready().await.unwrap();
-        self.sender.send_request(request).await.unwrap()
-    }
-
-    /// Sends a request, which must succeed, and reads the whole answer.
-    async fn call(&mut self, method: Method, path: &str, body: impl Into<Bytes>) -> Bytes {
-        let response = self.send(method, path, body.into()).await;
-        let status = response.status();
-        let body = response.into_body().collect().await.unwrap().to_bytes();
-        assert!(
-            status.is_success(),
-            "{path}: {status}: {}",
-            String::from_utf8_lossy(&body[..body.len().min(2000)])
-        );
-        body
-    }
+/// Sends a request, which must succeed, and reads the whole answer.
+async fn call(client: &mut Client, method: Method, path: &str, body: impl Into<Bytes>) -> Bytes {
+    client.call_as(method, path, JSON, body).await.unwrap().succeeded().body
 }
 
 /// A machine of about 2 KB as it is stored.
@@ -199,8 +120,8 @@ impl Etcd {
             let deadline = Instant::now() + server::DEADLINE;
             loop {
                 if TcpStream::connect(client).await.is_ok() {
-                    let mut connection = Client::plain(client).await;
-                    let answer = connection.send(Method::GET, "/health", Bytes::new()).await;
+                    let mut connection = plain(client).await;
+                    let answer = connection.send(Method::GET, "/health", JSON, Bytes::new()).await.unwrap();
                     if answer.status().is_success() {
                         break;
                     }
@@ -248,7 +169,7 @@ impl Bench {
                 tasks.spawn(async move {
                     let mut client = credentials.connect(address).await.unwrap();
                     for index in (worker..count).step_by(CLIENTS) {
-                        client.call(Method::POST, MACHINES, machine(&format!("filled-{index}"))).await;
+                        call(&mut client, Method::POST, MACHINES, machine(&format!("filled-{index}"))).await;
                     }
                 });
             }
@@ -279,7 +200,7 @@ impl Bench {
                         loop {
                             assert!(started.elapsed() < server::DEADLINE, "the server does not come up");
                             if let Ok(mut client) = credentials.connect(port).await
-                                && client.call(Method::GET, "/readyz", "").await == "ok"
+                                && call(&mut client, Method::GET, "/readyz", "").await == "ok"
                             {
                                 break started.elapsed();
                             }
@@ -303,16 +224,16 @@ impl Bench {
         let (mut one, mut many) = (Pairs::default(), Pairs::default());
         self.runtime.block_on(async {
             let mut ours = credentials.connect(server.address()).await.unwrap();
-            let stored = ours.call(Method::POST, MACHINES, machine("first")).await;
+            let stored = call(&mut ours, Method::POST, MACHINES, machine("first")).await;
             let value = String::from_utf8(stored.to_vec()).unwrap();
-            let mut theirs = Client::plain(etcd.address).await;
+            let mut theirs = plain(etcd.address).await;
             for round in 0..ROUNDS {
                 one.ours.push({
                     let mut samples = Vec::with_capacity(REQUESTS);
                     for index in 0..REQUESTS {
                         let body = machine(&format!("one-{round}-{index}"));
                         let started = Instant::now();
-                        ours.call(Method::POST, MACHINES, body).await;
+                        call(&mut ours, Method::POST, MACHINES, body).await;
                         samples.push(started.elapsed().as_secs_f64());
                     }
                     support::median(&samples)
@@ -322,7 +243,7 @@ impl Bench {
                     for index in 0..REQUESTS {
                         let body = put(&format!("/one/{round}/{index}"), &value);
                         let started = Instant::now();
-                        theirs.call(Method::POST, "/v3/kv/put", body).await;
+                        call(&mut theirs, Method::POST, "/v3/kv/put", body).await;
                         samples.push(started.elapsed().as_secs_f64());
                     }
                     support::median(&samples)
@@ -341,7 +262,7 @@ impl Bench {
                 );
                 let mut clients = Vec::new();
                 for _ in 0..CLIENTS {
-                    clients.push(Client::plain(etcd.address).await);
+                    clients.push(plain(etcd.address).await);
                 }
                 let value = value.clone();
                 many.theirs.push(
@@ -365,18 +286,18 @@ impl Bench {
         let mut pairs = Pairs::default();
         self.runtime.block_on(async {
             let mut ours = credentials.connect(server.address()).await.unwrap();
-            let bytes = ours.call(Method::GET, MACHINES, "").await;
+            let bytes = call(&mut ours, Method::GET, MACHINES, "").await;
             let file = world.file("list.json", &bytes);
-            let address = serve_file(&credentials, file).await;
+            let address = serve_file(&world, file).await;
             // The file server's certificate is the administrator's own, which names no host: its client trusts it alone.
-            let mut theirs = trusting(&credentials).connect(address).await.unwrap();
+            let mut theirs = trusting().connect(address).await.unwrap();
             for _ in 0..ROUNDS {
                 let started = Instant::now();
-                let read = ours.call(Method::GET, MACHINES, "").await;
+                let read = call(&mut ours, Method::GET, MACHINES, "").await;
                 pairs.ours.push(started.elapsed().as_secs_f64());
                 assert_eq!(read.len(), bytes.len());
                 let started = Instant::now();
-                let read = theirs.call(Method::GET, "/", "").await;
+                let read = call(&mut theirs, Method::GET, "/", "").await;
                 pairs.theirs.push(started.elapsed().as_secs_f64());
                 assert_eq!(read.len(), bytes.len());
             }
@@ -393,7 +314,7 @@ impl Bench {
             for _ in 0..WATCHERS {
                 let mut client = credentials.connect(address).await.unwrap();
                 let path = "/api/v1/namespaces/default/configmaps?watch=true&resourceVersion=0&fieldSelector=metadata.name=pulse";
-                let response = client.send(Method::GET, path, Bytes::new()).await;
+                let response = client.send(Method::GET, path, JSON, Bytes::new()).await.unwrap();
                 assert!(response.status().is_success(), "{}", response.status());
                 let sender = sender.clone();
                 tokio::spawn(async move {
@@ -419,9 +340,9 @@ impl Bench {
                     let number = round * 50 + beat;
                     let started = Instant::now();
                     if number == 0 {
-                        writer.call(Method::POST, "/api/v1/namespaces/default/configmaps", pulse(number)).await;
+                        call(&mut writer, Method::POST, "/api/v1/namespaces/default/configmaps", pulse(number)).await;
                     } else {
-                        writer.call(Method::PUT, "/api/v1/namespaces/default/configmaps/pulse", pulse(number)).await;
+                        call(&mut writer, Method::PUT, "/api/v1/namespaces/default/configmaps/pulse", pulse(number)).await;
                     }
                     for _ in 0..WATCHERS {
                         let arrived = tokio::time::timeout(server::DEADLINE, arrivals.recv()).await.unwrap().unwrap();
@@ -441,7 +362,7 @@ impl Bench {
         let (_world, server, credentials) = self.server();
         self.runtime.block_on(async {
             let mut client = credentials.connect(server.address()).await.unwrap();
-            client.call(Method::GET, MACHINES, "").await;
+            call(&mut client, Method::GET, MACHINES, "").await;
         });
         let idle = resident_mib(&server);
         let watches = self.runtime.block_on(async {
@@ -449,8 +370,10 @@ impl Bench {
             // Through few connections each watch would share what a connection costs; clients that idle have one each.
             for _ in 0..500 {
                 let mut client = credentials.connect(server.address()).await.unwrap();
-                let response =
-                    client.send(Method::GET, &format!("{MACHINES}?watch=true"), Bytes::new()).await;
+                let response = client
+                    .send(Method::GET, &format!("{MACHINES}?watch=true"), JSON, Bytes::new())
+                    .await
+                    .unwrap();
                 assert!(response.status().is_success());
                 kept.push((client, response));
             }
@@ -478,7 +401,7 @@ async fn together(
         let body = body.clone();
         tasks.spawn(async move {
             for index in 0..REQUESTS {
-                client.call(Method::POST, path, body(worker, index)).await;
+                call(&mut client, Method::POST, path, body(worker, index)).await;
             }
         });
     }
@@ -488,8 +411,8 @@ async fn together(
     started.elapsed().as_secs_f64()
 }
 
-/// The same credentials with a client that trusts the server which shows them.
-fn trusting(credentials: &Credentials) -> Credentials {
+/// A client without credentials that trusts the server which it finds.
+fn trusting() -> Credentials {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
@@ -497,7 +420,7 @@ fn trusting(credentials: &Credentials) -> Credentials {
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
         .with_no_client_auth();
-    Credentials { config: Arc::new(config), ..credentials.clone() }
+    Credentials { config: Arc::new(config) }
 }
 
 /// Accepts every certificate: the peer is this process.
@@ -550,13 +473,14 @@ impl rustls::client::danger::ServerCertVerifier for AnyCertificate {
 }
 
 /// Answers each request on each TLS connection with the bytes of `file`, read anew.
-async fn serve_file(credentials: &Credentials, file: PathBuf) -> SocketAddr {
+async fn serve_file(world: &World, file: PathBuf) -> SocketAddr {
+    let (certificate, key) = client::identity(world);
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
-        .with_single_cert(vec![credentials.certificate.clone()], credentials.key.clone_key())
+        .with_single_cert(vec![certificate], key)
         .unwrap();
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

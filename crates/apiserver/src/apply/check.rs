@@ -36,6 +36,7 @@ impl Check {
 
     fn within(&mut self, element: &Element, then: impl FnOnce(&mut Self)) {
         let length = self.path.len();
+        // Writing into a `String` cannot fail.
         let _ = write!(self.path, "{element}");
         then(self);
         self.path.truncate(length);

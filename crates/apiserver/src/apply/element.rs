@@ -99,6 +99,7 @@ impl Element {
                 write_json(&mut out, value, Html::Escaped);
             }
             Self::Index(index) => {
+                // Writing into a `String` cannot fail.
                 let _ = write!(out, "i:{index}");
             }
         }
@@ -289,6 +290,7 @@ fn write_json(out: &mut String, value: &Value, html: Html) {
 
 fn write_number(out: &mut String, number: &Number) {
     if let Some(whole) = whole(number) {
+        // Writing into a `String` cannot fail.
         let _ = write!(out, "{whole}");
         return;
     }
@@ -299,6 +301,7 @@ fn write_number(out: &mut String, number: &Number) {
         let text = format!("{value:e}");
         out.push_str(&if text.contains("e-") { text } else { text.replace('e', "e+") });
     } else {
+        // Writing into a `String` cannot fail.
         let _ = write!(out, "{value}");
     }
 }
@@ -313,9 +316,11 @@ fn write_json_string(out: &mut String, text: &str, html: Html) {
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
             '\u{0}'..='\u{1f}' => {
+                // Writing into a `String` cannot fail.
                 let _ = write!(out, "\\u{:04x}", u32::from(character));
             }
             '<' | '>' | '&' | '\u{2028}' | '\u{2029}' if html == Html::Escaped => {
+                // Writing into a `String` cannot fail.
                 let _ = write!(out, "\\u{:04x}", u32::from(character));
             }
             other => out.push(other),

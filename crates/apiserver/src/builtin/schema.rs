@@ -44,6 +44,7 @@ pub(crate) fn components(definition: &str) -> Map<String, Value> {
                 .filter_map(|rest| rest.split_once('"').map(|(name, _)| name))
                 .filter(|name| seen.insert(name)),
         );
+        // The file's lines are JSON: a test makes them, and every kind is found again in another.
         if let Ok(mut definition) = serde_json::from_str(text) {
             facts::enrich(name, &mut definition);
             found.insert(name.to_owned(), definition);

@@ -92,6 +92,7 @@ async fn forward(api: Api, kind: Arc<Kind>, sender: mpsc::Sender<Change>, mut st
         if sender.send(listed).await.is_err() {
             return;
         }
+        // What cannot be watched now is listed and tried again after a while.
         if let Ok(mut live) = api.store().watch(&prefix, None, from) {
             loop {
                 let events = tokio::select! {

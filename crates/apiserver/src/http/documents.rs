@@ -260,6 +260,7 @@ fn tagged(content_type: &'static str, body: Bytes, headers: &HeaderMap) -> Respo
     } else {
         answer::bytes(200, content_type, body)
     };
+    // A tag is a hash in quotes, which a header can carry.
     if let Ok(value) = HeaderValue::from_str(&tag) {
         response.headers_mut().insert(ETAG, value);
     }

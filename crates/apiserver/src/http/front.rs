@@ -192,6 +192,7 @@ impl Front {
             Ok(response) => answer::compress(response, &accept_encoding),
             Err(error) => answer::error(&error, form(&accept, Endpoint::Plain).unwrap_or_default()),
         };
+        // An id that a client sent was taken out of a header, and ours is a UUID.
         if let Ok(value) = HeaderValue::from_str(&audit_id) {
             response.headers_mut().insert(AUDIT_ID, value);
         }
@@ -370,7 +371,7 @@ impl Pass<'_> {
             identity = impersonation.identity;
             notes.impersonated = Some(identity.clone());
         }
-        self.allow(&identity, &self.attributes(), is_anonymous, notes)?;
+        self.allow(&identity, &self.info.attributes(), is_anonymous, notes)?;
         Ok(identity)
     }
 
@@ -396,23 +397,6 @@ impl Pass<'_> {
                 notes.decision = Some(("forbid", reason));
                 Err(error)
             }
-        }
-    }
-
-    fn attributes(&self) -> Attributes<'_> {
-        let info = self.info;
-        if !info.is_resource {
-            return Attributes { verb: &info.verb, path: &info.path, ..Attributes::default() };
-        }
-        Attributes {
-            verb: &info.verb,
-            group: &info.group,
-            version: &info.version,
-            resource: &info.resource,
-            subresource: &info.subresource,
-            namespace: &info.namespace,
-            name: &info.name,
-            path: &info.path,
         }
     }
 

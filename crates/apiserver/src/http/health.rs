@@ -77,6 +77,7 @@ pub fn report(endpoint: Endpoint, checks: &[Check], only: &str, query: &Query) -
         .map(|name| format!("{name:?}"))
         .collect();
     if !unknown.is_empty() {
+        // Writing into a `String` cannot fail.
         let _ = writeln!(
             text,
             "warn: some health checks cannot be excluded: no matches for {}",

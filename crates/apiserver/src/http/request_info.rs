@@ -7,6 +7,7 @@
 use http::Method;
 
 use super::query::Query;
+use crate::auth::Attributes;
 
 /// What a request is about.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -55,6 +56,23 @@ const NAMESPACE_SUBRESOURCES: [&str; 2] = ["status", "finalize"];
 const LONGEST_PATH: usize = 8 * 1024;
 
 impl RequestInfo {
+    /// What authorization is asked about.
+    pub fn attributes(&self) -> Attributes<'_> {
+        if !self.is_resource {
+            return Attributes { verb: &self.verb, path: &self.path, ..Attributes::default() };
+        }
+        Attributes {
+            verb: &self.verb,
+            group: &self.group,
+            version: &self.version,
+            resource: &self.resource,
+            subresource: &self.subresource,
+            namespace: &self.namespace,
+            name: &self.name,
+            path: &self.path,
+        }
+    }
+
     /// Reads a request line. `path` is as it came, percent-encoded.
     ///
     /// # Errors

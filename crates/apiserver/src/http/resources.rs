@@ -208,17 +208,7 @@ fn context(asked: &Asked<'_>) -> Context {
 ///
 /// Kubernetes asks this with the name of the object, unlike for a POST.
 fn create_refused(state: &State, asked: &Asked<'_>) -> Option<Box<ApiError>> {
-    let info = asked.info;
-    let attributes = Attributes {
-        verb: "create",
-        group: &info.group,
-        version: &info.version,
-        resource: &info.resource,
-        subresource: &info.subresource,
-        namespace: &info.namespace,
-        name: &info.name,
-        path: &info.path,
-    };
+    let attributes = Attributes { verb: "create", ..asked.info.attributes() };
     state.parts.authorizer.require(asked.identity, &attributes).err().map(Box::new)
 }
 

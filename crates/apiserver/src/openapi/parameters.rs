@@ -34,27 +34,46 @@ const RESOURCE_VERSION: Parameter = (
     "string",
     "resourceVersion sets a constraint on what resource versions a request may be served from.",
 );
+const CONTINUE: Parameter =
+    ("continue", "string", "The continue option should be set when retrieving more results from the server.");
+const FIELD_SELECTOR: Parameter =
+    ("fieldSelector", "string", "A selector to restrict the list of returned objects by their fields.");
+const LABEL_SELECTOR: Parameter =
+    ("labelSelector", "string", "A selector to restrict the list of returned objects by their labels.");
+const LIMIT: Parameter =
+    ("limit", "integer", "limit is a maximum number of responses to return for a list call.");
+const RESOURCE_VERSION_MATCH: Parameter = (
+    "resourceVersionMatch",
+    "string",
+    "resourceVersionMatch determines how resourceVersion is applied to list calls.",
+);
+const TIMEOUT_SECONDS: Parameter = ("timeoutSeconds", "integer", "Timeout for the list/watch call.");
+const GRACE_PERIOD_SECONDS: Parameter = (
+    "gracePeriodSeconds",
+    "integer",
+    "The duration in seconds before the object should be deleted. Value must be non-negative integer.",
+);
+const ORPHAN_DEPENDENTS: Parameter =
+    ("orphanDependents", "boolean", "Deprecated: please use the PropagationPolicy.");
+const PROPAGATION_POLICY: Parameter =
+    ("propagationPolicy", "string", "Whether and how garbage collection will be performed.");
 
 /// A list or a watch.
 pub(super) const LIST: &[Parameter] = &[
     PRETTY,
     ("allowWatchBookmarks", "boolean", "allowWatchBookmarks requests watch events with type \"BOOKMARK\"."),
-    ("continue", "string", "The continue option should be set when retrieving more results from the server."),
-    ("fieldSelector", "string", "A selector to restrict the list of returned objects by their fields."),
-    ("labelSelector", "string", "A selector to restrict the list of returned objects by their labels."),
-    ("limit", "integer", "limit is a maximum number of responses to return for a list call."),
+    CONTINUE,
+    FIELD_SELECTOR,
+    LABEL_SELECTOR,
+    LIMIT,
     RESOURCE_VERSION,
-    (
-        "resourceVersionMatch",
-        "string",
-        "resourceVersionMatch determines how resourceVersion is applied to list calls.",
-    ),
+    RESOURCE_VERSION_MATCH,
     (
         "sendInitialEvents",
         "boolean",
         "`sendInitialEvents=true` may be set together with `watch=true`: the watch begins with the current state.",
     ),
-    ("timeoutSeconds", "integer", "Timeout for the list/watch call."),
+    TIMEOUT_SECONDS,
     (
         "watch",
         "boolean",
@@ -69,39 +88,22 @@ pub(super) const WRITE: &[Parameter] = &[PRETTY, DRY_RUN, FIELD_MANAGER, FIELD_V
 /// A patch.
 pub(super) const PATCH: &[Parameter] = &[PRETTY, DRY_RUN, FIELD_MANAGER, FIELD_VALIDATION, FORCE];
 /// The end of an object.
-pub(super) const DELETE: &[Parameter] = &[
-    PRETTY,
-    DRY_RUN,
-    (
-        "gracePeriodSeconds",
-        "integer",
-        "The duration in seconds before the object should be deleted. Value must be non-negative integer.",
-    ),
-    ("orphanDependents", "boolean", "Deprecated: please use the PropagationPolicy."),
-    ("propagationPolicy", "string", "Whether and how garbage collection will be performed."),
-];
+pub(super) const DELETE: &[Parameter] =
+    &[PRETTY, DRY_RUN, GRACE_PERIOD_SECONDS, ORPHAN_DEPENDENTS, PROPAGATION_POLICY];
 /// The end of many.
 pub(super) const DELETE_COLLECTION: &[Parameter] = &[
     PRETTY,
     DRY_RUN,
-    ("continue", "string", "The continue option should be set when retrieving more results from the server."),
-    ("fieldSelector", "string", "A selector to restrict the list of returned objects by their fields."),
-    ("labelSelector", "string", "A selector to restrict the list of returned objects by their labels."),
-    ("limit", "integer", "limit is a maximum number of responses to return for a list call."),
-    (
-        "gracePeriodSeconds",
-        "integer",
-        "The duration in seconds before the object should be deleted. Value must be non-negative integer.",
-    ),
-    ("orphanDependents", "boolean", "Deprecated: please use the PropagationPolicy."),
-    ("propagationPolicy", "string", "Whether and how garbage collection will be performed."),
+    CONTINUE,
+    FIELD_SELECTOR,
+    LABEL_SELECTOR,
+    LIMIT,
+    GRACE_PERIOD_SECONDS,
+    ORPHAN_DEPENDENTS,
+    PROPAGATION_POLICY,
     RESOURCE_VERSION,
-    (
-        "resourceVersionMatch",
-        "string",
-        "resourceVersionMatch determines how resourceVersion is applied to list calls.",
-    ),
-    ("timeoutSeconds", "integer", "Timeout for the list/watch call."),
+    RESOURCE_VERSION_MATCH,
+    TIMEOUT_SECONDS,
 ];
 /// A Pod's log.
 pub(super) const LOG: &[Parameter] = &[

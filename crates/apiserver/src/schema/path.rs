@@ -57,6 +57,7 @@ impl<'a> Path<'a> {
                 text.extend(name.chars().take(LONGEST_PATH));
             }
             Step::Index(index) => {
+                // Writing into a `String` cannot fail.
                 let _ = write!(text, "[{index}]");
             }
         }

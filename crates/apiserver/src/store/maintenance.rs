@@ -90,6 +90,7 @@ fn parent(path: &Path) -> &Path {
 /// A half-made database goes, as well as can be.
 fn remove_database(path: &Path) {
     for suffix in ["", "-wal", "-shm", "-journal"] {
+        // Most of them are not there, and the failure that leads here is told already.
         let _ = std::fs::remove_file(database::with_suffix(path, suffix));
     }
 }

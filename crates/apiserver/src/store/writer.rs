@@ -210,6 +210,7 @@ impl Writer {
             }
             Err(fault) => {
                 for pending in group {
+                    // Who asked may have gone.
                     let _ = pending.answer.send(Err(fault.error()));
                 }
             }

@@ -1,5 +1,6 @@
 //! How a stored object is shown in the version and the group that a request names.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -54,6 +55,16 @@ impl View {
             convert(object);
         }
         set_first(object, "apiVersion", &shown.api_version);
+    }
+
+    /// A parsed stored object as it is shown; a copy only where the two differ.
+    pub(super) fn shown<'a>(&self, object: &'a Value) -> Cow<'a, Value> {
+        if self.is_identity() {
+            return Cow::Borrowed(object);
+        }
+        let mut object = object.clone();
+        self.convert(&mut object);
+        Cow::Owned(object)
     }
 
     /// A stored object as a value.

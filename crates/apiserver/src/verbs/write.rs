@@ -196,7 +196,7 @@ impl Api {
         &self,
         context: &Context,
         target: &Target<'_>,
-        object: Value,
+        mut object: Value,
         ownership: Ownership,
         warnings: Vec<String>,
     ) -> Result<Answer, ApiError> {
@@ -206,13 +206,17 @@ impl Api {
         loop {
             attempts += 1;
             let mut warnings = warnings.clone();
-            let mut object = object.clone();
-            if generates {
+            // Only a generated name is tried again, and only then is the object needed once more.
+            let attempt = if generates {
+                let mut attempt = object.clone();
                 let name = rules::generated_name(&base, self.random());
-                rules::set_metadata(&mut object, "name", name.into());
-            }
+                rules::set_metadata(&mut attempt, "name", name.into());
+                attempt
+            } else {
+                std::mem::take(&mut object)
+            };
             let uid = rules::uid(self.random(), self.random());
-            let object = prepare_create(context, target, object, ownership, uid, &mut warnings)?;
+            let object = prepare_create(context, target, attempt, ownership, uid, &mut warnings)?;
             let name = object::name(&object).to_owned();
             let named = Target { name: &name, ..*target };
             let stored = to_stored(target, object);
@@ -253,11 +257,11 @@ impl Api {
                     _ => Err(ApiError::not_found(kind.group_resource(), target.name)),
                 };
             };
-            let old = view.value(&stored)?;
+            let old_stored = super::view::parse(&stored)?;
+            let old = view.shown(&old_stored);
             let (new, ownership) = revise(context, target, &revision, &old, &mut warnings)?;
             let new = prepare_update(context, target, new, &old, ownership, &mut warnings)?;
             let mut new_stored = to_stored(target, new);
-            let old_stored = super::view::parse(&stored)?;
             apply::keep_times(&old_stored, &mut new_stored);
             if rules::is_finished(&new_stored) {
                 match self.remove(context, target, &stored, new_stored).await {

@@ -18,27 +18,42 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use crate::server::{DEADLINE, World};
 
+/// The administrator's certificate and key, out of the kubeconfig in `world`.
+pub fn identity(world: &World) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+    let kubeconfig = kubeconfig(world);
+    let pem = |pointer| decoded(&kubeconfig, pointer);
+    (
+        CertificateDer::from_pem_slice(&pem("/users/0/user/client-certificate-data")).unwrap(),
+        PrivateKeyDer::from_pem_slice(&pem("/users/0/user/client-key-data")).unwrap(),
+    )
+}
+
+fn kubeconfig(world: &World) -> Value {
+    serde_saphyr::from_str(&std::fs::read_to_string(world.kubeconfig()).unwrap()).unwrap()
+}
+
+fn decoded(kubeconfig: &Value, pointer: &str) -> Vec<u8> {
+    STANDARD.decode(kubeconfig.pointer(pointer).unwrap().as_str().unwrap()).unwrap()
+}
+
 /// What it takes to speak to a server as its administrator.
 #[derive(Clone)]
 pub struct Credentials {
-    config: Arc<ClientConfig>,
+    /// Whom the client trusts, and who it is.
+    pub config: Arc<ClientConfig>,
 }
 
 impl Credentials {
     /// Those of the kubeconfig in `world`.
     pub fn read(world: &World) -> Self {
-        let text = std::fs::read_to_string(world.kubeconfig()).unwrap();
-        let kubeconfig: Value = serde_saphyr::from_str(&text).unwrap();
-        let decode =
-            |pointer: &str| STANDARD.decode(kubeconfig.pointer(pointer).unwrap().as_str().unwrap()).unwrap();
-        let authority = decode("/clusters/0/cluster/certificate-authority-data");
-        let certificate =
-            CertificateDer::from_pem_slice(&decode("/users/0/user/client-certificate-data")).unwrap();
-        let key = PrivateKeyDer::from_pem_slice(&decode("/users/0/user/client-key-data")).unwrap();
+        let kubeconfig = kubeconfig(world);
+        let authority = decoded(&kubeconfig, "/clusters/0/cluster/certificate-authority-data");
+        let (certificate, key) = identity(world);
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(&authority).unwrap()).unwrap();
         let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -64,10 +79,7 @@ impl Credentials {
     /// A client with a connection of its own.
     pub async fn connect(&self, address: SocketAddr) -> io::Result<Client> {
         let stream = self.stream(address).await?;
-        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-        // An error of the connection reaches the requests on it.
-        tokio::spawn(async move { drop(connection.await) });
-        Ok(Client { sender, host: format!("localhost:{}", address.port()) })
+        Client::over(stream, format!("localhost:{}", address.port())).await
     }
 }
 
@@ -102,7 +114,19 @@ pub struct Client {
 }
 
 impl Client {
-    async fn send(
+    /// A client over a stream to `host`.
+    pub async fn over(
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        host: String,
+    ) -> io::Result<Self> {
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+        // An error of the connection reaches the requests on it.
+        tokio::spawn(async move { drop(connection.await) });
+        Ok(Self { sender, host })
+    }
+
+    /// Sends a request; the answer's body is still to come.
+    pub async fn send(
         &mut self,
         method: Method,
         path: &str,

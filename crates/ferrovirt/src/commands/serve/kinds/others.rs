@@ -56,16 +56,19 @@ impl Other {
 
 const BETA_AND_ALPHA: &[&str] = &["v1beta1", "v1alpha1"];
 
+/// How a set of replicas is shown.
+const REPLICAS: &[Column] = &[
+    column("Desired", 0, ".spec.replicas"),
+    column("Current", 0, ".status.replicas"),
+    column("Ready", 0, ".status.readyReplicas"),
+    AGE,
+];
+
 const OTHERS: &[Other] = &[
     Other {
         short_names: &["vmirs", "vmirss"],
         has_scale: true,
-        columns: &[
-            column("Desired", 0, ".spec.replicas"),
-            column("Current", 0, ".status.replicas"),
-            column("Ready", 0, ".status.readyReplicas"),
-            AGE,
-        ],
+        columns: REPLICAS,
         ..Other::new(
             GROUP,
             "VirtualMachineInstanceReplicaSet",
@@ -101,12 +104,7 @@ const OTHERS: &[Other] = &[
     Other {
         short_names: &["vmpool", "vmpools"],
         has_scale: true,
-        columns: &[
-            column("Desired", 0, ".spec.replicas"),
-            column("Current", 0, ".status.replicas"),
-            column("Ready", 0, ".status.readyReplicas"),
-            AGE,
-        ],
+        columns: REPLICAS,
         ..Other::new("pool.kubevirt.io", "VirtualMachinePool", "virtualmachinepools", BETA_AND_ALPHA)
     },
     Other {
