@@ -15,7 +15,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("vmm", &[]),
     ("launcher", &["manifest", "vmm"]),
     ("apiserver", &[]),
-    ("ferrovirt", &["manifest", "image", "vmm", "launcher", "apiserver"]),
+    ("controllers", &["manifest"]),
+    ("node", &["manifest", "image", "launcher"]),
+    ("ferrovirt", &["manifest", "image", "vmm", "launcher", "apiserver", "controllers", "node"]),
 ];
 
 /// Dependencies that belong to some crates only: (dependency, crates that may have it, why).
@@ -25,11 +27,15 @@ const RESTRICTED: &[(&str, &[&str], &str)] = &[
     ("tar", &["image"], "layers are read in one place"),
     ("kvm-ioctls", &["vmm"], "KVM is probed in one place"),
     ("kvm-bindings", &["vmm"], "KVM is probed in one place"),
-    ("k8s-openapi", &["manifest", "apiserver"], "Kubernetes' types come through these leaves"),
+    (
+        "k8s-openapi",
+        &["manifest", "apiserver", "controllers", "node"],
+        "Kubernetes' types are for who speaks its API",
+    ),
     ("serde-saphyr", &["manifest", "apiserver"], "YAML is decoded where manifests and requests are read"),
     ("rusqlite", &["apiserver"], "the API's state is kept in one place"),
-    ("axum", &["apiserver"], "HTTP is served in one place"),
-    ("rcgen", &["apiserver"], "certificates are made in one place"),
+    ("axum", &["apiserver", "launcher", "ferrovirt"], "HTTP is served where an API is"),
+    ("rcgen", &["apiserver", "node"], "certificates are made by the two authorities"),
     ("anyhow", &["ferrovirt"], "libraries have error types of their own"),
     ("clap", &["ferrovirt"], "flags are the binary's"),
     ("indicatif", &["ferrovirt"], "progress is drawn by the binary"),

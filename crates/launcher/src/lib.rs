@@ -15,5 +15,6 @@ pub mod console_log;
 pub mod machine_dir;
 pub mod memory;
 pub mod plan;
+pub mod pod_dir;
 pub mod session;
 pub mod timeline;

@@ -12,8 +12,10 @@
 pub mod bootable;
 pub mod decode;
 pub mod defaults;
+pub mod keys;
 mod kubernetes;
 mod locate;
+pub mod machine_status;
 pub mod openapi;
 pub mod quantity;
 pub mod resources;

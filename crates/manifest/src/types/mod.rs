@@ -28,3 +28,40 @@ pub use status::*;
 pub use vm::*;
 pub use vmi::*;
 pub use volumes::*;
+
+mod resource {
+    //! The two kinds as resources of the Kubernetes API, for typed clients.
+
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+    use k8s_openapi::{Metadata, NamespaceResourceScope, Resource};
+
+    use super::{VirtualMachine, VirtualMachineInstance};
+
+    macro_rules! resource {
+        ($kind:ident, $plural:literal) => {
+            impl Resource for $kind {
+                const API_VERSION: &'static str = "kubevirt.io/v1";
+                const GROUP: &'static str = "kubevirt.io";
+                const KIND: &'static str = stringify!($kind);
+                const VERSION: &'static str = "v1";
+                const URL_PATH_SEGMENT: &'static str = $plural;
+                type Scope = NamespaceResourceScope;
+            }
+
+            impl Metadata for $kind {
+                type Ty = ObjectMeta;
+
+                fn metadata(&self) -> &ObjectMeta {
+                    &self.metadata
+                }
+
+                fn metadata_mut(&mut self) -> &mut ObjectMeta {
+                    &mut self.metadata
+                }
+            }
+        };
+    }
+
+    resource!(VirtualMachine, "virtualmachines");
+    resource!(VirtualMachineInstance, "virtualmachineinstances");
+}

@@ -1,0 +1,39 @@
+//! Every lifecycle decision: VirtualMachine → VirtualMachineInstance → launcher Pod, and status back up.
+//!
+//! ```text
+//!  vm/   VirtualMachine ──strategy × state──► create or delete its instance; requests, back-off, printable status
+//!  vmi/  VirtualMachineInstance ──► launcher Pod ──► phase and conditions; hands the instance to its launcher
+//! ```
+//!
+//! What is decided is pure; the reconcilers around it know a `kube::Client` and [`Launchers`], and not whether the
+//! cluster is real.
+
+pub mod launchers;
+pub mod vm;
+pub mod vmi;
+
+use std::sync::Arc;
+
+pub use launchers::Launchers;
+
+/// What the controllers are told once.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Reference of the image that a launcher Pod's own containers run; on one machine a name that nothing pulls.
+    pub launcher_image: String,
+}
+
+/// Runs all controllers until `stop` is done.
+pub async fn run(
+    client: kube::Client,
+    settings: Settings,
+    launchers: Arc<dyn Launchers>,
+    stop: impl Future<Output = ()> + Send + 'static,
+) {
+    tokio::pin!(stop);
+    tokio::select! {
+        () = vm::run(client.clone()) => {}
+        () = vmi::run(client, settings, launchers) => {}
+        () = &mut stop => {}
+    }
+}

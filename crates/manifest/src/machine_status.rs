@@ -1,0 +1,167 @@
+//! What a launcher tells about its machine.
+//!
+//! One document, [`MachineStatus`], in two places: a launcher's control API answers with it while the machine lives, and
+//! the launcher's termination message (`terminated.message` of its container in the Pod's status) holds the last one. So
+//! whoever follows the machine learns the same, whether it was there at the end or not.
+//!
+//! Instants are whole milliseconds since the Unix epoch, UTC.
+
+use serde::{Deserialize, Serialize};
+
+/// Longest termination message that Kubernetes keeps, in bytes (`terminationMessagePath`, Kubernetes API reference).
+pub const MAX_TERMINATION_MESSAGE_BYTES: usize = 4096;
+
+/// The state of one machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct MachineStatus {
+    /// Counts up with every change, from 1; 0 when nothing has happened yet.
+    pub revision: u64,
+    /// UID of the VirtualMachineInstance that the launcher was given, empty before.
+    pub vmi_uid: String,
+    /// What the machine does.
+    pub state: MachineState,
+    /// Why it does.
+    pub reason: StateReason,
+    /// Why the machine could not be started as asked; the launcher stays and may be asked again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sync_error: Option<String>,
+    /// Machine type as QEMU resolved it, `pc-q35-7.2`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub machine_type: Option<String>,
+    /// `kvm` or `tcg`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accelerator: Option<String>,
+    /// User that QEMU runs as, 107 or the launcher's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub qemu_user: Option<u32>,
+    /// What was booted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub boot: Option<BootFacts>,
+    /// When what happened.
+    pub timeline: BootTimeline,
+    /// The guest's last panic.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub panic: Option<GuestPanic>,
+    /// How often the guest restarted itself.
+    pub reboots: u32,
+}
+
+/// What a machine does.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum MachineState {
+    /// There is none yet.
+    #[default]
+    None,
+    /// Its virtual CPUs run.
+    Running,
+    /// It exists and its virtual CPUs stand still.
+    Paused,
+    /// It has ended in an orderly manner, or was ended.
+    ShutOff,
+    /// It has ended because it, or QEMU, failed.
+    Crashed,
+}
+
+impl MachineState {
+    /// Whether the machine has ended and will not run again.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::ShutOff | Self::Crashed)
+    }
+}
+
+/// Why a machine is in its state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum StateReason {
+    /// Nothing special.
+    #[default]
+    None,
+    /// Paused: by request, or from the start (`startStrategy: Paused`).
+    User,
+    /// Paused: the disk of a volume failed or is full.
+    IoError,
+    /// Shut off: the guest powered itself off, or rebooted where that ends it.
+    Shutdown,
+    /// Shut off: it was killed, because it was told to end and did not, or had no time to.
+    Destroyed,
+    /// Crashed: the guest's kernel panicked and told so through its panic device.
+    Panicked,
+    /// Crashed: QEMU ended by itself.
+    Crashed,
+}
+
+/// What a machine booted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BootFacts {
+    /// The image's reference as written.
+    pub image: String,
+    /// Digest of the image's manifest, `sha256:…`.
+    pub image_digest: String,
+    /// The kernel.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<FileFacts>,
+    /// Its release, read from the file: `6.1.0-40-cloud-amd64`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel_version: Option<String>,
+    /// The initial RAM disk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub initrd: Option<FileFacts>,
+}
+
+/// A file that was booted, as it is in the image.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct FileFacts {
+    /// Its path in the image as asked for.
+    pub path: String,
+    /// Its size in bytes.
+    pub size_bytes: u64,
+    /// CRC-32 (IEEE) of its bytes, as `status.kernelBootStatus` has it.
+    pub checksum: u32,
+}
+
+/// When what happened in a boot. Absent: not (yet) reached, or not visible.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BootTimeline {
+    /// The pull of the boot image began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pull_started: Option<u64>,
+    /// The boot image is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pulled: Option<u64>,
+    /// The launch is planned and every file prepared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prepared: Option<u64>,
+    /// QEMU answers on its monitor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vmm_ready: Option<u64>,
+    /// The first byte on the console.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_output: Option<u64>,
+    /// The kernel's `Linux version` banner.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel_started: Option<u64>,
+    /// The kernel started init.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub userspace_started: Option<u64>,
+    /// The machine ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended: Option<u64>,
+}
+
+/// A panic of the guest's kernel.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct GuestPanic {
+    /// When it was noticed.
+    pub at: u64,
+    /// The console line that said so; absent when only the panic device did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<String>,
+    /// The last console lines, oldest first; bounded so that the document fits [`MAX_TERMINATION_MESSAGE_BYTES`].
+    pub tail: Vec<String>,
+}

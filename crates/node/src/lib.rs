@@ -1,0 +1,75 @@
+//! A kubelet for launcher Pods on this machine.
+//!
+//! ```text
+//!  schedule   a Pod without a node ──► does it fit? ──► bound to this node, or Unschedulable with the arithmetic
+//!  images     image volumes ──► pull with policy, Secrets and back-off ──► records for the launcher; garbage collection
+//!  pods       a bound Pod ──► directory, address, certificates ──► `ferrovirt launcher` ──► Pod status, end, clean-up
+//!  register   the Node object, its conditions and its Lease
+//!  logs       what a container of a Pod has said
+//!  pki        certificates of launchers and of those who may ask them
+//! ```
+
+pub mod images;
+pub mod logs;
+pub mod pki;
+pub mod pods;
+pub mod register;
+pub mod schedule;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// What a node is told once.
+#[derive(Clone)]
+pub struct Settings {
+    /// The Node's name.
+    pub name: String,
+    /// Directories of Pods, [`launcher::pod_dir`]; gone after a reboot of the host.
+    pub pods_dir: PathBuf,
+    /// The node's lasting state: its authority, and logs of Pods that are gone.
+    pub state_dir: PathBuf,
+    /// The program that is started as `PROGRAM launcher …`.
+    pub program: PathBuf,
+    /// Arguments between `PROGRAM` and `launcher`, such as `--state-dir DIR`.
+    pub program_arguments: Vec<String>,
+    /// Where images are pulled to.
+    pub images: Arc<image::Images>,
+    /// Signs for launchers.
+    pub authority: Arc<pki::Authority>,
+    /// Disk usage of the image store's file system, in percent, above which images that nobody uses are removed, and
+    /// below which that ends (`imageGCHighThresholdPercent`, `imageGCLowThresholdPercent` of a kubelet).
+    pub image_gc: images::Thresholds,
+}
+
+/// Runs the node until `stop` is done. Launchers go on then.
+///
+/// # Errors
+/// When a directory or the authority cannot be used.
+pub async fn run(
+    client: kube::Client,
+    settings: Settings,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), NodeError> {
+    let images = images::ImageManager::new(client.clone(), settings.clone());
+    tokio::pin!(stop);
+    tokio::select! {
+        () = register::run(client.clone(), &settings) => Ok(()),
+        () = schedule::run(client.clone(), &settings) => Ok(()),
+        () = images.collect_garbage() => Ok(()),
+        result = pods::run(client, &settings, &images) => result,
+        () = &mut stop => Ok(()),
+    }
+}
+
+/// Why a node does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// A file or directory of the node.
+    #[error("cannot use `{path}`")]
+    Files {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}

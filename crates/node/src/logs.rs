@@ -1,0 +1,1 @@
+//! What a container of a Pod has said.
