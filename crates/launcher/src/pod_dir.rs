@@ -92,6 +92,10 @@ pub struct ImageVolume {
     pub digest: String,
     /// The files that the Pod asked for.
     pub files: Vec<ImageVolumeFile>,
+    /// Those of them that the image does not have, or not as a file that can be booted: the launcher refuses to start
+    /// the machine with these reasons. A kubelet would mount the image all the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<MissingFile>,
     /// When the pull began and ended, milliseconds since the Unix epoch.
     pub pull_started: u64,
     /// See `pull_started`; the same when nothing had to be fetched.
@@ -116,6 +120,16 @@ pub struct ImageVolumeFile {
     pub gid: u32,
     /// Its permission bits in the image.
     pub mode: u32,
+}
+
+/// A file that the Pod asked for and the image does not give.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MissingFile {
+    /// The path in the image as asked for.
+    pub requested: String,
+    /// Why it is not there, for people, with what may have been meant.
+    pub reason: String,
 }
 
 /// What a launcher says of itself once it can be asked.
