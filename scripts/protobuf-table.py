@@ -31,15 +31,17 @@ Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
 KINDS = """
 v1 core ConfigMap Endpoints Event LimitRange Namespace Node PersistentVolume PersistentVolumeClaim Pod PodTemplate
    ReplicationController ResourceQuota Secret Service ServiceAccount Binding
-apps/v1 apps DaemonSet Deployment ReplicaSet StatefulSet
+apps/v1 apps ControllerRevision DaemonSet Deployment ReplicaSet StatefulSet
 authentication.k8s.io/v1 authentication SelfSubjectReview TokenRequest TokenReview
 authorization.k8s.io/v1 authorization LocalSubjectAccessReview SelfSubjectAccessReview SelfSubjectRulesReview
    SubjectAccessReview
 autoscaling/v1 autoscaling Scale
-batch/v1 batch Job
+autoscaling/v2 autoscaling/v2 HorizontalPodAutoscaler
+batch/v1 batch CronJob Job
 coordination.k8s.io/v1 coordination Lease
 discovery.k8s.io/v1 discovery EndpointSlice
 events.k8s.io/v1 events Event
+networking.k8s.io/v1 networking Ingress IngressClass NetworkPolicy
 policy/v1 policy Eviction PodDisruptionBudget
 rbac.authorization.k8s.io/v1 rbac ClusterRole ClusterRoleBinding Role RoleBinding
 scheduling.k8s.io/v1 scheduling PriorityClass
@@ -172,7 +174,8 @@ def main():
         roots = []
         for line in KINDS.strip().replace("\n   ", " ").splitlines():
             api_version, group, *kinds = line.split()
-            home = ".k8s.io.apimachinery.pkg.apis.meta.v1" if group == "meta" else f".k8s.io.api.{group}.v1"
+            group, _, version = group.partition("/")
+            home = ".k8s.io.apimachinery.pkg.apis.meta.v1" if group == "meta" else f".k8s.io.api.{group}.{version or 'v1'}"
             for kind in kinds:
                 roots.append(f"kind {api_version} {kind} {table.add(table.package(home), kind)}")
         text = [

@@ -81,6 +81,28 @@ impl Identity {
         }
     }
 
+    /// A service account, with the groups that its tokens give it. It may do what roles grant it.
+    pub fn service_account(namespace: &str, name: &str) -> Self {
+        Self {
+            user: format!("system:serviceaccount:{namespace}:{name}"),
+            groups: vec![
+                "system:serviceaccounts".to_owned(),
+                format!("system:serviceaccounts:{namespace}"),
+                AUTHENTICATED.to_owned(),
+            ],
+            ..Self::default()
+        }
+    }
+
+    /// The kubelet of a node. It may do what roles grant the group `system:nodes`.
+    pub fn node(name: &str) -> Self {
+        Self {
+            user: format!("system:node:{name}"),
+            groups: vec!["system:nodes".to_owned(), AUTHENTICATED.to_owned()],
+            ..Self::default()
+        }
+    }
+
     /// Whether the user is in this group.
     pub fn is_in(&self, group: &str) -> bool {
         self.groups.iter().any(|own| own == group)

@@ -7,6 +7,7 @@ mod columns;
 mod core;
 mod event;
 mod facts;
+mod networking;
 mod pod;
 mod pod_update;
 mod rules;
@@ -84,6 +85,14 @@ fn cluster(package: &str, group: &'static str, kind: &'static str, resource: &st
 impl Built {
     fn columns(mut self, columns: &[Column]) -> Self {
         self.0.columns = columns.to_vec();
+        self
+    }
+
+    /// Another version than `v1`.
+    fn version(mut self, name: &str) -> Self {
+        for version in &mut self.0.versions {
+            version.name = name.to_owned();
+        }
         self
     }
 
@@ -228,6 +237,9 @@ fn workload_kinds() -> Vec<Built> {
         from_stored: event::from_core,
     });
     vec![
+        namespaced("apps.v1", "apps", "ControllerRevision", "controllerrevisions")
+            .columns(table::CONTROLLER_REVISIONS)
+            .rules("apps", "ControllerRevision", no_default, workload::revision_validate),
         namespaced("apps.v1", "apps", "DaemonSet", "daemonsets ds")
             .status()
             .counted()
@@ -257,6 +269,28 @@ fn workload_kinds() -> Vec<Built> {
             .columns(table::STATEFUL_SETS)
             .rules("apps", "StatefulSet", workload::stateful_set_default, workload::stateful_set_validate),
         event,
+        namespaced(
+            "autoscaling.v2",
+            "autoscaling",
+            "HorizontalPodAutoscaler",
+            "horizontalpodautoscalers hpa",
+        )
+        .version("v2")
+        .status()
+        .in_all()
+        .columns(table::AUTOSCALERS)
+        .rules(
+            "autoscaling",
+            "HorizontalPodAutoscaler",
+            workload::autoscaler_default,
+            workload::autoscaler_validate,
+        ),
+        namespaced("batch.v1", "batch", "CronJob", "cronjobs cj")
+            .status()
+            .counted()
+            .in_all()
+            .columns(table::CRON_JOBS)
+            .rules("batch", "CronJob", workload::cron_job_default, workload::cron_job_validate),
         namespaced("batch.v1", "batch", "Job", "jobs")
             .status()
             .counted()
@@ -264,6 +298,24 @@ fn workload_kinds() -> Vec<Built> {
             .columns(table::JOBS)
             .selectable(&[("status.successful", "/status/succeeded", "0")])
             .rules("batch", "Job", workload::job_default, workload::job_validate),
+        cluster("networking.v1", "networking.k8s.io", "IngressClass", "ingressclasses")
+            .counted()
+            .columns(columns::networking::INGRESS_CLASSES)
+            .rules("networking.k8s.io", "IngressClass", no_default, networking::class_validate),
+        namespaced("networking.v1", "networking.k8s.io", "Ingress", "ingresses ing")
+            .status()
+            .counted()
+            .columns(columns::networking::INGRESSES)
+            .rules("networking.k8s.io", "Ingress", no_default, networking::ingress_validate),
+        namespaced("networking.v1", "networking.k8s.io", "NetworkPolicy", "networkpolicies netpol")
+            .counted()
+            .columns(columns::networking::NETWORK_POLICIES)
+            .rules(
+                "networking.k8s.io",
+                "NetworkPolicy",
+                networking::policy_default,
+                networking::policy_validate,
+            ),
         namespaced("policy.v1", "policy", "PodDisruptionBudget", "poddisruptionbudgets pdb")
             .status()
             .counted()

@@ -69,7 +69,8 @@ pub struct Options {
     pub audit_level: audit::Level,
     /// What `/version` says.
     pub version: VersionInfo,
-    /// Objects that are created at start where they do not exist, of registered kinds.
+    /// Objects that are created at start where they do not exist, of registered kinds. Roles and bindings with the
+    /// annotation `rbac.authorization.kubernetes.io/autoupdate: "true"` are brought up to date where they do.
     pub extra_objects: Vec<Value>,
     /// Requests that somebody else answers.
     pub extensions: Vec<Extension>,

@@ -8,9 +8,10 @@ use std::path::Path;
 
 use k8s_openapi::api::{
     apps::v1 as apps, authentication::v1 as authentication, authorization::v1 as authorization,
-    autoscaling::v1 as autoscaling, batch::v1 as batch, coordination::v1 as coordination, core::v1 as core,
-    discovery::v1 as discovery, events::v1 as events, policy::v1 as policy, rbac::v1 as rbac,
-    scheduling::v1 as scheduling, storage::v1 as storage,
+    autoscaling::v1 as autoscaling, autoscaling::v2 as autoscaling2, batch::v1 as batch,
+    coordination::v1 as coordination, core::v1 as core, discovery::v1 as discovery, events::v1 as events,
+    networking::v1 as networking, policy::v1 as policy, rbac::v1 as rbac, scheduling::v1 as scheduling,
+    storage::v1 as storage,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 use k8s_openapi::schemars::generate::SchemaSettings;
@@ -22,15 +23,16 @@ fn definitions() -> String {
         ($($type:ty),* $(,)?) => { $( generator.subschema_for::<$type>(); )* };
     }
     include! {
-        apps::DaemonSet, apps::Deployment, apps::ReplicaSet, apps::StatefulSet,
+        apps::ControllerRevision, apps::DaemonSet, apps::Deployment, apps::ReplicaSet, apps::StatefulSet,
         authentication::SelfSubjectReview, authentication::TokenRequest, authentication::TokenReview,
         authorization::LocalSubjectAccessReview, authorization::SelfSubjectAccessReview,
         authorization::SelfSubjectRulesReview, authorization::SubjectAccessReview,
-        autoscaling::Scale, batch::Job, coordination::Lease,
+        autoscaling::Scale, autoscaling2::HorizontalPodAutoscaler, batch::CronJob, batch::Job, coordination::Lease,
         core::Binding, core::ConfigMap, core::Endpoints, core::Event, core::LimitRange, core::Namespace, core::Node,
         core::PersistentVolume, core::PersistentVolumeClaim, core::Pod, core::PodTemplate,
         core::ReplicationController, core::ResourceQuota, core::Secret, core::Service, core::ServiceAccount,
         discovery::EndpointSlice, events::Event,
+        networking::Ingress, networking::IngressClass, networking::NetworkPolicy,
         meta::DeleteOptions, meta::ListMeta, meta::ObjectMeta, meta::Status,
         policy::Eviction, policy::PodDisruptionBudget,
         rbac::ClusterRole, rbac::ClusterRoleBinding, rbac::Role, rbac::RoleBinding,

@@ -2,6 +2,7 @@
 //! (k8s.io/kubernetes/pkg/printers/internalversion).
 
 pub(super) mod cluster;
+pub(super) mod networking;
 pub(super) mod pod;
 pub(super) mod workload;
 

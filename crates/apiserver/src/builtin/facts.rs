@@ -44,6 +44,7 @@ const FIELDS: &[(&str, &str, Fact)] = &[
     ("apps.v1.DeploymentStatus", "conditions", keyed(&["type"])),
     ("apps.v1.ReplicaSetStatus", "conditions", keyed(&["type"])),
     ("apps.v1.StatefulSetStatus", "conditions", keyed(&["type"])),
+    ("autoscaling.v2.HorizontalPodAutoscalerStatus", "conditions", keyed(&["type"])),
     ("batch.v1.JobStatus", "conditions", PatchKey("type")),
     ("batch.v1.PodFailurePolicyOnExitCodesRequirement", "values", Set(false)),
     ("batch.v1.UncountedTerminatedPods", "failed", Set(false)),
@@ -114,6 +115,7 @@ const ATOMIC: &[&str] = &[
     "core.v1.TopologySelectorTerm",
     "core.v1.TypedLocalObjectReference",
     "discovery.v1.EndpointPort",
+    "networking.v1.ServiceBackendPort",
     "rbac.v1.RoleRef",
     "rbac.v1.Subject",
 ];

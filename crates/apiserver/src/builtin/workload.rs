@@ -318,3 +318,93 @@ pub(super) fn budget_validate(
     }
     check_not_negative(object, &["minAvailable", "maxUnavailable"], errors);
 }
+
+/// What a revision holds never changes; only its number does.
+pub(super) fn revision_validate(
+    _: &Admission<'_>,
+    object: &Value,
+    old: Option<&Value>,
+    errors: &mut Vec<FieldError>,
+) {
+    if object.get("data").is_none_or(Value::is_null) {
+        errors.push(FieldError::required("data", "data is mandatory"));
+    }
+    let revision = number(object, "/revision");
+    if revision < 0 {
+        errors.push(FieldError::invalid("revision", revision, "must be greater than or equal to 0"));
+    }
+    if let Some(old) = old
+        && !same(object, old, "/data")
+    {
+        let value = object.get("data").cloned().unwrap_or_default();
+        errors.push(FieldError::invalid("data", value, FIELD_IMMUTABLE));
+    }
+}
+
+pub(super) fn cron_job_default(request: &Admission<'_>, object: &mut Value, _: Option<&Value>) {
+    if let Some(spec) = child(object, "spec") {
+        default(spec, "concurrencyPolicy", "Allow");
+        default(spec, "suspend", false);
+        default(spec, "successfulJobsHistoryLimit", 3);
+        default(spec, "failedJobsHistoryLimit", 1);
+        if let Some(job) = child(spec, "jobTemplate").and_then(|template| child(template, "spec")) {
+            default_template(job);
+        }
+    }
+    clear_status(request, object, json!({}));
+}
+
+pub(super) fn cron_job_validate(
+    _: &Admission<'_>,
+    object: &Value,
+    _: Option<&Value>,
+    errors: &mut Vec<FieldError>,
+) {
+    if crate::field::text(object, "/spec/schedule").is_empty() {
+        errors.push(FieldError::required("spec.schedule", ""));
+    }
+    let policy = crate::field::text(object, "/spec/concurrencyPolicy");
+    if !matches!(policy, "Allow" | "Forbid" | "Replace") {
+        let known = ["Allow", "Forbid", "Replace"];
+        errors.push(FieldError::not_supported("spec.concurrencyPolicy", policy, known));
+    }
+    let limits = ["successfulJobsHistoryLimit", "failedJobsHistoryLimit", "startingDeadlineSeconds"];
+    check_not_negative(object, &limits, errors);
+    check_template(object, "spec.jobTemplate.spec.template", errors);
+}
+
+pub(super) fn autoscaler_default(request: &Admission<'_>, object: &mut Value, _: Option<&Value>) {
+    if let Some(spec) = child(object, "spec") {
+        default(spec, "minReplicas", 1);
+        if list(spec, "/metrics").is_empty() {
+            // `DefaultCPUUtilization`
+            let target = json!({"type": "Utilization", "averageUtilization": 80});
+            spec["metrics"] = json!([{"type": "Resource", "resource": {"name": "cpu", "target": target}}]);
+        }
+    }
+    clear_status(request, object, json!({"desiredReplicas": 0}));
+}
+
+pub(super) fn autoscaler_validate(
+    _: &Admission<'_>,
+    object: &Value,
+    _: Option<&Value>,
+    errors: &mut Vec<FieldError>,
+) {
+    let (least, most) = (number(object, "/spec/minReplicas"), number(object, "/spec/maxReplicas"));
+    if least < 1 {
+        errors.push(FieldError::invalid("spec.minReplicas", least, "must be greater than or equal to 1"));
+    }
+    if most < 1 {
+        errors.push(FieldError::invalid("spec.maxReplicas", most, "must be greater than 0"));
+    }
+    if most < least {
+        let detail = "must be greater than or equal to `minReplicas`";
+        errors.push(FieldError::invalid("spec.maxReplicas", most, detail));
+    }
+    for name in ["kind", "name"] {
+        if crate::field::text(object, &format!("/spec/scaleTargetRef/{name}")).is_empty() {
+            errors.push(FieldError::required(format!("spec.scaleTargetRef.{name}"), ""));
+        }
+    }
+}

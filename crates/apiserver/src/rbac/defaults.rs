@@ -122,6 +122,10 @@ fn edit() -> Vec<Value> {
                 "replicasets/scale",
             ],
         ),
+        rule(WRITE, "autoscaling", &["horizontalpodautoscalers"]),
+        rule(WRITE, "batch", &["cronjobs", "jobs"]),
+        rule(WRITE, "networking.k8s.io", &["ingresses", "networkpolicies"]),
+        rule(WRITE, "policy", &["poddisruptionbudgets"]),
         rule(READ_WRITE, "coordination.k8s.io", &["leases"]),
     ]
 }
@@ -179,6 +183,10 @@ fn view() -> Vec<Value> {
                 "replicasets/scale",
             ],
         ),
+        rule(READ, "autoscaling", &["horizontalpodautoscalers", "horizontalpodautoscalers/status"]),
+        rule(READ, "batch", &["cronjobs", "cronjobs/status", "jobs", "jobs/status"]),
+        rule(READ, "networking.k8s.io", &["ingresses", "ingresses/status", "networkpolicies"]),
+        rule(READ, "policy", &["poddisruptionbudgets", "poddisruptionbudgets/status"]),
     ]
 }
 

@@ -62,7 +62,21 @@ pub(super) async fn seed(api: &Api, address: SocketAddr, extra: &[Value]) -> Res
     write_all(api, namespaces.into_iter().map(leave).collect()).await?;
     let roles =
         rbac::default_objects().into_iter().filter(is_known).map(|object| (object, IfExists::Reconcile));
-    write_all(api, roles.chain(others.into_iter().map(leave)).collect()).await
+    let others = others.into_iter().map(|object| {
+        let if_exists = if is_kept_up(&object) { IfExists::Reconcile } else { IfExists::Leave };
+        (object, if_exists)
+    });
+    write_all(api, roles.chain(others).collect()).await
+}
+
+/// Whether an object is a role or a binding that newer versions of the program add to.
+fn is_kept_up(object: &Value) -> bool {
+    let marked = object.pointer("/metadata/annotations/rbac.authorization.kubernetes.io~1autoupdate");
+    marked.is_some_and(|value| value == "true")
+        && object
+            .get("apiVersion")
+            .and_then(Value::as_str)
+            .is_some_and(|version| version.starts_with(rbac::GROUP))
 }
 
 async fn write_all(api: &Api, objects: Vec<(Value, IfExists)>) -> Result<(), SeedError> {

@@ -439,3 +439,134 @@ mod random {
         result.unwrap();
     }
 }
+
+/// A Pod as a launcher's is: an image volume, a sidecar among the init containers, and a grace of its own.
+fn launcher_pod(name: &str) -> k8s_openapi::api::core::v1::Pod {
+    serde_json::from_value(json!({
+        "metadata": {"name": name},
+        "spec": {
+            "terminationGracePeriodSeconds": 40,
+            "restartPolicy": "Never",
+            "initContainers": [
+                {"name": "guest-console-log", "image": "launcher", "restartPolicy": "Always"},
+                {"name": "volumekernel-boot-volume", "image": "kernels:1"},
+            ],
+            "containers": [{
+                "name": "compute", "image": "launcher", "ports": [{"name": "control", "containerPort": 8443}],
+                "volumeMounts": [{"name": "kernel", "mountPath": "/var/run/kubevirt-kernel-boot", "readOnly": true}],
+            }],
+            "volumes": [{"name": "kernel", "image": {"reference": "kernels:1", "pullPolicy": "Always"}}],
+            "readinessGates": [{"conditionType": "kubevirt.io/virtual-machine-unpaused"}],
+        },
+    }))
+    .unwrap()
+}
+
+#[tokio::test]
+async fn a_pod_is_bound_seen_by_its_node_and_ended_by_it() {
+    use k8s_openapi::api::core::v1::{Binding, Pod};
+
+    let directory = tempfile::tempdir().unwrap();
+    let server = start(directory.path()).await;
+    let client = Client::new(server.client_service(Identity::internal("test")), "default");
+    let pods: KubeApi<Pod> = KubeApi::namespaced(client, "default");
+    let on_node = WatchParams::default().fields("spec.nodeName=here");
+    let mut events = Box::pin(pods.watch(&on_node, "0").await.unwrap());
+    let pod = pods.create(&PostParams::default(), &launcher_pod("l")).await.unwrap();
+    let spec = pod.spec.as_ref().unwrap();
+    let volume = &spec.volumes.as_ref().unwrap()[0];
+    assert_eq!(volume.image.as_ref().unwrap().reference.as_deref(), Some("kernels:1"));
+    assert!(volume.empty_dir.is_none());
+    let sidecar = &spec.init_containers.as_ref().unwrap()[0];
+    assert_eq!(sidecar.restart_policy.as_deref(), Some("Always"));
+
+    let binding: Binding = serde_json::from_value(json!({
+        "metadata": {"name": "l"}, "target": {"kind": "Node", "name": "here"},
+    }))
+    .unwrap();
+    let bind = async || pods.create_subresource("binding", "l", &PostParams::default(), &binding).await;
+    let bound: kube::core::Status = bind().await.unwrap();
+    assert!(bound.is_success());
+    match tokio::time::timeout(WAIT, events.try_next()).await.unwrap().unwrap().unwrap() {
+        WatchEvent::Added(pod) => {
+            assert_eq!(pod.spec.unwrap().node_name.as_deref(), Some("here"));
+            let condition = &pod.status.unwrap().conditions.unwrap()[0];
+            assert_eq!((condition.type_.as_str(), condition.status.as_str()), ("PodScheduled", "True"));
+        }
+        other => panic!("{other:?}"),
+    }
+    let again: Result<kube::core::Status, _> = bind().await;
+    match again.unwrap_err() {
+        kube::Error::Api(status) => assert_eq!(
+            (status.code, status.message.as_str()),
+            (
+                409,
+                "Operation cannot be fulfilled on pods/binding \"l\": pod l is already assigned to node \"here\""
+            )
+        ),
+        other => panic!("{other}"),
+    }
+
+    let running =
+        json!({"status": {"phase": "Running", "podIP": "127.88.0.1", "podIPs": [{"ip": "127.88.0.1"}]}});
+    pods.patch_status("l", &PatchParams::default(), &Patch::Merge(&running)).await.unwrap();
+    let deleted = pods.delete("l", &DeleteParams::default()).await.unwrap().left().unwrap();
+    assert!(deleted.metadata.deletion_timestamp.is_some());
+    let pod = pods.get("l").await.unwrap();
+    assert_eq!(pod.metadata.deletion_grace_period_seconds, Some(40));
+    // The status may still be written, and the node has the last word.
+    let ended = json!({"status": {"phase": "Succeeded"}});
+    pods.patch_status("l", &PatchParams::default(), &Patch::Merge(&ended)).await.unwrap();
+    let uid = pod.metadata.uid.clone();
+    let now = DeleteParams {
+        grace_period_seconds: Some(0),
+        preconditions: Some(kube::api::Preconditions { uid, resource_version: None }),
+        ..DeleteParams::default()
+    };
+    pods.delete("l", &now).await.unwrap();
+    assert!(pods.get_opt("l").await.unwrap().is_none());
+
+    // What no node has is gone at once.
+    pods.create(&PostParams::default(), &launcher_pod("m")).await.unwrap();
+    pods.delete("m", &DeleteParams::default()).await.unwrap();
+    assert!(pods.get_opt("m").await.unwrap().is_none());
+
+    let (_, core) = get(&server, "/api/v1").await;
+    let names: Vec<_> =
+        core["resources"].as_array().unwrap().iter().map(|row| row["name"].as_str().unwrap()).collect();
+    for name in ["pods/binding", "pods/status", "pods/log", "nodes/status"] {
+        assert!(names.contains(&name), "{name}");
+    }
+    assert_eq!(get(&server, "/api/v1/namespaces/kube-node-lease").await.0, 200);
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn roles_that_say_so_are_brought_up_to_date_and_others_are_left() {
+    let directory = tempfile::tempdir().unwrap();
+    let role = |name: &str, verbs: &[&str], autoupdate: &str| {
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+            "metadata": {
+                "name": name, "annotations": {"rbac.authorization.kubernetes.io/autoupdate": autoupdate},
+            },
+            "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": verbs}],
+        })
+    };
+    for verbs in [&["get"][..], &["get", "list"]] {
+        let extra_objects = vec![role("kept", verbs, "true"), role("left", verbs, "false")];
+        let options = Options { extra_objects, ..options(directory.path()) };
+        ApiServer::start(options, Kinds::new(builtin::kinds())).await.unwrap().shutdown().await;
+    }
+    let server = start(directory.path()).await;
+    let verbs = async |name: &str| {
+        let (_, role) =
+            get(&server, &format!("/apis/rbac.authorization.k8s.io/v1/clusterroles/{name}")).await;
+        let rules = role["rules"].as_array().unwrap().clone();
+        rules.iter().flat_map(|rule| rule["verbs"].as_array().unwrap().clone()).collect::<Vec<_>>()
+    };
+    // What is missing is added as a rule of its own, as Kubernetes does.
+    assert_eq!(verbs("kept").await, ["get", "get", "list"]);
+    assert_eq!(verbs("left").await, ["get"]);
+    server.shutdown().await;
+}

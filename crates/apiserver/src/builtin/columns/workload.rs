@@ -174,3 +174,81 @@ fn or_not_applicable(object: &Value, pointer: &str) -> Value {
         _ => "N/A".into(),
     }
 }
+
+/// ControllerRevisions.
+pub(in crate::builtin) const CONTROLLER_REVISIONS: &[Column] = &[
+    shown("Controller", "string", controller),
+    shown("Revision", "string", |object, _| Some(number(object, "/revision").into())),
+    AGE,
+];
+
+fn controller(object: &Value, _: Timestamp) -> Found {
+    let owner =
+        list(object, "/metadata/ownerReferences").iter().find(|owner| field::flag(owner, "/controller"))?;
+    let kind = field::text(owner, "/kind").to_lowercase();
+    let name = field::text(owner, "/name");
+    Some(match field::text(owner, "/apiVersion").split_once('/') {
+        Some((group, _)) => format!("{kind}.{group}/{name}").into(),
+        None => format!("{kind}/{name}").into(),
+    })
+}
+
+fn job_containers(object: &Value) -> &[Value] {
+    list(object, "/spec/jobTemplate/spec/template/spec/containers")
+}
+
+/// CronJobs.
+pub(in crate::builtin) const CRON_JOBS: &[Column] = &[
+    shown("Schedule", "string", |object, _| Some(field::text(object, "/spec/schedule").into())),
+    shown("Timezone", "string", |object, _| super::text(field::text(object, "/spec/timeZone"))),
+    shown("Suspend", "boolean", |object, _| {
+        Some(if field::flag(object, "/spec/suspend") { "True" } else { "False" }.into())
+    }),
+    shown("Active", "integer", |object, _| Some(list(object, "/status/active").len().into())),
+    shown("Last Schedule", "string", |object, now| {
+        let at = field::text(object, "/status/lastScheduleTime");
+        if at.is_empty() { None } else { Some(crate::table::age(at, now).into()) }
+    }),
+    AGE,
+    wide("Containers", "string", |object, _| {
+        joined(job_containers(object).iter().map(|one| field::text(one, "/name")))
+    }),
+    wide("Images", "string", |object, _| {
+        joined(job_containers(object).iter().map(|one| field::text(one, "/image")))
+    }),
+    wide("Selector", "string", |object, _| selector(object.pointer("/spec/jobTemplate/spec/selector"))),
+];
+
+/// HorizontalPodAutoscalers. Nothing measures here, so what a target stands at is never known.
+pub(in crate::builtin) const AUTOSCALERS: &[Column] = &[
+    shown("Reference", "string", |object, _| {
+        let of = |name: &str| field::text(object, &format!("/spec/scaleTargetRef/{name}")).to_owned();
+        Some(format!("{}/{}", of("kind"), of("name")).into())
+    }),
+    shown("Targets", "string", |object, _| {
+        let targets: Vec<_> = list(object, "/spec/metrics").iter().map(unmeasured).collect();
+        joined(targets.iter().map(String::as_str))
+    }),
+    shown("MinPods", "string", |object, _| Some(number(object, "/spec/minReplicas").to_string().into())),
+    shown("MaxPods", "integer", |object, _| Some(number(object, "/spec/maxReplicas").into())),
+    shown("Replicas", "integer", |object, _| Some(number(object, "/status/currentReplicas").into())),
+    AGE,
+];
+
+/// A metric's target next to a value that nobody knows.
+fn unmeasured(metric: &Value) -> String {
+    let source = match field::text(metric, "/type") {
+        "ContainerResource" => "containerResource",
+        "Resource" => "resource",
+        _ => return "<unknown>".to_owned(),
+    };
+    let of = |name: &str| metric.pointer(&format!("/{source}/{name}"));
+    let name = of("name").and_then(Value::as_str).unwrap_or_default();
+    match of("target/averageUtilization") {
+        Some(percent) => format!("{name}: <unknown>/{percent}%"),
+        None => {
+            let value = of("target/averageValue").and_then(Value::as_str).unwrap_or("<unset>");
+            format!("{name}: <unknown>/{value}")
+        }
+    }
+}

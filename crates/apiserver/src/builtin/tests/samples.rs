@@ -1,11 +1,13 @@
 //! A full object of each kind, made with k8s-openapi's own types, passes its schema.
 
 use k8s_openapi::api::{
-    apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet},
-    batch::v1::Job,
+    apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet},
+    autoscaling::v2::HorizontalPodAutoscaler,
+    batch::v1::{CronJob, Job},
     coordination::v1::Lease,
     core::v1 as core_api,
     discovery::v1::EndpointSlice,
+    networking::v1::{Ingress, IngressClass, NetworkPolicy},
     policy::v1::PodDisruptionBudget,
     rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding},
     scheduling::v1::PriorityClass,
@@ -163,6 +165,46 @@ fn samples() -> Vec<Value> {
             json!({
                 "spec": {"ports": [{"port": 80, "targetPort": "http"}], "selector": {"app": "a"}},
             }),
+        )),
+        typed::<ControllerRevision>(plain(
+            "apps/v1",
+            "ControllerRevision",
+            true,
+            json!({"revision": 1, "data": {"spec": {"anything": [{"goes": true}]}}}),
+        )),
+        typed::<HorizontalPodAutoscaler>(plain(
+            "autoscaling/v2",
+            "HorizontalPodAutoscaler",
+            true,
+            json!({"spec": {
+                "maxReplicas": 3, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "a"},
+            }}),
+        )),
+        typed::<CronJob>(plain(
+            "batch/v1",
+            "CronJob",
+            true,
+            json!({"spec": {"schedule": "* * * * *", "jobTemplate": {"spec": {"template": job_template}}}}),
+        )),
+        typed::<Ingress>(plain(
+            "networking.k8s.io/v1",
+            "Ingress",
+            true,
+            json!({"spec": {"rules": [{"host": "h", "http": {"paths": [{
+                "path": "/", "pathType": "Prefix", "backend": {"service": {"name": "s", "port": {"number": 80}}},
+            }]}}]}}),
+        )),
+        typed::<IngressClass>(plain(
+            "networking.k8s.io/v1",
+            "IngressClass",
+            false,
+            json!({"spec": {"controller": "example.com/c"}}),
+        )),
+        typed::<NetworkPolicy>(plain(
+            "networking.k8s.io/v1",
+            "NetworkPolicy",
+            true,
+            json!({"spec": {"podSelector": {"matchLabels": {"a": "b"}}, "ingress": [{"ports": [{"port": 80}]}]}}),
         )),
         typed::<DaemonSet>(workload("DaemonSet", json!({}))),
         typed::<Deployment>(workload("Deployment", json!({"replicas": 3}))),

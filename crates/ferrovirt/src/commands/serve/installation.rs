@@ -1,5 +1,7 @@
 //! The objects that a KubeVirt installation brings, and its roles.
 
+mod components;
+
 use serde_json::{Map, Value, json};
 
 use super::kinds::plurals_of;
@@ -35,6 +37,7 @@ pub fn objects(version: &str) -> Vec<Value> {
         }),
     ];
     objects.extend(roles());
+    objects.extend(components::objects());
     objects
 }
 
