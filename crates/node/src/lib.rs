@@ -9,6 +9,7 @@
 //!  pki        certificates of launchers and of those who may ask them
 //! ```
 
+mod files;
 pub mod images;
 pub mod logs;
 pub mod pki;
@@ -24,6 +25,8 @@ use std::sync::Arc;
 pub struct Settings {
     /// The Node's name.
     pub name: String,
+    /// The Node's InternalIP, and `hostIP` of its Pods.
+    pub address: std::net::IpAddr,
     /// Directories of Pods, [`launcher::pod_dir`]; gone after a reboot of the host.
     pub pods_dir: PathBuf,
     /// The node's lasting state: its authority, and logs of Pods that are gone.
