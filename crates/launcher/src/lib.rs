@@ -12,6 +12,7 @@ pub mod boot_files;
 pub mod command_line;
 pub mod console;
 pub mod console_log;
+pub mod control;
 pub mod machine_dir;
 pub mod memory;
 pub mod plan;

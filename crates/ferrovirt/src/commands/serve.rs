@@ -6,6 +6,8 @@
 mod admission;
 mod installation;
 mod kinds;
+#[allow(dead_code)] // used once the controllers are started
+mod launchers;
 mod notify;
 
 use anyhow::Context as _;

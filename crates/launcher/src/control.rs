@@ -1,0 +1,57 @@
+//! The control API of a launcher: what the controllers ask of one machine, and both halves of the connection.
+//!
+//! HTTP/1.1 over TLS 1.3 on the Pod's own address. Both sides prove who they are with a certificate of the node's
+//! authority; a launcher's own certificate is for servers only, so one launcher cannot ask another.
+//!
+//! | request | body | answer |
+//! |---|---|---|
+//! | `PUT /v1/machine` | the VirtualMachineInstance | 200, its status once the start has succeeded or failed, or after [`START_PATIENCE`] |
+//! | `GET /v1/status?after=REVISION` | | 200, the status once its revision is another than REVISION, or after [`POLL_PATIENCE`] |
+//! | `PUT /v1/shutdown` | `{"gracePeriodSeconds": N}` | 200, the status; the power button is pressed, or the machine killed |
+//! | `PUT /v1/pause`, `/v1/unpause`, `/v1/reset` | | 200, the status after it |
+//!
+//! Every answer of 200 is a [`MachineStatus`](manifest::machine_status::MachineStatus). Any other is
+//! `{"error": "…"}`: 400 for what cannot be read, 403 for the instance of another launcher, 404 for an unknown path, 405
+//! for another method, 409 for what the machine's state does not allow, 413 for a body above [`MAX_BODY_BYTES`], 500
+//! where QEMU refused.
+//!
+//! A machine that cannot be started is no error: the status says so in `syncError`, and the same request tries again.
+//!
+//! # Guarantees
+//! `PUT /v1/machine` and `PUT /v1/shutdown` may be repeated: there is one machine at most, and of two ends the earlier
+//! one counts.
+
+mod client;
+mod tls;
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+pub use client::{Client, ControlError};
+pub use tls::IdentityError;
+
+/// Longest request body in bytes. An instance is an object of the API server, which takes 3 MiB at most; what a launcher
+/// boots from is a few KiB.
+pub const MAX_BODY_BYTES: usize = 3 << 20;
+
+/// How long a request for the status waits for a change.
+pub const POLL_PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long the request that starts a machine waits for the start's outcome.
+pub const START_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Body of `PUT /v1/shutdown`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ShutdownRequest {
+    /// Seconds until the guest is killed; 0 kills at once.
+    grace_period_seconds: u64,
+}
+
+/// Body of every answer other than 200.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Refusal {
+    /// Why, for people.
+    error: String,
+}
