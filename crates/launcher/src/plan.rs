@@ -6,7 +6,10 @@ use std::path::PathBuf;
 use manifest::resources::{self, MemoryError};
 use manifest::types::DomainSpec;
 use manifest::types::VirtualMachineInstance;
-use vmm::{Chassis, CpuTopology, GuestReboot, LaunchSpec, PanicDevice, Smbios};
+use vmm::{
+    Acpi, Chassis, Clock, CpuFeature, CpuTopology, FeaturePolicy, GuestReboot, InitialState, LaunchSpec,
+    PanicDevice, PitTicks, RtcSource, Smbios, TabletBus, Timers, WatchdogAction,
+};
 
 use crate::command_line;
 
@@ -62,9 +65,19 @@ fn non_empty(text: &Option<String>) -> Option<&str> {
     text.as_deref().filter(|text| !text.is_empty())
 }
 
+/// Which machines get a panic device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PanicDevices {
+    /// All: a panic is noticed even without a console, and the guest stops there.
+    Always,
+    /// Those whose manifest lists one, as under KubeVirt. In the others a panic is the guest's own affair: its kernel
+    /// halts or reboots as its `panic=` says.
+    AsWritten,
+}
+
 /// Plans the machine: everything that QEMU is told about it. `append` is put behind the manifest's kernel arguments.
 ///
-/// CPU models `host-model` and `host-passthrough` become the best model that the accelerator has, as KubeVirt's
+/// Takes a manifest that [`manifest::bootable`] has nothing against; what that refuses is not looked at. CPU models `host-model` and `host-passthrough` become the best model that the accelerator has, as KubeVirt's
 /// meaning is "like the host".
 ///
 /// # Errors
@@ -73,6 +86,7 @@ pub fn plan(
     instance: &VirtualMachineInstance,
     files: &BootFiles,
     append: &[String],
+    panic_devices: PanicDevices,
 ) -> Result<LaunchSpec, MemoryError> {
     let spec = &instance.spec;
     let domain = &spec.domain;
@@ -104,20 +118,114 @@ pub fn plan(
         chassis: chassis(domain),
         ..Smbios::default()
     };
+    launch.cpu_features = cpu_features(domain);
     launch.serial_console = domain.devices.autoattach_serial_console.unwrap_or(true);
     launch.rng = domain.devices.rng.is_some();
-    launch.panic_device = panic_device(domain);
+    launch.memory_balloon = domain.devices.autoattach_mem_balloon.unwrap_or(true);
+    launch.inputs = domain.devices.inputs.iter().map(|input| tablet_bus(input.bus.as_deref())).collect();
+    launch.watchdog = watchdog(domain);
+    launch.acpi = acpi(domain);
+    launch.clock = clock(domain);
+    launch.timers = timers(domain);
+    launch.panic_device = panic_device(domain, panic_devices);
     launch.guest_reboot = match domain.reboot_policy.as_deref() {
         Some("Terminate") => GuestReboot::Terminate,
         _ => GuestReboot::Restart,
     };
+    launch.initial_state = match spec.start_strategy.as_deref() {
+        Some("Paused") => InitialState::Paused,
+        _ => InitialState::Running,
+    };
     Ok(launch)
 }
 
-/// A panic device is always there, so that a panic is noticed even without a console; a manifest may choose which.
-fn panic_device(domain: &DomainSpec) -> PanicDevice {
-    match domain.devices.panic_devices.first().and_then(|device| device.model.as_deref()) {
-        Some("pvpanic") => PanicDevice::Pci,
+/// The features as listed; a policy that is not given is `require`.
+fn cpu_features(domain: &DomainSpec) -> Vec<CpuFeature> {
+    let Some(cpu) = &domain.cpu else { return Vec::new() };
+    let policy = |text: Option<&str>| match text {
+        Some("force") => FeaturePolicy::Force,
+        Some("optional") => FeaturePolicy::Optional,
+        Some("disable") => FeaturePolicy::Disable,
+        Some("forbid") => FeaturePolicy::Forbid,
+        _ => FeaturePolicy::Require,
+    };
+    let features = cpu.features.iter();
+    features
+        .map(|feature| CpuFeature { name: feature.name.clone(), policy: policy(feature.policy.as_deref()) })
+        .collect()
+}
+
+fn tablet_bus(bus: Option<&str>) -> TabletBus {
+    match bus {
+        Some("virtio") => TabletBus::Virtio,
+        _ => TabletBus::Usb,
+    }
+}
+
+fn watchdog(domain: &DomainSpec) -> Option<WatchdogAction> {
+    let model = domain.devices.watchdog.as_ref()?.i6300esb.as_ref()?;
+    Some(match model.action.as_deref() {
+        Some("poweroff") => WatchdogAction::Poweroff,
+        Some("shutdown") => WatchdogAction::Shutdown,
+        _ => WatchdogAction::Reset,
+    })
+}
+
+fn acpi(domain: &DomainSpec) -> Acpi {
+    let state = domain.features.as_ref().and_then(|features| features.acpi.as_ref());
+    match state.and_then(|state| state.enabled) {
+        Some(false) => Acpi::Off,
+        _ => Acpi::On,
+    }
+}
+
+/// UTC where both are given, as KubeVirt does.
+fn clock(domain: &DomainSpec) -> Clock {
+    let Some(clock) = &domain.clock else { return Clock::default() };
+    match (&clock.utc, non_empty(&clock.timezone)) {
+        (None, Some(zone)) => Clock::Zone { name: zone.to_owned() },
+        (utc, _) => {
+            Clock::Utc { offset_seconds: utc.as_ref().and_then(|utc| utc.offset_seconds).unwrap_or(0) }
+        }
+    }
+}
+
+/// Timers that are listed are present unless they say otherwise; those that are not listed are as QEMU has them.
+fn timers(domain: &DomainSpec) -> Timers {
+    let mut timers = Timers::default();
+    let Some(listed) = domain.clock.as_ref().and_then(|clock| clock.timer.as_ref()) else { return timers };
+    if let Some(hpet) = &listed.hpet {
+        timers.hpet = hpet.present.unwrap_or(true);
+    }
+    if let Some(pit) = &listed.pit {
+        timers.pit = pit.present.unwrap_or(true);
+        timers.pit_ticks = match pit.tick_policy.as_deref() {
+            Some("delay") => Some(PitTicks::Delay),
+            Some("discard") => Some(PitTicks::Discard),
+            _ => None,
+        };
+    }
+    if let Some(kvm) = &listed.kvm {
+        timers.kvm_clock = kvm.present.unwrap_or(true);
+    }
+    if let Some(hyperv) = &listed.hyperv {
+        timers.hyperv_clock = hyperv.present.unwrap_or(true);
+    }
+    if let Some(rtc) = &listed.rtc {
+        timers.rtc_catches_up = rtc.tick_policy.as_deref() == Some("catchup");
+        timers.rtc_source = match rtc.track.as_deref() {
+            Some("guest") => RtcSource::Guest,
+            _ => RtcSource::Host,
+        };
+    }
+    timers
+}
+
+/// The first device that is listed counts: each of them tells the same.
+fn panic_device(domain: &DomainSpec, wanted: PanicDevices) -> PanicDevice {
+    match (domain.devices.panic_devices.first(), wanted) {
+        (None, PanicDevices::AsWritten) => PanicDevice::None,
+        (Some(device), _) if device.model.as_deref() == Some("pvpanic") => PanicDevice::Pci,
         _ => PanicDevice::Isa,
     }
 }
@@ -151,7 +259,7 @@ mod tests {
     fn planned(domain: &str, append: &[&str]) -> LaunchSpec {
         let files = BootFiles { kernel: "/store/kernel".into(), initrd: Some("/store/initrd".into()) };
         let append: Vec<String> = append.iter().map(|words| (*words).to_owned()).collect();
-        plan(&instance(domain), &files, &append).unwrap()
+        plan(&instance(domain), &files, &append, PanicDevices::Always).unwrap()
     }
 
     #[test]
@@ -161,6 +269,7 @@ mod tests {
             spec,
             LaunchSpec {
                 initrd: Some("/store/initrd".into()),
+                memory_balloon: true,
                 ..LaunchSpec::new("vm", "/store/kernel", 1 << 30)
             }
         );
@@ -202,7 +311,10 @@ mod tests {
     #[test]
     fn a_machine_without_memory_is_no_plan() {
         let files = BootFiles { kernel: "/k".into(), initrd: None };
-        assert!(matches!(plan(&instance("devices: {}"), &files, &[]), Err(MemoryError::Unset)));
+        assert!(matches!(
+            plan(&instance("devices: {}"), &files, &[], PanicDevices::Always),
+            Err(MemoryError::Unset)
+        ));
     }
 
     #[test]

@@ -423,6 +423,8 @@ impl<'a> Session<'a> {
                 self.decide(Verdict::VmmFailed { reason: format!("QEMU's monitor is gone: {reason}") });
                 return Step::End;
             }
+            VmEvent::Paused { .. } | VmEvent::Resumed => {}
+            VmEvent::WatchdogFired { action } => tracing::info!(action, "the guest neglected its watchdog"),
             VmEvent::Other { name, data } => tracing::debug!(name, %data, "QEMU event"),
             VmEvent::Exited(_) => {}
         }

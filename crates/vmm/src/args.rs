@@ -10,12 +10,16 @@
 //! - `-nodefaults -no-user-config`: nothing in the guest that is not written here. No VGA, no network card,
 //!   so neither of their option ROMs; together worth 0.1 s of 2.3 s under TCG.
 //! - `-machine q35,…`: the machine that KubeVirt guests see (`-machine`). `usb=off` and `vmport=off` leave
-//!   out what nobody asked for, `dump-guest-core=off` keeps the guest's memory out of core dumps of QEMU.
+//!   out what nobody asked for, `dump-guest-core=off` keeps the guest's memory out of core dumps of QEMU;
+//!   `acpi=off`, `hpet=off` and `pit=off` only when the guest asks for that.
 //! - `-accel kvm` or `tcg,thread=multi`: what executes the guest; one host thread for each virtual CPU
 //!   (`-accel`).
-//! - `-cpu`: `host` under KVM, `max` less two slow features under TCG, unless the guest names a model
-//!   (`-cpu`).
+//! - `-cpu`: `host` under KVM, `max` less some slow features under TCG, unless the guest names a model; then
+//!   the features that the guest names (`-cpu`). Whether those that it requires or forbids are there is asked
+//!   once QEMU runs ([`Vm::start`](crate::Vm::start)): its own `enforce` would also judge the model's.
 //! - `-smp`, `-m`: exactly the CPUs and bytes asked for (`-smp`, `-m`).
+//! - `-rtc`: a clock that does not show the host's UTC, or makes up for lost ticks (`-rtc`).
+//! - `-global kvm-pit.lost_tick_policy`: the same for the interval timer, which is KVM's (`hw/i386/kvm/i8254.c`).
 //! - `-uuid`, `-smbios`: the guest's identity, system and chassis tables (`-smbios`, SMBIOS specification
 //!   7.2, 7.4).
 //! - `-kernel`, `-initrd`, `-append`: direct Linux boot ("Linux/Multiboot boot specific").
@@ -25,8 +29,13 @@
 //! - `-chardev socket,server=on,wait=off` with `-mon`: QMP for supervision, without waiting for a supervisor
 //!   (`-mon`).
 //! - `-device pvpanic` or `pvpanic-pci`: the guest's kernel tells of its panic (`docs/specs/pvpanic`).
-//! - `-action panic=pause`: a panicked guest stops where it is, and an event says so (`-action`).
+//! - `-action panic=pause`: with that device, a panicked guest stops where it is, and an event says so
+//!   (`-action`). Without, its kernel's own `panic=` decides.
+//! - `-device i6300esb`, `-action watchdog=…`: a watchdog, only when asked for (`-action`).
 //! - `-object rng-random`, `-device virtio-rng-pci`: entropy, only when asked for (`-object rng-random`).
+//! - `-device virtio-balloon-pci,free-page-reporting=on`: the guest hands back pages that it has freed, without
+//!   being told to (virtio specification 1.2, 5.5.6.7).
+//! - `-device qemu-xhci`, `usb-tablet`, `virtio-tablet-pci`: pointing devices, only when asked for.
 //! - `-no-reboot`: a reboot ends the guest, only when the guest asks for that (`-no-reboot`).
 //! - `-S`: stopped before the first instruction, only when asked for (`-S`).
 //! - `-msg timestamp=off`: QEMU's complaints as they are (`-msg`).
@@ -45,8 +54,12 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::clock::ClockStart;
 use crate::host_facts::{Accelerator, HostFacts, Sandbox};
-use crate::launch_spec::{Chassis, CpuTopology, GuestReboot, InitialState, LaunchSpec, PanicDevice, Smbios};
+use crate::launch_spec::{
+    Acpi, Chassis, CpuTopology, FeaturePolicy, GuestReboot, InitialState, LaunchSpec, PanicDevice, PitTicks,
+    RtcSource, Smbios, TabletBus, Timers, WatchdogAction,
+};
 
 /// Where one run of a virtual machine keeps the files that its command line names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,20 +82,18 @@ impl RunPaths {
 /// The arguments of QEMU, without the program's own name.
 ///
 /// Assumes a spec that [`LaunchSpec::check`] accepts.
-pub fn qemu_args(spec: &LaunchSpec, facts: &HostFacts, paths: &RunPaths) -> Vec<String> {
+pub fn qemu_args(spec: &LaunchSpec, facts: &HostFacts, paths: &RunPaths, clock: &ClockStart) -> Vec<String> {
     let mut args = Arguments::default();
     args.pair("-name", format!("guest={},debug-threads=on", option_value(&spec.name)));
     args.flag("-nodefaults");
     args.flag("-no-user-config");
-    args.pair(
-        "-machine",
-        format!("{},usb=off,vmport=off,dump-guest-core=off", option_value(&spec.machine_type)),
-    );
+    args.pair("-machine", machine(spec));
     args.pair("-accel", accelerator(&facts.accelerator));
     args.pair("-cpu", cpu(spec, &facts.accelerator));
     let CpuTopology { sockets, cores, threads } = spec.cpus;
     args.pair("-smp", format!("{},sockets={sockets},cores={cores},threads={threads}", spec.cpus.vcpus()));
     args.pair("-m", format!("size={}", size(spec.memory_bytes)));
+    timers(&mut args, &spec.timers, &facts.accelerator, clock);
     identity(&mut args, &spec.smbios);
     args.pair("-kernel", path(&spec.kernel));
     if let Some(initrd) = &spec.initrd {
@@ -101,16 +112,27 @@ pub fn qemu_args(spec: &LaunchSpec, facts: &HostFacts, paths: &RunPaths) -> Vec<
         format!("socket,id=qmp,path={},server=on,wait=off", option_value(&path(&paths.qmp_socket))),
     );
     args.pair("-mon", "chardev=qmp,mode=control");
-    match spec.panic_device {
-        PanicDevice::None => {}
-        PanicDevice::Isa => args.pair("-device", "pvpanic"),
-        PanicDevice::Pci => args.pair("-device", "pvpanic-pci"),
+    let panic_device = match spec.panic_device {
+        PanicDevice::None => None,
+        PanicDevice::Isa => Some("pvpanic"),
+        PanicDevice::Pci => Some("pvpanic-pci"),
+    };
+    if let Some(device) = panic_device {
+        args.pair("-device", device);
+        args.pair("-action", "panic=pause");
     }
-    args.pair("-action", "panic=pause");
+    if let Some(action) = spec.watchdog {
+        args.pair("-device", "i6300esb");
+        args.pair("-action", format!("watchdog={}", watchdog_action(action)));
+    }
     if spec.rng {
         args.pair("-object", "rng-random,id=rng0,filename=/dev/urandom");
         args.pair("-device", "virtio-rng-pci,rng=rng0");
     }
+    if spec.memory_balloon {
+        args.pair("-device", "virtio-balloon-pci,free-page-reporting=on");
+    }
+    inputs(&mut args, &spec.inputs);
     match spec.guest_reboot {
         GuestReboot::Restart => {}
         GuestReboot::Terminate => args.flag("-no-reboot"),
@@ -175,14 +197,93 @@ fn accelerator(accelerator: &Accelerator) -> String {
 /// `qemu64`, QEMU's own default, is hardly faster then, and lacks what userspace of x86-64-v2 needs.
 const TCG_CPU: &str = "max,erms=off,fsrm=off,la57=off";
 
-/// `host` under KVM, [`TCG_CPU`] under TCG, unless the guest names a model. That is the one value which is not
-/// escaped, since QEMU has no escape there: features follow a comma, whatever comes after it. So
-/// [`LaunchSpec::check`] lets plain names pass only.
+/// `host` under KVM, [`TCG_CPU`] under TCG, unless the guest names a model; then the features that it names. These are
+/// the values that are not escaped, since QEMU has no escape there: features follow a comma, whatever comes after it.
+/// So [`LaunchSpec::check`] lets plain names pass only. Of two words on one feature QEMU takes the later.
 fn cpu(spec: &LaunchSpec, accelerator: &Accelerator) -> String {
-    match (&spec.cpu_model, accelerator) {
+    let mut text = match (&spec.cpu_model, accelerator) {
         (Some(model), _) => model.clone(),
         (None, Accelerator::Kvm) => "host".to_owned(),
         (None, Accelerator::Tcg { .. }) => TCG_CPU.to_owned(),
+    };
+    if *accelerator == Accelerator::Kvm {
+        // Both are KVM's; on is QEMU's default for the first and off for the second.
+        if !spec.timers.kvm_clock {
+            text.push_str(",kvmclock=off");
+        }
+        if spec.timers.hyperv_clock {
+            text.push_str(",hv-time=on");
+        }
+    }
+    for feature in &spec.cpu_features {
+        let switch = match feature.policy {
+            FeaturePolicy::Force | FeaturePolicy::Require | FeaturePolicy::Optional => "on",
+            FeaturePolicy::Disable | FeaturePolicy::Forbid => "off",
+        };
+        text.push_str(&format!(",{}={switch}", feature.name));
+    }
+    text
+}
+
+/// The machine and what is left out of it.
+fn machine(spec: &LaunchSpec) -> String {
+    let mut text = format!("{},usb=off,vmport=off,dump-guest-core=off", option_value(&spec.machine_type));
+    let absent = [("acpi", spec.acpi == Acpi::Off), ("hpet", !spec.timers.hpet), ("pit", !spec.timers.pit)];
+    for (part, absent) in absent {
+        if absent {
+            text.push_str(&format!(",{part}=off"));
+        }
+    }
+    text
+}
+
+/// The real-time clock, unless it shows the host's UTC as QEMU's own does; and KVM's interval timer.
+fn timers(args: &mut Arguments, timers: &Timers, accelerator: &Accelerator, clock: &ClockStart) {
+    let mut rtc = clock
+        .base
+        .as_ref()
+        .map_or_else(|| "base=utc".to_owned(), |base| format!("base={}", option_value(base)));
+    if timers.rtc_source == RtcSource::Guest {
+        rtc.push_str(",clock=vm");
+    }
+    if timers.rtc_catches_up {
+        rtc.push_str(",driftfix=slew");
+    }
+    if rtc != "base=utc" {
+        args.pair("-rtc", rtc);
+    }
+    if *accelerator == Accelerator::Kvm
+        && let Some(ticks) = timers.pit_ticks
+    {
+        let policy = match ticks {
+            PitTicks::Delay => "delay",
+            PitTicks::Discard => "discard",
+        };
+        args.pair("-global", format!("kvm-pit.lost_tick_policy={policy}"));
+    }
+}
+
+fn watchdog_action(action: WatchdogAction) -> &'static str {
+    match action {
+        WatchdogAction::Poweroff => "poweroff",
+        WatchdogAction::Reset => "reset",
+        WatchdogAction::Shutdown => "shutdown",
+    }
+}
+
+/// Tablets, and the controller of those on USB.
+fn inputs(args: &mut Arguments, inputs: &[TabletBus]) {
+    if inputs.contains(&TabletBus::Usb) {
+        args.pair("-device", "qemu-xhci");
+    }
+    for bus in inputs {
+        args.pair(
+            "-device",
+            match bus {
+                TabletBus::Usb => "usb-tablet",
+                TabletBus::Virtio => "virtio-tablet-pci",
+            },
+        );
     }
 }
 

@@ -61,20 +61,20 @@ fn everything() -> LaunchSpec {
 
 #[test]
 fn the_reference_guest_under_tcg() {
-    assert_golden("reference-tcg", &qemu_args(&reference(), &test_facts(), &paths()));
+    assert_golden("reference-tcg", &qemu_args(&reference(), &test_facts(), &paths(), &ClockStart::default()));
 }
 
 #[test]
 fn the_reference_guest_under_kvm() {
     let mut facts = test_facts();
     facts.accelerator = Accelerator::Kvm;
-    assert_golden("reference-kvm", &qemu_args(&reference(), &facts, &paths()));
+    assert_golden("reference-kvm", &qemu_args(&reference(), &facts, &paths(), &ClockStart::default()));
 }
 
 #[test]
 fn a_guest_with_everything() {
     let paths = RunPaths::in_directory(Path::new("/run/a,b"));
-    assert_golden("everything", &qemu_args(&everything(), &test_facts(), &paths));
+    assert_golden("everything", &qemu_args(&everything(), &test_facts(), &paths, &ClockStart::default()));
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn a_guest_with_nothing() {
     spec.panic_device = PanicDevice::None;
     let mut facts = test_facts();
     facts.qemu.sandbox = Sandbox::Missing;
-    assert_golden("bare", &qemu_args(&spec, &facts, &paths()));
+    assert_golden("bare", &qemu_args(&spec, &facts, &paths(), &ClockStart::default()));
 }
 
 #[test]
@@ -146,7 +146,7 @@ proptest! {
         spec.name = name.clone();
         spec.smbios.chassis.asset = Some(asset.clone());
         let paths = RunPaths::in_directory(Path::new(&directory));
-        let arguments = qemu_args(&spec, &test_facts(), &paths);
+        let arguments = qemu_args(&spec, &test_facts(), &paths, &ClockStart::default());
 
         let parts = split_option(value_of(&arguments, "-name", 0));
         prop_assert_eq!(parts, vec![format!("guest={name}"), "debug-threads=on".to_owned()]);
@@ -164,7 +164,7 @@ proptest! {
         let mut spec = reference();
         spec.command_line = line.clone();
         spec.initrd = Some(initrd.clone().into());
-        let arguments = qemu_args(&spec, &test_facts(), &paths());
+        let arguments = qemu_args(&spec, &test_facts(), &paths(), &ClockStart::default());
         prop_assert_eq!(value_of(&arguments, "-append", 0), &line);
         prop_assert_eq!(value_of(&arguments, "-initrd", 0), &initrd);
     }

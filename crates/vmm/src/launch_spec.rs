@@ -5,9 +5,13 @@
 //! Plain structs without control flow: who wants to know what a machine can have reads this file. The only
 //! rule kept here is [`LaunchSpec::check`], which names what QEMU would refuse or, worse, silently change.
 //!
-//! The type is written to `launch.json`, so it carries a `version`: [`LAUNCH_SPEC_VERSION`] moves when a
-//! field changes its meaning, a reader refuses versions it does not know, and unknown fields are errors.
+//! The type is written to `launch.json`, which outlives the program that wrote it. So it carries a `version`:
+//! [`LAUNCH_SPEC_VERSION`] moves when a field changes its meaning, and a reader refuses versions it does not know.
+//! Fields that came later are absent from older documents, and read as what the guest had then (`serde(default)`):
+//! a newer program reads what an older one wrote (`tests/fixtures/launch-1.json`). The other way round an unknown
+//! field is an error, since a machine without it would be another machine.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -20,6 +24,12 @@ pub const LAUNCH_SPEC_VERSION: u32 = 1;
 /// Most virtual CPUs of a q35 guest without an interrupt-remapping IOMMU: local APIC ids have eight bits and
 /// 255 is the broadcast id (Intel SDM volume 3, 11.6; QEMU `hw/i386/x86.c`).
 pub const MAX_VCPUS: u64 = 255;
+
+/// Most CPU features that may be named. QEMU knows fewer.
+pub const MAX_CPU_FEATURES: usize = 512;
+
+/// Most tablets. Those on USB share one controller, which has four ports of each speed (QEMU, `qemu-xhci`).
+pub const MAX_INPUTS: usize = 4;
 
 /// Longest kernel command line in bytes that x86 Linux keeps (`COMMAND_LINE_SIZE` of 2048, minus its final
 /// zero).
@@ -41,6 +51,9 @@ pub struct LaunchSpec {
     pub cpus: CpuTopology,
     /// QEMU CPU model, e.g. `Haswell-noTSX`, without features. `None` takes the best one that the accelerator offers.
     pub cpu_model: Option<String>,
+    /// Single CPU features, each named once, [`MAX_CPU_FEATURES`] at most.
+    #[serde(default)]
+    pub cpu_features: Vec<CpuFeature>,
     /// Identity of the machine as the guest's firmware tables show it.
     pub smbios: Smbios,
     /// Kernel file, readable by the user that QEMU runs as.
@@ -54,6 +67,24 @@ pub struct LaunchSpec {
     pub serial_console: bool,
     /// Whether the guest has a virtio entropy source fed from the host's `/dev/urandom`.
     pub rng: bool,
+    /// Whether the guest has a virtio memory balloon, through which it hands back memory that it does not use.
+    #[serde(default)]
+    pub memory_balloon: bool,
+    /// Pointing devices, one tablet each, [`MAX_INPUTS`] at most.
+    #[serde(default)]
+    pub inputs: Vec<TabletBus>,
+    /// A watchdog on the PCI bus (i6300ESB), and what happens when the guest neglects it.
+    #[serde(default)]
+    pub watchdog: Option<WatchdogAction>,
+    /// Whether the guest finds ACPI tables. Without them it has no power button and cannot power itself off.
+    #[serde(default)]
+    pub acpi: Acpi,
+    /// What the guest's real-time clock shows.
+    #[serde(default)]
+    pub clock: Clock,
+    /// The timers that the guest finds.
+    #[serde(default)]
+    pub timers: Timers,
     /// Device by which the guest's kernel tells of its panic.
     pub panic_device: PanicDevice,
     /// What a reboot inside the guest does.
@@ -72,12 +103,19 @@ impl LaunchSpec {
             memory_bytes,
             cpus: CpuTopology::default(),
             cpu_model: None,
+            cpu_features: Vec::new(),
             smbios: Smbios::default(),
             kernel: kernel.into(),
             initrd: None,
             command_line: String::new(),
             serial_console: true,
             rng: false,
+            memory_balloon: false,
+            inputs: Vec::new(),
+            watchdog: None,
+            acpi: Acpi::On,
+            clock: Clock::default(),
+            timers: Timers::default(),
             panic_device: PanicDevice::Isa,
             guest_reboot: GuestReboot::Restart,
             initial_state: InitialState::Running,
@@ -108,6 +146,142 @@ impl Default for CpuTopology {
     fn default() -> Self {
         Self { sockets: 1, cores: 1, threads: 1 }
     }
+}
+
+/// One CPU feature, and what is wanted of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CpuFeature {
+    /// QEMU's name of the feature, e.g. `avx2` or `cmp-legacy`; `_` stands for `-`.
+    pub name: String,
+    /// What is wanted of it.
+    pub policy: FeaturePolicy,
+}
+
+/// What is wanted of a CPU feature. These are the words of libvirt's `<feature policy=…>`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FeaturePolicy {
+    /// Switched on. Whether the guest gets it is up to QEMU, which leaves out what the accelerator does not have.
+    Force,
+    /// Switched on, and the machine does not start where the accelerator does not have it.
+    Require,
+    /// Switched on where the accelerator has it.
+    Optional,
+    /// Switched off.
+    Disable,
+    /// Switched off, and the machine does not start where the accelerator has it.
+    Forbid,
+}
+
+/// Where a tablet is plugged in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TabletBus {
+    /// USB, at an xHCI controller.
+    Usb,
+    /// virtio over PCI.
+    Virtio,
+}
+
+/// What happens when a guest that has started its watchdog neglects it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WatchdogAction {
+    /// QEMU ends at once.
+    Poweroff,
+    /// The machine is reset.
+    Reset,
+    /// The power button is pressed.
+    Shutdown,
+}
+
+/// Whether the guest finds ACPI tables.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Acpi {
+    /// It does.
+    #[default]
+    On,
+    /// It does not.
+    Off,
+}
+
+/// What the guest's real-time clock shows when the machine starts; from then on it runs by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Clock {
+    /// The host's UTC and so many seconds more.
+    Utc {
+        /// Seconds that the guest is ahead of UTC.
+        offset_seconds: i32,
+    },
+    /// The local time of a zone.
+    Zone {
+        /// Its name in the IANA time zone database, e.g. `Europe/Berlin`.
+        name: String,
+    },
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self::Utc { offset_seconds: 0 }
+    }
+}
+
+/// The timers that the guest finds, and how they make up for ticks that it missed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Timers {
+    /// The high precision event timer.
+    pub hpet: bool,
+    /// The programmable interval timer.
+    pub pit: bool,
+    /// KVM's clock. Without effect under TCG, which has none.
+    pub kvm_clock: bool,
+    /// Hyper-V's reference time counter. Without effect under TCG, which has none.
+    pub hyperv_clock: bool,
+    /// What becomes of the interval timer's missed ticks; QEMU's default when `None`. Without effect under TCG.
+    pub pit_ticks: Option<PitTicks>,
+    /// Whether the real-time clock's missed ticks are delivered later, faster than usual.
+    pub rtc_catches_up: bool,
+    /// What the real-time clock follows.
+    pub rtc_source: RtcSource,
+}
+
+impl Default for Timers {
+    /// What QEMU gives a guest of which nothing is said.
+    fn default() -> Self {
+        Self {
+            hpet: true,
+            pit: true,
+            kvm_clock: true,
+            hyperv_clock: false,
+            pit_ticks: None,
+            rtc_catches_up: false,
+            rtc_source: RtcSource::Host,
+        }
+    }
+}
+
+/// What becomes of the interval timer's missed ticks (`kvm-pit.lost_tick_policy`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PitTicks {
+    /// They are delivered later, at the usual rate.
+    Delay,
+    /// They are lost.
+    Discard,
+}
+
+/// What the real-time clock follows (`-rtc clock=`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RtcSource {
+    /// The host's clock, also while the guest stands still.
+    Host,
+    /// The guest's own time, which stands still with it.
+    Guest,
 }
 
 /// The SMBIOS strings that name the machine; absent ones are left to QEMU.
@@ -250,7 +424,35 @@ pub enum SpecError {
         /// The text.
         text: String,
     },
-    /// A CPU model or machine type that is more than a name.
+    /// More devices or features of one kind than there can be.
+    #[error("the guest wants {wanted} {what}, {most} are possible")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// How many are wanted.
+        wanted: usize,
+        /// How many are possible.
+        most: usize,
+    },
+    /// A CPU feature that is named twice.
+    #[error("the CPU feature `{name}` is named more than once")]
+    FeatureTwice {
+        /// The feature.
+        name: String,
+    },
+    /// A time zone that this host does not know.
+    #[error("the time zone `{name}` is not known to this host")]
+    TimeZone {
+        /// The zone.
+        name: String,
+    },
+    /// A clock that no machine can show.
+    #[error("the guest's clock would be {offset_seconds} seconds off the host's, and beyond any calendar")]
+    ClockRange {
+        /// Seconds that the guest would be ahead of UTC.
+        offset_seconds: i32,
+    },
+    /// A CPU model, CPU feature or machine type that is more than a name.
     #[error("the {what} `{text}` is not a name")]
     Name {
         /// Which value.
@@ -270,7 +472,18 @@ impl SpecError {
             Self::NoMemory => Some("set `memory.guest` or `resources.requests.memory`".to_owned()),
             Self::Cpus { .. } => Some("change `cpu.sockets`, `cpu.cores` or `cpu.threads`".to_owned()),
             Self::CommandLine { .. } => Some("shorten `kernelArgs`".to_owned()),
-            Self::Version { .. } | Self::Unprintable { .. } | Self::Uuid { .. } | Self::Name { .. } => None,
+            Self::FeatureTwice { .. } => Some("name each feature once in `cpu.features`".to_owned()),
+            Self::TimeZone { .. } => Some(
+                "set `clock.timezone` to a name such as `Europe/Berlin`; the host needs the zone's file in \
+                 /usr/share/zoneinfo (Debian: package `tzdata`)"
+                    .to_owned(),
+            ),
+            Self::Version { .. }
+            | Self::Unprintable { .. }
+            | Self::Uuid { .. }
+            | Self::Name { .. }
+            | Self::TooMany { .. }
+            | Self::ClockRange { .. } => None,
         }
     }
 }
@@ -325,7 +538,25 @@ impl LaunchSpec {
             }
         };
         named(&self.machine_type, "machine type")?;
-        self.cpu_model.as_deref().map_or(Ok(()), |model| named(model, "CPU model"))
+        self.cpu_model.as_deref().map_or(Ok(()), |model| named(model, "CPU model"))?;
+        let few = |wanted: usize, most: usize, what| match wanted {
+            wanted if wanted > most => Err(SpecError::TooMany { what, wanted, most }),
+            _ => Ok(()),
+        };
+        few(self.inputs.len(), MAX_INPUTS, "tablets")?;
+        few(self.cpu_features.len(), MAX_CPU_FEATURES, "CPU features")?;
+        let mut seen = BTreeSet::new();
+        for CpuFeature { name, .. } in &self.cpu_features {
+            named(name, "CPU feature")?;
+            // QEMU takes a leading sign as its old way to switch features.
+            if !name.starts_with(|first: char| first.is_ascii_alphanumeric()) {
+                return Err(SpecError::Name { what: "CPU feature", text: name.clone() });
+            }
+            if !seen.insert(name.replace('_', "-")) {
+                return Err(SpecError::FeatureTwice { name: name.clone() });
+            }
+        }
+        Ok(())
     }
 }
 
@@ -350,6 +581,11 @@ mod tests {
         LaunchSpec::new("web", "/store/kernel", 512 << 20)
     }
 
+    fn features(names: &[&str]) -> Vec<CpuFeature> {
+        let feature = |name: &&str| CpuFeature { name: (*name).to_owned(), policy: FeaturePolicy::Require };
+        names.iter().map(feature).collect()
+    }
+
     #[test]
     fn a_plain_machine_passes() {
         let mut spec = spec();
@@ -359,6 +595,9 @@ mod tests {
         spec.command_line = "x".repeat(MAX_COMMAND_LINE_BYTES);
         spec.memory_bytes = test_facts().memory_bytes;
         spec.cpus = CpuTopology { sockets: 255, cores: 1, threads: 1 };
+        let names: Vec<String> = (0..MAX_CPU_FEATURES).map(|number| format!("f{number}.-_")).collect();
+        spec.cpu_features = features(&names.iter().map(String::as_str).collect::<Vec<_>>());
+        spec.inputs = vec![TabletBus::Usb; MAX_INPUTS];
         assert_eq!(spec.check(&test_facts()), Ok(()));
     }
 
@@ -367,7 +606,7 @@ mod tests {
     fn each_impossibility_is_named() {
         let host = test_facts();
         type Change = fn(&mut LaunchSpec);
-        let cases: [(Change, &str); 13] = [
+        let cases: [(Change, &str); 20] = [
             (|spec| spec.version = 2, "the launch spec has version 2, only 1 is understood"),
             (|spec| spec.memory_bytes = 0, "the guest has no memory"),
             (
@@ -396,6 +635,22 @@ mod tests {
             (|spec| spec.cpu_model = Some("Haswell,+x".into()), "the CPU model `Haswell,+x` is not a name"),
             (|spec| spec.cpu_model = Some(",+x".into()), "the CPU model `,+x` is not a name"),
             (|spec| spec.cpu_model = Some(String::new()), "the CPU model `` is not a name"),
+            (|spec| spec.cpu_features = features(&["avx2,+x"]), "the CPU feature `avx2,+x` is not a name"),
+            (|spec| spec.cpu_features = features(&["avx2=off"]), "the CPU feature `avx2=off` is not a name"),
+            (|spec| spec.cpu_features = features(&[""]), "the CPU feature `` is not a name"),
+            (|spec| spec.cpu_features = features(&["-avx2"]), "the CPU feature `-avx2` is not a name"),
+            (
+                |spec| spec.cpu_features = features(&["cmp_legacy", "avx2", "cmp-legacy"]),
+                "the CPU feature `cmp-legacy` is named more than once",
+            ),
+            (
+                |spec| spec.cpu_features = features(&["x"; MAX_CPU_FEATURES + 1]),
+                "the guest wants 513 CPU features, 512 are possible",
+            ),
+            (
+                |spec| spec.inputs = vec![TabletBus::Usb; MAX_INPUTS + 1],
+                "the guest wants 5 tablets, 4 are possible",
+            ),
         ];
         for (change, expected) in cases {
             let mut spec = spec();
@@ -414,5 +669,49 @@ mod tests {
         let unknown = text.replacen("\"version\"", "\"colour\":1,\"version\"", 1);
         let error = serde_json::from_str::<LaunchSpec>(&unknown).unwrap_err();
         assert!(error.to_string().contains("unknown field `colour`"), "{error}");
+    }
+
+    /// The file was written before fields were added to the type; it is kept as it is.
+    #[test]
+    fn a_document_of_an_older_program_is_the_machine_that_it_was() {
+        let text = include_str!("../tests/fixtures/launch-1.json");
+        let mut expected = LaunchSpec {
+            initrd: Some("/store/initrd".into()),
+            cpus: CpuTopology { sockets: 1, cores: 2, threads: 1 },
+            cpu_model: Some("Haswell-noTSX".to_owned()),
+            command_line: "console=ttyS0".to_owned(),
+            rng: true,
+            ..spec()
+        };
+        expected.smbios.uuid = Some("5d307ca9-b3ef-428c-8861-06e72d69f223".to_owned());
+        expected.smbios.chassis.asset = Some("a1".to_owned());
+        assert_eq!(serde_json::from_str::<LaunchSpec>(text).unwrap(), expected);
+        // What that program gave QEMU, it gives still: nothing was added to the machine.
+        let facts = test_facts();
+        let paths = crate::RunPaths::in_directory(std::path::Path::new("/run"));
+        let clock = crate::ClockStart::of(&expected.clock, std::time::SystemTime::UNIX_EPOCH).unwrap();
+        let arguments = crate::qemu_args(&expected, &facts, &paths, &clock);
+        assert!(!arguments.iter().any(|argument| argument.contains("balloon") || argument == "-rtc"));
+    }
+
+    #[test]
+    fn a_spec_survives_its_file_with_every_later_field() {
+        let feature = |name: &str, policy| CpuFeature { name: name.to_owned(), policy };
+        let spec = LaunchSpec {
+            cpu_features: vec![feature("avx2", FeaturePolicy::Force), feature("vmx", FeaturePolicy::Forbid)],
+            memory_balloon: true,
+            inputs: vec![TabletBus::Usb, TabletBus::Virtio],
+            watchdog: Some(WatchdogAction::Poweroff),
+            acpi: Acpi::Off,
+            clock: Clock::Zone { name: "Europe/Berlin".to_owned() },
+            timers: Timers {
+                pit_ticks: Some(PitTicks::Discard),
+                rtc_source: RtcSource::Guest,
+                ..Timers::default()
+            },
+            ..spec()
+        };
+        let text = serde_json::to_string(&spec).unwrap();
+        assert_eq!(serde_json::from_str::<LaunchSpec>(&text).unwrap(), spec);
     }
 }

@@ -13,6 +13,7 @@
 
 pub mod accelerator;
 mod args;
+mod clock;
 mod host_facts;
 pub mod kernel;
 mod launch_spec;
@@ -22,19 +23,21 @@ mod run_as;
 mod vm;
 
 pub use args::{MAX_SOCKET_PATH_BYTES, RunPaths, qemu_args};
+pub use clock::ClockStart;
 pub use host_facts::{
     Accelerator, FirmwareFacts, HostFacts, OLDEST_QEMU, ProbeError, QEMU_BINARY_NAME, QemuFacts, QemuSearch,
     QemuVersion, Sandbox,
 };
 pub use launch_spec::{
-    Chassis, CpuTopology, GuestReboot, InitialState, LAUNCH_SPEC_VERSION, LaunchSpec, MAX_COMMAND_LINE_BYTES,
-    MAX_VCPUS, PanicDevice, Smbios, SpecError,
+    Acpi, Chassis, Clock, CpuFeature, CpuTopology, FeaturePolicy, GuestReboot, InitialState,
+    LAUNCH_SPEC_VERSION, LaunchSpec, MAX_COMMAND_LINE_BYTES, MAX_CPU_FEATURES, MAX_INPUTS, MAX_VCPUS,
+    PanicDevice, PitTicks, RtcSource, Smbios, SpecError, TabletBus, Timers, WatchdogAction,
 };
 pub use qmp::{EVENT_QUEUE_LENGTH, MAX_LINE_BYTES, Qmp, QmpError, QmpEvent};
 pub use run_as::{Access, Need, Node, QEMU_GID, QEMU_UID, RunAs, RunAsFacts, choose_run_as};
 pub use vm::{
-    ConsoleReader, ConsoleWriter, ExitReport, Fault, Origin, ShutdownReason, StartError, StartRequest, Vm,
-    VmEvent,
+    ConsoleReader, ConsoleWriter, ExitReport, Fault, Origin, PauseReason, ShutdownReason, StartError,
+    StartRequest, Vm, VmEvent,
 };
 
 /// A host for tests of pure functions: 8 GiB, TCG, QEMU 7.2.22 with sandbox.

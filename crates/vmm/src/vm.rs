@@ -27,23 +27,24 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::process::ExitStatus;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::net::UnixStream;
 use tokio::process::{Child, ChildStdin};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::args::{MAX_SOCKET_PATH_BYTES, RunPaths, qemu_args};
+use crate::clock::ClockStart;
 use crate::host_facts::HostFacts;
-use crate::launch_spec::LaunchSpec;
+use crate::launch_spec::{CpuFeature, FeaturePolicy, LaunchSpec};
 use crate::process::Trampoline;
 use crate::qmp::{Qmp, QmpError};
 use crate::run_as::RunAs;
 
 pub use console::ConsoleReader;
 pub use error::{Fault, StartError};
-pub use event::{ExitReport, Origin, ShutdownReason, VmEvent};
+pub use event::{ExitReport, Origin, PauseReason, ShutdownReason, VmEvent};
 
 use event::translate;
 use stderr::Stderr;
@@ -91,6 +92,8 @@ pub struct Vm {
     exit_status: Option<ExitStatus>,
     /// When the end of the QMP connection becomes a fault, once it has ended.
     control_lost: Option<Instant>,
+    /// Whether the virtual CPUs were stopped, and why is still to be asked and told.
+    stopped: bool,
     phase: Phase,
 }
 
@@ -119,9 +122,11 @@ impl Vm {
     ) -> Result<(Self, ConsoleReader, ConsoleWriter), StartError> {
         let StartRequest { spec, facts, run_directory, trampoline } = request;
         spec.check(facts).map_err(|source| StartError::Spec { name: spec.name.clone(), source })?;
+        let clock = ClockStart::of(&spec.clock, SystemTime::now())
+            .map_err(|source| StartError::Spec { name: spec.name.clone(), source })?;
         let paths = RunPaths::in_directory(run_directory);
         prepare_socket_directory(&paths, &facts.run_as)?;
-        let arguments = qemu_args(spec, facts, &paths);
+        let arguments = qemu_args(spec, facts, &paths, &clock);
         tracing::debug!(binary = %facts.qemu.binary.display(), ?arguments, "starting QEMU");
 
         let spawn_error = |source| StartError::Spawn { binary: facts.qemu.binary.clone(), source };
@@ -142,9 +147,11 @@ impl Vm {
             early_events: VecDeque::new(),
             exit_status: None,
             control_lost: None,
+            stopped: false,
             phase: Phase::Supervised,
         };
         vm.establish_control(&paths).await?;
+        vm.check_features(&spec.cpu_features, &paths).await?;
         Ok((vm, console_reader, console_writer))
     }
 
@@ -178,6 +185,44 @@ impl Vm {
         }
     }
 
+    /// Whether the machine has the CPU features that it requires, on an accelerator without those that it forbids.
+    ///
+    /// The guest runs in its firmware while QEMU is asked, a few milliseconds.
+    async fn check_features(&self, features: &[CpuFeature], paths: &RunPaths) -> Result<(), StartError> {
+        let Some(qmp) = &self.qmp else { return Ok(()) };
+        let lost = |source| StartError::Control {
+            socket: paths.qmp_socket.clone(),
+            stderr: self.stderr.so_far(),
+            source,
+        };
+        let named = |policy| -> Vec<&str> {
+            let of_policy = features.iter().filter(|feature| feature.policy == policy);
+            of_policy.map(|feature| feature.name.as_str()).collect()
+        };
+        let (required, forbidden) = (named(FeaturePolicy::Require), named(FeaturePolicy::Forbid));
+        if !required.is_empty() {
+            let processor = first_processor(qmp).await.map_err(lost)?;
+            for name in required {
+                let question = json!({"path": processor, "property": property_name(name)});
+                let answer = qmp.execute("qom-get", question, COMMAND_LIMIT).await.map_err(lost)?;
+                if answer != Value::Bool(true) {
+                    return Err(StartError::FeatureMissing { feature: name.to_owned() });
+                }
+            }
+        }
+        if !forbidden.is_empty() {
+            // The model `max` is what the accelerator has, whichever model the guest has.
+            let question = json!({"type": "full", "model": {"name": "max"}});
+            let answer =
+                qmp.execute("query-cpu-model-expansion", question, COMMAND_LIMIT).await.map_err(lost)?;
+            let there = |name: &&str| answer["model"]["props"][property_name(name)] == Value::Bool(true);
+            if let Some(name) = forbidden.into_iter().find(there) {
+                return Err(StartError::FeatureForbidden { feature: name.to_owned() });
+            }
+        }
+        Ok(())
+    }
+
     async fn ended_early(&mut self, status: ExitStatus) -> Result<(), StartError> {
         if status.success() {
             self.exit_status = Some(status);
@@ -202,6 +247,12 @@ impl Vm {
             if let Some(event) = self.early_events.pop_front() {
                 return Some(event);
             }
+            if self.stopped {
+                // Asked again if this call is dropped; the answer is the state at that time.
+                let state = self.run_state().await.unwrap_or_default();
+                self.stopped = false;
+                return Some(VmEvent::Paused { reason: PauseReason::from_run_state(&state) });
+            }
             if self.exit_status.is_some() {
                 return Some(self.tell_the_end().await);
             }
@@ -223,6 +274,7 @@ impl Vm {
                 }
             };
             match event {
+                Some(event) if event.name == "STOP" => self.stopped = true,
                 Some(event) => return Some(translate(event)),
                 None => {
                     // The socket closes a moment before the process is gone; only a longer moment is a fault.
@@ -303,6 +355,17 @@ impl Vm {
     /// See [`QmpError`]; then [`Vm::kill`] is left.
     pub async fn quit(&self) -> Result<(), QmpError> {
         self.command("quit").await
+    }
+
+    /// The machine type as QEMU resolved it: `pc-q35-7.2` for `q35`.
+    ///
+    /// # Errors
+    /// See [`QmpError`].
+    pub async fn machine_type(&self) -> Result<String, QmpError> {
+        let question = json!({"path": "/machine", "property": "type"});
+        let answer = self.control()?.execute("qom-get", question, COMMAND_LIMIT).await?;
+        let class = answer.as_str().unwrap_or_default();
+        Ok(class.strip_suffix("-machine").unwrap_or(class).to_owned())
     }
 
     /// QEMU's run state, e.g. `running`, `paused`, `guest-panicked`.
@@ -400,6 +463,18 @@ async fn connect(socket: &Path) -> Result<(Qmp, String), QmpError> {
     Ok((qmp, state))
 }
 
+/// The name of a CPU feature as QEMU's objects have it; its command line also takes `_` (`feat2prop` in
+/// `target/i386/cpu.c`).
+fn property_name(feature: &str) -> String {
+    feature.replace('_', "-")
+}
+
+/// Where QEMU keeps the first virtual CPU among its objects.
+async fn first_processor(qmp: &Qmp) -> Result<Value, QmpError> {
+    let processors = qmp.execute("query-cpus-fast", Value::Null, COMMAND_LIMIT).await?;
+    Ok(processors[0]["qom-path"].clone())
+}
+
 async fn run_state(qmp: &Qmp) -> Result<String, QmpError> {
     let status = qmp.execute("query-status", Value::Null, COMMAND_LIMIT).await?;
     Ok(status.get("status").and_then(Value::as_str).unwrap_or("unknown").to_owned())
@@ -445,6 +520,7 @@ mod tests {
             early_events: VecDeque::new(),
             exit_status: None,
             control_lost: None,
+            stopped: false,
             phase: Phase::Supervised,
         };
         (vm, input, theirs)

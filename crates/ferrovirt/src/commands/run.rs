@@ -21,7 +21,7 @@ use anyhow::Context as _;
 use launcher::command_line;
 use launcher::console::{Pattern, default_fail_patterns};
 use launcher::machine_dir::MachineDir;
-use launcher::plan::{BootFiles, plan};
+use launcher::plan::{BootFiles, PanicDevices, plan};
 use launcher::session::Conditions;
 use launcher::timeline::Timeline;
 use manifest::types::VirtualMachineInstance;
@@ -273,7 +273,7 @@ fn launch_spec(
     let files = BootFiles { kernel: boot.kernel.path.clone(), initrd: boot.initrd.clone() };
     let default_console = (flags.filename.is_none()).then(|| "console=ttyS0".to_owned());
     let append: Vec<String> = default_console.into_iter().chain(flags.append.iter().cloned()).collect();
-    plan(instance, &files, &append).map_err(|error| {
+    plan(instance, &files, &append, PanicDevices::Always).map_err(|error| {
         Failure::from(error).context(format!("cannot size the machine {}", full_name(instance)))
     })
 }

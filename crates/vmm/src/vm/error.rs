@@ -56,6 +56,18 @@ pub enum StartError {
         /// The last lines of its standard error.
         stderr: Vec<String>,
     },
+    /// The accelerator does not have a CPU feature that the machine requires.
+    #[error("the CPU feature `{feature}` is required, and this host cannot provide it")]
+    FeatureMissing {
+        /// The feature.
+        feature: String,
+    },
+    /// The accelerator has a CPU feature that the machine forbids.
+    #[error("the CPU feature `{feature}` is forbidden, and this host has it")]
+    FeatureForbidden {
+        /// The feature.
+        feature: String,
+    },
     /// QEMU runs and cannot be controlled.
     #[error("cannot control QEMU through `{}`{}", socket.display(), also_said(stderr))]
     Control {
@@ -94,7 +106,11 @@ impl StartError {
     /// QEMU.
     pub fn fault(&self) -> Fault {
         match self {
-            Self::Spec { .. } | Self::SocketPath { .. } | Self::RunDirectory { .. } => Fault::Setup,
+            Self::Spec { .. }
+            | Self::SocketPath { .. }
+            | Self::RunDirectory { .. }
+            | Self::FeatureMissing { .. }
+            | Self::FeatureForbidden { .. } => Fault::Setup,
             Self::Exited { stderr, .. } | Self::Control { stderr, .. } => match remedy_for(stderr) {
                 Some(_) => Fault::Setup,
                 None => Fault::Vmm,
@@ -110,6 +126,12 @@ impl StartError {
             Self::SocketPath { .. } => Some("choose a shorter run directory with `--run-dir`".to_owned()),
             Self::Exited { stderr, .. } | Self::Control { stderr, .. } => {
                 remedy_for(stderr).map(str::to_owned)
+            }
+            Self::FeatureMissing { .. } => {
+                Some("use the policy `optional` in `cpu.features`, or another host".to_owned())
+            }
+            Self::FeatureForbidden { .. } => {
+                Some("use the policy `disable` in `cpu.features`, or another host".to_owned())
             }
             Self::RunDirectory { .. } | Self::Spawn { .. } => None,
         }
@@ -130,6 +152,14 @@ const KNOWN_COMPLAINTS: &[(&str, &str)] = &[
         "the run directory and those above it must let the user of QEMU pass (mode 0711)",
     ),
     ("unable to find CPU model", "`qemu-system-x86_64 -cpu help` lists the models"),
+    (
+        "can't apply global",
+        "`cpu.features` has a name that this QEMU does not know; `qemu-system-x86_64 -cpu help` lists those it does",
+    ),
+    (
+        "requires KVM or HVF",
+        "the CPU model `host` needs KVM; `host-passthrough` is the best CPU without it, too",
+    ),
     ("unsupported machine type", "`qemu-system-x86_64 -machine help` lists the machine types"),
     ("could not load PC BIOS", "install the firmware that belongs to QEMU (Debian: package `seabios`)"),
     ("could not open kernel file", "the kernel must be readable by the user that QEMU runs as"),

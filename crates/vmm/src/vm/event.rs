@@ -30,9 +30,21 @@ pub enum VmEvent {
         /// Whether the guest itself wanted it.
         origin: Origin,
     },
+    /// The virtual CPUs stand still.
+    Paused {
+        /// Why.
+        reason: PauseReason,
+    },
+    /// The virtual CPUs run again.
+    Resumed,
+    /// The guest neglected its watchdog.
+    WatchdogFired {
+        /// What QEMU does about it: `poweroff` (it ends at once), `reset` or `shutdown` (the power button).
+        action: String,
+    },
     /// Any other event of QEMU.
     Other {
-        /// Its name, e.g. `STOP`.
+        /// Its name, e.g. `POWERDOWN`.
         name: String,
         /// Its data.
         data: Value,
@@ -44,6 +56,36 @@ pub enum VmEvent {
     },
     /// QEMU has ended. The last event.
     Exited(ExitReport),
+}
+
+/// Why virtual CPUs stand still: QEMU's `RunState` at the time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PauseReason {
+    /// `paused`: the QMP command `stop`.
+    Requested,
+    /// `io-error`: a disk failed or is full.
+    IoError,
+    /// `guest-panicked`: [`VmEvent::GuestPanicked`] tells of it too.
+    GuestPanicked,
+    /// `watchdog`: the guest neglected its watchdog.
+    Watchdog,
+    /// `internal-error`: the accelerator cannot go on.
+    InternalError,
+    /// Any other, by QEMU's name; empty when it could not be asked.
+    Other(String),
+}
+
+impl PauseReason {
+    pub(super) fn from_run_state(name: &str) -> Self {
+        match name {
+            "paused" => Self::Requested,
+            "io-error" => Self::IoError,
+            "guest-panicked" => Self::GuestPanicked,
+            "watchdog" => Self::Watchdog,
+            "internal-error" => Self::InternalError,
+            other => Self::Other(other.to_owned()),
+        }
+    }
 }
 
 /// Who asked for it.
@@ -112,6 +154,8 @@ pub(super) fn translate(event: QmpEvent) -> VmEvent {
         },
         "SHUTDOWN" => VmEvent::GuestShutdown { reason: reason(), origin },
         "RESET" => VmEvent::GuestReset { reason: reason(), origin },
+        "RESUME" => VmEvent::Resumed,
+        "WATCHDOG" => VmEvent::WatchdogFired { action: text("action") },
         _ => VmEvent::Other { name: event.name, data: event.data },
     }
 }

@@ -1,7 +1,9 @@
 //! `--dry-run`: what would be booted, and how, for a person or a shell.
 
+use std::time::SystemTime;
+
 use launcher::console::printable;
-use vmm::{HostFacts, LaunchSpec, RunPaths, qemu_args};
+use vmm::{ClockStart, HostFacts, LaunchSpec, RunPaths, qemu_args};
 
 use super::files::Boot;
 use crate::report::{ExitCode, Failure, print};
@@ -10,7 +12,8 @@ use crate::settings::ensure_dir;
 /// Prints what was found as comments, and the command line as a shell takes it, one argument a line.
 ///
 /// # Errors
-/// When standard output cannot be written, or the directory of the monitor's socket cannot be made.
+/// When standard output cannot be written, the directory of the monitor's socket cannot be made, or the machine's time
+/// zone is not known.
 pub fn print_plan(
     boot: &Boot,
     spec: &LaunchSpec,
@@ -32,7 +35,8 @@ pub fn print_plan(
         ensure_dir(directory, 0o700)?;
     }
     text.push_str(&shell_word(&facts.qemu.binary.display().to_string()));
-    for argument in qemu_args(spec, facts, paths) {
+    let clock = ClockStart::of(&spec.clock, SystemTime::now())?;
+    for argument in qemu_args(spec, facts, paths, &clock) {
         text.push_str(" \\\n");
         text.push_str(&shell_word(&argument));
     }
