@@ -16,7 +16,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("launcher", &["manifest", "vmm"]),
     ("apiserver", &[]),
     ("controllers", &["manifest"]),
-    ("node", &["manifest", "image", "launcher"]),
+    // Of the controllers a node uses what records events.
+    ("node", &["manifest", "image", "launcher", "controllers"]),
     ("ferrovirt", &["manifest", "image", "vmm", "launcher", "apiserver", "controllers", "node"]),
 ];
 

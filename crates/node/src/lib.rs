@@ -17,6 +17,9 @@ pub mod pods;
 pub mod register;
 pub mod schedule;
 
+#[cfg(test)]
+mod test_server;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 

@@ -1,8 +1,298 @@
 //! Which Pods fit on this machine.
+//!
+//! ```text
+//!  Pods, Node (watched) ──► those that wait, in order ──► fit? ── yes ──► binding ──► event Scheduled
+//!                                                             └── no ──► PodScheduled=False ──► event FailedScheduling
+//! ```
+//!
+//! Any change of a Pod or of the Node has all waiting Pods judged again, by priority and then by age. A Pod that does not
+//! fit does not hold back those behind it, as with kube-scheduler. The condition always has the numbers of now; an event
+//! is recorded only when the reason is another, after a restart too.
+//!
+//! # Overcommit
+//! Requests alone count, never limits or use. Each launcher Pod requests its guest's memory in full with QEMU's overhead,
+//! so memory is not promised twice; and 100m of a core for each virtual CPU, so up to ten of them share a core. The Node
+//! offers what [`register`](crate::register) says.
+
+mod fit;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
+
+use controllers::events::{Event, Recorder, Source};
+use futures::{StreamExt as _, TryStreamExt as _};
+use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod};
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Api, Resource as _};
+use serde_json::json;
 
 use crate::Settings;
+use fit::{Amounts, Capacity};
+
+/// Who binds.
+const SCHEDULER: Source<'static> = Source { component: "default-scheduler", host: "" };
+
+/// Pods are judged again after this time when a request to the API server failed.
+const RETRY: Duration = Duration::from_secs(2);
 
 /// Binds Pods that fit, until dropped.
-pub async fn run(_client: kube::Client, _settings: &Settings) {
-    std::future::pending().await
+pub async fn run(client: kube::Client, settings: &Settings) {
+    let recorder = Recorder::new(client.clone());
+    Scheduler { client, recorder, node_name: settings.name.clone(), state: State::default() }.run().await
 }
+
+/// What is known of the cluster.
+#[derive(Default)]
+struct State {
+    node: Option<Node>,
+    /// The Node of a list that is arriving.
+    listed_node: Option<Node>,
+    /// All that have a place or wait for one, by UID.
+    pods: BTreeMap<String, Pod>,
+    /// UIDs of Pods that were bound here and that the watch still shows without a node.
+    bound: HashSet<String>,
+    /// What was said last of Pods that wait, by UID: the watch shows it a little later.
+    refused: HashMap<String, String>,
+    /// Pods of a list that is arriving.
+    listed: BTreeMap<String, Pod>,
+}
+
+struct Scheduler {
+    client: kube::Client,
+    recorder: Recorder,
+    node_name: String,
+    state: State,
+}
+
+impl State {
+    /// Takes an event of the Pods' watch; whether Pods are to be judged now.
+    fn take_pod(&mut self, event: watcher::Event<Pod>) -> bool {
+        match event {
+            watcher::Event::Init => self.listed = BTreeMap::new(),
+            watcher::Event::InitApply(pod) => {
+                self.listed.insert(uid(&pod), pod);
+            }
+            watcher::Event::InitDone => {
+                self.pods = std::mem::take(&mut self.listed);
+                let pods = &self.pods;
+                self.bound.retain(|uid| pods.get(uid).is_some_and(fit::is_waiting));
+                self.refused.retain(|uid, _| pods.get(uid).is_some_and(fit::is_waiting));
+                return true;
+            }
+            watcher::Event::Apply(pod) => {
+                let uid = uid(&pod);
+                if !fit::is_waiting(&pod) {
+                    self.forget(&uid);
+                }
+                self.pods.insert(uid, pod);
+                return true;
+            }
+            watcher::Event::Delete(pod) => {
+                let uid = uid(&pod);
+                self.forget(&uid);
+                self.pods.remove(&uid);
+                return true;
+            }
+        }
+        false
+    }
+
+    fn forget(&mut self, uid: &str) {
+        self.bound.remove(uid);
+        self.refused.remove(uid);
+    }
+
+    /// Takes an event of the Node's watch; whether Pods are to be judged now.
+    fn take_node(&mut self, event: watcher::Event<Node>) -> bool {
+        let node = match event {
+            watcher::Event::Init => {
+                self.listed_node = None;
+                return false;
+            }
+            watcher::Event::InitApply(node) => {
+                self.listed_node = Some(node);
+                return false;
+            }
+            watcher::Event::InitDone => self.listed_node.take(),
+            watcher::Event::Apply(node) => Some(node),
+            watcher::Event::Delete(_) => None,
+        };
+        // A heartbeat changes nothing here.
+        let essence = |node: &Option<Node>| {
+            node.as_ref().map(|node| {
+                let allocatable = node.status.as_ref().and_then(|status| status.allocatable.clone());
+                (node.metadata.labels.clone(), node.spec.clone(), allocatable)
+            })
+        };
+        let is_news = essence(&node) != essence(&self.node);
+        self.node = node;
+        is_news
+    }
+
+    /// What is taken of the node, and who waits for the rest: the most important first, then the oldest.
+    fn judge(&self, node_name: &str) -> (Amounts, Vec<Pod>) {
+        let mut taken = Amounts::new();
+        let mut waiting = Vec::new();
+        for (uid, pod) in &self.pods {
+            let on = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+            if on == Some(node_name) || self.bound.contains(uid) {
+                if !fit::has_ended(pod) {
+                    fit::add(&mut taken, &fit::requests(pod));
+                }
+            } else if fit::is_waiting(pod) {
+                waiting.push(pod.clone());
+            }
+        }
+        waiting.sort_by_key(|pod| {
+            let priority = pod.spec.as_ref().and_then(|spec| spec.priority).unwrap_or_default();
+            let meta = &pod.metadata;
+            let created = meta.creation_timestamp.as_ref().map(|time| time.0);
+            (std::cmp::Reverse(priority), created, meta.namespace.clone(), meta.name.clone())
+        });
+        (taken, waiting)
+    }
+}
+
+impl Scheduler {
+    async fn run(mut self) {
+        let pods: Api<Pod> = Api::all(self.client.clone());
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let mut pods = watcher(pods, watcher::Config::default()).default_backoff().boxed();
+        let of_node = watcher::Config::default().fields(&format!("metadata.name={}", self.node_name));
+        let mut nodes = watcher(nodes, of_node).default_backoff().boxed();
+        let (mut has_pods, mut has_node) = (false, false);
+        let mut retry = false;
+        loop {
+            let is_news = tokio::select! {
+                event = pods.try_next() => match event {
+                    Ok(Some(event)) => {
+                        has_pods |= matches!(event, watcher::Event::InitDone);
+                        self.state.take_pod(event)
+                    }
+                    Ok(None) => return,
+                    Err(error) => {
+                        tracing::warn!(%error, "the watch of Pods to schedule broke");
+                        false
+                    }
+                },
+                event = nodes.try_next() => match event {
+                    Ok(Some(event)) => {
+                        let is_first = !has_node && matches!(event, watcher::Event::InitDone);
+                        has_node |= is_first;
+                        self.state.take_node(event) || is_first
+                    }
+                    Ok(None) => return,
+                    Err(error) => {
+                        tracing::warn!(%error, "the watch of the Node broke");
+                        false
+                    }
+                },
+                () = tokio::time::sleep(RETRY), if retry => true,
+            };
+            // Without all Pods what is taken is not known.
+            if is_news && has_pods && has_node {
+                retry = !self.schedule().await;
+            }
+        }
+    }
+
+    /// Judges all Pods that wait; whether every request to the API server was answered.
+    async fn schedule(&mut self) -> bool {
+        let (mut taken, waiting) = self.state.judge(&self.node_name);
+        let mut is_done = true;
+        for pod in waiting {
+            let verdict = fit::fit(&pod, &Capacity { node: self.state.node.as_ref(), taken: taken.clone() });
+            let outcome = match verdict {
+                Ok(()) => {
+                    let bound = self.bind(&pod).await;
+                    if matches!(bound, Ok(true)) {
+                        fit::add(&mut taken, &fit::requests(&pod));
+                        self.state.bound.insert(uid(&pod));
+                    }
+                    bound.map(drop)
+                }
+                Err(misfit) => self.refuse(&pod, &misfit.message()).await,
+            };
+            if let Err(error) = outcome {
+                let meta = &pod.metadata;
+                tracing::warn!(%error, namespace = ?meta.namespace, name = ?meta.name, "a Pod could not be scheduled");
+                is_done = false;
+            }
+        }
+        is_done
+    }
+
+    /// Puts the Pod on the node; `false` when it is gone or has one.
+    async fn bind(&self, pod: &Pod) -> Result<bool, kube::Error> {
+        let (namespace, name) = full_name(pod);
+        let binding = json!({
+            "apiVersion": "v1", "kind": "Binding",
+            "metadata": {"name": name, "namespace": namespace, "uid": pod.metadata.uid},
+            "target": {"apiVersion": "v1", "kind": "Node", "name": self.node_name},
+        });
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let answer: Result<serde_json::Value, _> =
+            api.create_subresource("binding", name, &PostParams::default(), &binding).await;
+        match answer {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        let message = format!("Successfully assigned {namespace}/{name} to {}", self.node_name);
+        self.recorder.record(SCHEDULER, &reference(pod), &Event::normal("Scheduled", message));
+        Ok(true)
+    }
+
+    /// Says in the Pod why it waits, unless it says so already.
+    async fn refuse(&mut self, pod: &Pod, message: &str) -> Result<(), kube::Error> {
+        let conditions =
+            pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+        let said = conditions.iter().find(|condition| condition.type_ == "PodScheduled");
+        let shown = said
+            .filter(|said| said.status == "False" && said.reason.as_deref() == Some("Unschedulable"))
+            .and_then(|said| said.message.as_deref());
+        let before = self.state.refused.get(&uid(pod)).map(String::as_str).or(shown).unwrap_or_default();
+        if before == message {
+            return Ok(());
+        }
+        let is_news = fit::without_numbers(before) != fit::without_numbers(message);
+        let since =
+            said.filter(|said| said.status == "False").and_then(|said| said.last_transition_time.clone());
+        let since = since.map_or_else(jiff::Timestamp::now, |time| time.0);
+        let condition = json!({
+            "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message,
+            "lastProbeTime": null, "lastTransitionTime": format!("{since:.0}"),
+        });
+        // The UID makes it a conflict when another Pod has the name by now.
+        let patch = json!({"metadata": {"uid": pod.metadata.uid}, "status": {"conditions": [condition]}});
+        let (namespace, name) = full_name(pod);
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        match api.patch_status(name, &PatchParams::default(), &Patch::Strategic(&patch)).await {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        self.state.refused.insert(uid(pod), message.to_owned());
+        if is_news {
+            self.recorder.record(SCHEDULER, &reference(pod), &Event::warning("FailedScheduling", message));
+        }
+        Ok(())
+    }
+}
+
+fn uid(pod: &Pod) -> String {
+    pod.metadata.uid.clone().unwrap_or_default()
+}
+
+fn full_name(pod: &Pod) -> (&str, &str) {
+    (pod.metadata.namespace.as_deref().unwrap_or_default(), pod.metadata.name.as_deref().unwrap_or_default())
+}
+
+/// The Pod without its resourceVersion, which would make every repeat of an event another.
+fn reference(pod: &Pod) -> ObjectReference {
+    ObjectReference { resource_version: None, ..pod.object_ref(&()) }
+}
+
+#[cfg(test)]
+mod tests;
