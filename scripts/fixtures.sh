@@ -179,7 +179,7 @@ make_initrd() {
     modules=lib/modules/$(sed -n "s/^$2 //p" "$work/result/versions")
     mkdir -p "$root"/{bin,dev,proc,sys,"$modules"}
     cp "$3" "$root/bin/busybox"
-    for applet in awk cat echo find grep halt insmod mount poweroff reboot sed seq sh sleep sort stty uname; do
+    for applet in awk cat echo find grep halt head insmod mount poweroff reboot sed seq sh sleep sort stty uname; do
         ln -s busybox "$root/bin/$applet"
     done
     cp demo/init "$root/init"

@@ -192,7 +192,8 @@ impl Bench {
             let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
             let samples = (0..ROUNDS)
                 .map(|_| {
-                    let mut command = world.ferrovirt(["serve", "--quiet", "--listen", &port.to_string()]);
+                    let mut command =
+                        world.ferrovirt(["serve", "--api-only", "--quiet", "--listen", &port.to_string()]);
                     command.stdout(Stdio::null()).stderr(Stdio::null());
                     let started = Instant::now();
                     let mut child = command.spawn().unwrap();
@@ -474,7 +475,7 @@ impl rustls::client::danger::ServerCertVerifier for AnyCertificate {
 
 /// Answers each request on each TLS connection with the bytes of `file`, read anew.
 async fn serve_file(world: &World, file: PathBuf) -> SocketAddr {
-    let (certificate, key) = client::identity(world);
+    let (certificate, key) = client::identity(&world.kubeconfig());
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

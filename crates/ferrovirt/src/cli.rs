@@ -67,6 +67,12 @@ pub struct ServeFlags {
     /// Write an audit event for each request to this file, one JSON object a line
     #[arg(long, value_name = "FILE")]
     pub audit_log_path: Option<PathBuf>,
+    /// Name of this machine's Node [default: the host's name]
+    #[arg(long, value_name = "NAME")]
+    pub node_name: Option<String>,
+    /// Serve the API and nothing else: no controller acts, no machine is started, ended or adopted
+    #[arg(long, conflicts_with = "node_name")]
+    pub api_only: bool,
 }
 
 /// `ferrovirt kubeconfig`

@@ -101,6 +101,16 @@ impl Settings {
         self.state_dir.join("boots")
     }
 
+    /// The node's lasting state: its authority, and logs of machines that are gone.
+    pub fn node_dir(&self) -> PathBuf {
+        self.state_dir.join("node")
+    }
+
+    /// Directories of launcher Pods.
+    pub fn pods_dir(&self) -> PathBuf {
+        self.run_dir.join("pods")
+    }
+
     /// Directories of running machines.
     pub fn machines_dir(&self) -> PathBuf {
         self.run_dir.join("machines")

@@ -6,8 +6,8 @@
 mod admission;
 mod installation;
 mod kinds;
-#[allow(dead_code)] // used once the controllers are started
 mod launchers;
+mod machines;
 mod notify;
 
 use anyhow::Context as _;
@@ -20,6 +20,7 @@ use super::Context;
 use crate::cli::ServeFlags;
 use crate::report::{ExitCode, Failure};
 use crate::settings::ensure_dir;
+use machines::Machines;
 
 /// The Kubernetes version whose API is served: that of the types the server is built with.
 const KUBERNETES_VERSION: &str = "v1.33.0";
@@ -45,17 +46,36 @@ pub async fn serve(context: &Context, flags: &ServeFlags) -> Result<ExitCode, Fa
     };
     let kinds = Kinds::new(builtin::kinds().into_iter().chain(kinds::kinds()));
     let server = ApiServer::start(options, kinds).await?;
+    let mut machines = match flags.api_only {
+        true => None,
+        false => Some(Machines::start(context, &server, flags.node_name.as_deref())?),
+    };
     let address = server.address();
     context.reporter.note(format!("serving on https://{address}"));
     context.reporter.note(format!("kubeconfig: {}", server.admin_kubeconfig().display()));
     notify::ready(address);
     let reporter = context.reporter;
-    let shutdown = async move {
-        let name = ended.await;
-        reporter.note(format!("stopping: {name}"));
+    let mut failure = None;
+    let shutdown = async {
+        let failed = async {
+            match &mut machines {
+                Some(machines) => machines.failed().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            name = ended => reporter.note(format!("stopping: {name}")),
+            error = failed => failure = Some(error),
+        }
         notify::stopping();
+        if let Some(machines) = machines.take() {
+            machines.stop().await;
+        }
     };
     server.run_until(shutdown).await.map_err(anyhow::Error::new)?;
+    if let Some(error) = failure {
+        return Err(Failure::from(error));
+    }
     Ok(ExitCode::Done)
 }
 

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,9 +24,9 @@ use tokio::net::TcpStream;
 
 use crate::server::{DEADLINE, World};
 
-/// The administrator's certificate and key, out of the kubeconfig in `world`.
-pub fn identity(world: &World) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
-    let kubeconfig = kubeconfig(world);
+/// The administrator's certificate and key, out of a kubeconfig.
+pub fn identity(path: &Path) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+    let kubeconfig = kubeconfig(path);
     let pem = |pointer| decoded(&kubeconfig, pointer);
     (
         CertificateDer::from_pem_slice(&pem("/users/0/user/client-certificate-data")).unwrap(),
@@ -33,8 +34,8 @@ pub fn identity(world: &World) -> (CertificateDer<'static>, PrivateKeyDer<'stati
     )
 }
 
-fn kubeconfig(world: &World) -> Value {
-    serde_saphyr::from_str(&std::fs::read_to_string(world.kubeconfig()).unwrap()).unwrap()
+fn kubeconfig(path: &Path) -> Value {
+    serde_saphyr::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
 fn decoded(kubeconfig: &Value, pointer: &str) -> Vec<u8> {
@@ -51,9 +52,14 @@ pub struct Credentials {
 impl Credentials {
     /// Those of the kubeconfig in `world`.
     pub fn read(world: &World) -> Self {
-        let kubeconfig = kubeconfig(world);
+        Self::read_file(&world.kubeconfig())
+    }
+
+    /// Those of a kubeconfig.
+    pub fn read_file(path: &Path) -> Self {
+        let kubeconfig = kubeconfig(path);
         let authority = decoded(&kubeconfig, "/clusters/0/cluster/certificate-authority-data");
-        let (certificate, key) = identity(world);
+        let (certificate, key) = identity(path);
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(&authority).unwrap()).unwrap();
         let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))

@@ -309,7 +309,7 @@ fn what_was_acknowledged_survives_kills() {
 
 /// A start that does not get far.
 fn kill_while_it_starts(world: &World, after: Duration) {
-    let mut command: Command = world.ferrovirt(["serve", "--listen", "127.0.0.1:0"]);
+    let mut command: Command = world.ferrovirt(["serve", "--api-only", "--listen", "127.0.0.1:0"]);
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     std::thread::sleep(after);
     child.kill().unwrap();

@@ -43,7 +43,9 @@ impl SmallDisk {
     }
 
     fn serve(&self, world: &World, listen: &str) -> Server {
-        Server::spawn(self.enter(world, &[env!("CARGO_BIN_EXE_ferrovirt"), "serve", "--listen", listen]))
+        Server::spawn(
+            self.enter(world, &[env!("CARGO_BIN_EXE_ferrovirt"), "serve", "--api-only", "--listen", listen]),
+        )
     }
 
     /// A file of the small file system as seen from outside.

@@ -201,7 +201,7 @@ impl Server {
     /// [`start`](Self::start) with further arguments.
     #[track_caller]
     pub fn start_with(world: &World, arguments: &[&str]) -> Self {
-        let mut command = world.ferrovirt(["serve", "--listen", "127.0.0.1:0"]);
+        let mut command = world.ferrovirt(["serve", "--api-only", "--listen", "127.0.0.1:0"]);
         command.args(arguments);
         Self::spawn(command)
     }

@@ -1,0 +1,129 @@
+//! The controllers and the node of this machine, beside the API server in one process.
+//!
+//! They speak to the API server as anybody does, through a client, each under the account that it has in a cluster; only
+//! the way to it is shorter. When one of them ends by itself the server ends too, with its reason: machines run on, and
+//! whoever supervises the server starts it again.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::anyhow;
+use apiserver::auth::Identity;
+use apiserver::server::ApiServer;
+use kube::Client;
+use node::pki::Authority;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::launchers::ControlledLaunchers;
+use crate::commands::Context;
+use crate::commands::image::open_images;
+use crate::report::Failure;
+use crate::settings::ensure_dir;
+
+/// The name under which the controllers of KubeVirt are known to the API server.
+const CONTROLLER: &str = "system:serviceaccount:kubevirt:kubevirt-controller";
+
+/// Running controllers and node.
+pub struct Machines {
+    tasks: JoinSet<anyhow::Result<()>>,
+    stop: watch::Sender<bool>,
+}
+
+impl Machines {
+    /// Starts them against `server`. `node_name` is the Node's name, the host's when there is none.
+    ///
+    /// # Errors
+    /// When a directory, the image store or the node's authority cannot be used.
+    pub fn start(context: &Context, server: &ApiServer, node_name: Option<&str>) -> Result<Self, Failure> {
+        let settings = &context.settings;
+        let (pods_dir, state_dir) = (settings.pods_dir(), settings.node_dir());
+        // QEMU, which may be another user, passes through to its own directory in there.
+        ensure_dir(&settings.run_dir, 0o711)?;
+        ensure_dir(&pods_dir, 0o711)?;
+        ensure_dir(&state_dir, 0o700)?;
+        let name = node_name.map_or_else(host_name, str::to_owned);
+        let authority = Arc::new(Authority::open(&state_dir.join("pki")).map_err(anyhow::Error::new)?);
+        let identity = authority.controllers().map_err(anyhow::Error::new)?;
+        let asking =
+            launcher::control::Client::new(authority.certificate(), &identity.certificate, &identity.key)
+                .map_err(anyhow::Error::new)?;
+        let launchers = ControlledLaunchers::new(asking);
+        let node_settings = node::Settings {
+            name: name.clone(),
+            address: match server.address().ip() {
+                everywhere if everywhere.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+                one => one,
+            },
+            pods_dir,
+            state_dir,
+            // The link stays right when the file has been replaced by a newer version meanwhile.
+            program: PathBuf::from("/proc/self/exe"),
+            program_arguments: [("--state-dir", &settings.state_dir), ("--run-dir", &settings.run_dir)]
+                .into_iter()
+                .flat_map(|(flag, dir)| [flag.to_owned(), dir.display().to_string()])
+                .collect(),
+            images: Arc::new(open_images(context)?),
+            authority,
+            image_gc: node::images::Thresholds::default(),
+        };
+        let controller_settings = controllers::Settings {
+            launcher_image: format!("ferrovirt/launcher:{}", env!("CARGO_PKG_VERSION")),
+        };
+        let (stop, stopped) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        let controller =
+            client(server, CONTROLLER, &["system:serviceaccounts", "system:serviceaccounts:kubevirt"]);
+        tasks.spawn({
+            let stopped = until(stopped.clone());
+            async move {
+                controllers::run(controller, controller_settings, Arc::new(launchers), stopped).await;
+                Ok(())
+            }
+        });
+        let node_client = client(server, &format!("system:node:{name}"), &["system:nodes"]);
+        tasks.spawn({
+            let stopped = until(stopped);
+            async move { Ok(node::run(node_client, node_settings, stopped).await?) }
+        });
+        Ok(Self { tasks, stop })
+    }
+
+    /// Why one of them has ended by itself; waits until one does.
+    pub async fn failed(&mut self) -> anyhow::Error {
+        match self.tasks.join_next().await {
+            Some(Ok(Err(error))) => error,
+            Some(Ok(Ok(()))) => anyhow!("a controller has ended"),
+            Some(Err(error)) => anyhow::Error::new(error).context("a controller has failed"),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Ends them; machines run on.
+    pub async fn stop(mut self) {
+        self.stop.send_replace(true);
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+fn client(server: &ApiServer, user: &str, groups: &[&str]) -> Client {
+    let groups = groups.iter().chain(&["system:authenticated"]).map(|group| (*group).to_owned()).collect();
+    let identity = Identity { user: user.to_owned(), groups, ..Identity::default() };
+    Client::new(server.client_service(identity), "default")
+}
+
+/// Comes back when it is time to stop.
+async fn until(mut stopped: watch::Receiver<bool>) {
+    // The sender goes only with everything else.
+    let _ = stopped.wait_for(|stop| *stop).await;
+}
+
+/// The host's name as a Kubernetes name: what no name may hold becomes `-`.
+fn host_name() -> String {
+    let name = rustix::system::uname().nodename().to_string_lossy().to_lowercase();
+    let name: String =
+        name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).take(63).collect();
+    let name = name.trim_matches(['-', '.']);
+    if name.is_empty() { "localhost".to_owned() } else { name.to_owned() }
+}
