@@ -1,10 +1,90 @@
 //! The VirtualMachine controller.
+//!
+//! ```text
+//!               ┌── strategy ── pending (requests) ── backoff ──┐
+//!  machine ─────┤                                               ├──► decision ──► create, delete, wait, …
+//!  instance ────┴── claim (whose is it?) ── instance (phase) ───┘        │
+//!                                                                        ▼
+//!  status ◄── conditions ── printable ◄── revision (has the template moved on?) ◄── what there is now
+//! ```
+//!
+//! Everything but [`run`] and what it calls in `reconcile` is pure; time and chance come in as values. `requests` holds
+//! what users ask of a machine over HTTP.
 
+pub mod backoff;
+pub mod build;
+pub mod claim;
+pub mod conditions;
+pub mod decision;
 pub mod instance;
+pub mod last_boot;
+pub mod pending;
+pub mod printable;
+mod reconcile;
 pub mod requests;
+pub mod revision;
+pub mod status;
 pub mod strategy;
 
+use std::sync::Arc;
+
+use futures::StreamExt;
+use kube::Api;
+use kube::core::PartialObjectMeta;
+use kube::runtime::controller::{Action, Config, Controller, Error};
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::watcher;
+use manifest::types::{VirtualMachine, VirtualMachineInstance};
+
+use reconcile::{Context, Look};
+
+/// Machines that are looked at at the same time.
+const CONCURRENCY: u16 = 16;
+
+/// What is kept of a machine between two looks: its name is enough.
+type Machine = PartialObjectMeta<VirtualMachine>;
+
 /// Runs until dropped.
-pub async fn run(_client: kube::Client) {
-    std::future::pending().await
+pub async fn run(client: kube::Client) {
+    let context = Arc::new(Context::new(client.clone()));
+    let machines = Api::<Machine>::all(client.clone());
+    let instances = Api::<PartialObjectMeta<VirtualMachineInstance>>::all(client);
+    // An instance concerns the machine of its name, whoever it belongs to.
+    let machine_of = |instance: PartialObjectMeta<VirtualMachineInstance>| {
+        let name = instance.metadata.name?;
+        Some(ObjectRef::<Machine>::new(&name).within(instance.metadata.namespace.as_deref()?))
+    };
+    let reconcile = |machine: Arc<Machine>, context: Arc<Context>| async move {
+        let (namespace, name) = key(&machine);
+        Look::new(&context, namespace, name).reconcile().await
+    };
+    let on_error = |machine: Arc<Machine>, error: &kube::Error, context: Arc<Context>| {
+        let (namespace, name) = key(&machine);
+        Action::requeue(context.pause_after(namespace, name, error))
+    };
+    Controller::new(machines, watcher::Config::default())
+        .with_config(Config::default().concurrency(CONCURRENCY))
+        .watches(instances, watcher::Config::default(), machine_of)
+        .run(reconcile, on_error, Arc::clone(&context))
+        .for_each_concurrent(usize::from(CONCURRENCY), |result| async {
+            match result {
+                Ok(_) | Err(Error::ReconcilerFailed(..)) => {}
+                Err(Error::ObjectNotFound(machine)) => without_machine(&context, &machine.erase()).await,
+                Err(error) => tracing::warn!(%error, "machines and instances are watched again"),
+            }
+        })
+        .await;
+}
+
+/// Looks after an instance whose machine does not exist.
+async fn without_machine(context: &Context, machine: &ObjectRef<kube::core::DynamicObject>) {
+    let namespace = machine.namespace.as_deref().unwrap_or_default();
+    if let Err(error) = context.release_abandoned(namespace, &machine.name).await {
+        tracing::warn!(namespace, name = machine.name, %error, "an instance without a machine could not be let go");
+    }
+}
+
+fn key(machine: &Machine) -> (&str, &str) {
+    let metadata = &machine.metadata;
+    (metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref().unwrap_or_default())
 }

@@ -117,10 +117,15 @@ pub struct BootFacts {
 pub struct FileFacts {
     /// Its path in the image as asked for.
     pub path: String,
-    /// Its size in bytes.
+    /// Its size in bytes; 0, and not written, where nobody kept it.
+    #[serde(skip_serializing_if = "is_zero")]
     pub size_bytes: u64,
     /// CRC-32 (IEEE) of its bytes, as `status.kernelBootStatus` has it.
     pub checksum: u32,
+}
+
+fn is_zero(size_bytes: &u64) -> bool {
+    *size_bytes == 0
 }
 
 /// When what happened in a boot. Absent: not (yet) reached, or not visible.

@@ -1,5 +1,6 @@
 //! What the machine controller reads of an instance.
 
+use manifest::keys::VM_GENERATION;
 use manifest::types::{Condition, VirtualMachineInstance};
 
 /// The phase, empty when there is none yet.
@@ -34,4 +35,9 @@ pub fn uid(instance: &VirtualMachineInstance) -> &str {
 pub fn condition<'a>(instance: &'a VirtualMachineInstance, type_: &str) -> Option<&'a Condition> {
     let conditions = &instance.status.as_ref()?.conditions;
     conditions.iter().find(|condition| condition.type_ == type_)
+}
+
+/// Generation of the machine that the instance stands for.
+pub fn generation(instance: &VirtualMachineInstance) -> Option<i64> {
+    instance.metadata.annotations.as_ref()?.get(VM_GENERATION)?.parse().ok()
 }

@@ -90,10 +90,13 @@ impl Hooks for VirtualMachineInstanceHooks {
                 // Before the defaults are filled in: nobody is to be warned of what they did not write.
                 let findings = bootable::supported_vmi(&instance);
                 warnings.extend(findings.warnings.into_iter().map(|warning| warning.message));
-                // A status that a user sends is not what was observed.
-                instance.status = None;
+                // A status that a user sends is not what was observed. A machine's controller says what it started from.
+                let revision = instance.status.take().and_then(|status| status.virtual_machine_revision_name);
                 manifest::apply_vmi(&mut instance, &defaults_context());
                 manifest::initial_status(&mut instance, Time(request.now));
+                if let Some(status) = instance.status.as_mut().filter(|_| is_kubevirt(request)) {
+                    status.virtual_machine_revision_name = revision;
+                }
                 object["spec"] = to_json(&instance.spec)?;
                 object["status"] = to_json(&instance.status)?;
                 let metadata = to_json(&instance.metadata)?;
@@ -325,10 +328,16 @@ mod tests {
     #[test]
     fn an_instance_starts_as_pending_whatever_status_was_sent() {
         let mut object = instance();
-        object["status"] = json!({"phase": "Running"});
+        object["status"] = json!({"phase": "Running", "virtualMachineRevisionName": "r"});
         let request = admission(Operation::Create, USER);
+        let mut by_controller = object.clone();
         VirtualMachineInstanceHooks.default(&request, &mut object, None, &mut Vec::new()).unwrap();
         assert_eq!(object["status"]["phase"], "Pending");
+        assert_eq!(object["status"].get("virtualMachineRevisionName"), None);
+        let controller = admission(Operation::Create, CONTROLLER);
+        VirtualMachineInstanceHooks.default(&controller, &mut by_controller, None, &mut Vec::new()).unwrap();
+        assert_eq!(by_controller["status"]["phase"], "Pending");
+        assert_eq!(by_controller["status"]["virtualMachineRevisionName"], "r");
         assert_eq!(object["metadata"]["finalizers"], json!(["kubevirt.io/foregroundDeleteVirtualMachine"]));
         VirtualMachineInstanceHooks.validate(&request, &object, None, &mut Vec::new()).unwrap();
     }
