@@ -3,13 +3,12 @@
 //! ```text
 //!  vm/   VirtualMachine ──strategy × state──► create or delete its instance; requests, back-off, printable status
 //!  vmi/  VirtualMachineInstance ──► launcher Pod ──► phase and conditions; hands the instance to its launcher
-//!  events     what happened, for people
 //! ```
 //!
 //! What is decided is pure; the reconcilers around it know a `kube::Client` and [`Launchers`], and not whether the
 //! cluster is real.
 
-pub mod events;
+pub use ::events;
 pub mod launchers;
 pub mod vm;
 pub mod vmi;

@@ -15,9 +15,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("vmm", &[]),
     ("launcher", &["manifest", "vmm"]),
     ("apiserver", &[]),
-    ("controllers", &["manifest"]),
-    // Of the controllers a node uses what records events.
-    ("node", &["manifest", "image", "launcher", "controllers"]),
+    ("events", &[]),
+    ("controllers", &["manifest", "events"]),
+    ("node", &["manifest", "image", "launcher", "events"]),
     ("ferrovirt", &["manifest", "image", "vmm", "launcher", "apiserver", "controllers", "node"]),
 ];
 
@@ -30,7 +30,7 @@ const RESTRICTED: &[(&str, &[&str], &str)] = &[
     ("kvm-bindings", &["vmm"], "KVM is probed in one place"),
     (
         "k8s-openapi",
-        &["manifest", "apiserver", "controllers", "node"],
+        &["manifest", "apiserver", "events", "controllers", "node"],
         "Kubernetes' types are for who speaks its API",
     ),
     ("serde-saphyr", &["manifest", "apiserver"], "YAML is decoded where manifests and requests are read"),

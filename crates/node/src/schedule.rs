@@ -19,7 +19,7 @@ mod fit;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
-use controllers::events::{Event, Recorder, Source};
+use events::{Event, Recorder, Source};
 use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod};
 use kube::api::{Patch, PatchParams, PostParams};
