@@ -71,10 +71,14 @@ struct Row {
 /// Every group, in the order of Kubernetes' discovery.
 pub(crate) fn all_groups(kinds: &Kinds) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
-    let kinds = kinds
+    let foreign_groups = kinds.foreign();
+    let own = kinds
         .iter()
         .flat_map(|kind| kind.versions.iter().map(|version| (kind.group.as_str(), version.name.as_str())));
-    for (name, version) in kinds.chain(REVIEWS.iter().map(|review| (review.group, "v1"))) {
+    let foreign =
+        foreign_groups.iter().flat_map(|group| group.versions.iter().map(|version| (group.name, *version)));
+    let reviews = REVIEWS.iter().map(|review| (review.group, "v1"));
+    for (name, version) in own.chain(reviews).chain(foreign) {
         let index = groups.iter().position(|group| group.name == name).unwrap_or_else(|| {
             groups.push(Group { name: name.to_owned(), versions: Vec::new() });
             groups.len() - 1
@@ -153,6 +157,24 @@ fn rows(kinds: &Kinds, group: &str, version: &str) -> Vec<Row> {
             hash: None,
         }));
     }
+    // KubeVirt's server names what it has and nothing else of it.
+    let foreign =
+        kinds.foreign().iter().filter(|known| known.name == group && known.versions.contains(&version));
+    rows.extend(foreign.flat_map(|group| group.resources).map(|name| {
+        let (plural, subresource) = name.split_once('/').unwrap_or((name, ""));
+        Row {
+            plural: plural.to_owned(),
+            subresource,
+            singular: String::new(),
+            namespaced: true,
+            speaks: None,
+            kind: String::new(),
+            verbs: Vec::new(),
+            short_names: Vec::new(),
+            categories: Vec::new(),
+            hash: None,
+        }
+    }));
     rows.sort_by(|one, other| (&one.plural, one.subresource).cmp(&(&other.plural, other.subresource)));
     rows
 }
@@ -322,6 +344,16 @@ fn aggregated_resources(kinds: &Kinds, group: &str, version: &str) -> Vec<Value>
             }
             resources.push(resource);
             continue;
+        }
+        if resources.last().is_none_or(|last| last["resource"] != row.plural) {
+            // Only the subresources are there, so a parent is made up, as the aggregator does.
+            resources.push(json!({
+                "resource": row.plural,
+                "responseKind": {"group": "", "version": "", "kind": ""},
+                "scope": if row.namespaced { "Namespaced" } else { "Cluster" },
+                "singularResource": "",
+                "verbs": [],
+            }));
         }
         let subresource =
             json!({"subresource": row.subresource, "responseKind": response, "verbs": row.verbs});

@@ -397,10 +397,23 @@ impl fmt::Debug for Kind {
     }
 }
 
+/// A group of which nothing is stored: something outside this crate answers its requests
+/// ([`crate::http::extension`]), and discovery names them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForeignGroup {
+    /// The group, `subresources.kubevirt.io`.
+    pub name: &'static str,
+    /// The versions, which all serve the same.
+    pub versions: &'static [&'static str],
+    /// What there is in namespaces, `virtualmachines/start`.
+    pub resources: &'static [&'static str],
+}
+
 /// All kinds of a server.
 #[derive(Debug, Default)]
 pub struct Kinds {
     kinds: Vec<Arc<Kind>>,
+    foreign: Vec<ForeignGroup>,
     by_resource: BTreeMap<(String, String), Arc<Kind>>,
     /// The hash of each OpenAPI v3 document by path; the documents themselves are not kept.
     pub(crate) openapi_hashes: OnceLock<BTreeMap<String, String>>,
@@ -412,6 +425,17 @@ impl Kinds {
         Self::index(kinds.into_iter().map(Arc::new).collect())
     }
 
+    /// The same kinds, and a group of somebody else's beside them.
+    pub fn with_foreign(mut self, group: ForeignGroup) -> Self {
+        self.foreign.push(group);
+        self
+    }
+
+    /// The groups that something else answers.
+    pub fn foreign(&self) -> &[ForeignGroup] {
+        &self.foreign
+    }
+
     /// The same kinds, each after `change`. A kind that somebody else holds on to stays as it is.
     pub fn adjusted(self, mut change: impl FnMut(&mut Kind)) -> Self {
         drop(self.by_resource);
@@ -419,7 +443,7 @@ impl Kinds {
         for kind in kinds.iter_mut().filter_map(Arc::get_mut) {
             change(kind);
         }
-        Self::index(kinds)
+        Self { foreign: self.foreign, ..Self::index(kinds) }
     }
 
     fn index(kinds: Vec<Arc<Kind>>) -> Self {
@@ -427,7 +451,7 @@ impl Kinds {
             .iter()
             .map(|kind| ((kind.group.clone(), kind.names.plural.clone()), Arc::clone(kind)))
             .collect();
-        Self { kinds, by_resource, openapi_hashes: OnceLock::new() }
+        Self { kinds, foreign: Vec::new(), by_resource, openapi_hashes: OnceLock::new() }
     }
 
     /// Every kind.

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::builtin;
-use crate::kind::{Names, SchemaSource};
+use crate::kind::{ForeignGroup, Names, SchemaSource};
 
 fn kinds() -> Kinds {
     let names = Names {
@@ -116,4 +116,29 @@ fn the_documents_are_what_typed_clients_expect() {
             assert!(!list.resources.is_empty());
         }
     }
+}
+
+#[test]
+fn what_somebody_else_answers_is_named_and_nothing_more() {
+    let kinds = kinds().with_foreign(ForeignGroup {
+        name: "subresources.kubevirt.io",
+        versions: &["v1", "v1alpha3"],
+        resources: &["expand-vm-spec", "virtualmachines/start", "virtualmachines/sev/setup"],
+    });
+    let document = group(&kinds, "subresources.kubevirt.io").unwrap();
+    assert_eq!(document["preferredVersion"]["groupVersion"], "subresources.kubevirt.io/v1");
+    let list = resources(&kinds, "subresources.kubevirt.io", "v1alpha3").unwrap();
+    let row =
+        |name: &str| json!({"name": name, "singularName": "", "namespaced": true, "kind": "", "verbs": []});
+    let names = ["expand-vm-spec", "virtualmachines/sev/setup", "virtualmachines/start"];
+    assert_eq!(list["resources"], json!(names.map(row)));
+    assert_eq!(resources(&kinds, "subresources.kubevirt.io", "v2"), None);
+
+    let all = aggregated(&kinds, false, Aggregated::V2);
+    let items = all["items"].as_array().unwrap();
+    let found = items.iter().find(|item| item["metadata"]["name"] == "subresources.kubevirt.io").unwrap();
+    let resources = found["versions"][0]["resources"].as_array().unwrap();
+    assert_eq!(resources.len(), 2);
+    assert_eq!(resources[1]["resource"], "virtualmachines");
+    assert_eq!(resources[1]["subresources"][1]["subresource"], "start");
 }

@@ -21,13 +21,14 @@ use tokio::sync::{Semaphore, watch};
 
 use super::answer::{self, Answered, Response};
 use super::audit;
-use super::extension::{Extends, Extension};
+use super::extension::{Call, Extends, Extension};
 use super::metrics::{Metrics, RequestLabels};
-use super::negotiate::{Endpoint, Form, form};
+use super::negotiate::{Endpoint, form};
 use super::query::Query;
 use super::request_info::{PathError, RequestInfo};
 use super::{documents, resources};
 use crate::auth::{self, Attributes, Authenticator, Authorities, Identity};
+use crate::kind::{Kinds, Scope};
 use crate::rbac::{self, Authorizer, Decision};
 use crate::server::VersionInfo;
 use crate::status::{ApiError, Details};
@@ -153,6 +154,11 @@ impl Front {
     /// How much is taken on.
     pub fn limits(&self) -> &Limits {
         &self.state.parts.limits
+    }
+
+    /// Becomes true when the server stops.
+    pub(super) fn stop(&self) -> watch::Receiver<bool> {
+        self.state.parts.stop.clone()
     }
 
     /// Answers one request. Never fails and never panics: whatever goes wrong is a `Status`.
@@ -305,8 +311,11 @@ impl Pass<'_> {
     ) -> Result<Response, ApiError> {
         let state = self.state;
         let identity = self.identity(request.headers(), seen.received, notes)?;
-        let extension =
-            state.parts.extensions.iter().find(|extension| extends(&extension.extends, self.info));
+        let extension = state
+            .parts
+            .extensions
+            .iter()
+            .find(|extension| extends(&extension.extends, self.info, state.parts.api.kinds()));
         let long_running = extension.is_some() || self.info.is_long_running();
         let _permit = if long_running {
             None
@@ -316,7 +325,17 @@ impl Pass<'_> {
         };
         let _counted = (!long_running).then(|| state.metrics.in_flight());
         if let Some(extension) = extension {
-            return Ok(self.extension(extension, request, identity).await);
+            let call = Call {
+                request,
+                info: self.info.clone(),
+                query: self.query.clone(),
+                identity,
+                now: seen.received,
+                server: Front { state: Arc::clone(state) },
+            };
+            // Making the answer may panic as soon as it is asked for.
+            let handled = AssertUnwindSafe(async { extension.handler.answer(call).await }).catch_unwind();
+            return handled.await.unwrap_or_else(|_| Err(self.panicked()));
         }
         let asked = Asked {
             info: self.info,
@@ -338,11 +357,7 @@ impl Pass<'_> {
         // The bodies of watches may go on; it is their beginning that must not take long.
         match tokio::time::timeout(state.parts.limits.request_timeout, handled).await {
             Ok(Ok(result)) => result,
-            Ok(Err(_)) => {
-                state.metrics.panicked();
-                tracing::error!(path = %self.info.path, verb = %self.info.verb, "a request's handler panicked");
-                Err(ApiError::new(500, "InternalError", PANIC))
-            }
+            Ok(Err(_)) => Err(self.panicked()),
             Err(_) => Err(timed_out()),
         }
     }
@@ -400,35 +415,34 @@ impl Pass<'_> {
         }
     }
 
-    async fn extension(
-        &self,
-        extension: &Extension,
-        mut request: Request<Body>,
-        identity: Identity,
-    ) -> Response {
-        use tower::ServiceExt as _;
-
-        request.extensions_mut().insert(identity);
-        let handled = AssertUnwindSafe(extension.router.clone().oneshot(request)).catch_unwind().await;
-        match handled {
-            Ok(Ok(response)) => response,
-            Ok(Err(never)) => match never {},
-            Err(_) => {
-                self.state.metrics.panicked();
-                answer::error(&ApiError::new(500, "InternalError", PANIC), Form::default())
-            }
-        }
+    fn panicked(&self) -> ApiError {
+        self.state.metrics.panicked();
+        tracing::error!(path = %self.info.path, verb = %self.info.verb, "a request's handler panicked");
+        ApiError::new(500, "InternalError", PANIC)
     }
 }
 
-/// Whether a request is one that an extension answers.
-fn extends(extends: &Extends, info: &RequestInfo) -> bool {
+/// Whether a request is one that an extension answers. Whatever else begins like one has no route.
+fn extends(extends: &Extends, info: &RequestInfo, kinds: &Kinds) -> bool {
     match extends {
-        Extends::Path(prefix) => info.path.starts_with(prefix.as_str()),
+        Extends::Group(name) => {
+            let mut groups = kinds.foreign().iter();
+            info.is_resource
+                && info.group == *name
+                && groups.any(|group| group.name == name && group.versions.contains(&info.version.as_str()))
+        }
         Extends::Subresource { group, resource, subresource } => {
+            let is_served = || {
+                kinds.resource(group, resource).is_some_and(|kind| {
+                    kind.versions.iter().any(|version| version.name == info.version)
+                        && (kind.scope == Scope::Namespaced) == info.has_path_namespace
+                })
+            };
             info.is_resource
                 && info.has_path_name
+                && info.rest.is_empty()
                 && (&info.group, &info.resource, &info.subresource) == (group, resource, subresource)
+                && is_served()
         }
     }
 }

@@ -327,7 +327,7 @@ pub(super) async fn read_body(
         .and_then(|value| value.parse::<u64>().ok());
     if announced.is_some_and(|length| length > MOST_BODY_BYTES as u64) {
         discard(&mut request.into_body()).await;
-        return Err(too_large());
+        return Err(too_large(MOST_BODY_BYTES));
     }
     let encoding = body_encoding(content_type(&request), with_protobuf);
     let mut body = request.into_body();
@@ -335,7 +335,7 @@ pub(super) async fn read_body(
         Ok(body) => body.to_bytes(),
         Err(error) if error.is::<LengthLimitError>() => {
             discard(&mut body).await;
-            return Err(too_large());
+            return Err(too_large(MOST_BODY_BYTES));
         }
         Err(error) => return Err(ApiError::bad_request(format!("unable to read the body: {error}"))),
     };
@@ -408,12 +408,9 @@ async fn delete_options(
     Ok(options)
 }
 
-fn too_large() -> ApiError {
-    let mut error = ApiError::new(
-        413,
-        "RequestEntityTooLarge",
-        format!("Request entity too large: limit is {MOST_BODY_BYTES}"),
-    );
+pub(super) fn too_large(most: usize) -> ApiError {
+    let mut error =
+        ApiError::new(413, "RequestEntityTooLarge", format!("Request entity too large: limit is {most}"));
     error.details = Some(Box::new(Details::default()));
     error
 }

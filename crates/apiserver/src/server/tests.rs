@@ -570,3 +570,75 @@ async fn roles_that_say_so_are_brought_up_to_date_and_others_are_left() {
     assert_eq!(verbs("left").await, ["get"]);
     server.shutdown().await;
 }
+
+#[tokio::test]
+async fn somebody_else_answers_a_group_and_a_subresource() {
+    use crate::http::extension::{self, Call, Extends, Extension};
+    use crate::kind::ForeignGroup;
+
+    let directory = tempfile::tempdir().unwrap();
+    let echo = |mut call: Call| async move {
+        let body = call.body(10).await?;
+        if body == "panic" {
+            panic!("as asked");
+        }
+        let said = json!({
+            "user": call.identity.user, "name": call.info.name, "sub": call.info.subresource, "body": body.len(),
+            "x": call.query.text("x"),
+        });
+        Ok(extension::json(StatusCode::ACCEPTED, &said))
+    };
+    let forever = |call: Call| async move {
+        let lines = futures::stream::iter([Ok::<_, std::io::Error>(bytes::Bytes::from("line\n"))]);
+        let rest = futures::stream::pending();
+        Ok(call.stream("text/plain", futures::StreamExt::chain(lines, rest)))
+    };
+    let subresource = |name: &str| Extends::Subresource {
+        group: String::new(),
+        resource: "pods".to_owned(),
+        subresource: name.to_owned(),
+    };
+    let options = Options {
+        extensions: vec![
+            Extension { extends: Extends::Group("acts.example.com".to_owned()), handler: Arc::new(echo) },
+            Extension { extends: subresource("log"), handler: Arc::new(forever) },
+        ],
+        ..options(directory.path())
+    };
+    let kinds = Kinds::new(builtin::kinds()).with_foreign(ForeignGroup {
+        name: "acts.example.com",
+        versions: &["v1"],
+        resources: &["things/start"],
+    });
+    let server = ApiServer::start(options, kinds).await.unwrap();
+    let start = "/apis/acts.example.com/v1/namespaces/default/things/a/start";
+    let put = async |body: &'static str| ask(&server, Request::put(format!("{start}?x=1")), body).await;
+    let (status, _, body) = put("four").await;
+    assert_eq!(status, 202, "{body}");
+    let said: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(said, json!({"user": "admin", "name": "a", "sub": "start", "body": 4, "x": "1"}));
+    let (status, _, body) = put("more than ten bytes").await;
+    let failure: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((status.as_u16(), &failure["reason"]), (413, &json!("RequestEntityTooLarge")));
+    assert_eq!(put("panic").await.0, 500);
+
+    // Authorization comes first, and there is nothing beside what is served.
+    let weak = Request::put(start).header("authorization", "Bearer weak");
+    let (status, _, body) = ask(&server, weak, "").await;
+    assert_eq!(status, 403);
+    let message = "things.acts.example.com \\\"a\\\" is forbidden: User \\\"weak\\\" cannot update resource \\\"things/start\\\" in \
+                   API group \\\"acts.example.com\\\" in the namespace \\\"default\\\"";
+    assert!(body.contains(message), "{body}");
+    assert_eq!(get(&server, "/apis/acts.example.com/v2/namespaces/default/things/a/start").await.0, 404);
+    assert_eq!(get(&server, "/apis/acts.example.com/v1").await.1["resources"][0]["name"], "things/start");
+    assert_eq!(get(&server, "/api/v9/namespaces/default/pods/p/log").await.0, 404);
+    assert_eq!(get(&server, "/api/v1/pods/p/log").await.0, 404);
+
+    // A stream ends with the server.
+    let mut request = Request::get("/api/v1/namespaces/default/pods/p/log").body(Body::empty()).unwrap();
+    request.headers_mut().insert("authorization", "Bearer sesame".parse().unwrap());
+    let mut body = server.router().oneshot(request).await.unwrap().into_body();
+    assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "line\n");
+    server.shutdown().await;
+    assert!(tokio::time::timeout(WAIT, body.frame()).await.unwrap().is_none());
+}
