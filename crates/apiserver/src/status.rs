@@ -274,6 +274,17 @@ impl ApiError {
         error
     }
 
+    /// 405 as Kubernetes' router answers it, which does not know the resource.
+    pub fn no_such_method() -> Self {
+        let mut error = Self::new(
+            405,
+            "MethodNotAllowed",
+            "the server does not allow this method on the requested resource",
+        );
+        error.details = Some(Box::default());
+        error
+    }
+
     /// 405: this resource has no such verb.
     pub fn method_not_allowed(of: GroupResource<'_>, verb: &str) -> Self {
         let message = format!("{verb} is not supported on resources of kind {:?}", of.to_string());

@@ -12,7 +12,6 @@ use super::answer::{self, Response};
 use super::front::{Asked, State};
 use super::health;
 use super::negotiate::{Clause, DiscoveryForm, Endpoint, Form, clauses, discovery_form, form};
-use super::resources::method_not_allowed;
 use crate::discovery::{self, Aggregated};
 use crate::openapi;
 use crate::server::VersionInfo;
@@ -45,7 +44,7 @@ pub(super) async fn answer(
         return Err(ApiError::no_such_path());
     }
     if method != Method::GET && method != Method::HEAD {
-        return Err(method_not_allowed());
+        return Err(ApiError::no_such_method());
     }
     if let Some((endpoint, only)) = health {
         let (code, text) = health::report(endpoint, &checks(state, endpoint), only, asked.query)

@@ -107,18 +107,7 @@ fn check_route(kind: &Kind, info: &RequestInfo, is_head: bool) -> Result<(), Api
         };
     // What a kind does not do has no method either, as with resources that can only be created.
     let served = !info.subresource.is_empty() || kind.served_verbs().contains(&verb);
-    if allowed && served { Ok(()) } else { Err(method_not_allowed()) }
-}
-
-/// 405 as Kubernetes' router answers it, which does not know the resource.
-pub(super) fn method_not_allowed() -> ApiError {
-    let mut error = ApiError::new(
-        405,
-        "MethodNotAllowed",
-        "the server does not allow this method on the requested resource",
-    );
-    error.details = Some(Box::default());
-    error
+    if allowed && served { Ok(()) } else { Err(ApiError::no_such_method()) }
 }
 
 async fn verb(
@@ -187,7 +176,7 @@ async fn verb(
             let list = api.delete_collection(&context, &target, &list_options(query)?, &options).await?;
             return answer::list(list, kind, &info.version, show).await;
         }
-        _ => return Err(method_not_allowed()),
+        _ => return Err(ApiError::no_such_method()),
     };
     answer::object(&answer, kind, show)
 }

@@ -6,7 +6,7 @@ use super::answer::{self, Response};
 use super::front::{Asked, Notes, State};
 use super::negotiate::{Endpoint, form};
 use super::request_info::RequestInfo;
-use super::resources::{ReadBody, method_not_allowed};
+use super::resources::ReadBody;
 use crate::auth;
 use crate::rbac;
 use crate::status::ApiError;
@@ -44,7 +44,7 @@ pub(super) fn check_route(info: &RequestInfo) -> Result<(), ApiError> {
     if info.has_path_namespace != in_namespace || info.has_path_name != is_token || !info.rest.is_empty() {
         return Err(ApiError::no_such_path());
     }
-    if info.verb == "create" { Ok(()) } else { Err(method_not_allowed()) }
+    if info.verb == "create" { Ok(()) } else { Err(ApiError::no_such_method()) }
 }
 
 /// Answers it.

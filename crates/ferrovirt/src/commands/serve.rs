@@ -9,6 +9,9 @@ mod kinds;
 mod launchers;
 mod machines;
 mod notify;
+#[allow(dead_code)] // used once the node is started
+mod pod_logs;
+mod subresources;
 
 use anyhow::Context as _;
 use apiserver::builtin;
@@ -35,6 +38,7 @@ pub async fn serve(context: &Context, flags: &ServeFlags) -> Result<ExitCode, Fa
         token_file: flags.token_auth_file.clone(),
         audit_log: flags.audit_log_path.clone(),
         extra_objects: installation::objects(version),
+        extensions: vec![subresources::extension()],
         ..Options::new(
             context.settings.api_dir(),
             VersionInfo {
@@ -44,7 +48,8 @@ pub async fn serve(context: &Context, flags: &ServeFlags) -> Result<ExitCode, Fa
             },
         )
     };
-    let kinds = Kinds::new(builtin::kinds().into_iter().chain(kinds::kinds()));
+    let kinds =
+        Kinds::new(builtin::kinds().into_iter().chain(kinds::kinds())).with_foreign(subresources::DISCOVERY);
     let server = ApiServer::start(options, kinds).await?;
     let mut machines = match flags.api_only {
         true => None,

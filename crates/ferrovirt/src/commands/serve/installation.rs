@@ -1,6 +1,6 @@
 //! The objects that a KubeVirt installation brings, and its roles.
 
-mod components;
+pub mod components;
 
 use serde_json::{Map, Value, json};
 

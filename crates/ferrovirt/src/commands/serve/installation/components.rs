@@ -71,6 +71,7 @@ fn api() -> Vec<Value> {
     vec![
         rule("kubevirt.io", &["virtualmachines", "virtualmachines/status"], &[&["get", "patch"]]),
         rule("kubevirt.io", &["virtualmachineinstances"], &[&["get", "patch"]]),
+        rule("kubevirt.io", &["kubevirts"], &[&["get"]]),
     ]
 }
 

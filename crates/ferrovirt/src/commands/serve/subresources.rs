@@ -1,0 +1,201 @@
+//! The group `subresources.kubevirt.io`: what is done to machines by request.
+//!
+//! ```text
+//! PUT …/virtualmachines/NAME/start ─► options ─► machine, instance ─► controllers::vm::requests ─► patches ─► 202
+//! ```
+//!
+//! What a request changes, and why one is refused, the controllers' crate decides; here are the bodies, the reading and
+//! the writing. Both are done as KubeVirt's own account, since the caller has the right to start a machine and not the
+//! one to change it.
+
+mod about;
+
+use std::sync::Arc;
+
+use apiserver::auth::Identity;
+use apiserver::decode;
+use apiserver::http::extension::{self, Call, Extends, Extension, Response};
+use apiserver::kind::ForeignGroup;
+use apiserver::status::{ApiError, Details};
+use controllers::vm::requests::{self, Change, Refusal, Target};
+use http::StatusCode;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client};
+use manifest::types::{VirtualMachine, VirtualMachineInstance};
+use serde::de::DeserializeOwned;
+
+use super::installation::components;
+
+/// The group's name.
+const GROUP: &str = "subresources.kubevirt.io";
+
+/// The most bytes of options that are read; the largest that make sense have some hundred.
+const MOST_BODY_BYTES: usize = 64 * 1024;
+
+/// The group as discovery shows it.
+pub const DISCOVERY: ForeignGroup = ForeignGroup {
+    name: GROUP,
+    versions: &["v1", "v1alpha3"],
+    resources: &["virtualmachines/restart", "virtualmachines/start", "virtualmachines/stop"],
+};
+
+/// What answers the group.
+pub fn extension() -> Extension {
+    Extension { extends: Extends::Group(GROUP.to_owned()), handler: Arc::new(answer) }
+}
+
+async fn answer(mut call: Call) -> Result<Response, ApiError> {
+    let info = &call.info;
+    let in_namespace = info.has_path_namespace;
+    if !info.rest.is_empty() || in_namespace != info.has_path_name {
+        return Err(ApiError::no_such_path());
+    }
+    let verb = info.verb.clone();
+    let expect = |wanted: &str| if verb == wanted { Ok(()) } else { Err(ApiError::no_such_method()) };
+    match (in_namespace, info.resource.as_str(), info.subresource.as_str()) {
+        (true, "virtualmachines", action @ ("start" | "stop" | "restart")) => {
+            let action = action.to_owned();
+            expect("update")?;
+            let body = call.body(MOST_BODY_BYTES).await?;
+            let server = Client::new(
+                call.client_service(Identity::service_account(components::NAMESPACE, components::API)),
+                "default",
+            );
+            let machine = Machine { server, namespace: &call.info.namespace, name: &call.info.name };
+            match action.as_str() {
+                "start" => machine.start(read(&body)?).await?,
+                "stop" => machine.stop(read(&body)?).await?,
+                _ => machine.restart(read(&body)?).await?,
+            }
+            Ok(extension::empty(StatusCode::ACCEPTED))
+        }
+        (false, "version", "") => expect("list").map(|()| about::version()),
+        (false, "guestfs", "") => expect("list").map(|()| about::guestfs()),
+        (false, "healthz", "") => {
+            expect("list")?;
+            let identity = Identity::service_account(components::NAMESPACE, components::API);
+            about::health(Client::new(call.client_service(identity), "default")).await
+        }
+        _ => Err(ApiError::no_such_path()),
+    }
+}
+
+/// Options out of a body in JSON or YAML, whatever it is said to be; an empty one asks for nothing in particular.
+fn read<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, ApiError> {
+    if body.trim_ascii().is_empty() {
+        return Ok(T::default());
+    }
+    let bad = |error: &dyn std::fmt::Display| {
+        ApiError::bad_request(format!("Can not unmarshal Request body to struct, error: {error}"))
+    };
+    let value = decode::yaml(body).map_err(|error| bad(&error))?.value;
+    serde_json::from_value(value).map_err(|error| bad(&error))
+}
+
+/// The machine that a request is about.
+struct Machine<'a> {
+    server: Client,
+    namespace: &'a str,
+    name: &'a str,
+}
+
+impl Machine<'_> {
+    async fn start(&self, options: requests::StartOptions) -> Result<(), ApiError> {
+        let (machine, instance) = self.current().await?;
+        let changes = requests::start(&machine, instance.as_ref(), &options).map_err(refused)?;
+        self.make(changes, options.dry_run).await
+    }
+
+    async fn stop(&self, options: requests::StopOptions) -> Result<(), ApiError> {
+        let (machine, instance) = self.current().await?;
+        let changes = requests::stop(&machine, instance.as_ref(), &options).map_err(refused)?;
+        self.make(changes, options.dry_run).await
+    }
+
+    async fn restart(&self, options: requests::RestartOptions) -> Result<(), ApiError> {
+        let (machine, instance) = self.current().await?;
+        let changes = requests::restart(&machine, instance.as_ref(), &options).map_err(refused)?;
+        self.make(changes, options.dry_run).await
+    }
+
+    /// The machine, and the instance that is its own or nobody's.
+    async fn current(&self) -> Result<(VirtualMachine, Option<VirtualMachineInstance>), ApiError> {
+        let machines: Api<VirtualMachine> = Api::namespaced(self.server.clone(), self.namespace);
+        let instances: Api<VirtualMachineInstance> = Api::namespaced(self.server.clone(), self.namespace);
+        let machine = machines.get_opt(self.name).await.map_err(|error| self.failed(&error))?;
+        let machine = machine.ok_or_else(|| refused(Refusal::not_found(self.name)))?;
+        let instance = instances.get_opt(self.name).await.map_err(|error| self.failed(&error))?;
+        let instance = instance.filter(|instance| !is_another_ones(instance, &machine));
+        Ok((machine, instance))
+    }
+
+    async fn make(&self, changes: Vec<Change>, dry_run: Option<Vec<String>>) -> Result<(), ApiError> {
+        let dry_run = dry_run.unwrap_or_default();
+        if let Some(unknown) = dry_run.iter().find(|value| *value != "All") {
+            let why = format!("dryRun: Unsupported value: {unknown:?}: supported values: \"All\"");
+            return Err(ApiError::internal(format_args!("PatchOptions.meta.k8s.io \"\" is invalid: {why}")));
+        }
+        let parameters = PatchParams { dry_run: !dry_run.is_empty(), ..PatchParams::default() };
+        let machines: Api<VirtualMachine> = Api::namespaced(self.server.clone(), self.namespace);
+        let instances: Api<VirtualMachineInstance> = Api::namespaced(self.server.clone(), self.namespace);
+        for Change { target, patch } in changes {
+            let done = match target {
+                Target::Machine => {
+                    machines.patch(self.name, &parameters, &Patch::Json::<()>(patch)).await.map(drop)
+                }
+                Target::MachineStatus => {
+                    machines.patch_status(self.name, &parameters, &Patch::Json::<()>(patch)).await.map(drop)
+                }
+                Target::Instance => {
+                    instances.patch(self.name, &parameters, &Patch::Json::<()>(patch)).await.map(drop)
+                }
+            };
+            done.map_err(|error| self.failed(&error))?;
+        }
+        Ok(())
+    }
+
+    /// What the caller is told when the server refuses what is asked of it on the way.
+    fn failed(&self, error: &kube::Error) -> ApiError {
+        let kube::Error::Api(status) = error else { return ApiError::internal(error) };
+        match status.code {
+            404 => refused(Refusal::not_found(self.name)),
+            // A patch whose tests fail cannot be processed: somebody else was faster.
+            409 | 422 if !status.message.contains("denied the request") => {
+                refused(Refusal::lost_race(self.name, &status.message))
+            }
+            429 => retry(429, "TooManyRequests", &status.message),
+            503 => retry(503, "ServiceUnavailable", &status.message),
+            _ => ApiError::internal(&status.message),
+        }
+    }
+}
+
+/// Whether an instance of the machine's name belongs to something else.
+fn is_another_ones(instance: &VirtualMachineInstance, machine: &VirtualMachine) -> bool {
+    let mut owners = instance.metadata.owner_references.iter().flatten();
+    let controller = owners.find(|owner| owner.controller == Some(true));
+    controller.is_some_and(|owner| Some(&owner.uid) != machine.metadata.uid.as_ref())
+}
+
+fn refused(refusal: Refusal) -> ApiError {
+    let mut error = ApiError::new(refusal.code, refusal.reason, refusal.message);
+    error.details = refusal.subject.map(|subject| {
+        Box::new(Details {
+            name: subject.name,
+            group: subject.group.to_owned(),
+            kind: subject.kind.to_owned(),
+            ..Details::default()
+        })
+    });
+    error
+}
+
+fn retry(code: u16, reason: &'static str, message: &str) -> ApiError {
+    let mut error = ApiError::new(code, reason, message);
+    error.details = Some(Box::new(Details { retry_after_seconds: Some(1), ..Details::default() }));
+    error
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,229 @@
+#![allow(clippy::unwrap_used)]
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+
+use apiserver::kind::Kinds;
+use apiserver::server::{ApiServer, Options, VersionInfo};
+use kube::api::PostParams;
+use serde_json::{Value, json};
+
+use super::super::{installation, kinds};
+use super::*;
+
+async fn start(directory: &Path) -> ApiServer {
+    let version = VersionInfo {
+        git_version: "v1.33.0+ferrovirt.0.1.0".to_owned(),
+        git_commit: String::new(),
+        build_date: String::new(),
+    };
+    let options = Options {
+        listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+        extra_objects: installation::objects("v0.1.0"),
+        extensions: vec![extension()],
+        ..Options::new(directory.join("state"), version)
+    };
+    let kinds = apiserver::builtin::kinds().into_iter().chain(kinds::kinds());
+    ApiServer::start(options, Kinds::new(kinds).with_foreign(DISCOVERY)).await.unwrap()
+}
+
+/// What a request is answered with: the code, and the body (a text where it is no JSON).
+async fn ask(server: &ApiServer, who: Identity, method: &str, path: &str, body: &str) -> (u16, Value) {
+    use tower::ServiceExt as _;
+
+    let request = http::Request::builder().method(method).uri(path);
+    let request = request.body(extension::Body::from(body.to_owned())).unwrap();
+    let response = server.client_service(who).oneshot(request).await.unwrap();
+    let (head, body) = response.into_parts();
+    let body = http_body_util::BodyExt::collect(body).await.unwrap().to_bytes();
+    let text = String::from_utf8(body.to_vec()).unwrap();
+    (head.status.as_u16(), serde_json::from_str(&text).unwrap_or(Value::String(text)))
+}
+
+fn admin() -> Identity {
+    Identity::internal("admin")
+}
+
+async fn put(server: &ApiServer, action: &str, body: &str) -> (u16, Value) {
+    let path = format!("/apis/{GROUP}/v1/namespaces/default/virtualmachines/tiny/{action}");
+    ask(server, admin(), "PUT", &path, body).await
+}
+
+/// A refusal as `code reason message`.
+fn words((code, status): &(u16, Value)) -> String {
+    assert_eq!(status["kind"], "Status", "{status}");
+    assert_eq!((&status["status"], &status["code"]), (&json!("Failure"), &json!(code)));
+    format!(
+        "{code} {} {}",
+        status["reason"].as_str().unwrap_or_default(),
+        status["message"].as_str().unwrap()
+    )
+}
+
+fn spec() -> Value {
+    json!({"domain": {
+        "devices": {}, "memory": {"guest": "128Mi"},
+        "firmware": {"kernelBoot": {"container": {"image": "localhost/k", "kernelPath": "/vmlinuz"}}},
+    }})
+}
+
+async fn make_machine(server: &ApiServer, strategy: &str) -> Api<VirtualMachine> {
+    let client = Client::new(server.client_service(admin()), "default");
+    let machines: Api<VirtualMachine> = Api::namespaced(client, "default");
+    let machine: VirtualMachine = serde_json::from_value(json!({
+        "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachine",
+        "metadata": {"name": "tiny", "namespace": "default"},
+        "spec": {"runStrategy": strategy, "template": {"spec": spec()}},
+    }))
+    .unwrap();
+    machines.create(&PostParams::default(), &machine).await.unwrap();
+    machines
+}
+
+#[tokio::test]
+async fn a_machine_is_started_and_stopped_by_its_strategy() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = start(directory.path()).await;
+    assert_eq!(
+        words(&put(&server, "start", "").await),
+        "404 NotFound virtualmachine.kubevirt.io \"tiny\" not found"
+    );
+    let machines = make_machine(&server, "Halted").await;
+    let strategy = async || machines.get("tiny").await.unwrap().spec.run_strategy.unwrap();
+
+    // Only the checks, then in earnest.
+    assert_eq!(put(&server, "start", r#"{"dryRun": ["All"]}"#).await, (202, json!("")));
+    assert_eq!(strategy().await, "Halted");
+    assert_eq!(put(&server, "start", "").await, (202, json!("")));
+    assert_eq!(strategy().await, "Always");
+    let refusal = put(&server, "start", "{}").await;
+    assert_eq!(
+        words(&refusal),
+        "409 Conflict Operation cannot be fulfilled on virtualmachine.kubevirt.io \"tiny\": Always does not support \
+         manual start requests"
+    );
+    let details = json!({"name": "tiny", "group": "kubevirt.io", "kind": "virtualmachine"});
+    assert_eq!(refusal.1["details"], details);
+    // YAML is as good as JSON, and what is neither is refused.
+    assert_eq!(put(&server, "stop", "gracePeriod: 5\ndryRun: []\n").await, (202, json!("")));
+    assert_eq!(strategy().await, "Halted");
+    for garbage in ["{", "[1]", "gracePeriod: soon"] {
+        let text = words(&put(&server, "stop", garbage).await);
+        assert!(
+            text.starts_with("400 BadRequest Can not unmarshal Request body to struct, error: "),
+            "{text}"
+        );
+    }
+    let unknown = put(&server, "start", r#"{"dryRun": ["Some"]}"#).await;
+    assert!(words(&unknown).starts_with("500 InternalError Internal error occurred: "), "{unknown:?}");
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn requests_are_left_in_the_status_and_instances_of_others_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = start(directory.path()).await;
+    let machines = make_machine(&server, "Manual").await;
+    assert_eq!(put(&server, "start", r#"{"paused": true}"#).await, (202, json!("")));
+    let requests = machines.get("tiny").await.unwrap().status.unwrap().state_change_requests;
+    assert_eq!(json!(requests), json!([{"action": "Start", "data": {"paused": "true"}}]));
+    assert_eq!(
+        words(&put(&server, "start", "").await),
+        "500 InternalError Internal error occurred: unable to complete request: stop/start already underway"
+    );
+
+    // An instance of that name which something else made does not count.
+    let client = Client::new(server.client_service(admin()), "default");
+    let instances: Api<VirtualMachineInstance> = Api::namespaced(client, "default");
+    let owner = json!({
+        "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachine", "name": "other", "uid": "another", "controller": true,
+    });
+    let instance: VirtualMachineInstance = serde_json::from_value(json!({
+        "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstance",
+        "metadata": {"name": "tiny", "namespace": "default", "ownerReferences": [owner]}, "spec": spec(),
+    }))
+    .unwrap();
+    instances.create(&PostParams::default(), &instance).await.unwrap();
+    let mut current = instances.get("tiny").await.unwrap();
+    let not_running =
+        "Operation cannot be fulfilled on virtualmachine.kubevirt.io \"tiny\": VM is not running";
+    assert_eq!(words(&put(&server, "stop", "").await), format!("409 Conflict {not_running}"));
+    // Its own counts: the grace is patched, and the request names it.
+    let machine = machines.get("tiny").await.unwrap();
+    let owners = current.metadata.owner_references.as_mut().unwrap();
+    owners[0].uid = machine.metadata.uid.clone().unwrap();
+    let controller = Identity::service_account(components::NAMESPACE, components::CONTROLLER);
+    let as_controller: Api<VirtualMachineInstance> =
+        Api::namespaced(Client::new(server.client_service(controller), "default"), "default");
+    let kept = as_controller.replace("tiny", &PostParams::default(), &current).await.unwrap();
+    assert_eq!(put(&server, "stop", r#"{"gracePeriod": 3}"#).await, (202, json!("")));
+    let requests = machines.get("tiny").await.unwrap().status.unwrap().state_change_requests;
+    assert_eq!(json!(requests), json!([{"action": "Stop", "uid": kept.metadata.uid}]));
+    assert_eq!(instances.get("tiny").await.unwrap().spec.termination_grace_period_seconds, Some(3));
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn only_who_may_start_machines_does() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = start(directory.path()).await;
+    let path = format!("/apis/{GROUP}/v1/namespaces/default/virtualmachines/tiny/start");
+    let who = |user: &str| Identity {
+        user: user.to_owned(),
+        groups: vec!["system:authenticated".to_owned()],
+        ..Identity::default()
+    };
+    let forbidden = ask(&server, who("weak"), "PUT", &path, "").await;
+    assert_eq!(
+        words(&forbidden),
+        "403 Forbidden virtualmachines.subresources.kubevirt.io \"tiny\" is forbidden: User \"weak\" cannot update \
+         resource \"virtualmachines/start\" in API group \"subresources.kubevirt.io\" in the namespace \"default\""
+    );
+    // An editor of the namespace may start a machine.
+    let binding = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "editors"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "kubevirt.io:edit"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "strong"}],
+    });
+    let bindings = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/rolebindings";
+    assert_eq!(ask(&server, admin(), "POST", bindings, &binding.to_string()).await.0, 201);
+    make_machine(&server, "Halted").await;
+    assert_eq!(ask(&server, who("strong"), "PUT", &path, "").await.0, 202);
+
+    assert_eq!(ask(&server, admin(), "GET", &path, "").await.0, 405);
+    for path in
+        ["virtualmachines/tiny/dance", "virtualmachines/tiny", "virtualmachines/tiny/start/now", "version"]
+    {
+        let path = format!("/apis/{GROUP}/v1/namespaces/default/{path}");
+        assert_eq!(ask(&server, admin(), "PUT", &path, "").await.0, 404, "{path}");
+    }
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn the_group_says_what_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = start(directory.path()).await;
+    let user = || Identity {
+        user: "anybody".to_owned(),
+        groups: vec!["system:authenticated".to_owned()],
+        ..Identity::default()
+    };
+    let get = async |path: &str| ask(&server, user(), "GET", &format!("/apis/{GROUP}{path}"), "").await;
+    assert_eq!(get("").await.1["preferredVersion"]["groupVersion"], "subresources.kubevirt.io/v1");
+    for version in ["v1", "v1alpha3"] {
+        let (_, list) = get(&format!("/{version}")).await;
+        let names: Vec<_> =
+            list["resources"].as_array().unwrap().iter().map(|row| row["name"].clone()).collect();
+        assert_eq!(names, DISCOVERY.resources);
+        let (code, document) = get(&format!("/{version}/version")).await;
+        assert_eq!((code, &document["gitVersion"]), (200, &json!(concat!("v", env!("CARGO_PKG_VERSION")))));
+    }
+    assert_eq!(get("/v1/guestfs").await.1["guestfs"]["status"], "failed");
+    let path = format!("/apis/{GROUP}/v1/healthz");
+    let (code, health) = ask(&server, admin(), "GET", &path, "").await;
+    assert_eq!((code, &health["apiserver"]["connectivity"]), (200, &json!("ok")), "{health}");
+    assert_eq!(health["apiserver"]["version"]["minor"], "33");
+    assert!(health["config-resource-version"].as_str().is_some(), "{health}");
+    server.shutdown().await;
+}
