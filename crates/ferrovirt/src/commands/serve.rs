@@ -9,7 +9,6 @@ mod kinds;
 mod launchers;
 mod machines;
 mod notify;
-#[allow(dead_code)] // used once the node is started
 mod pod_logs;
 mod subresources;
 
@@ -23,7 +22,7 @@ use super::Context;
 use crate::cli::ServeFlags;
 use crate::report::{ExitCode, Failure};
 use crate::settings::ensure_dir;
-use machines::Machines;
+use machines::{Machines, Prepared};
 
 /// The Kubernetes version whose API is served: that of the types the server is built with.
 const KUBERNETES_VERSION: &str = "v1.33.0";
@@ -33,12 +32,17 @@ pub async fn serve(context: &Context, flags: &ServeFlags) -> Result<ExitCode, Fa
     let ended = ended_by_signal()?;
     ensure_dir(&context.settings.state_dir, 0o755)?;
     let version = concat!("v", env!("CARGO_PKG_VERSION"));
+    let prepared = match flags.api_only {
+        true => None,
+        false => Some(Prepared::new(context, flags.listen.ip(), flags.node_name.as_deref())?),
+    };
+    let logs = prepared.as_ref().map(Prepared::logs);
     let options = Options {
         listen: flags.listen,
         token_file: flags.token_auth_file.clone(),
         audit_log: flags.audit_log_path.clone(),
         extra_objects: installation::objects(version),
-        extensions: vec![subresources::extension()],
+        extensions: logs.into_iter().chain([subresources::extension()]).collect(),
         ..Options::new(
             context.settings.api_dir(),
             VersionInfo {
@@ -51,10 +55,7 @@ pub async fn serve(context: &Context, flags: &ServeFlags) -> Result<ExitCode, Fa
     let kinds =
         Kinds::new(builtin::kinds().into_iter().chain(kinds::kinds())).with_foreign(subresources::DISCOVERY);
     let server = ApiServer::start(options, kinds).await?;
-    let mut machines = match flags.api_only {
-        true => None,
-        false => Some(Machines::start(context, &server, flags.node_name.as_deref())?),
-    };
+    let mut machines = prepared.map(|prepared| Machines::start(prepared, &server));
     let address = server.address();
     context.reporter.note(format!("serving on https://{address}"));
     context.reporter.note(format!("kubeconfig: {}", server.admin_kubeconfig().display()));

@@ -4,12 +4,13 @@
 //! the way to it is shorter. When one of them ends by itself the server ends too, with its reason: machines run on, and
 //! whoever supervises the server starts it again.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::anyhow;
 use apiserver::auth::Identity;
+use apiserver::http::extension::Extension;
 use apiserver::server::ApiServer;
 use kube::Client;
 use node::pki::Authority;
@@ -17,6 +18,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::launchers::ControlledLaunchers;
+use super::pod_logs;
 use crate::commands::Context;
 use crate::commands::image::open_images;
 use crate::report::Failure;
@@ -31,12 +33,19 @@ pub struct Machines {
     stop: watch::Sender<bool>,
 }
 
-impl Machines {
-    /// Starts them against `server`. `node_name` is the Node's name, the host's when there is none.
+/// Controllers and node before they run: what the API server answers of the node's files needs no running node.
+pub struct Prepared {
+    node: node::Settings,
+    launchers: ControlledLaunchers,
+}
+
+impl Prepared {
+    /// Opens what they use. `address` is where the API server listens; `node_name` is the Node's name, the host's when
+    /// there is none.
     ///
     /// # Errors
     /// When a directory, the image store or the node's authority cannot be used.
-    pub fn start(context: &Context, server: &ApiServer, node_name: Option<&str>) -> Result<Self, Failure> {
+    pub fn new(context: &Context, address: IpAddr, node_name: Option<&str>) -> Result<Self, Failure> {
         let settings = &context.settings;
         let (pods_dir, state_dir) = (settings.pods_dir(), settings.node_dir());
         // QEMU, which may be another user, passes through to its own directory in there.
@@ -50,9 +59,9 @@ impl Machines {
             launcher::control::Client::new(authority.certificate(), &identity.certificate, &identity.key)
                 .map_err(anyhow::Error::new)?;
         let launchers = ControlledLaunchers::new(asking);
-        let node_settings = node::Settings {
-            name: name.clone(),
-            address: match server.address().ip() {
+        let node = node::Settings {
+            name,
+            address: match address {
                 everywhere if everywhere.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
                 one => one,
             },
@@ -68,6 +77,19 @@ impl Machines {
             authority,
             image_gc: node::images::Thresholds::default(),
         };
+        Ok(Self { node, launchers })
+    }
+
+    /// What answers for the logs of the node's Pods.
+    pub fn logs(&self) -> Extension {
+        pod_logs::extension(self.node.clone())
+    }
+}
+
+impl Machines {
+    /// Starts them against `server`.
+    pub fn start(prepared: Prepared, server: &ApiServer) -> Self {
+        let Prepared { node, launchers } = prepared;
         let controller_settings = controllers::Settings {
             launcher_image: format!("ferrovirt/launcher:{}", env!("CARGO_PKG_VERSION")),
         };
@@ -82,12 +104,12 @@ impl Machines {
                 Ok(())
             }
         });
-        let node_client = client(server, &format!("system:node:{name}"), &["system:nodes"]);
+        let node_client = client(server, &format!("system:node:{}", node.name), &["system:nodes"]);
         tasks.spawn({
             let stopped = until(stopped);
-            async move { Ok(node::run(node_client, node_settings, stopped).await?) }
+            async move { Ok(node::run(node_client, node, stopped).await?) }
         });
-        Ok(Self { tasks, stop })
+        Self { tasks, stop }
     }
 
     /// Why one of them has ended by itself; waits until one does.
