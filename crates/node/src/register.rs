@@ -61,8 +61,10 @@ pub async fn run(client: kube::Client, settings: &Settings) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let state_dir = settings.state_dir.clone();
-        let Ok(facts) = tokio::task::spawn_blocking(move || Facts::measure(&state_dir)).await else { return };
+        let (state_dir, address) = (settings.state_dir.clone(), settings.address);
+        let Ok(facts) = tokio::task::spawn_blocking(move || Facts::measure(&state_dir, address)).await else {
+            return;
+        };
         let now = Timestamp::now();
         if let Err(error) = update_node(&client, &settings.name, &facts, now).await {
             tracing::warn!(%error, node = settings.name, "the Node could not be written");

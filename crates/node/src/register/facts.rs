@@ -1,6 +1,6 @@
 //! What this machine is and has, measured.
 
-use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::net::IpAddr;
 use std::path::Path;
 
 /// What a Node tells of its machine.
@@ -30,7 +30,7 @@ pub struct Facts {
     pub system_uuid: String,
     /// Another with every boot of the host.
     pub boot_id: String,
-    /// Address that other machines would see, or loopback.
+    /// The Node's own address.
     pub address: IpAddr,
 }
 
@@ -65,7 +65,7 @@ impl Disk {
 
 impl Facts {
     /// Measures. What cannot be read is empty or 0. Blocks for a few file reads.
-    pub fn measure(state_dir: &Path) -> Self {
+    pub fn measure(state_dir: &Path, address: IpAddr) -> Self {
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let line = |path: &str| read(path).trim().to_owned();
         let memory = read("/proc/meminfo");
@@ -88,7 +88,7 @@ impl Facts {
             machine_id: line("/etc/machine-id"),
             system_uuid: line("/sys/class/dmi/id/product_uuid"),
             boot_id: line("/proc/sys/kernel/random/boot_id"),
-            address: own_address().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            address,
         }
     }
 }
@@ -112,15 +112,6 @@ fn pretty_name(text: &str) -> String {
     value.trim_matches(['"', '\'']).to_owned()
 }
 
-/// The address of the interface that the default route leads through. Connecting a datagram socket sends nothing;
-/// 192.0.2.1 is nobody's (RFC 5737).
-fn own_address() -> Option<IpAddr> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
-    let address = socket.local_addr().ok()?.ip();
-    (!address.is_unspecified()).then_some(address)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,7 +129,7 @@ mod tests {
 
     #[test]
     fn this_machine_can_be_measured() {
-        let facts = Facts::measure(Path::new("/"));
+        let facts = Facts::measure(Path::new("/"), std::net::Ipv4Addr::LOCALHOST.into());
         assert!(facts.cores > 0 && facts.memory_bytes > 0 && facts.disk.total_bytes > 0, "{facts:?}");
         assert!(facts.tasks > 0 && facts.tasks < facts.most_tasks, "{facts:?}");
         assert!(!facts.kernel.is_empty() && !facts.boot_id.is_empty(), "{facts:?}");
