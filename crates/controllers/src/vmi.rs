@@ -1,10 +1,91 @@
 //! The VirtualMachineInstance controller.
+//!
+//! ```text
+//!  pod         the launcher Pod of an instance          view    what a Pod says
+//!  phase       which phase follows                      report  the whole instance as it should be, and the events
+//!  conditions  their reasons and words                  followers  one task for each live launcher
+//!  reconcile   reads, asks `report`, writes the difference
+//! ```
+//!
+//! An instance is looked at when it changes, when its Pod does, and when its launcher says something; nothing is polled.
+//! Everything but `followers` and `reconcile` is pure.
 
-use std::sync::Arc;
+mod conditions;
+mod followers;
+mod migratable;
+mod phase;
+mod pod;
+mod reconcile;
+mod report;
+mod resources;
+mod view;
 
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::channel::mpsc;
+use futures::{StreamExt, future, stream};
+use k8s_openapi::api::core::v1::Pod;
+use kube::runtime::controller::Controller;
+use kube::runtime::{WatchStreamExt, reflector, watcher};
+use kube::{Api, Client};
+use manifest::keys;
+use manifest::types::VirtualMachineInstance;
+
+use crate::events::Recorder;
 use crate::{Launchers, Settings};
 
+use followers::Followers;
+use reconcile::Context;
+
+/// Launchers' news that wait for the controller.
+const MOST_NEWS: usize = 256;
+
+/// How often followers of instances that are gone are looked for.
+const SWEEP: Duration = Duration::from_secs(30);
+
 /// Runs until dropped.
-pub async fn run(_client: kube::Client, _settings: Settings, _launchers: Arc<dyn Launchers>) {
-    std::future::pending().await
+pub async fn run(client: Client, settings: Settings, launchers: Arc<dyn Launchers>) {
+    let (wake, news) = mpsc::channel(MOST_NEWS);
+    let (pods, writer) = reflector::store();
+    let launcher_pods = watcher::Config::default().labels(&format!("{}=virt-launcher", keys::APP));
+    let pod_changes = watcher(Api::<Pod>::all(client.clone()), launcher_pods)
+        .default_backoff()
+        .reflect(writer)
+        .touched_objects()
+        .filter_map(|pod| {
+            future::ready(match pod {
+                Ok(pod) => reconcile::owner(&pod),
+                Err(error) => {
+                    tracing::debug!(%error, "watching Pods");
+                    None
+                }
+            })
+        });
+    let context = Arc::new(Context {
+        client: client.clone(),
+        launcher_image: settings.launcher_image,
+        pods,
+        followers: Followers::new(launchers, wake),
+        recorder: Recorder::new(client.clone()),
+        failures: Mutex::default(),
+    });
+    let controller = Controller::new(Api::<VirtualMachineInstance>::all(client), watcher::Config::default())
+        .reconcile_on(stream::select(pod_changes, news));
+    let instances = controller.store();
+    let sweep = async {
+        let mut ticks = tokio::time::interval(SWEEP);
+        loop {
+            ticks.tick().await;
+            context.sweep(&instances);
+        }
+    };
+    let reconciling =
+        controller.run(reconcile::reconcile, reconcile::retry, Arc::clone(&context)).for_each(|result| {
+            if let Err(error) = result {
+                tracing::debug!(%error, "an instance was not dealt with");
+            }
+            future::ready(())
+        });
+    future::join(reconciling, sweep).await;
 }

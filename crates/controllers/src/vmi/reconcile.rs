@@ -1,0 +1,529 @@
+//! The I/O around [`report`](super::report): reads what is observed, does what follows, writes the difference.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::runtime::controller::Action;
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Api, Client, Resource, ResourceExt};
+use manifest::keys;
+use manifest::machine_status::BootFacts;
+use manifest::types::{VirtualMachine, VirtualMachineInstance};
+use serde_json::{Map, Value, json};
+
+use super::conditions::{self, find};
+use super::followers::{Followers, Intent, Latest};
+use super::phase::Phase;
+use super::pod::{POD_GRACE_BEYOND_SECONDS, UNPAUSED, grace_seconds, launcher_pod, pod_name};
+use super::report::{self, Observed, Report, Teller, has_acpi, report};
+use super::view::{PodView, Stage, view};
+use crate::events::{self, Event, Recorder, Source};
+
+/// How often a write is made anew because somebody else was faster.
+const ATTEMPTS: usize = 5;
+
+/// Between attempts after errors: doubled from the first to the second.
+const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(30));
+
+/// How long a Pod may outlive the end of its grace before its node is looked at.
+const OVERDUE: Duration = Duration::from_secs(30);
+
+/// A node whose Lease was not renewed for so long is lost (`node-monitor-grace-period` of Kubernetes).
+const NODE_PATIENCE: Duration = Duration::from_secs(50);
+
+/// KubeVirt's node agent, on whose behalf the controller tells of machines.
+const HANDLER: &str = "virt-handler";
+
+/// What a reconciliation needs.
+pub(super) struct Context {
+    pub client: Client,
+    pub launcher_image: String,
+    pub pods: Store<Pod>,
+    pub followers: Followers,
+    pub recorder: Recorder,
+    pub failures: Mutex<HashMap<ObjectRef<VirtualMachineInstance>, u32>>,
+}
+
+impl Context {
+    /// Forgets what is kept of instances that are gone.
+    pub fn sweep(&self, instances: &Store<VirtualMachineInstance>) {
+        let there: HashSet<_> =
+            instances.state().iter().filter_map(|instance| instance.metadata.uid.clone()).collect();
+        self.followers.retain(|uid| there.contains(uid));
+        lock(&self.failures).retain(|object, _| instances.get(object).is_some());
+    }
+}
+
+/// Why an instance could not be dealt with; it is tried again.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    #[error("the API server did not do as asked")]
+    Api(#[from] kube::Error),
+    #[error("the Pod could not be created: {0}")]
+    Create(String),
+    #[error("the instance was changed by others time and again")]
+    Contended,
+}
+
+/// How one pass ended.
+enum Pass {
+    Done(Action),
+    /// Somebody else was faster.
+    Lost,
+}
+
+/// Deals with one instance.
+pub(super) async fn reconcile(
+    instance: Arc<VirtualMachineInstance>,
+    context: Arc<Context>,
+) -> Result<Action, Error> {
+    let instances = Api::<VirtualMachineInstance>::namespaced(
+        context.client.clone(),
+        instance.metadata.namespace.as_deref().unwrap_or_default(),
+    );
+    let mut current = instance;
+    for _ in 0..ATTEMPTS {
+        match pass(&context, &instances, &current).await? {
+            Pass::Done(action) => {
+                lock(&context.failures).remove(&ObjectRef::from_obj(current.as_ref()));
+                return Ok(action);
+            }
+            Pass::Lost => {}
+        }
+        let Some(fresh) = instances.get_opt(&current.name_any()).await? else {
+            return Ok(Action::await_change());
+        };
+        if fresh.metadata.uid != current.metadata.uid {
+            return Ok(Action::await_change());
+        }
+        current = Arc::new(fresh);
+    }
+    Err(Error::Contended)
+}
+
+/// When to try again after `error`.
+pub(super) fn retry(instance: Arc<VirtualMachineInstance>, error: &Error, context: Arc<Context>) -> Action {
+    tracing::debug!(name = %instance.name_any(), %error, "an instance is tried again");
+    let mut failures = lock(&context.failures);
+    let count = failures.entry(ObjectRef::from_obj(instance.as_ref())).or_default();
+    *count = count.saturating_add(1);
+    Action::requeue(RETRY.1.min(RETRY.0.saturating_mul(1 << (*count - 1).min(16))))
+}
+
+async fn pass(
+    context: &Context,
+    instances: &Api<VirtualMachineInstance>,
+    instance: &Arc<VirtualMachineInstance>,
+) -> Result<Pass, Error> {
+    let uid = instance.metadata.uid.clone().unwrap_or_default();
+    let Some(phase) = phase_of(instance) else { return Ok(Pass::Done(Action::await_change())) };
+    let deleting = instance.metadata.deletion_timestamp.is_some();
+    if phase.is_final() && !deleting {
+        // All that is left of it is its object; the Pod goes with that.
+        context.followers.forget(&uid);
+        return Ok(Pass::Done(Action::await_change()));
+    }
+    let pods = Api::<Pod>::namespaced(
+        context.client.clone(),
+        instance.metadata.namespace.as_deref().unwrap_or_default(),
+    );
+    let mut create_error = None;
+    let mut pod = find_pod(context, &pods, instance).await?;
+    if pod.is_none() && phase == Phase::Pending && !deleting {
+        // What is cached may be old, and a second Pod must never be.
+        let fresh = instances.get_opt(&instance.name_any()).await?;
+        if fresh.is_none_or(|fresh| fresh.metadata.resource_version != instance.metadata.resource_version) {
+            return Ok(Pass::Lost);
+        }
+        match create_pod(context, &pods, instance).await? {
+            Ok(created) => pod = Some(created),
+            Err(error) => create_error = Some(error),
+        }
+    }
+    let latest = match &pod {
+        Some(pod) => follow(context, instance, pod),
+        None => context.followers.latest(&uid),
+    };
+    let observed = Observed {
+        pod: pod.as_ref(),
+        machine: latest.machine.as_ref(),
+        refusal: latest.refusal.as_deref(),
+        create_error: create_error.as_deref(),
+        ..Observed::default()
+    };
+    let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
+    let draft = report(instance, &observed, now);
+    let enters = |phase: Phase| phase_of(&draft.instance) == Some(phase);
+    let last_boot = match phase {
+        Phase::Scheduling | Phase::Scheduled if !enters(phase) => last_boot(context, instance).await,
+        _ => None,
+    };
+    let node_is_lost = match &instance.status {
+        Some(status) if pod.is_none() && enters(Phase::Failed) => match &status.node_name {
+            Some(node) => is_lost(context, node).await?,
+            None => false,
+        },
+        _ => false,
+    };
+    let report = if last_boot.is_some() || node_is_lost {
+        report(instance, &Observed { last_boot: last_boot.as_ref(), node_is_lost, ..observed }, now)
+    } else {
+        draft
+    };
+    if !write(context, instances, instance, &report).await? {
+        return Ok(Pass::Lost);
+    }
+    let mut again_after = report.again_after;
+    if let Some(pod) = &pod {
+        if deleting {
+            again_after = end_pod(context, &pods, instance, pod, now).await?.or(again_after);
+        } else {
+            open_gate(&pods, &report.instance, pod).await?;
+        }
+    } else {
+        context.followers.forget(&uid);
+    }
+    match create_error {
+        Some(error) => Err(Error::Create(error)),
+        None => Ok(Pass::Done(again_after.map_or_else(Action::await_change, Action::requeue))),
+    }
+}
+
+fn phase_of(instance: &VirtualMachineInstance) -> Option<Phase> {
+    let status = instance.status.as_ref();
+    Phase::parse(status.and_then(|status| status.phase.as_deref()).unwrap_or_default())
+}
+
+/// The instance's Pod. That there is none is asked of the server, since what is cached may be late.
+async fn find_pod(
+    context: &Context,
+    pods: &Api<Pod>,
+    instance: &VirtualMachineInstance,
+) -> Result<Option<PodView>, Error> {
+    let name = pod_name(instance);
+    let key = ObjectRef::new(&name).within(instance.metadata.namespace.as_deref().unwrap_or_default());
+    if let Some(pod) = context.pods.get(&key).filter(|pod| belongs_to(pod, instance)) {
+        return Ok(Some(view(&pod)));
+    }
+    let pod = pods.get_opt(&name).await?;
+    Ok(pod.filter(|pod| belongs_to(pod, instance)).map(|pod| view(&pod)))
+}
+
+fn belongs_to(pod: &Pod, instance: &VirtualMachineInstance) -> bool {
+    let owners = pod.metadata.owner_references.iter().flatten();
+    owners
+        .into_iter()
+        .any(|owner| owner.controller == Some(true) && Some(&owner.uid) == instance.metadata.uid.as_ref())
+}
+
+/// Creates the Pod; the inner error is for the instance's status.
+async fn create_pod(
+    context: &Context,
+    pods: &Api<Pod>,
+    instance: &VirtualMachineInstance,
+) -> Result<Result<PodView, String>, Error> {
+    let pod = match launcher_pod(instance, &context.launcher_image) {
+        Ok(pod) => pod,
+        Err(error) => return Ok(Err(error.to_string())),
+    };
+    match pods.create(&PostParams::default(), &pod).await {
+        Ok(pod) => Ok(Ok(view(&pod))),
+        // The cache was late, or an earlier daemon was interrupted; or somebody else has taken the name.
+        Err(kube::Error::Api(status)) if status.code == 409 => {
+            let there = pods.get_opt(&pod_name(instance)).await?;
+            Ok(there
+                .filter(|pod| belongs_to(pod, instance))
+                .map(|pod| view(&pod))
+                .ok_or_else(|| status.message.clone()))
+        }
+        Err(kube::Error::Api(status)) => Ok(Err(status.message.clone())),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Has the Pod's launcher followed while there is one.
+fn follow(context: &Context, instance: &Arc<VirtualMachineInstance>, pod: &PodView) -> Latest {
+    match pod.control {
+        Some(at) if pod.stage != Stage::Ended => {
+            let starts = report::may_start(instance, pod);
+            let intent = if starts { Intent::Start } else { Intent::Listen };
+            context.followers.tend(instance, &pod.uid, at, intent)
+        }
+        _ => context.followers.latest(instance.metadata.uid.as_deref().unwrap_or_default()),
+    }
+}
+
+/// What the machine that owns the instance booted last.
+async fn last_boot(context: &Context, instance: &VirtualMachineInstance) -> Option<BootFacts> {
+    let owners = instance.metadata.owner_references.as_ref()?;
+    let owner =
+        owners.iter().find(|owner| owner.controller == Some(true) && owner.kind == "VirtualMachine")?;
+    let machines = Api::<VirtualMachine>::namespaced(
+        context.client.clone(),
+        instance.metadata.namespace.as_deref().unwrap_or_default(),
+    );
+    match machines.get_opt(&owner.name).await {
+        Ok(machine) => {
+            let machine = machine.filter(|machine| machine.metadata.uid.as_deref() == Some(&owner.uid))?;
+            let text = machine.metadata.annotations.as_ref()?.get(keys::LAST_BOOT)?;
+            serde_json::from_str(text).ok()
+        }
+        Err(error) => {
+            // Nobody waits for a comparison.
+            tracing::debug!(%error, name = %owner.name, "the owner of an instance cannot be read");
+            None
+        }
+    }
+}
+
+/// Whether a node is gone: there is no such node, or it has not renewed its Lease.
+async fn is_lost(context: &Context, name: &str) -> Result<bool, Error> {
+    if Api::<Node>::all(context.client.clone()).get_opt(name).await?.is_none() {
+        return Ok(true);
+    }
+    let leases = Api::<Lease>::namespaced(context.client.clone(), "kube-node-lease");
+    let lease = leases.get_opt(name).await?;
+    let renewed = lease.and_then(|lease| lease.spec).and_then(|spec| spec.renew_time);
+    let age = renewed.map(|time| Timestamp::now().duration_since(time.0).as_secs());
+    Ok(age.is_some_and(|age| age > NODE_PATIENCE.as_secs().cast_signed()))
+}
+
+/// Writes what differs and then tells of it. `false`: somebody else was faster.
+async fn write(
+    context: &Context,
+    instances: &Api<VirtualMachineInstance>,
+    old: &VirtualMachineInstance,
+    report: &Report,
+) -> Result<bool, Error> {
+    if *old != report.instance {
+        let Some(mut patch) = difference(old, &report.instance) else { return Ok(true) };
+        patch["metadata"]["resourceVersion"] = json!(old.metadata.resource_version);
+        let params = PatchParams::default();
+        match instances.patch(&old.name_any(), &params, &Patch::Merge(&patch)).await {
+            Ok(_) => {}
+            // Gone, or changed: it is looked at again.
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    tell(context, &report.instance, &report.events);
+    Ok(true)
+}
+
+fn tell(context: &Context, instance: &VirtualMachineInstance, told: &[(Teller, Event)]) {
+    if told.is_empty() {
+        return;
+    }
+    let about = ObjectReference { resource_version: None, ..instance.object_ref(&()) };
+    let node = instance.status.as_ref().and_then(|status| status.node_name.as_deref());
+    for (teller, event) in told {
+        let source = match teller {
+            Teller::Controller => events::CONTROLLER,
+            Teller::Handler => Source { component: HANDLER, host: node.unwrap_or_default() },
+        };
+        context.recorder.record(source, &about, event);
+    }
+}
+
+/// The merge patch from `old` to `new` (RFC 7396); none when they are written alike.
+fn difference(old: &VirtualMachineInstance, new: &VirtualMachineInstance) -> Option<Value> {
+    let write = |instance| serde_json::to_value(instance).unwrap_or_default();
+    merge_patch(&write(old), &write(new))
+}
+
+fn merge_patch(old: &Value, new: &Value) -> Option<Value> {
+    let (Value::Object(old_fields), Value::Object(new_fields)) = (old, new) else {
+        return (old != new).then(|| new.clone());
+    };
+    let mut patch = Map::new();
+    for (name, value) in new_fields {
+        let change = match old_fields.get(name) {
+            Some(old) => merge_patch(old, value),
+            None => Some(value.clone()),
+        };
+        patch.extend(change.map(|change| (name.clone(), change)));
+    }
+    let gone = old_fields.keys().filter(|name| !new_fields.contains_key(*name));
+    patch.extend(gone.map(|name| (name.clone(), Value::Null)));
+    (!patch.is_empty()).then_some(Value::Object(patch))
+}
+
+/// Has the guest shut down and the Pod deleted, and deletes it once more where less time is left to it since. Returns
+/// when to look again.
+async fn end_pod(
+    context: &Context,
+    pods: &Api<Pod>,
+    instance: &VirtualMachineInstance,
+    pod: &PodView,
+    now: Timestamp,
+) -> Result<Option<Duration>, Error> {
+    let grace = grace_seconds(instance);
+    let uid = instance.metadata.uid.as_deref().unwrap_or_default();
+    if pod.control.is_some() && pod.stage != Stage::Ended {
+        context.followers.shutdown(uid, grace.unsigned_abs());
+    }
+    let pod_grace = grace.saturating_add(POD_GRACE_BEYOND_SECONDS);
+    match pod.deleted_by {
+        None => {
+            let params = DeleteParams {
+                preconditions: Some(Preconditions { uid: Some(pod.uid.clone()), resource_version: None }),
+                grace_period_seconds: u32::try_from(pod_grace).ok(),
+                ..DeleteParams::default()
+            };
+            delete(context, pods, instance, pod, &params).await?;
+            let mut told = Vec::new();
+            if matches!(phase_of(instance), Some(Phase::Scheduled | Phase::Running))
+                && pod.stage != Stage::Ended
+            {
+                told.push(if grace > 0 && has_acpi(instance) {
+                    (Teller::Handler, Event::normal("ShuttingDown", "Signaled Graceful Shutdown"))
+                } else {
+                    (Teller::Handler, Event::normal("Deleted", "Signaled Deletion"))
+                });
+            }
+            let message = format!("Deleted virtual machine pod {}", pod.name);
+            told.push((Teller::Controller, Event::normal("SuccessfulDelete", message)));
+            tell(context, instance, &told);
+            Ok(None)
+        }
+        Some(_) if pod.deletion_grace_seconds.is_some_and(|given| given > pod_grace) => {
+            let params = DeleteParams {
+                preconditions: Some(Preconditions { uid: Some(pod.uid.clone()), resource_version: None }),
+                grace_period_seconds: u32::try_from(pod_grace).ok(),
+                ..DeleteParams::default()
+            };
+            delete(context, pods, instance, pod, &params).await?;
+            Ok(None)
+        }
+        Some(deadline) => {
+            let overdue = deadline.saturating_add(OVERDUE.as_secs().cast_signed());
+            let left = overdue.saturating_sub(now.as_second());
+            if let Ok(left) = u64::try_from(left)
+                && left > 0
+            {
+                return Ok(Some(Duration::from_secs(left)));
+            }
+            let is_gone = match &pod.node_name {
+                Some(node) => is_lost(context, node).await?,
+                None => true,
+            };
+            if is_gone {
+                // Nobody is left to say that it has ended.
+                let params = DeleteParams {
+                    preconditions: Some(Preconditions { uid: Some(pod.uid.clone()), resource_version: None }),
+                    grace_period_seconds: Some(0),
+                    ..DeleteParams::default()
+                };
+                delete(context, pods, instance, pod, &params).await?;
+            }
+            Ok(Some(OVERDUE))
+        }
+    }
+}
+
+/// Deletes the Pod; that it is gone, or another, is as good.
+async fn delete(
+    context: &Context,
+    pods: &Api<Pod>,
+    instance: &VirtualMachineInstance,
+    pod: &PodView,
+    params: &DeleteParams,
+) -> Result<(), Error> {
+    match pods.delete(&pod.name, params).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+        Err(error) => {
+            let message = format!("Failed to delete virtual machine pod {}", pod.name);
+            tell(context, instance, &[(Teller::Controller, Event::warning("FailedDelete", message))]);
+            Err(error.into())
+        }
+    }
+}
+
+/// Opens the Pod's readiness gate while the guest runs and is not paused, and puts its node's name on the Pod.
+async fn open_gate(pods: &Api<Pod>, instance: &VirtualMachineInstance, pod: &PodView) -> Result<(), Error> {
+    if phase_of(instance) != Some(Phase::Running) || pod.is_going() {
+        return Ok(());
+    }
+    let status = instance.status.as_ref();
+    let paused = status.is_some_and(|status| find(&status.conditions, conditions::PAUSED).is_some());
+    let (wanted, reason, message) = if paused {
+        ("False", "Paused", "the virtual machine is paused")
+    } else {
+        ("True", "NotPaused", "the virtual machine is not paused")
+    };
+    if pod.unpaused.as_deref() == Some(wanted) && pod.has_node_label {
+        return Ok(());
+    }
+    let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let patch = json!({
+        "metadata": {"uid": pod.uid, "labels": {keys::NODE_NAME: pod.node_name}},
+        "status": {"conditions": [{
+            "type": UNPAUSED, "status": wanted, "reason": reason, "message": message,
+            "lastProbeTime": now, "lastTransitionTime": now,
+        }]},
+    });
+    match pods.patch_status(&pod.name, &PatchParams::default(), &Patch::Strategic(&patch)).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The instance that a Pod belongs to.
+pub(super) fn owner(pod: &Pod) -> Option<ObjectRef<VirtualMachineInstance>> {
+    let owner =
+        pod.metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))?;
+    let namespace = pod.metadata.namespace.as_deref()?;
+    ObjectRef::from_owner_ref(Some(namespace), owner, ())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_patch_has_what_differs_and_no_more() {
+        let old = json!({"a": 1, "b": {"c": [1], "d": 2}, "e": {"f": 1}});
+        let new = json!({"a": 1, "b": {"c": [2]}, "e": {"f": 1}, "g": {}});
+        assert_eq!(merge_patch(&old, &new), Some(json!({"b": {"c": [2], "d": null}, "g": {}})));
+        assert_eq!(merge_patch(&old, &old), None);
+    }
+
+    fn objects() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![any::<bool>().prop_map(Value::from), (0..3).prop_map(Value::from)];
+        let tree = leaf.prop_recursive(3, 16, 3, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
+                prop::collection::btree_map("[abc]", inner, 0..3)
+                    .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+            ]
+        });
+        prop::collection::btree_map("[abc]", tree, 0..3)
+            .prop_map(|fields| Value::Object(fields.into_iter().collect()))
+    }
+
+    proptest! {
+        #[test]
+        fn a_patch_leads_from_one_to_the_other(old in objects(), new in objects()) {
+            let mut patched = old.clone();
+            if let Some(patch) = merge_patch(&old, &new) {
+                json_patch::merge(&mut patched, &patch);
+            }
+            prop_assert_eq!(patched, new);
+        }
+    }
+}
