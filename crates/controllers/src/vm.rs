@@ -25,6 +25,8 @@ pub mod requests;
 pub mod revision;
 pub mod status;
 pub mod strategy;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

@@ -190,10 +190,11 @@ pub fn decide(
 ) -> Decision {
     let status = machine.status.as_ref();
     let strategy = Strategy::of(&machine.spec);
-    let requests = pending::trim(
-        status.map(|status| status.state_change_requests.as_slice()).unwrap_or_default(),
-        instance,
-    );
+    let mut requests = status.map(|status| status.state_change_requests.clone()).unwrap_or_default();
+    if strategy == Strategy::Halted {
+        requests = pending::without_restart(requests);
+    }
+    let requests = pending::trim(&requests, instance);
     let before = status.and_then(|status| status.start_failure.as_ref());
     let start_failure = backoff::next(before, &strategy, instance, now, random);
     if machine.metadata.deletion_timestamp.is_some() {

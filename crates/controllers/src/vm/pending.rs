@@ -62,3 +62,11 @@ pub fn with_start(mut requests: Vec<Request>) -> Vec<Request> {
     }
     requests
 }
+
+/// `requests` without what was to follow a stop: who halts a machine that is being restarted wants it to stay halted.
+pub fn without_restart(mut requests: Vec<Request>) -> Vec<Request> {
+    if requests.first().is_some_and(|request| request.action == STOP) {
+        requests.truncate(1);
+    }
+    requests
+}
