@@ -57,12 +57,14 @@ pub async fn run(
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), NodeError> {
     let images = images::ImageManager::new(client.clone(), settings.clone());
+    // Before anything is collected: what runs needs its images.
+    let adopted = pods::adopt(&settings, &images).await?;
     tokio::pin!(stop);
     tokio::select! {
         () = register::run(client.clone(), &settings) => Ok(()),
         () = schedule::run(client.clone(), &settings) => Ok(()),
         () = images.collect_garbage() => Ok(()),
-        result = pods::run(client, &settings, &images) => result,
+        result = pods::run(client, &settings, &images, adopted) => result,
         () = &mut stop => Ok(()),
     }
 }

@@ -1,0 +1,197 @@
+//! Which Pods this node runs, and what of them it believes.
+//!
+//! Anybody who may create Pods may bind one here, so everything in a Pod is hostile. A launcher is started with arguments
+//! that are written anew from values checked here; images, commands, environments, mounts and security contexts of its
+//! containers have no effect, and a Pod that needs more than a launcher can give is refused as a whole.
+
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Volume};
+use manifest::keys;
+
+/// Reason of a Pod's status that is not run here.
+pub(super) const UNSUPPORTED: &str = "UnsupportedPod";
+
+/// The container that is the launcher.
+pub(super) const COMPUTE: &str = "compute";
+
+/// The init container that stands for the launcher's log of the guest's console.
+pub(super) const CONSOLE_LOG: &str = "guest-console-log";
+
+/// The init container that stands for the pull of the boot image, whose digest is in its status.
+pub(super) const BOOT_IMAGE: &str = "volumekernel-boot-volume";
+
+/// Longest grace period taken, in seconds: 136 years. Kubernetes has no limit.
+pub(super) const MOST_GRACE_SECONDS: u64 = u32::MAX as u64;
+
+/// Longest UID of a Kubernetes object; those of API servers have 36 characters.
+const MOST_UID_BYTES: usize = 64;
+
+/// What a launcher is started for, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct LauncherPod {
+    /// Name of the VirtualMachineInstance.
+    pub instance: String,
+    /// Its UID.
+    pub instance_uid: String,
+    /// The namespace of both.
+    pub namespace: String,
+    /// What the launcher is told to give the guest for its shutdown.
+    pub grace_seconds: u64,
+}
+
+impl LauncherPod {
+    /// Reads a Pod.
+    ///
+    /// # Errors
+    /// Why it is not run here, for its status.
+    pub(super) fn read(pod: &Pod) -> Result<Self, String> {
+        read(pod).map_err(|why| {
+            format!(
+                "ferrovirt runs the launcher Pods of VirtualMachineInstances only, and this is none: {why}"
+            )
+        })
+    }
+
+    /// The arguments of the launcher that the Pod decides.
+    pub(super) fn arguments(&self) -> Vec<String> {
+        let grace = self.grace_seconds.to_string();
+        [
+            ("--name", self.instance.as_str()),
+            ("--namespace", &self.namespace),
+            ("--uid", &self.instance_uid),
+            ("--grace-period-seconds", &grace),
+        ]
+        .into_iter()
+        .flat_map(|(name, value)| [name.to_owned(), value.to_owned()])
+        .collect()
+    }
+}
+
+fn read(pod: &Pod) -> Result<LauncherPod, String> {
+    let labels = pod.metadata.labels.as_ref();
+    let label = |key: &str| labels.and_then(|labels| labels.get(key)).map(String::as_str);
+    if label(keys::APP) != Some("virt-launcher") {
+        return Err(format!("it has no label `{}=virt-launcher`", keys::APP));
+    }
+    let spec = pod.spec.as_ref().ok_or("it has no spec")?;
+    check_spec(spec)?;
+    let [compute] = spec.containers.as_slice() else {
+        return Err(format!("its containers are not just `{COMPUTE}`"));
+    };
+    if compute.name != COMPUTE {
+        return Err(format!("its containers are not just `{COMPUTE}`"));
+    }
+    if compute.command.as_deref().unwrap_or_default() != ["ferrovirt", "launcher"] {
+        return Err(format!("the command of its container `{COMPUTE}` is not `ferrovirt launcher`"));
+    }
+    for container in spec.init_containers.as_deref().unwrap_or_default() {
+        let policy = container.restart_policy.as_deref();
+        let is_known = match container.name.as_str() {
+            CONSOLE_LOG => policy == Some("Always"),
+            BOOT_IMAGE => policy.is_none(),
+            _ => false,
+        };
+        if !is_known {
+            return Err(format!("its init container `{}` is not one of a launcher Pod", container.name));
+        }
+    }
+    let privileged = |container: &Container| {
+        container.security_context.as_ref().and_then(|context| context.privileged).unwrap_or_default()
+    };
+    if spec.containers.iter().chain(spec.init_containers.iter().flatten()).any(privileged) {
+        return Err("it has a privileged container".to_owned());
+    }
+    let launcher = read_arguments(compute.args.as_deref().unwrap_or_default())?;
+    if Some(launcher.namespace.as_str()) != pod.metadata.namespace.as_deref() {
+        return Err("`--namespace` is not its own".to_owned());
+    }
+    if label(keys::CREATED_BY) != Some(&launcher.instance_uid) {
+        return Err(format!("`--uid` is not that of the label `{}`", keys::CREATED_BY));
+    }
+    let domain = pod.metadata.annotations.as_ref().and_then(|annotations| annotations.get(keys::DOMAIN));
+    if domain != Some(&launcher.instance) {
+        return Err(format!("`--name` is not that of the annotation `{}`", keys::DOMAIN));
+    }
+    Ok(launcher)
+}
+
+fn check_spec(spec: &PodSpec) -> Result<(), String> {
+    let of_host =
+        [("hostNetwork", spec.host_network), ("hostPID", spec.host_pid), ("hostIPC", spec.host_ipc)];
+    if let Some((name, _)) = of_host.into_iter().find(|(_, asked)| *asked == Some(true)) {
+        return Err(format!("it asks for `{name}`"));
+    }
+    if spec.restart_policy.as_deref() != Some("Never") {
+        return Err("its restartPolicy is not `Never`".to_owned());
+    }
+    let is_known = |volume: &Volume| volume.image.is_some() && is_name(&volume.name);
+    match spec.volumes.iter().flatten().find(|volume| !is_known(volume)) {
+        Some(volume) => Err(format!("its volume `{}` is no image volume", volume.name)),
+        None => Ok(()),
+    }
+}
+
+/// Four options with one value each, every one once, in any order.
+fn read_arguments(arguments: &[String]) -> Result<LauncherPod, String> {
+    let wrong = || {
+        format!(
+            "the arguments of its container `{COMPUTE}` are not `--name`, `--namespace`, `--uid` and \
+             `--grace-period-seconds` with a value each"
+        )
+    };
+    let (mut name, mut namespace, mut uid, mut grace) = (None, None, None, None);
+    let (pairs, rest) = arguments.as_chunks::<2>();
+    if pairs.len() != 4 || !rest.is_empty() {
+        return Err(wrong());
+    }
+    for [option, value] in pairs {
+        let place = match option.as_str() {
+            "--name" => &mut name,
+            "--namespace" => &mut namespace,
+            "--uid" => &mut uid,
+            "--grace-period-seconds" => &mut grace,
+            _ => return Err(wrong()),
+        };
+        if place.replace(value).is_some() {
+            return Err(wrong());
+        }
+    }
+    let (Some(name), Some(namespace), Some(uid), Some(grace)) = (name, namespace, uid, grace) else {
+        return Err(wrong());
+    };
+    if !is_name(name) || !is_name(namespace) {
+        return Err("`--name` or `--namespace` is no name of an object".to_owned());
+    }
+    if !is_uid(uid) {
+        return Err("`--uid` is no UID".to_owned());
+    }
+    let digits = grace.len() <= 10 && grace.bytes().all(|byte| byte.is_ascii_digit());
+    let grace_seconds = grace.parse().ok().filter(|seconds| digits && *seconds <= MOST_GRACE_SECONDS);
+    Ok(LauncherPod {
+        instance: name.clone(),
+        instance_uid: uid.clone(),
+        namespace: namespace.clone(),
+        grace_seconds: grace_seconds
+            .ok_or_else(|| format!("`--grace-period-seconds` is no number from 0 to {MOST_GRACE_SECONDS}"))?,
+    })
+}
+
+/// Whether this can be the name of an object, and of a file: an RFC 1123 subdomain.
+pub(super) fn is_name(text: &str) -> bool {
+    let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    !text.is_empty()
+        && text.len() <= 253
+        && text.split('.').all(|label| {
+            !label.is_empty()
+                && label.bytes().all(is_inner)
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+        })
+}
+
+/// Whether this can be the UID of an object, and the name of a directory.
+pub(super) fn is_uid(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= MOST_UID_BYTES
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        && !text.starts_with('-')
+}
