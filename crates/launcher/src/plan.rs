@@ -256,10 +256,19 @@ mod tests {
         }
     }
 
+    /// As a launcher has it, with nothing of its own.
+    fn launched(domain: &str) -> LaunchSpec {
+        plan_of(domain, &[], PanicDevices::AsWritten)
+    }
+
     fn planned(domain: &str, append: &[&str]) -> LaunchSpec {
+        plan_of(domain, append, PanicDevices::Always)
+    }
+
+    fn plan_of(domain: &str, append: &[&str], panic_devices: PanicDevices) -> LaunchSpec {
         let files = BootFiles { kernel: "/store/kernel".into(), initrd: Some("/store/initrd".into()) };
         let append: Vec<String> = append.iter().map(|words| (*words).to_owned()).collect();
-        plan(&instance(domain), &files, &append, PanicDevices::Always).unwrap()
+        plan(&instance(domain), &files, &append, panic_devices).unwrap()
     }
 
     #[test]
@@ -297,6 +306,132 @@ mod tests {
         assert_eq!(spec.smbios.chassis.asset.as_deref(), Some("a1"));
         assert_eq!(spec.smbios.manufacturer.as_deref(), Some("KubeVirt"));
         assert_eq!(spec.command_line, "console=ttyS0 quiet panic=-1 debug");
+    }
+
+    /// A field of the domain, and what it changes in the plan of a machine without it.
+    #[test]
+    fn each_field_changes_its_part_of_the_plan() {
+        let base = "memory: {guest: 64Mi}";
+        let without = launched(&format!("devices: {{}}, {base}"));
+        let feature = |name: &str, policy| CpuFeature { name: name.to_owned(), policy };
+        let timers = |change: fn(&mut Timers)| {
+            let mut timers = Timers::default();
+            change(&mut timers);
+            timers
+        };
+        let utc = |offset_seconds| Clock::Utc { offset_seconds };
+        type Change<'a> = Box<dyn Fn(&mut LaunchSpec) + 'a>;
+        let nothing = || -> Change<'_> { Box::new(|_| {}) };
+        let with_timers = |text: &str, change: fn(&mut Timers)| -> (String, Change<'_>) {
+            let timers = timers(change);
+            (
+                format!("devices: {{}}, clock: {{timer: {{{text}}}}}"),
+                Box::new(move |spec| spec.timers = timers.clone()),
+            )
+        };
+        let with_clock = |text: &str, clock: Clock| -> (String, Change<'_>) {
+            (format!("devices: {{}}, clock: {{{text}}}"), Box::new(move |spec| spec.clock = clock.clone()))
+        };
+        let with_device = |text: &str, change: Change<'static>| -> (String, Change<'_>) {
+            (format!("devices: {{{text}}}"), change)
+        };
+        let table: Vec<(String, Change<'_>)> = vec![
+            (
+                "devices: {}, cpu: {features: [{name: a}, {name: b, policy: force}, {name: c, policy: optional}, \
+                 {name: d, policy: disable}, {name: e, policy: forbid}, {name: f, policy: \"\"}]}"
+                    .to_owned(),
+                Box::new(|spec| {
+                    spec.cpu_features = vec![
+                        feature("a", FeaturePolicy::Require),
+                        feature("b", FeaturePolicy::Force),
+                        feature("c", FeaturePolicy::Optional),
+                        feature("d", FeaturePolicy::Disable),
+                        feature("e", FeaturePolicy::Forbid),
+                        feature("f", FeaturePolicy::Require),
+                    ];
+                }),
+            ),
+            ("devices: {}, cpu: {model: max}".to_owned(), Box::new(|spec| spec.cpu_model = Some("max".to_owned()))),
+            ("devices: {}, features: {acpi: {}}".to_owned(), nothing()),
+            ("devices: {}, features: {acpi: {enabled: true}}".to_owned(), nothing()),
+            ("devices: {}, features: {acpi: {enabled: false}}".to_owned(), Box::new(|spec| spec.acpi = Acpi::Off)),
+            with_clock("utc: {}", utc(0)),
+            with_clock("utc: {offsetSeconds: -3600}", utc(-3600)),
+            with_clock("timezone: Europe/Berlin", Clock::Zone { name: "Europe/Berlin".to_owned() }),
+            with_clock("timezone: Europe/Berlin, utc: {offsetSeconds: 1}", utc(1)),
+            with_clock("timezone: \"\"", utc(0)),
+            with_timers("hpet: {}, pit: {}, kvm: {}, rtc: {}", |_| {}),
+            with_timers("hpet: {present: false}", |timers| timers.hpet = false),
+            with_timers("pit: {present: false}", |timers| timers.pit = false),
+            with_timers("pit: {tickPolicy: delay}", |timers| timers.pit_ticks = Some(PitTicks::Delay)),
+            with_timers("pit: {tickPolicy: discard}", |timers| timers.pit_ticks = Some(PitTicks::Discard)),
+            with_timers("pit: {tickPolicy: catchup}", |_| {}),
+            with_timers("kvm: {present: false}", |timers| timers.kvm_clock = false),
+            with_timers("hyperv: {}", |timers| timers.hyperv_clock = true),
+            with_timers("hyperv: {present: false}", |_| {}),
+            with_timers("rtc: {tickPolicy: catchup}", |timers| timers.rtc_catches_up = true),
+            with_timers("rtc: {tickPolicy: delay, track: wall}", |_| {}),
+            with_timers("rtc: {track: guest}", |timers| timers.rtc_source = RtcSource::Guest),
+            with_device("autoattachMemBalloon: false", Box::new(|spec| spec.memory_balloon = false)),
+            with_device("autoattachMemBalloon: true", nothing()),
+            with_device("autoattachGraphicsDevice: true, autoattachPodInterface: true", nothing()),
+            with_device("logSerialConsole: false", nothing()),
+            with_device(
+                "inputs: [{name: a, type: tablet}, {name: b, type: tablet, bus: usb}, \
+                 {name: c, type: tablet, bus: virtio}]",
+                Box::new(|spec| spec.inputs = vec![TabletBus::Usb, TabletBus::Usb, TabletBus::Virtio]),
+            ),
+            with_device(
+                "watchdog: {name: w, i6300esb: {}}",
+                Box::new(|spec| spec.watchdog = Some(WatchdogAction::Reset)),
+            ),
+            with_device(
+                "watchdog: {name: w, i6300esb: {action: poweroff}}",
+                Box::new(|spec| spec.watchdog = Some(WatchdogAction::Poweroff)),
+            ),
+            with_device(
+                "watchdog: {name: w, i6300esb: {action: shutdown}}",
+                Box::new(|spec| spec.watchdog = Some(WatchdogAction::Shutdown)),
+            ),
+            with_device("watchdog: {name: w}", nothing()),
+            with_device("panicDevices: [{}]", Box::new(|spec| spec.panic_device = PanicDevice::Isa)),
+            with_device("panicDevices: [{model: isa}]", Box::new(|spec| spec.panic_device = PanicDevice::Isa)),
+            with_device(
+                "panicDevices: [{model: pvpanic}, {model: isa}]",
+                Box::new(|spec| spec.panic_device = PanicDevice::Pci),
+            ),
+        ];
+        for (domain, change) in table {
+            let mut expected = without.clone();
+            change(&mut expected);
+            assert_eq!(launched(&format!("{domain}, {base}")), expected, "{domain}");
+        }
+    }
+
+    #[test]
+    fn a_guest_has_a_panic_device_where_one_is_listed_or_always() {
+        use PanicDevices::{Always, AsWritten};
+        for (listed, wanted, expected) in [
+            ("", AsWritten, PanicDevice::None),
+            ("", Always, PanicDevice::Isa),
+            ("{model: pvpanic}", AsWritten, PanicDevice::Pci),
+            ("{model: pvpanic}", Always, PanicDevice::Pci),
+            ("{}", AsWritten, PanicDevice::Isa),
+        ] {
+            let domain = format!("devices: {{panicDevices: [{listed}]}}, memory: {{guest: 64Mi}}");
+            assert_eq!(plan_of(&domain, &[], wanted).panic_device, expected, "{listed} {wanted:?}");
+        }
+    }
+
+    #[test]
+    fn a_start_strategy_of_paused_is_the_first_state() {
+        let mut instance = instance("devices: {}, memory: {guest: 64Mi}");
+        let files = BootFiles { kernel: "/k".into(), initrd: None };
+        for (strategy, expected) in [(Some("Paused"), InitialState::Paused), (None, InitialState::Running)] {
+            instance.spec.start_strategy = strategy.map(str::to_owned);
+            let spec = plan(&instance, &files, &[], PanicDevices::AsWritten).unwrap();
+            assert_eq!(spec.initial_state, expected);
+        }
     }
 
     #[test]

@@ -218,7 +218,9 @@ fn cpu(spec: &LaunchSpec, accelerator: &Accelerator) -> String {
     for feature in &spec.cpu_features {
         let switch = match feature.policy {
             FeaturePolicy::Force | FeaturePolicy::Require | FeaturePolicy::Optional => "on",
-            FeaturePolicy::Disable | FeaturePolicy::Forbid => "off",
+            // QEMU leaves it out where the accelerator does not have it; where it is there, the machine does not start.
+            FeaturePolicy::Forbid => "on",
+            FeaturePolicy::Disable => "off",
         };
         text.push_str(&format!(",{}={switch}", feature.name));
     }

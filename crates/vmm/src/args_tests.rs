@@ -2,9 +2,12 @@
 // A variable decides whether golden files are compared or written.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
+use std::time::{Duration, SystemTime};
+
 use proptest::prelude::*;
 
 use super::*;
+use crate::launch_spec::{Clock, CpuFeature};
 use crate::test_facts;
 
 /// Compares with `tests/golden/NAME.argv`, one argument a line; writes the file instead when `UPDATE_GOLDEN`
@@ -34,6 +37,25 @@ fn reference() -> LaunchSpec {
     spec
 }
 
+const FEATURES: [(&str, FeaturePolicy); 5] = [
+    ("avx2", FeaturePolicy::Require),
+    ("cmp_legacy", FeaturePolicy::Force),
+    ("sse4.1", FeaturePolicy::Optional),
+    ("erms", FeaturePolicy::Disable),
+    ("vmx", FeaturePolicy::Forbid),
+];
+
+fn feature(name: &str, policy: FeaturePolicy) -> CpuFeature {
+    CpuFeature { name: name.to_owned(), policy }
+}
+
+/// 2026-11-22T19:00:00Z.
+const NOW: Duration = Duration::from_secs(1_795_374_000);
+
+fn clock_of(spec: &LaunchSpec) -> ClockStart {
+    ClockStart::of(&spec.clock, SystemTime::UNIX_EPOCH + NOW).unwrap()
+}
+
 fn everything() -> LaunchSpec {
     let mut spec = reference();
     spec.name = "every, thing".to_owned();
@@ -52,7 +74,22 @@ fn everything() -> LaunchSpec {
         asset: Some("a".to_owned()),
         sku: Some("k".to_owned()),
     };
+    spec.cpu_features = FEATURES.iter().map(|(name, policy)| feature(name, *policy)).collect();
     spec.rng = true;
+    spec.memory_balloon = true;
+    spec.inputs = vec![TabletBus::Usb, TabletBus::Virtio, TabletBus::Usb];
+    spec.watchdog = Some(WatchdogAction::Poweroff);
+    spec.acpi = Acpi::Off;
+    spec.clock = Clock::Utc { offset_seconds: 3600 };
+    spec.timers = Timers {
+        hpet: false,
+        pit: false,
+        kvm_clock: false,
+        hyperv_clock: true,
+        pit_ticks: Some(PitTicks::Discard),
+        rtc_catches_up: true,
+        rtc_source: RtcSource::Guest,
+    };
     spec.panic_device = PanicDevice::Pci;
     spec.guest_reboot = GuestReboot::Terminate;
     spec.initial_state = InitialState::Paused;
@@ -74,7 +111,85 @@ fn the_reference_guest_under_kvm() {
 #[test]
 fn a_guest_with_everything() {
     let paths = RunPaths::in_directory(Path::new("/run/a,b"));
-    assert_golden("everything", &qemu_args(&everything(), &test_facts(), &paths, &ClockStart::default()));
+    let clock = clock_of(&everything());
+    assert_golden("everything", &qemu_args(&everything(), &test_facts(), &paths, &clock));
+    let mut facts = test_facts();
+    facts.accelerator = Accelerator::Kvm;
+    assert_golden("everything-kvm", &qemu_args(&everything(), &facts, &paths, &clock));
+}
+
+/// What each setting adds to or changes in the reference guest's command line, under TCG and KVM.
+#[test]
+fn each_setting_has_its_words() {
+    type Change = fn(&mut LaunchSpec);
+    const BOTH: [bool; 2] = [true, true];
+    const KVM: [bool; 2] = [false, true];
+    const MACHINE: &str = "q35,usb=off,vmport=off,dump-guest-core=off";
+    let table: [(Change, [bool; 2], &str); 17] = [
+        (|spec| spec.acpi = Acpi::Off, BOTH, &format!("-machine {MACHINE},acpi=off")),
+        (|spec| spec.timers.hpet = false, BOTH, &format!("-machine {MACHINE},hpet=off")),
+        (|spec| spec.timers.pit = false, BOTH, &format!("-machine {MACHINE},pit=off")),
+        (|spec| spec.timers.kvm_clock = false, KVM, "-cpu host,kvmclock=off"),
+        (|spec| spec.timers.hyperv_clock = true, KVM, "-cpu host,hv-time=on"),
+        (|spec| spec.timers.pit_ticks = Some(PitTicks::Delay), KVM, "-global kvm-pit.lost_tick_policy=delay"),
+        (|spec| spec.timers.rtc_catches_up = true, BOTH, "-rtc base=utc,driftfix=slew"),
+        (|spec| spec.timers.rtc_source = RtcSource::Guest, BOTH, "-rtc base=utc,clock=vm"),
+        (|spec| spec.clock = Clock::Utc { offset_seconds: -1 }, BOTH, "-rtc base=2026-11-22T18:59:59"),
+        (
+            |spec| spec.clock = Clock::Zone { name: "Asia/Tokyo".into() },
+            BOTH,
+            "-rtc base=2026-11-23T04:00:00",
+        ),
+        (|spec| spec.memory_balloon = true, BOTH, "-device virtio-balloon-pci,free-page-reporting=on"),
+        (|spec| spec.inputs = vec![TabletBus::Virtio], BOTH, "-device virtio-tablet-pci"),
+        (|spec| spec.inputs = vec![TabletBus::Usb], BOTH, "-device qemu-xhci -device usb-tablet"),
+        (|spec| spec.watchdog = Some(WatchdogAction::Reset), BOTH, "-device i6300esb -action watchdog=reset"),
+        (
+            |spec| spec.watchdog = Some(WatchdogAction::Shutdown),
+            BOTH,
+            "-device i6300esb -action watchdog=shutdown",
+        ),
+        (
+            |spec| {
+                spec.cpu_model = Some("Haswell".to_owned());
+                spec.cpu_features = vec![feature("avx2", FeaturePolicy::Disable)];
+            },
+            BOTH,
+            "-cpu Haswell,avx2=off",
+        ),
+        (|spec| spec.cpu_model = Some("max".to_owned()), BOTH, "-cpu max"),
+    ];
+    for (change, there, expected) in table {
+        let mut spec = reference();
+        change(&mut spec);
+        let accelerators = [Accelerator::Tcg { reason: String::new() }, Accelerator::Kvm];
+        for (accelerator, there) in accelerators.into_iter().zip(there) {
+            let mut facts = test_facts();
+            facts.accelerator = accelerator;
+            let with = qemu_args(&spec, &facts, &paths(), &clock_of(&spec));
+            let without = qemu_args(&reference(), &facts, &paths(), &ClockStart::default());
+            // Options come in pairs, but for the flags.
+            let options = |arguments: &[String]| arguments.join(" ").replace(" -", "\n-");
+            let before = options(&without);
+            let before: Vec<&str> = before.lines().collect();
+            let with = options(&with);
+            let added: Vec<&str> = with.lines().filter(|option| !before.contains(option)).collect();
+            let expected = if there { expected } else { "" };
+            assert_eq!(added.join(" "), expected, "{:?}", facts.accelerator);
+        }
+    }
+}
+
+/// Without a panic device QEMU is told nothing of panics: the guest's kernel decides.
+#[test]
+fn panics_are_watched_for_where_there_is_a_device() {
+    for (device, expected) in [(PanicDevice::None, false), (PanicDevice::Isa, true), (PanicDevice::Pci, true)]
+    {
+        let mut spec = reference();
+        spec.panic_device = device;
+        let arguments = qemu_args(&spec, &test_facts(), &paths(), &ClockStart::default());
+        assert_eq!(arguments.iter().any(|argument| argument.contains("panic")), expected, "{device:?}");
+    }
 }
 
 #[test]
@@ -156,6 +271,41 @@ proptest! {
         let socket = paths.qmp_socket.to_str().unwrap();
         prop_assert_eq!(&parts[2], &format!("path={socket}"));
         prop_assert_eq!(parts.len(), 5);
+    }
+
+    /// Names are not escaped, so a name with anything odd in it is refused, and any other is one part.
+    #[test]
+    fn a_name_is_one_part_or_refused(
+        model in "[a-zA-Z][a-z.-]{0,8}([,=+ ][a-z]{0,3}){0,1}",
+        names in prop::collection::vec("[a-z][a-z_.-]{0,6}([,=+ ][a-z]{0,3}){0,1}", 0..3),
+        machine in "[a-z0-9][a-z0-9.-]{0,6}([,=][a-z]{0,3}){0,1}",
+    ) {
+        let mut spec = reference();
+        spec.cpu_model = Some(model.clone());
+        spec.machine_type = machine.clone();
+        spec.cpu_features = names.iter().map(|name| feature(name, FeaturePolicy::Optional)).collect();
+        if spec.check(&test_facts()).is_err() {
+            return Ok(());
+        }
+        let arguments = qemu_args(&spec, &test_facts(), &paths(), &ClockStart::default());
+        let parts: Vec<String> = value_of(&arguments, "-cpu", 0).split(',').map(str::to_owned).collect();
+        let expected: Vec<String> =
+            std::iter::once(model).chain(names.iter().map(|name| format!("{name}=on"))).collect();
+        prop_assert_eq!(parts, expected);
+        let parts = split_option(value_of(&arguments, "-machine", 0));
+        prop_assert_eq!(parts, [&machine, "usb=off", "vmport=off", "dump-guest-core=off"]);
+    }
+
+    /// A zone's name does not reach QEMU, whatever is in it.
+    #[test]
+    fn a_time_zone_is_a_time_or_refused(name in "\\PC{0,20}") {
+        let mut spec = reference();
+        spec.clock = Clock::Zone { name };
+        if let Ok(clock) = ClockStart::of(&spec.clock, SystemTime::UNIX_EPOCH + NOW) {
+            let arguments = qemu_args(&spec, &test_facts(), &paths(), &clock);
+            let base = value_of(&arguments, "-rtc", 0).strip_prefix("base=").unwrap();
+            prop_assert!(base.bytes().all(|byte| byte.is_ascii_digit() || b"-:T".contains(&byte)), "{}", base);
+        }
     }
 
     /// What the guest's kernel gets is what was asked for, byte for byte.

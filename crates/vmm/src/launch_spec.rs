@@ -76,7 +76,7 @@ pub struct LaunchSpec {
     /// A watchdog on the PCI bus (i6300ESB), and what happens when the guest neglects it.
     #[serde(default)]
     pub watchdog: Option<WatchdogAction>,
-    /// Whether the guest finds ACPI tables. Without them it has no power button and cannot power itself off.
+    /// Whether QEMU gives the guest its ACPI tables.
     #[serde(default)]
     pub acpi: Acpi,
     /// What the guest's real-time clock shows.
@@ -170,7 +170,7 @@ pub enum FeaturePolicy {
     Optional,
     /// Switched off.
     Disable,
-    /// Switched off, and the machine does not start where the accelerator has it.
+    /// Absent; the machine does not start where the accelerator has it.
     Forbid,
 }
 
@@ -196,7 +196,8 @@ pub enum WatchdogAction {
     Shutdown,
 }
 
-/// Whether the guest finds ACPI tables.
+/// Whether QEMU gives the guest its ACPI tables. Without them SeaBIOS makes small ones of its own, so a Linux guest
+/// still boots and powers off (seen with QEMU 7.2).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Acpi {

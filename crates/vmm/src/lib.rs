@@ -9,7 +9,7 @@
 //! ```
 //!
 //! This crate knows nothing of Kubernetes, manifests or registries. It reads no environment variable, but hands
-//! `PATH` on to QEMU.
+//! `PATH` on to QEMU; time zones are looked for where `TZDIR` says.
 
 pub mod accelerator;
 mod args;

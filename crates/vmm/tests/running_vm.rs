@@ -15,8 +15,9 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use support::{Bench, GREETING, LIMIT, boot_example, tiny_guest};
 use tokio::io::AsyncWriteExt;
 use vmm::{
-    CpuTopology, Fault, GuestReboot, InitialState, Origin, PanicDevice, QEMU_GID, QEMU_UID, RunAs,
-    ShutdownReason, StartError, VmEvent,
+    Acpi, Clock, CpuFeature, CpuTopology, Fault, FeaturePolicy, GuestReboot, InitialState, LaunchSpec,
+    MAX_INPUTS, Origin, PanicDevice, PauseReason, PitTicks, QEMU_GID, QEMU_UID, RtcSource, RunAs,
+    ShutdownReason, StartError, TabletBus, Timers, VmEvent, WatchdogAction,
 };
 
 #[tokio::test]
@@ -112,13 +113,145 @@ async fn a_paused_guest_waits_to_be_resumed() {
     bench.spec.initial_state = InitialState::Paused;
     let mut running = bench.start().await.unwrap();
     assert_eq!(running.vm.run_state().await.unwrap(), "prelaunch");
+    assert_eq!(running.vm.machine_type().await.unwrap(), newest_q35());
     running.vm.resume().await.unwrap();
+    assert_eq!(running.notable_event().await, VmEvent::Resumed);
     running.expect(GREETING).await;
     running.vm.pause().await.unwrap();
     assert_eq!(running.vm.run_state().await.unwrap(), "paused");
+    assert_eq!(running.notable_event().await, VmEvent::Paused { reason: PauseReason::Requested });
     running.vm.reset().await.unwrap();
+    let reset = VmEvent::GuestReset { reason: ShutdownReason::HostReset, origin: Origin::Host };
+    assert_eq!(running.notable_event().await, reset);
     running.vm.resume().await.unwrap();
+    assert_eq!(running.notable_event().await, VmEvent::Resumed);
     running.expect(GREETING).await;
+}
+
+/// What `q35` stands for, by QEMU's own list.
+fn newest_q35() -> String {
+    let output = Command::new("qemu-system-x86_64").args(["-machine", "help"]).output().unwrap();
+    let list = String::from_utf8(output.stdout).unwrap();
+    let line = list.lines().find(|line| line.starts_with("q35 ")).unwrap();
+    let (_, alias) = line.rsplit_once("(alias of ").unwrap();
+    alias.trim_end_matches(')').to_owned()
+}
+
+#[tokio::test]
+async fn a_neglected_watchdog_bites_as_it_was_told() {
+    for (action, word) in [(WatchdogAction::Poweroff, "poweroff"), (WatchdogAction::Reset, "reset")] {
+        let mut bench = Bench::new();
+        bench.spec.watchdog = Some(action);
+        let mut running = bench.start().await.unwrap();
+        running.expect(GREETING).await;
+        running.input.write_all(b"w").await.unwrap();
+        assert_eq!(running.notable_event().await, VmEvent::WatchdogFired { action: word.to_owned() });
+        if action == WatchdogAction::Reset {
+            let reset = VmEvent::GuestReset { reason: ShutdownReason::GuestReset, origin: Origin::Guest };
+            assert_eq!(running.notable_event().await, reset);
+            running.expect(GREETING).await;
+        } else {
+            // QEMU leaves on the spot, without a word of the shutdown.
+            let VmEvent::Exited(report) = running.notable_event().await else { panic!("no exit") };
+            assert!(report.status.success(), "{report:?}");
+        }
+    }
+}
+
+fn feature(name: &str, policy: FeaturePolicy) -> CpuFeature {
+    CpuFeature { name: name.to_owned(), policy }
+}
+
+/// Every device at once, and every value of every setting at least once, in machines of several ages.
+#[tokio::test]
+async fn qemu_takes_every_setting() {
+    type Change = fn(&mut LaunchSpec);
+    let changes: [Change; 10] = [
+        |spec| {
+            spec.rng = true;
+            spec.memory_balloon = true;
+            spec.inputs = vec![TabletBus::Usb, TabletBus::Virtio, TabletBus::Usb, TabletBus::Usb];
+            spec.watchdog = Some(WatchdogAction::Shutdown);
+            spec.panic_device = PanicDevice::Pci;
+            spec.guest_reboot = GuestReboot::Terminate;
+        },
+        |spec| spec.inputs = vec![TabletBus::Usb; MAX_INPUTS],
+        |spec| spec.acpi = Acpi::Off,
+        |spec| {
+            spec.timers = Timers { hpet: false, kvm_clock: false, rtc_catches_up: true, ..Timers::default() };
+        },
+        |spec| {
+            spec.timers = Timers {
+                pit: false,
+                hyperv_clock: true,
+                pit_ticks: Some(PitTicks::Discard),
+                rtc_source: RtcSource::Guest,
+                ..Timers::default()
+            };
+        },
+        |spec| spec.clock = Clock::Utc { offset_seconds: i32::MIN },
+        |spec| spec.clock = Clock::Utc { offset_seconds: i32::MAX },
+        |spec| spec.clock = Clock::Zone { name: "Europe/Berlin".to_owned() },
+        |spec| {
+            spec.machine_type = "pc-q35-6.0".to_owned();
+            spec.cpu_model = Some("max".to_owned());
+            spec.cpu_features = vec![
+                feature("sse4_1", FeaturePolicy::Require),
+                feature("pclmuldq", FeaturePolicy::Require),
+                feature("avx2", FeaturePolicy::Disable),
+                feature("avx512f", FeaturePolicy::Optional),
+                feature("cmp_legacy", FeaturePolicy::Force),
+                feature("amx-tile", FeaturePolicy::Forbid),
+            ];
+        },
+        |spec| {
+            spec.cpu_model = Some("Haswell".to_owned());
+            spec.cpu_features = vec![feature("erms", FeaturePolicy::Require)];
+        },
+    ];
+    for change in changes {
+        let mut bench = Bench::new();
+        bench.spec.initial_state = InitialState::Paused;
+        change(&mut bench.spec);
+        let machine_type = bench.spec.machine_type.clone();
+        let mut running = bench.start().await.unwrap();
+        if machine_type != "q35" {
+            assert_eq!(running.vm.machine_type().await.unwrap(), machine_type);
+        }
+        let report = running.vm.terminate(LIMIT).await.unwrap();
+        assert!(report.status.success(), "{report:?}");
+        // QEMU says of features what it left out, and nothing else.
+        let complaints =
+            report.stderr_tail.iter().filter(|line| !line.contains("TCG doesn't support requested feature"));
+        assert_eq!(complaints.collect::<Vec<_>>(), Vec::<&String>::new());
+    }
+}
+
+/// The error of a machine with one CPU feature.
+async fn refusal_of(name: &str, policy: FeaturePolicy) -> StartError {
+    let mut bench = Bench::new();
+    bench.spec.cpu_features = vec![feature("sse2", FeaturePolicy::Require), feature(name, policy)];
+    bench.start().await.err().unwrap_or_else(|| panic!("{name} is {policy:?} and the machine starts"))
+}
+
+#[tokio::test]
+async fn a_cpu_feature_that_cannot_be_had_keeps_the_machine_from_starting() {
+    // TCG has no AVX-512; SSE2 belongs to every x86_64.
+    let error = refusal_of("avx512f", FeaturePolicy::Require).await;
+    assert!(matches!(&error, StartError::FeatureMissing { feature } if feature == "avx512f"), "{error:?}");
+    assert_eq!(error.to_string(), "the CPU feature `avx512f` is required, and this host cannot provide it");
+    assert_eq!((error.fault(), error.hint().is_some()), (Fault::Setup, true));
+
+    let error = refusal_of("sse4_2", FeaturePolicy::Forbid).await;
+    assert!(matches!(&error, StartError::FeatureForbidden { feature } if feature == "sse4_2"), "{error:?}");
+    assert_eq!((error.fault(), error.hint().is_some()), (Fault::Setup, true));
+
+    for policy in [FeaturePolicy::Require, FeaturePolicy::Optional, FeaturePolicy::Disable] {
+        let error = refusal_of("turbo", policy).await;
+        assert!(error.to_string().contains("Property 'max-x86_64-cpu.turbo' not found"), "{error}");
+        assert_eq!(error.fault(), Fault::Setup);
+        assert!(error.hint().unwrap().contains("-cpu help"));
+    }
 }
 
 /// QEMU's own parser decides whether the escaping is right.

@@ -30,7 +30,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use vmm::accelerator::{CacheUse, KvmStatus};
 use vmm::kernel::EntryChoice;
-use vmm::{Accelerator, Access, HostFacts, LaunchSpec, QemuFacts, RunPaths};
+use vmm::{Accelerator, Access, HostFacts, InitialState, LaunchSpec, QemuFacts, RunPaths};
 
 use self::files::{Boot, Fetched, Wanted};
 use self::guest::{Planned, Requests, expired, timed_out_before_the_guest};
@@ -102,6 +102,9 @@ async fn run_machine(context: &Context, flags: &RunFlags) -> Result<(ExitCode, O
     let prepare = prepared(context, flags, fetched, qemu, &machine_dir);
     let (boot, facts) = unless_ended(prepare, &mut requests, conditions.deadline).await?;
     let spec = launch_spec(&instance, &boot, flags)?;
+    for warning in without_effect(&instance) {
+        context.reporter.warning(warning);
+    }
     spec.check(&facts).map_err(|error| {
         Failure::from(error).context(format!("cannot start the virtual machine {}", full_name(&instance)))
     })?;
@@ -265,6 +268,26 @@ async fn prepared(
     Ok((boot, HostFacts::probe(qemu, chosen.accelerator, run_as)?))
 }
 
+/// What a launcher would do and `run` does not.
+fn without_effect(instance: &VirtualMachineInstance) -> Vec<&'static str> {
+    let spec = &instance.spec;
+    let written = [
+        (
+            spec.start_strategy.as_deref() == Some("Paused"),
+            "spec.startStrategy has no effect: `run` starts the guest all the same",
+        ),
+        (
+            spec.termination_grace_period_seconds.is_some_and(|seconds| seconds != 0),
+            "spec.terminationGracePeriodSeconds has no effect: whoever ends `run` ends the guest at once",
+        ),
+        (
+            spec.domain.devices.log_serial_console == Some(false),
+            "spec.domain.devices.logSerialConsole has no effect: the console's log is always kept",
+        ),
+    ];
+    written.into_iter().filter(|(written, _)| *written).map(|(_, warning)| warning).collect()
+}
+
 fn launch_spec(
     instance: &VirtualMachineInstance,
     boot: &Boot,
@@ -273,9 +296,12 @@ fn launch_spec(
     let files = BootFiles { kernel: boot.kernel.path.clone(), initrd: boot.initrd.clone() };
     let default_console = (flags.filename.is_none()).then(|| "console=ttyS0".to_owned());
     let append: Vec<String> = default_console.into_iter().chain(flags.append.iter().cloned()).collect();
-    plan(instance, &files, &append, PanicDevices::Always).map_err(|error| {
+    let mut spec = plan(instance, &files, &append, PanicDevices::Always).map_err(|error| {
         Failure::from(error).context(format!("cannot size the machine {}", full_name(instance)))
-    })
+    })?;
+    // There is nobody who could let it run.
+    spec.initial_state = InitialState::Running;
+    Ok(spec)
 }
 
 /// Keeps what is booted now, and tells which release it was before when the kernel is another one.

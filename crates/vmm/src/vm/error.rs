@@ -210,6 +210,8 @@ mod tests {
             "qemu-system-x86_64: cannot set up guest memory 'pc.ram': Cannot allocate memory",
             "qemu-system-x86_64: unable to find CPU model 'Abacus'",
             "qemu-system-x86_64: -machine pc-q35-99: unsupported machine type",
+            "qemu-system-x86_64: can't apply global max-x86_64-cpu.x=on: Property 'max-x86_64-cpu.x' not found",
+            "qemu-system-x86_64: CPU model 'host' requires KVM or HVF",
             "qemu-system-x86_64: Invalid SMP CPUs 300. The max CPUs supported by machine 'pc-q35-7.2' is 288",
             "qemu-system-x86_64: Address space limit 0xffffffff < 0x33fffffff phys-bits too low (32)",
             "qemu: could not open kernel file '/k': Permission denied",

@@ -19,7 +19,8 @@ pub const LIMIT: Duration = Duration::from_secs(60);
 pub const GREETING: &str = "hello from the guest\n";
 
 /// A multiboot kernel (Multiboot specification 0.6.96) that greets on the first serial port, then obeys the
-/// bytes it reads there: `q` powers off, `p` panics, `r` resets, all others are echoed.
+/// bytes it reads there: `q` powers off, `p` panics, `r` resets, `w` starts the watchdog and neglects it, all others are
+/// echoed.
 pub fn tiny_guest() -> Vec<u8> {
     const LOAD_ADDRESS: u32 = 0x10_0000;
     const ELF_HEADER: usize = 52;
@@ -72,10 +73,24 @@ fn tiny_code() -> Vec<u8> {
     }
     // q: the ACPI sleep register of ICH9 at 0x604 gets SLP_EN. p: pvpanic at 0x505. r: the reset register
     // 0xcf9.
-    let actions: [(u8, &[u8]); 3] = [
+    // w: an i6300ESB at PCI address 00:01.0 counts in microseconds instead of milliseconds (register 0x60, bit 2) and is
+    // enabled (0x68, bit 1), by way of 0xcf8 and 0xcfc; it bites after two seconds (QEMU, `hw/watchdog/wdt_i6300esb.c`).
+    let actions: [(u8, &[u8]); 4] = [
         (b'q', &[0x66, 0xba, 0x04, 0x06, 0x66, 0xb8, 0x00, 0x20, 0x66, 0xef, 0xf4]),
         (b'p', &[0x66, 0xba, 0x05, 0x05, 0xb0, 0x01, 0xee, 0xf4]),
         (b'r', &[0x66, 0xba, 0xf9, 0x0c, 0xb0, 0x06, 0xee, 0xf4]),
+        (
+            b'w',
+            &[
+                0x66, 0xba, 0xf8, 0x0c, // mov dx, 0xcf8
+                0xb8, 0x60, 0x08, 0x00, 0x80, 0xef, // mov eax, 0x80000860; out dx, eax
+                0xb2, 0xfc, 0xb8, 0x04, 0x00, 0x00, 0x00, 0x66,
+                0xef, // mov dl, 0xfc; mov eax, 4; out dx, ax
+                0xb2, 0xf8, 0xb8, 0x68, 0x08, 0x00, 0x80,
+                0xef, // mov dl, 0xf8; mov eax, 0x80000868; out dx, eax
+                0xb2, 0xfc, 0xb0, 0x02, 0xee, 0xf4, // mov dl, 0xfc; mov al, 2; out dx, al; hlt
+            ],
+        ),
     ];
     let next = code.len();
     code.extend(WAIT_UNTIL_READABLE);
