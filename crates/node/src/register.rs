@@ -279,10 +279,9 @@ fn seconds(at: Timestamp) -> String {
     format!("{at:.0}")
 }
 
-/// Renews the Lease; makes it, and its namespace, where they are missing.
+/// Renews the Lease, or makes it where it is missing; its namespace is there in any cluster.
 async fn renew_lease(client: &kube::Client, name: &str, now: Timestamp) -> kube::Result<()> {
     use k8s_openapi::api::coordination::v1::Lease;
-    use k8s_openapi::api::core::v1::Namespace;
 
     let leases: Api<Lease> = Api::namespaced(client.clone(), LEASE_NAMESPACE);
     let spec = json!({
@@ -292,12 +291,6 @@ async fn renew_lease(client: &kube::Client, name: &str, now: Timestamp) -> kube:
     match leases.patch(name, &PatchParams::default(), &patch).await {
         Err(kube::Error::Api(status)) if status.code == 404 => {}
         other => return other.map(drop),
-    }
-    let namespaces: Api<Namespace> = Api::all(client.clone());
-    if namespaces.get_opt(LEASE_NAMESPACE).await?.is_none() {
-        let namespace = json!({"metadata": {"name": LEASE_NAMESPACE}});
-        let namespace = serde_json::from_value(namespace).map_err(kube::Error::SerdeError)?;
-        namespaces.create(&PostParams::default(), &namespace).await?;
     }
     let node = Api::<Node>::all(client.clone()).get_opt(name).await?;
     // Without a Node to go with, the Lease would stay for ever.

@@ -21,7 +21,8 @@ const RBAC: &str = "rbac.authorization.k8s.io";
 const NODE: &str = "ferrovirt:node";
 const READ: &[&str] = &["get", "list", "watch"];
 const CHANGE: &[&str] = &["update", "patch"];
-const EVENTS: &[&str] = &["create", "patch", "update"];
+/// A repeated event is found by its name, and counted up.
+const EVENTS: &[&str] = &["create", "get", "patch", "update"];
 
 /// The accounts, their roles, and the bindings between them.
 pub fn objects() -> Vec<Value> {
@@ -46,6 +47,9 @@ pub fn objects() -> Vec<Value> {
         binding(NODE, "", nodes.clone()),
         role(NODE, lease, &[rule("coordination.k8s.io", &["leases"], &[&["create", "get"], CHANGE])]),
         binding(NODE, lease, nodes),
+        // Whether a node still gives signs of life.
+        role(CONTROLLER, lease, &[rule("coordination.k8s.io", &["leases"], &[READ])]),
+        binding(CONTROLLER, lease, account(CONTROLLER)),
     ]);
     objects
 }
@@ -119,4 +123,48 @@ fn binding(name: &str, namespace: &str, subject: Value) -> Value {
         "apiVersion": format!("{RBAC}/v1"), "kind": format!("{role}Binding"), "metadata": metadata(name, namespace),
         "roleRef": {"apiGroup": RBAC, "kind": role, "name": name}, "subjects": [subject],
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    /// The verbs that a role grants on a resource.
+    fn granted(role: &str, resource: &str) -> Vec<String> {
+        let objects = objects();
+        let roles = objects.iter().filter(|object| object["metadata"]["name"] == role);
+        let mut verbs: Vec<_> = roles
+            .filter_map(|role| role["rules"].as_array())
+            .flatten()
+            .filter(|rule| rule["resources"].as_array().unwrap().contains(&resource.into()))
+            .flat_map(|rule| rule["verbs"].as_array().unwrap())
+            .map(|verb| verb.as_str().unwrap().to_owned())
+            .collect();
+        verbs.sort();
+        verbs.dedup();
+        verbs
+    }
+
+    #[test]
+    fn secrets_are_read_by_nodes_alone_and_one_by_one() {
+        assert_eq!(granted(NODE, "secrets"), ["get"]);
+        assert_eq!(granted(CONTROLLER, "secrets"), Vec::<String>::new());
+        assert_eq!(granted(API, "secrets"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn each_part_may_do_what_it_does() {
+        assert_eq!(granted(NODE, "pods/binding"), ["create"]);
+        assert_eq!(granted(NODE, "pods"), ["delete", "get", "list", "patch", "watch"]);
+        assert_eq!(granted(NODE, "leases"), ["create", "get", "patch", "update"]);
+        assert_eq!(granted(CONTROLLER, "leases"), ["get", "list", "watch"]);
+        assert_eq!(granted(CONTROLLER, "pods/binding"), Vec::<String>::new());
+        assert_eq!(granted(API, "virtualmachines"), ["get", "patch"]);
+        // Nobody may do everything.
+        for object in objects() {
+            assert!(!object.to_string().contains("\"*\""), "{object}");
+        }
+    }
 }
