@@ -270,7 +270,9 @@ impl ImageManager {
         if let Some(hint) = error.hint() {
             message.push_str(&format!(" ({hint})"));
         }
-        message.truncate(message.floor_char_boundary(MOST_MESSAGE_BYTES));
+        let ends = message.char_indices().map(|(start, character)| start + character.len_utf8());
+        let end = ends.take_while(|end| *end <= MOST_MESSAGE_BYTES).last().unwrap_or_default();
+        message.truncate(end);
         self.warn(pod, "Failed", &format!("Failed to pull image \"{}\": {message}", volume.image));
         self.back_off(|back_off| back_off.failed(key, message.clone(), Instant::now()));
         Waiting { reason: "ErrImagePull".to_owned(), message, retry_after: Some(ERROR_SHOWN) }

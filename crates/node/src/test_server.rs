@@ -3,12 +3,18 @@
 #![allow(clippy::unwrap_used)]
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use apiserver::auth::Identity;
 use apiserver::builtin;
 use apiserver::kind::Kinds;
 use apiserver::server::{ApiServer, Options, VersionInfo};
+use image::settings::RetryPolicy;
+use image::{Client, Images, RegistrySettings, Store};
+
+use crate::Settings;
 
 /// Far above what anything here takes.
 const WAIT: Duration = Duration::from_secs(20);
@@ -39,6 +45,28 @@ impl TestServer {
     /// A client that may do everything, in the namespace `default`.
     pub fn client(&self) -> kube::Client {
         kube::Client::new(self.server.client_service(Identity::internal("test")), "default")
+    }
+}
+
+/// What a node with everything in `directory` is told. Pulls are tried once.
+pub fn settings(directory: &Path) -> Settings {
+    let retry = RetryPolicy {
+        attempts: 1,
+        first_delay: Duration::from_millis(1),
+        longest_delay: Duration::from_millis(1),
+    };
+    let client = Client::new(RegistrySettings { retry, ..RegistrySettings::default() }).unwrap();
+    let store = Store::open(&directory.join("images")).unwrap();
+    Settings {
+        name: "here".to_owned(),
+        address: Ipv4Addr::LOCALHOST.into(),
+        pods_dir: directory.join("pods"),
+        state_dir: directory.join("state"),
+        program: "/bin/false".into(),
+        program_arguments: Vec::new(),
+        images: Arc::new(Images::new(store, client)),
+        authority: Arc::new(crate::pki::Authority::open(&directory.join("pki")).unwrap()),
+        image_gc: crate::images::Thresholds::default(),
     }
 }
 

@@ -3,14 +3,14 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use base64::Engine as _;
-use image::{Client, Images, RegistrySettings, Store, settings::RetryPolicy};
+use image::Store;
 use k8s_openapi::api::core::v1::Event as CoreEvent;
 use kube::Api;
 use kube::api::{ListParams, PostParams};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::test_server::{TestServer, eventually};
+use crate::test_server::{self, TestServer, eventually};
 use fake_registry::{Auth, FakeRegistry, Fault, OCI_MANIFEST, Times};
 
 #[allow(dead_code, reason = "the image crate's tests use more of it")]
@@ -134,25 +134,7 @@ struct Pushed {
 }
 
 fn manager(client: &kube::Client, directory: &Path) -> ImageManager {
-    let retry = RetryPolicy {
-        attempts: 1,
-        first_delay: Duration::from_millis(1),
-        longest_delay: Duration::from_millis(1),
-    };
-    let images = Client::new(RegistrySettings { retry, ..RegistrySettings::default() }).unwrap();
-    let store = Store::open(&directory.join("images")).unwrap();
-    let settings = Settings {
-        name: "here".to_owned(),
-        address: std::net::Ipv4Addr::LOCALHOST.into(),
-        pods_dir: directory.join("pods"),
-        state_dir: directory.join("state"),
-        program: "/bin/false".into(),
-        program_arguments: Vec::new(),
-        images: Arc::new(Images::new(store, images)),
-        authority: Arc::new(crate::pki::Authority::open(&directory.join("pki")).unwrap()),
-        image_gc: Thresholds::default(),
-    };
-    ImageManager::new(client.clone(), settings)
+    ImageManager::new(client.clone(), test_server::settings(directory))
 }
 
 fn content(laid_out: &LaidOut) -> Vec<(&str, String)> {
