@@ -53,6 +53,35 @@ pub enum Command {
     Validate(ValidateFlags),
     /// Report what this machine offers: KVM, QEMU, registries, store, limits
     Doctor(DoctorFlags),
+    /// Be the launcher of one virtual machine; started by `serve`
+    #[command(hide = true)]
+    Launcher(LauncherFlags),
+}
+
+/// `ferrovirt launcher`
+#[derive(Debug, Args)]
+pub struct LauncherFlags {
+    /// The Pod's directory, as the node has laid it out
+    #[arg(long, value_name = "DIR")]
+    pub pod_dir: PathBuf,
+    /// Where the control API listens
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: SocketAddr,
+    /// Name of the VirtualMachineInstance
+    #[arg(long, value_name = "NAME")]
+    pub name: String,
+    /// Its namespace
+    #[arg(long, value_name = "NAMESPACE")]
+    pub namespace: String,
+    /// Its UID; no other instance is started
+    #[arg(long, value_name = "UID")]
+    pub uid: String,
+    /// How long the guest may take to shut down after SIGTERM
+    #[arg(long, value_name = "SECONDS")]
+    pub grace_period_seconds: u64,
+    /// What executes the guest's instructions
+    #[arg(long, value_enum, default_value_t = Accel::Auto)]
+    pub accel: Accel,
 }
 
 /// `ferrovirt serve`

@@ -31,7 +31,10 @@ fn main() -> ProcessExitCode {
         _ => {}
     }
     let cli = Cli::parse();
-    start_logging(cli.global.verbose);
+    // A launcher's log is a file in its Pod's directory, which it has to claim first.
+    if !matches!(cli.command, Command::Launcher(_)) {
+        start_logging(cli.global.verbose);
+    }
     let reporter = Reporter {
         color: std::io::stderr().is_terminal()
             && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
@@ -72,6 +75,9 @@ fn dispatch(cli: Cli, reporter: Reporter) -> Result<ExitCode, Failure> {
             Command::Image(flags) => commands::image::image(&context, flags.command).await,
             Command::Validate(flags) => commands::validate::validate(&context, &flags),
             Command::Doctor(flags) => commands::doctor::doctor(&context, &flags).await,
+            Command::Launcher(flags) => {
+                commands::launcher::launcher(&context, flags, cli.global.verbose).await
+            }
         }
     });
     // A thread may still wait for standard input; it must not keep the process.

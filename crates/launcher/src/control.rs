@@ -12,7 +12,7 @@
 //!
 //! Every answer of 200 is a [`MachineStatus`](manifest::machine_status::MachineStatus). Any other is
 //! `{"error": "…"}`: 400 for what cannot be read, 403 for the instance of another launcher, 404 for an unknown path, 405
-//! for another method, 409 for what the machine's state does not allow, 413 for a body above [`MAX_BODY_BYTES`], 500
+//! for another method, 408 for a body that does not arrive, 409 for what the machine's state does not allow, 413 for a body above [`MAX_BODY_BYTES`], 500
 //! where QEMU refused.
 //!
 //! A machine that cannot be started is no error: the status says so in `syncError`, and the same request tries again.
@@ -22,6 +22,9 @@
 //! one counts.
 
 mod client;
+mod server;
+#[cfg(test)]
+mod tests;
 mod tls;
 
 use std::time::Duration;
@@ -29,7 +32,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use client::{Client, ControlError};
+pub(crate) use server::{Doors, Start, serve};
 pub use tls::IdentityError;
+pub(crate) use tls::{Identity, server_config};
 
 /// Longest request body in bytes. An instance is an object of the API server, which takes 3 MiB at most; what a launcher
 /// boots from is a few KiB.

@@ -7,15 +7,28 @@
 //! ```
 //!
 //! `plan`, `boot_files`, `command_line`, `console` and `timeline` are pure. Only `session` talks to a VM.
+//!
+//! A launcher is all of that in a process of its own, for one Pod:
+//!
+//! ```text
+//! Pod's directory ──► supervisor ◄──► control (HTTP over mutual TLS) ◄── controllers
+//!  (volumes, tls)      │  boot_image, host, plan ──► session ──► logs (cri_log)
+//!                      └► launcher.json, launch.json, exit_record
+//! ```
 
 pub mod boot_files;
+pub mod boot_image;
 pub mod command_line;
 pub mod console;
 pub mod console_log;
 pub mod control;
+pub mod cri_log;
+pub mod exit_record;
+pub mod host;
 pub mod machine_dir;
 pub mod memory;
 pub mod plan;
 pub mod pod_dir;
 pub mod session;
+pub mod supervisor;
 pub mod timeline;

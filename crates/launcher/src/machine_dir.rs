@@ -118,8 +118,8 @@ fn make(directory: &Path) -> io::Result<()> {
     }
 }
 
-/// Locks a machine's directory; `None` when its machine runs, or when it was removed at this moment.
-fn lock(directory: &Path) -> io::Result<Option<File>> {
+/// Locks the directory of a machine or a launcher; `None` when its owner lives, or when it was removed at this moment.
+pub(crate) fn lock(directory: &Path) -> io::Result<Option<File>> {
     let path = directory.join("lock");
     let lock = OpenOptions::new()
         .create(true)

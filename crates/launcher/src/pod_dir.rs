@@ -8,7 +8,7 @@
 //!     tls/{ca.crt,tls.crt,tls.key}  how the control API proves itself, and whom it trusts       (node)
 //!     lock                      held (flock) while the launcher lives; free = nothing is alive  (launcher)
 //!     launcher.json             written when the control API listens  [`LauncherRecord`]        (launcher)
-//!     launch.json               what was started: instance and `LaunchSpec`                     (launcher)
+//!     launch.json               what was started: [`LaunchRecord`]                             (launcher)
 //!     exit.json                 last `MachineStatus`, durable: also the termination message     (launcher)
 //!     logs/compute.log          what the launcher itself says, CRI log format                   (launcher)
 //!     logs/guest-console-log.log    the serial console, CRI log format; `.1` the one before     (launcher)
@@ -20,6 +20,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use vmm::LaunchSpec;
 
 /// Port of a launcher's control API on its Pod's address.
 pub const CONTROL_PORT: u16 = 8443;
@@ -66,7 +67,7 @@ impl PodDir {
         self.path.join("launcher.json")
     }
 
-    /// What was started.
+    /// What was started, a [`LaunchRecord`].
     pub fn launch_record(&self) -> PathBuf {
         self.path.join("launch.json")
     }
@@ -142,4 +143,17 @@ pub struct LauncherRecord {
     pub control: std::net::SocketAddr,
     /// Its version.
     pub version: String,
+}
+
+/// What a launcher has started, written before it does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LaunchRecord {
+    /// UID of the VirtualMachineInstance.
+    pub vmi_uid: String,
+    /// Its `metadata.generation` then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vmi_generation: Option<i64>,
+    /// The machine.
+    pub launch: LaunchSpec,
 }

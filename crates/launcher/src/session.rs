@@ -14,6 +14,10 @@
 //! printed before it powered off may be read after QEMU has told of the power-off, so a finding on the console still
 //! replaces that verdict.
 //!
+//! A command (`run`) and a launcher differ in [`Rules`]: for a command the first sign of failure ends the run, while a
+//! launcher follows KubeVirt, where a machine lives until it ends by itself or is ended. A panic then is a fact that is
+//! told, unless the machine has a panic device and so crashes by it.
+//!
 //! # Guarantees
 //! QEMU is gone when [`Session::run`] returns. A reader that stalls the output channel slows the guest down (as a full
 //! pipe would) but stops neither the deadline nor a request to end, also when the guest has ended by itself.
@@ -24,12 +28,13 @@
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
-use vmm::{ConsoleReader, ConsoleWriter, ExitReport, ShutdownReason, Vm, VmEvent};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use vmm::{ConsoleReader, ConsoleWriter, ExitReport, PauseReason, QmpError, ShutdownReason, Vm, VmEvent};
 
 use crate::console::{Finding, Pattern, Scanner};
 use crate::console_log::ConsoleLog;
+use crate::cri_log::CriLog;
 use crate::memory::{self, Process};
 use crate::timeline::Timeline;
 
@@ -53,12 +58,122 @@ pub const FLUSH_GRACE: Duration = Duration::from_secs(1);
 /// half of a line.
 const PROMPT_QUIET: Duration = Duration::from_millis(50);
 
+/// How often the power button is pressed until the guest obeys, as KubeVirt does it.
+const PRESS_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How long QEMU may take for one command before the session goes on; a healthy one answers within milliseconds.
+const COMMAND_LIMIT: Duration = Duration::from_secs(2);
+
 /// How often QEMU's peak memory is looked at.
 const MEMORY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Whose rules a session follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Rules {
+    /// A command's: the first sign of failure ends the run.
+    #[default]
+    Command,
+    /// A launcher's, as KubeVirt has them: only the end of the machine ends it.
+    Launcher {
+        /// What a panic does.
+        panic: OnPanic,
+        /// Whether the guest can be asked to shut down.
+        power_button: PowerButton,
+    },
+}
+
+/// What a panic of the guest's kernel does to a launcher's machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnPanic {
+    /// The machine has crashed: its manifest has a panic device.
+    Crash,
+    /// It is told, and the guest hangs or restarts as its kernel's `panic=` says.
+    Tell,
+}
+
+/// Whether a machine has a power button.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PowerButton {
+    /// Through ACPI.
+    Present,
+    /// `features.acpi.enabled` is false.
+    Absent,
+}
+
+/// What a launcher is told to do with its machine. Each is answered once it is done, or with the reason why not.
+#[derive(Debug)]
+pub enum Order {
+    /// Have the guest shut down within `grace`, then kill it; at once when that is zero or there is no power button. Of
+    /// several ends the earliest counts. Answered at once.
+    Shutdown {
+        /// Time until the machine is killed.
+        grace: Duration,
+        /// The answer.
+        reply: Reply,
+    },
+    /// Stop the virtual CPUs.
+    Pause(Reply),
+    /// Let them run on.
+    Unpause(Reply),
+    /// Press the reset button.
+    Reset(Reply),
+}
+
+/// Where an order's outcome goes.
+pub type Reply = oneshot::Sender<Result<(), String>>;
+
+impl Order {
+    /// Answers without doing anything.
+    pub fn refuse(self, reason: &str) {
+        let (Self::Shutdown { reply, .. } | Self::Pause(reply) | Self::Unpause(reply) | Self::Reset(reply)) =
+            self;
+        answer(reply, Err(reason.to_owned()));
+    }
+}
+
+/// Whoever asked may have gone away meanwhile.
+pub(crate) fn answer(reply: Reply, outcome: Result<(), String>) {
+    let _ = reply.send(outcome);
+}
+
+/// How a launcher steers and watches.
+#[derive(Debug)]
+pub struct Steering<'a> {
+    /// What to do with the machine.
+    pub orders: &'a mut mpsc::Receiver<Order>,
+    /// What is known of the guest as it goes on.
+    pub progress: watch::Sender<Progress>,
+}
+
+/// What is known of a guest while it runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// When what happened.
+    pub timeline: Timeline,
+    /// Why the virtual CPUs stand still, when they do.
+    pub paused: Option<PauseReason>,
+    /// The last panic of the guest's kernel whose report is complete.
+    pub panic: Option<PanicReport>,
+    /// How often the guest restarted itself.
+    pub reboots: u32,
+}
+
+/// A panic of the guest's kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PanicReport {
+    /// When it was noticed, since the run began.
+    pub at: Duration,
+    /// The line that said so; absent when only the panic device did.
+    pub line: Option<String>,
+    /// The last console lines, oldest first.
+    pub tail: Vec<String>,
+}
 
 /// What ends a run, apart from the guest itself.
 #[derive(Debug, Default)]
 pub struct Conditions {
+    /// Whose rules apply.
+    pub rules: Rules,
     /// End as a success when the console matches.
     pub until: Option<Pattern>,
     /// End as a failure when the console matches.
@@ -108,6 +223,8 @@ pub enum Verdict {
     TimedOut,
     /// Somebody ended the run.
     Ended(EndRequest),
+    /// The machine was killed, since its time to shut down was over.
+    Destroyed,
     /// QEMU ended, and not because of the guest.
     VmmFailed {
         /// What is known of it: exit status, QEMU's own last words.
@@ -134,6 +251,17 @@ pub struct Outcome {
     pub at_line_start: bool,
     /// Why a console log is incomplete.
     pub log_fault: Option<String>,
+    /// The last panic that was told.
+    pub panic: Option<PanicReport>,
+}
+
+/// A file that gets every console byte.
+#[derive(Debug)]
+pub enum Log {
+    /// The bytes as they are.
+    Plain(ConsoleLog),
+    /// Lines with their times, for `kubectl logs`.
+    Cri(CriLog),
 }
 
 /// What a [`Session`] is made of.
@@ -144,11 +272,13 @@ pub struct Connections<'a> {
     /// What the guest writes.
     pub console: ConsoleReader,
     /// Files that get every console byte.
-    pub logs: Vec<ConsoleLog>,
+    pub logs: Vec<Log>,
     /// Receives every console byte, in order. When its receiver is dropped, the run goes on unheard.
     pub output: mpsc::Sender<Vec<u8>>,
     /// Requests to end the run.
     pub requests: &'a mut mpsc::Receiver<EndRequest>,
+    /// For a launcher.
+    pub steering: Option<Steering<'a>>,
 }
 
 /// A started guest and what it is connected to.
@@ -156,11 +286,21 @@ pub struct Connections<'a> {
 pub struct Session<'a> {
     connections: Connections<'a>,
     scanner: Scanner,
+    rules: Rules,
     deadline: Option<Instant>,
     began: Instant,
-    timeline: Timeline,
+    progress: Progress,
+    /// Whether `progress` is to be told.
+    is_news: bool,
+    /// A panic whose report is still coming in, and when it is taken to be complete.
+    panic: Option<(PanicReport, Instant)>,
+    /// Whether the panic of this boot was noticed.
+    has_panicked: bool,
+    /// When the power button is pressed next.
+    press_at: Option<Instant>,
+    /// When the machine is killed.
+    kill_at: Option<Instant>,
     booted_version: Option<String>,
-    reboots: u32,
     qemu_peak_bytes: Option<u64>,
     verdict: Option<Verdict>,
     /// When the report behind a verdict is taken to be complete.
@@ -205,11 +345,16 @@ impl<'a> Session<'a> {
         Session {
             connections,
             scanner: Scanner::new(conditions.until, conditions.fail_on),
+            rules: conditions.rules,
             deadline: conditions.deadline,
             began,
-            timeline,
+            progress: Progress { timeline, ..Progress::default() },
+            is_news: true,
+            panic: None,
+            has_panicked: false,
+            press_at: None,
+            kill_at: None,
             booted_version: None,
-            reboots: 0,
             qemu_peak_bytes: None,
             verdict: None,
             report_until: None,
@@ -218,19 +363,28 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// The same over a VM that waits for [`Order::Unpause`] before its first instruction.
+    pub fn paused(mut self) -> Session<'a> {
+        self.progress.paused = Some(PauseReason::Requested);
+        self
+    }
+
     /// Follows the guest to its end.
     pub async fn run(mut self) -> Outcome {
         let exit = self.follow().await;
+        self.settle_logs();
+        self.complete_panic();
         let verdict = self.verdict.take().unwrap_or_else(|| verdict_of_exit(exit.as_ref()));
         Outcome {
             verdict,
-            timeline: self.timeline,
+            timeline: self.progress.timeline,
             console_tail: self.scanner.tail(),
             booted_version: self.booted_version,
-            reboots: self.reboots,
+            reboots: self.progress.reboots,
             qemu_peak_bytes: self.qemu_peak_bytes,
             at_line_start: self.scanner.at_line_start(),
             log_fault: self.log_fault,
+            panic: self.progress.panic,
         }
     }
 
@@ -246,6 +400,7 @@ impl<'a> Session<'a> {
         let mut stage = Stage::Following;
         let mut exit = None;
         loop {
+            self.tell_progress();
             if stage != Stage::Following && !console_open && pending.is_none() {
                 return exit;
             }
@@ -254,6 +409,7 @@ impl<'a> Session<'a> {
                 Stage::GuestEnded => self.deadline.map(|deadline| deadline.max(Instant::now())),
                 Stage::Ending(until) => Some(*until),
             };
+            let panic_until = self.panic.as_ref().map(|(_, until)| *until);
             let step = tokio::select! {
                 permit = output.reserve(), if pending.is_some() => {
                     // Without a receiver the bytes go nowhere; whoever dropped it has asked for an end.
@@ -284,12 +440,32 @@ impl<'a> Session<'a> {
                     self.decide(Verdict::Ended(request));
                     if stage == Stage::Following { Step::End } else { Step::Leave }
                 }
+                Some(order) = next_order(&mut self.connections.steering) => match stage {
+                    Stage::Following => self.obey(order).await,
+                    _ => {
+                        order.refuse("the machine has ended");
+                        Step::GoOn
+                    }
+                },
+                () = wait_until(self.press_at), if self.press_at.is_some() && stage == Stage::Following => {
+                    self.press_power_button().await;
+                    Step::GoOn
+                }
+                () = wait_until(self.kill_at), if self.kill_at.is_some() && stage == Stage::Following => {
+                    self.decide(Verdict::Destroyed);
+                    Step::End
+                }
+                () = wait_until(panic_until), if panic_until.is_some() => {
+                    self.complete_panic();
+                    Step::GoOn
+                }
                 () = wait_until(stop_at), if stop_at.is_some() => {
                     self.decide(Verdict::TimedOut);
                     if stage == Stage::Following { Step::End } else { Step::Leave }
                 }
                 () = wait_until(self.prompt_at), if self.prompt_at.is_some() => {
                     self.prompt_at = None;
+                    self.settle_logs();
                     let findings = self.scanner.settle();
                     self.take_findings(findings)
                 }
@@ -301,12 +477,12 @@ impl<'a> Session<'a> {
             match (step, &stage) {
                 (Step::GoOn, _) | (Step::End, Stage::GuestEnded | Stage::Ending(_)) => {}
                 (Step::Exited(report), _) => {
-                    self.timeline.ended.get_or_insert(self.began.elapsed());
+                    self.progress.timeline.ended.get_or_insert(self.began.elapsed());
                     exit = Some(report);
                     stage = Stage::GuestEnded;
                 }
                 (Step::End, Stage::Following) => {
-                    self.timeline.ended.get_or_insert(self.began.elapsed());
+                    self.progress.timeline.ended.get_or_insert(self.began.elapsed());
                     self.sample_memory();
                     exit = self.connections.vm.terminate(QUIT_GRACE).await;
                     stage = Stage::Ending(Instant::now() + FLUSH_GRACE);
@@ -328,7 +504,7 @@ impl<'a> Session<'a> {
             Some(_) => false,
         };
         if replaceable {
-            self.timeline.ended.get_or_insert(self.began.elapsed());
+            self.progress.timeline.ended.get_or_insert(self.began.elapsed());
             self.verdict = Some(verdict);
         }
     }
@@ -340,13 +516,21 @@ impl<'a> Session<'a> {
     }
 
     fn take_console(&mut self, bytes: &[u8]) -> Step {
-        self.timeline.first_output.get_or_insert(self.began.elapsed());
+        if self.progress.timeline.first_output.is_none() {
+            self.progress.timeline.first_output = Some(self.began.elapsed());
+            self.is_news = true;
+        }
         for log in &mut self.connections.logs {
-            if let Err(error) = log.write(bytes)
-                && self.log_fault.is_none()
-            {
-                self.log_fault =
-                    Some(format!("cannot write the console log `{}`: {error}", log.path().display()));
+            match log {
+                Log::Plain(log) => {
+                    if let Err(error) = log.write(bytes)
+                        && self.log_fault.is_none()
+                    {
+                        self.log_fault =
+                            Some(format!("cannot write the console log `{}`: {error}", log.path().display()));
+                    }
+                }
+                Log::Cri(log) => log.write(bytes),
             }
         }
         let findings = self.scanner.feed(bytes);
@@ -360,12 +544,16 @@ impl<'a> Session<'a> {
         for finding in findings {
             match finding {
                 Finding::KernelStarted(version) => {
-                    self.timeline.kernel_started.get_or_insert(now);
+                    self.progress.timeline.kernel_started.get_or_insert(now);
                     self.booted_version = Some(version);
+                    self.is_news = true;
                 }
                 Finding::UserspaceStarted => {
-                    self.timeline.userspace_started.get_or_insert(now);
+                    self.progress.timeline.userspace_started.get_or_insert(now);
+                    self.is_news = true;
                 }
+                Finding::Panic(line) if self.rules != Rules::Command => self.note_panic(Some(line)),
+                Finding::PanicReportEnded if self.rules != Rules::Command => self.complete_panic(),
                 Finding::Until(line) => {
                     self.decide(Verdict::UntilMatched { line });
                     step = Step::End;
@@ -391,16 +579,25 @@ impl<'a> Session<'a> {
     fn take_event(&mut self, event: VmEvent) -> Step {
         match event {
             VmEvent::GuestPanicked { .. } => {
+                if let Rules::Launcher { panic, .. } = self.rules {
+                    self.note_panic(None);
+                    if panic == OnPanic::Tell {
+                        return Step::GoOn;
+                    }
+                }
                 self.decide(Verdict::Panicked { line: None });
                 // The virtual CPUs stand still: only what QEMU holds already can follow.
                 let buffered = Instant::now() + BUFFERED_GRACE;
                 self.report_until = earliest(self.report_until, Some(buffered));
             }
             VmEvent::GuestReset { .. } => {
-                self.reboots += 1;
+                self.progress.reboots = self.progress.reboots.saturating_add(1);
+                self.complete_panic();
+                self.has_panicked = false;
+                self.is_news = true;
                 // A new boot of the same kernel: its marks are the ones that count.
-                self.timeline.kernel_started = None;
-                self.timeline.userspace_started = None;
+                self.progress.timeline.kernel_started = None;
+                self.progress.timeline.userspace_started = None;
             }
             VmEvent::GuestShutdown { reason, .. } => {
                 self.sample_memory();
@@ -423,12 +620,96 @@ impl<'a> Session<'a> {
                 self.decide(Verdict::VmmFailed { reason: format!("QEMU's monitor is gone: {reason}") });
                 return Step::End;
             }
-            VmEvent::Paused { .. } | VmEvent::Resumed => {}
+            VmEvent::Paused { reason } => self.set_paused(Some(reason)),
+            VmEvent::Resumed => self.set_paused(None),
             VmEvent::WatchdogFired { action } => tracing::info!(action, "the guest neglected its watchdog"),
             VmEvent::Other { name, data } => tracing::debug!(name, %data, "QEMU event"),
             VmEvent::Exited(_) => {}
         }
         Step::GoOn
+    }
+
+    /// Does what a launcher is told.
+    async fn obey(&mut self, order: Order) -> Step {
+        let vm = &self.connections.vm;
+        match order {
+            Order::Shutdown { grace, reply } => {
+                answer(reply, Ok(()));
+                let has_no_button =
+                    matches!(self.rules, Rules::Launcher { power_button: PowerButton::Absent, .. });
+                if grace.is_zero() || has_no_button {
+                    self.decide(Verdict::Destroyed);
+                    return Step::End;
+                }
+                // A time beyond the clock's range never comes.
+                self.kill_at = earliest(self.kill_at, Instant::now().checked_add(grace));
+                self.press_at.get_or_insert_with(Instant::now);
+            }
+            Order::Pause(reply) => {
+                let outcome = limited(vm.pause()).await;
+                if outcome.is_ok() {
+                    self.set_paused(Some(PauseReason::Requested));
+                }
+                answer_told(self, reply, outcome);
+            }
+            Order::Unpause(reply) => {
+                let outcome = limited(vm.resume()).await;
+                if outcome.is_ok() {
+                    self.set_paused(None);
+                }
+                answer_told(self, reply, outcome);
+            }
+            Order::Reset(reply) => answer(reply, limited(vm.reset()).await),
+        }
+        Step::GoOn
+    }
+
+    async fn press_power_button(&mut self) {
+        self.press_at = Some(Instant::now() + PRESS_INTERVAL);
+        if let Err(reason) = limited(self.connections.vm.powerdown()).await {
+            tracing::warn!(%reason, "the power button could not be pressed");
+        }
+    }
+
+    fn set_paused(&mut self, paused: Option<PauseReason>) {
+        self.is_news |= self.progress.paused != paused;
+        self.progress.paused = paused;
+    }
+
+    /// Remembers a panic, the first of a boot; what follows it on the console belongs to its report.
+    fn note_panic(&mut self, line: Option<String>) {
+        if let Some((report, _)) = &mut self.panic {
+            if report.line.is_none() {
+                report.line = line;
+            }
+        } else if !self.has_panicked {
+            self.has_panicked = true;
+            let report = PanicReport { at: self.began.elapsed(), line, tail: Vec::new() };
+            self.panic = Some((report, Instant::now() + REPORT_GRACE));
+        }
+    }
+
+    fn complete_panic(&mut self) {
+        if let Some((report, _)) = self.panic.take() {
+            self.progress.panic = Some(PanicReport { tail: self.scanner.tail(), ..report });
+            self.is_news = true;
+        }
+    }
+
+    fn settle_logs(&mut self) {
+        for log in &mut self.connections.logs {
+            if let Log::Cri(log) = log {
+                log.settle();
+            }
+        }
+    }
+
+    fn tell_progress(&mut self) {
+        if std::mem::take(&mut self.is_news)
+            && let Some(steering) = &self.connections.steering
+        {
+            steering.progress.send_replace(self.progress.clone());
+        }
     }
 
     fn sample_memory(&mut self) {
@@ -439,6 +720,28 @@ impl<'a> Session<'a> {
 
 fn earliest(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
     [one, other].into_iter().flatten().min()
+}
+
+/// Answers after what was done has been told, so that who asked finds it in the status.
+fn answer_told(session: &mut Session<'_>, reply: Reply, outcome: Result<(), String>) {
+    session.tell_progress();
+    answer(reply, outcome);
+}
+
+/// A command to QEMU, which must not keep the session.
+async fn limited(command: impl Future<Output = Result<(), QmpError>>) -> Result<(), String> {
+    match timeout(COMMAND_LIMIT, command).await {
+        Ok(outcome) => outcome.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("QEMU has not answered within {COMMAND_LIMIT:?}")),
+    }
+}
+
+/// The next order; never without steering, or when nobody can steer any more.
+async fn next_order(steering: &mut Option<Steering<'_>>) -> Option<Order> {
+    match steering {
+        Some(steering) => steering.orders.recv().await,
+        None => None,
+    }
 }
 
 async fn wait_until(time: Option<Instant>) {

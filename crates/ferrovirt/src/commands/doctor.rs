@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use image::Store;
+use launcher::host::{KVM_DEVICE, run_as};
 use serde::Serialize;
 use vmm::accelerator::{CacheUse, KvmStatus};
 use vmm::{Access, RunAs};
@@ -79,9 +80,10 @@ fn failed(subject: &'static str, failure: Failure) -> Finding {
 }
 
 fn qemu_and_kvm(context: &Context) -> Vec<Finding> {
-    let qemu = match host::qemu(context) {
+    let host = host::host(context, Accel::Auto);
+    let qemu = match host.qemu() {
         Ok(qemu) => qemu,
-        Err(failure) => return vec![failed("QEMU", failure)],
+        Err(error) => return vec![failed("QEMU", error.into())],
     };
     let sandbox = match qemu.sandbox {
         vmm::Sandbox::Available => "with sandbox",
@@ -94,9 +96,9 @@ fn qemu_and_kvm(context: &Context) -> Vec<Finding> {
         hint: None,
     };
     let run_as =
-        host::run_as(&[(Path::new("/dev/kvm"), Access::Device)]).map_or(RunAs::Caller, |(run_as, _)| run_as);
-    let kvm = match host::accelerator(context, Accel::Auto, &qemu, &run_as, CacheUse::Refresh) {
-        Err(failure) => failed("KVM", failure),
+        run_as(&[(Path::new(KVM_DEVICE), Access::Device)]).map_or(RunAs::Caller, |(run_as, _)| run_as);
+    let kvm = match host.accelerator(&qemu, &run_as, CacheUse::Refresh) {
+        Err(error) => failed("KVM", error.into()),
         Ok(chosen) => match chosen.kvm {
             Some(KvmStatus::Usable(measured)) => Finding {
                 subject: "KVM",

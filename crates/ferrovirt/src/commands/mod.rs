@@ -4,6 +4,7 @@ pub mod doctor;
 pub mod host;
 pub mod image;
 pub mod kubeconfig;
+pub mod launcher;
 pub mod manifests;
 pub mod run;
 pub mod serve;

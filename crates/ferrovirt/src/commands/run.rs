@@ -20,17 +20,18 @@ use std::path::Path;
 use anyhow::Context as _;
 use launcher::command_line;
 use launcher::console::{Pattern, default_fail_patterns};
+use launcher::host::{Host, facts, kernel_entry};
 use launcher::machine_dir::MachineDir;
-use launcher::plan::{BootFiles, PanicDevices, plan};
+use launcher::plan::{PanicDevices, plan};
 use launcher::session::Conditions;
 use launcher::timeline::Timeline;
 use manifest::types::VirtualMachineInstance;
 use manifest::validate::KernelSource;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use vmm::accelerator::{CacheUse, KvmStatus};
+use vmm::accelerator::KvmStatus;
 use vmm::kernel::EntryChoice;
-use vmm::{Accelerator, Access, HostFacts, InitialState, LaunchSpec, QemuFacts, RunPaths};
+use vmm::{HostFacts, InitialState, LaunchSpec, QemuFacts, RunPaths};
 
 use self::files::{Boot, Fetched, Wanted};
 use self::guest::{Planned, Requests, expired, timed_out_before_the_guest};
@@ -43,9 +44,6 @@ use crate::cli::{self, RunFlags};
 use crate::progress::PullReporter;
 use crate::report::{ExitCode, Failure};
 use crate::settings::{Mode, ensure_dir};
-
-/// KVM's device, which QEMU opens by itself.
-const KVM_DEVICE: &str = "/dev/kvm";
 
 /// Runs the command.
 ///
@@ -91,7 +89,8 @@ async fn run_machine(context: &Context, flags: &RunFlags) -> Result<(ExitCode, O
     streams::watch_signals(sender.clone()).context("cannot watch for signals")?;
     let mut requests = Requests { sender, receiver };
     let wanted = Wanted::of(&instance, flags);
-    let qemu = host::qemu(context)?;
+    let host = host::host(context, flags.accel);
+    let qemu = host.qemu()?;
 
     let progress = PullReporter::new(context.reporter);
     let fetch = files::fetch(context, &wanted, &secrets, &instance, &progress);
@@ -99,7 +98,7 @@ async fn run_machine(context: &Context, flags: &RunFlags) -> Result<(ExitCode, O
     let mut timeline = Timeline { pulled: Some(began.elapsed()), ..Timeline::default() };
     progress.finish();
     let machine_dir = machine_dir(context, &instance)?;
-    let prepare = prepared(context, flags, fetched, qemu, &machine_dir);
+    let prepare = prepared(context, flags, fetched, &host, qemu, &machine_dir);
     let (boot, facts) = unless_ended(prepare, &mut requests, conditions.deadline).await?;
     let spec = launch_spec(&instance, &boot, flags)?;
     for warning in without_effect(&instance) {
@@ -185,6 +184,7 @@ fn conditions(flags: &RunFlags, began: Instant) -> Result<Conditions, Failure> {
         fail_on,
         // A time beyond the clock's range never comes.
         deadline: flags.timeout.and_then(|timeout| began.checked_add(timeout)),
+        ..Conditions::default()
     })
 }
 
@@ -223,25 +223,16 @@ fn full_name(instance: &VirtualMachineInstance) -> String {
 
 /// Settles what executes the guest, makes its kernel one that QEMU takes, and decides whose credentials QEMU gets.
 ///
-/// The accelerator comes first, since the kernel's form depends on it. KVM's device counts among what QEMU must reach
-/// only when KVM is used.
+/// The accelerator comes first, since the kernel's form depends on it.
 async fn prepared(
     context: &Context,
     flags: &RunFlags,
     fetched: Fetched,
+    host: &Host,
     qemu: QemuFacts,
     machine_dir: &MachineDir,
 ) -> Result<(Boot, HostFacts), Failure> {
-    let device = (Path::new(KVM_DEVICE), Access::Device);
-    let (probed_as, _) = host::run_as(&[(machine_dir.path(), Access::Traverse), device])?;
-    let chosen = {
-        let (context, choice, qemu) = (context.clone(), flags.accel, qemu.clone());
-        // Trying KVM may take seconds where it does not work.
-        let probe = move || host::accelerator(&context, choice, &qemu, &probed_as, CacheUse::Reuse);
-        tokio::task::spawn_blocking(probe)
-            .await
-            .context("the search for an accelerator was interrupted")??
-    };
+    let chosen = host.accelerator_for(machine_dir.path(), &qemu).await?;
     if let Some(KvmStatus::Unusable(unusable)) = &chosen.kvm {
         let hint = unusable.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
         context.reporter.warning(format!(
@@ -249,23 +240,16 @@ async fn prepared(
             unusable.reason
         ));
     }
-    // Under KVM the kernel unpacks itself in no time; translated, that is a tenth of the boot.
-    let entry = match (&chosen.accelerator, flags.kernel_entry) {
-        (Accelerator::Tcg { .. }, cli::KernelEntry::Auto) => EntryChoice::PreferPvh,
-        (Accelerator::Kvm, _) | (_, cli::KernelEntry::AsGiven) => EntryChoice::AsGiven,
+    let entry = match flags.kernel_entry {
+        cli::KernelEntry::Auto => kernel_entry(&chosen.accelerator),
+        cli::KernelEntry::AsGiven => EntryChoice::AsGiven,
     };
     let boot = files::prepare(context, fetched, entry)?;
-    let mut needs: Vec<(&Path, Access)> =
-        vec![(boot.kernel.path.as_path(), Access::Read), (machine_dir.path(), Access::Traverse)];
-    needs.extend(boot.initrd.as_ref().map(|initrd| (initrd.as_path(), Access::Read)));
-    if chosen.accelerator == Accelerator::Kvm {
-        needs.push(device);
-    }
-    let (run_as, warning) = host::run_as(&needs)?;
+    let (facts, warning) = facts(qemu, chosen.accelerator, &boot.files(), machine_dir.path())?;
     if let Some(warning) = warning {
         context.reporter.warning(warning);
     }
-    Ok((boot, HostFacts::probe(qemu, chosen.accelerator, run_as)?))
+    Ok((boot, facts))
 }
 
 /// What a launcher would do and `run` does not.
@@ -293,10 +277,9 @@ fn launch_spec(
     boot: &Boot,
     flags: &RunFlags,
 ) -> Result<LaunchSpec, Failure> {
-    let files = BootFiles { kernel: boot.kernel.path.clone(), initrd: boot.initrd.clone() };
     let default_console = (flags.filename.is_none()).then(|| "console=ttyS0".to_owned());
     let append: Vec<String> = default_console.into_iter().chain(flags.append.iter().cloned()).collect();
-    let mut spec = plan(instance, &files, &append, PanicDevices::Always).map_err(|error| {
+    let mut spec = plan(instance, &boot.files(), &append, PanicDevices::Always).map_err(|error| {
         Failure::from(error).context(format!("cannot size the machine {}", full_name(instance)))
     })?;
     // There is nobody who could let it run.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 /// Why certificates and key cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +29,12 @@ pub enum IdentityError {
         what: &'static str,
         /// Why.
         source: rustls::Error,
+    },
+    /// The authority's certificate cannot judge others.
+    #[error("cannot judge certificates by those of the authority")]
+    Verifier {
+        /// Why.
+        source: rustls::server::VerifierBuilderError,
     },
 }
 
@@ -62,6 +69,24 @@ impl Identity {
 
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// For a launcher: clients need a certificate of the authority that is good for clients.
+pub(crate) fn server_config(identity: Identity) -> Result<Arc<ServerConfig>, IdentityError> {
+    let unusable = |source| IdentityError::Unusable { what: "certificate with its key", source };
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(identity.roots), provider())
+        .build()
+        .map_err(|source| IdentityError::Verifier { source })?;
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(unusable)?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(identity.certificates, identity.key)
+        .map_err(unusable)?;
+    // Connections are few and kept: tickets and a cache of sessions would only take memory.
+    config.send_tls13_tickets = 0;
+    config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+    Ok(Arc::new(config))
 }
 
 /// For those who ask launchers.

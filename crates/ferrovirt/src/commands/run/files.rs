@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use image::{PullPolicy, PullRequest, PullSecret, PulledImage};
 use launcher::boot_files::{self, ImageFile, Role};
-use launcher::plan::{BootSource, boot_source};
+use launcher::plan::{BootFiles, BootSource, boot_source};
 use manifest::Secret;
 use manifest::types::VirtualMachineInstance;
 use vmm::kernel::{self, EntryChoice, KernelEntry};
@@ -77,6 +77,13 @@ pub struct Boot {
     pub found: Vec<String>,
     /// Keeps the image's files in the store while they are used.
     _pulled: Option<PulledImage>,
+}
+
+impl Boot {
+    /// What QEMU is given.
+    pub fn files(&self) -> BootFiles {
+        BootFiles { kernel: self.kernel.path.clone(), initrd: self.initrd.clone() }
+    }
 }
 
 /// The kernel of a run.

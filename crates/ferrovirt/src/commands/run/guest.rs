@@ -5,7 +5,9 @@ use std::path::Path;
 use anyhow::Context as _;
 use launcher::console_log::{ConsoleLog, Limit};
 use launcher::machine_dir::MachineDir;
-use launcher::session::{self, Conditions, Connections, EndRequest, FLUSH_GRACE, Outcome, Session, Verdict};
+use launcher::session::{
+    self, Conditions, Connections, EndRequest, FLUSH_GRACE, Log, Outcome, Session, Verdict,
+};
 use launcher::timeline::Timeline;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -86,7 +88,7 @@ pub async fn boot(
         .context("cannot use standard input as the guest's console")?;
     let (output, output_task) = streams::standard_output(sender.clone());
     let forward = tokio::spawn(session::forward_input(input, console_input));
-    let connections = Connections { vm, console, logs, output, requests: receiver };
+    let connections = Connections { vm, console, logs, output, requests: receiver, steering: None };
     let outcome = Session::new(connections, conditions, began, timeline).run().await;
     forward.abort();
     // The session has dropped its end, so the task ends with the last piece. The guest's own end waits for a slow
@@ -121,8 +123,9 @@ pub async fn expired(deadline: Option<Instant>) {
     }
 }
 
-fn log(path: &Path, limit: Limit) -> Result<ConsoleLog, Failure> {
+fn log(path: &Path, limit: Limit) -> Result<Log, Failure> {
     ConsoleLog::create(path, limit)
+        .map(Log::Plain)
         .with_context(|| format!("cannot write the console log `{}`", path.display()))
         .map_err(Failure::from)
 }

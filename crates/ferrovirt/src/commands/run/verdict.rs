@@ -124,6 +124,10 @@ fn words(verdict: &Verdict, timeout: Option<Duration>) -> (ExitCode, &'static st
                 EndRequest::OutputFailed(reason) => format!("ended, since standard output failed: {reason}"),
             },
         ),
+        // Nobody gives a run a time to shut down; a launcher is given one.
+        Verdict::Destroyed => {
+            (ExitCode::Interrupted, "Interrupted", "killed, since its time to shut down was over".to_owned())
+        }
         Verdict::VmmFailed { reason } => (ExitCode::VmmFailed, "VmmFailed", reason.clone()),
     }
 }

@@ -1,0 +1,303 @@
+//! The answering half: who is let in, what is asked, and the answers.
+//!
+//! Handshakes and connections have limits of their own, so that somebody who never finishes a handshake keeps nobody
+//! else out for longer than [`HANDSHAKE_LIMIT`], and memory stays bounded whatever is sent.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::{Body, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use manifest::machine_status::{MachineState, MachineStatus};
+use manifest::types::VirtualMachineInstance;
+use serde::Serialize;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+
+use super::{MAX_BODY_BYTES, POLL_PATIENCE, Refusal, START_PATIENCE, ShutdownRequest};
+use crate::session::Order;
+
+/// Handshakes at a time.
+const HANDSHAKES: usize = 8;
+
+/// Connections at a time, of those who have proven themselves.
+const CONNECTIONS: usize = 16;
+
+/// How long a handshake may take.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long a head may take to arrive; also how long a connection may be idle.
+const HEAD_LIMIT: Duration = Duration::from_secs(90);
+
+/// How long a body may take to arrive.
+const BODY_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long the supervisor may take to carry out an order: one command to QEMU.
+const ORDER_LIMIT: Duration = Duration::from_secs(5);
+
+/// What may be buffered of a head, in bytes.
+const HEAD_BUFFER_BYTES: usize = 16 << 10;
+
+/// Pause after a connection could not be accepted, as when descriptors have run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// A request to start a machine.
+#[derive(Debug)]
+pub(crate) struct Start {
+    /// What to start.
+    pub instance: Box<VirtualMachineInstance>,
+    /// Told, or dropped, once it has come to an outcome.
+    pub done: oneshot::Sender<()>,
+}
+
+/// Whose launcher this is, and ways to its supervisor.
+#[derive(Debug, Clone)]
+pub(crate) struct Doors {
+    /// UID of the instance that the launcher is for.
+    pub uid: String,
+    /// Starts a machine; read while there is none.
+    pub starts: mpsc::Sender<Start>,
+    /// Steers it.
+    pub orders: mpsc::Sender<Order>,
+    /// What is known of it.
+    pub status: watch::Receiver<MachineStatus>,
+}
+
+/// Serves until `stop` is true, then finishes the requests at hand. Never fails: what a client does ends its connection.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    doors: Doors,
+    mut stop: watch::Receiver<bool>,
+) {
+    let (handshakes, connections) =
+        (Arc::new(Semaphore::new(HANDSHAKES)), Arc::new(Semaphore::new(CONNECTIONS)));
+    let mut tasks = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => break,
+            Some(_) = tasks.join_next() => continue,
+            accepted = accept(&listener, &handshakes) => accepted,
+        };
+        let (stream, permit) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::debug!(%error, "a connection could not be accepted");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let (acceptor, connections, doors, stop) =
+            (acceptor.clone(), Arc::clone(&connections), doors.clone(), stop.clone());
+        tasks.spawn(async move {
+            let handshake = timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await;
+            drop(permit);
+            match handshake {
+                Ok(Ok(stream)) => {
+                    if let Ok(_permit) = connections.acquire_owned().await {
+                        connection(stream, doors, stop).await;
+                    }
+                }
+                // Anybody on this machine can connect and be refused: nobody has to act on it.
+                Ok(Err(error)) => tracing::debug!(%error, "a client was refused"),
+                Err(_) => tracing::debug!("a client did not finish its handshake"),
+            }
+        });
+    }
+    drop(listener);
+    while tasks.join_next().await.is_some() {}
+}
+
+async fn accept(
+    listener: &TcpListener,
+    handshakes: &Arc<Semaphore>,
+) -> std::io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    let permit = Arc::clone(handshakes).acquire_owned().await.map_err(std::io::Error::other)?;
+    let (stream, _) = listener.accept().await?;
+    stream.set_nodelay(true)?;
+    Ok((stream, permit))
+}
+
+async fn connection(
+    stream: tokio_rustls::server::TlsStream<TcpStream>,
+    doors: Doors,
+    mut stop: watch::Receiver<bool>,
+) {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let doors = doors.clone();
+        async move { Ok::<_, Infallible>(answer(request, &doors).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_LIMIT)
+        .max_buf_size(HEAD_BUFFER_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    let served = tokio::select! {
+        served = &mut connection => Some(served),
+        _ = stop.wait_for(|stop| *stop) => None,
+    };
+    let served = match served {
+        Some(served) => served,
+        None => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = served {
+        tracing::debug!(%error, "a connection ended");
+    }
+}
+
+/// Why a request is refused.
+type Refused = (StatusCode, String);
+
+/// Answers one request. Generic over the body so that tests need no connection.
+pub(super) async fn answer<B>(request: Request<B>, doors: &Doors) -> Response<Full<Bytes>>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    match answered(request, doors).await {
+        Ok(status) => response(StatusCode::OK, &status),
+        Err((code, error)) => response(code, &Refusal { error }),
+    }
+}
+
+async fn answered<B>(request: Request<B>, doors: &Doors) -> Result<MachineStatus, Refused>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let (head, body) = request.into_parts();
+    let wanted = match head.uri.path() {
+        "/v1/status" => Method::GET,
+        "/v1/machine" | "/v1/shutdown" | "/v1/pause" | "/v1/unpause" | "/v1/reset" => Method::PUT,
+        path => return Err((StatusCode::NOT_FOUND, format!("there is no `{path}`"))),
+    };
+    if head.method != wanted {
+        let text = format!("`{}` takes {wanted}, not {}", head.uri.path(), head.method);
+        return Err((StatusCode::METHOD_NOT_ALLOWED, text));
+    }
+    match head.uri.path() {
+        "/v1/status" => status_after(revision(head.uri.query())?, doors).await,
+        "/v1/machine" => put_machine(read(body).await?, doors).await,
+        "/v1/shutdown" => {
+            let ShutdownRequest { grace_period_seconds } = read(body).await?;
+            // A time beyond the clock's range never comes; a day is as good.
+            let grace = Duration::from_secs(grace_period_seconds.min(MAX_GRACE_SECONDS));
+            order(|reply| Order::Shutdown { grace, reply }, doors).await
+        }
+        "/v1/pause" => order(Order::Pause, doors).await,
+        "/v1/unpause" => order(Order::Unpause, doors).await,
+        _ => order(Order::Reset, doors).await,
+    }
+}
+
+/// Longest time that a guest is given to shut down, in seconds: ten years.
+const MAX_GRACE_SECONDS: u64 = 10 * 365 * 86_400;
+
+fn revision(query: Option<&str>) -> Result<u64, Refused> {
+    let Some(query) = query.filter(|query| !query.is_empty()) else { return Ok(0) };
+    query
+        .strip_prefix("after=")
+        .and_then(|number| number.parse().ok())
+        .ok_or_else(|| (StatusCode::BAD_REQUEST, format!("`{query}` is not `after=REVISION`")))
+}
+
+async fn status_after(after: u64, doors: &Doors) -> Result<MachineStatus, Refused> {
+    let mut status = doors.status.clone();
+    // Late or when the supervisor has ended: the answer is what is known.
+    let _ = timeout(POLL_PATIENCE, status.wait_for(|status| status.revision != after)).await;
+    Ok(current(doors))
+}
+
+async fn put_machine(instance: VirtualMachineInstance, doors: &Doors) -> Result<MachineStatus, Refused> {
+    let uid = instance.metadata.uid.as_deref().unwrap_or_default();
+    if uid != doors.uid {
+        let text = format!("this launcher is for the instance `{}`, not for `{uid}`", doors.uid);
+        return Err((StatusCode::FORBIDDEN, text));
+    }
+    let mut status = doors.status.clone();
+    let has_machine = |status: &MachineStatus| status.state != MachineState::None;
+    if has_machine(&status.borrow()) {
+        return Ok(current(doors));
+    }
+    let (done, outcome) = oneshot::channel();
+    let start = Start { instance: Box::new(instance), done };
+    // When another start is under way, nobody may read this one: its outcome shows in the status.
+    let outcome = async {
+        if doors.starts.send(start).await.is_ok() {
+            let _ = outcome.await;
+        }
+    };
+    tokio::select! {
+        () = outcome => {}
+        _ = status.wait_for(has_machine) => {}
+        () = sleep(START_PATIENCE) => {}
+    }
+    Ok(current(doors))
+}
+
+/// Has the supervisor carry out an order.
+async fn order(
+    make: impl FnOnce(oneshot::Sender<Result<(), String>>) -> Order,
+    doors: &Doors,
+) -> Result<MachineStatus, Refused> {
+    let (reply, outcome) = oneshot::channel();
+    let carried_out = async {
+        doors.orders.send(make(reply)).await.map_err(drop)?;
+        outcome.await.map_err(drop)
+    };
+    match timeout(ORDER_LIMIT, carried_out).await {
+        Ok(Ok(Ok(()))) => Ok(current(doors)),
+        Ok(Ok(Err(reason))) => Err((StatusCode::CONFLICT, reason)),
+        Ok(Err(())) => Err((StatusCode::CONFLICT, "the machine has ended".to_owned())),
+        Err(_) => Err((
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("the machine has not obeyed within {ORDER_LIMIT:?}"),
+        )),
+    }
+}
+
+fn current(doors: &Doors) -> MachineStatus {
+    doors.status.borrow().clone()
+}
+
+async fn read<T, B>(body: B) -> Result<T, Refused>
+where
+    T: serde::de::DeserializeOwned,
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let collected = timeout(BODY_LIMIT, Limited::new(body, MAX_BODY_BYTES).collect()).await;
+    let bytes = match collected {
+        Ok(Ok(collected)) => collected.to_bytes(),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            let text = format!("the body has more than {MAX_BODY_BYTES} bytes");
+            return Err((StatusCode::PAYLOAD_TOO_LARGE, text));
+        }
+        Ok(Err(error)) => return Err((StatusCode::BAD_REQUEST, format!("cannot read the body: {error}"))),
+        Err(_) => return Err((StatusCode::REQUEST_TIMEOUT, "the body does not arrive".to_owned())),
+    };
+    serde_json::from_slice(&bytes)
+        .map_err(|error| (StatusCode::BAD_REQUEST, format!("cannot read the body: {error}")))
+}
+
+fn response(code: StatusCode, document: &impl Serialize) -> Response<Full<Bytes>> {
+    // Our own documents always have a JSON form.
+    let body = serde_json::to_vec(document).unwrap_or_default();
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = code;
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+    response
+}

@@ -1,0 +1,470 @@
+//! One launcher: the machine of one Pod, from the Pod's directory to the machine's end.
+//!
+//! ```text
+//!            ┌──────── idle ────────┐  start   ┌─ starting ─┐  QEMU runs  ┌─ following ─┐
+//!  claim ──► │ control API listens  │ ───────► │ boot image │ ──────────► │   session   │ ──► last status
+//!            │                      │ ◄─────── │ host, plan │             └─────────────┘         │
+//!            └──────────┬───────────┘ syncError└─────┬──────┘                                     ▼
+//!                       └── shutdown, SIGTERM ───────┴──────────────────────────────────► exit.json, exit
+//! ```
+//!
+//! One task does all of it, on the thread that starts QEMU and so on the one whose end would end QEMU; connections are
+//! tasks beside it, which reach it through channels and read the status that it publishes.
+//!
+//! # Guarantees
+//! - One launcher at most uses a Pod's directory ([`Claim`]).
+//! - QEMU is gone before `exit.json` says so; whoever still waits for a status gets the last one.
+//! - A change of state is told at once. What a guest can cause as often as it likes (restarts, panics, marks) is told once
+//!   in [`TELL_INTERVAL`].
+
+mod board;
+mod start;
+
+use std::fs::File;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use manifest::machine_status::{BootFacts, MachineStatus};
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_rustls::TlsAcceptor;
+use vmm::{InitialState, PauseReason};
+
+use crate::console::Pattern;
+use crate::control::{self, Doors, Identity, IdentityError, Start};
+use crate::cri_log::{CriLog, Stream};
+use crate::exit_record::ExitRecord;
+use crate::host::Host;
+use crate::machine_dir;
+use crate::pod_dir::{LauncherRecord, PodDir};
+use crate::session::{Conditions, Connections, Log, Order, Progress, Session, Steering, Verdict, answer};
+
+use board::{Board, End, Telling, ending, tell, unix_milliseconds};
+use start::{Started, start};
+
+/// How often changes are told that are no change of state.
+pub const TELL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long a start waits for the checksums of what it boots: a few milliseconds for most, and no start waits for a large
+/// initrd on a slow disk.
+const CHECKSUM_PATIENCE: Duration = Duration::from_millis(100);
+
+/// How long answers may take to get out at the end.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+/// Orders and starts that may wait.
+const QUEUE: usize = 16;
+
+/// Name of the log that has the guest's console, a container of the Pod.
+const CONSOLE_LOG: &str = "guest-console-log";
+
+/// What a launcher is told once.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where the control API listens.
+    pub listen: SocketAddr,
+    /// Name of the instance.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its UID; no other one is started.
+    pub uid: String,
+    /// Time that the guest gets to shut down after SIGTERM.
+    pub grace: Duration,
+    /// Kernels unwrapped for QEMU.
+    pub kernel_dir: PathBuf,
+    /// Where QEMU and facts about this host are.
+    pub host: Host,
+    /// This program's version.
+    pub version: String,
+}
+
+/// Why a launcher does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum LauncherError {
+    /// Another one uses the Pod's directory.
+    #[error("another launcher holds `{}`", path.display())]
+    Held {
+        /// The lock.
+        path: PathBuf,
+    },
+    /// A file of the Pod's directory.
+    #[error("cannot use `{}`", path.display())]
+    Files {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The certificates in the Pod's directory.
+    #[error("cannot use the certificates in `{}`", path.display())]
+    Identity {
+        /// Their directory.
+        path: PathBuf,
+        /// Why.
+        source: IdentityError,
+    },
+    /// The address cannot be used.
+    #[error("cannot listen on `{address}`")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// Signals cannot be caught.
+    #[error("cannot catch signals")]
+    Signals {
+        /// Why.
+        source: io::Error,
+    },
+}
+
+fn files(path: &Path) -> impl FnOnce(io::Error) -> LauncherError {
+    let path = path.to_owned();
+    |source| LauncherError::Files { path, source }
+}
+
+/// The right to be the launcher of a Pod, and room for its last words. Held until the process ends.
+#[derive(Debug)]
+pub struct Claim {
+    pod: PodDir,
+    exit_record: ExitRecord,
+    _lock: File,
+}
+
+impl Claim {
+    /// Takes the lock of `pod`.
+    ///
+    /// # Errors
+    /// [`LauncherError::Held`] when another launcher lives; [`LauncherError::Files`].
+    pub fn take(pod: PodDir) -> Result<Claim, LauncherError> {
+        let path = pod.lock();
+        let lock = machine_dir::lock(pod.path()).map_err(files(&path))?;
+        let lock = lock.ok_or(LauncherError::Held { path })?;
+        let path = pod.exit_record();
+        let exit_record = ExitRecord::reserve(&path).map_err(files(&path))?;
+        Ok(Claim { pod, exit_record, _lock: lock })
+    }
+
+    /// Opens the log of what the launcher itself says.
+    ///
+    /// # Errors
+    /// [`LauncherError::Files`].
+    pub fn compute_log(&self) -> Result<CriLog, LauncherError> {
+        open_log(&self.pod, "compute", Stream::Error)
+    }
+}
+
+fn open_log(pod: &PodDir, container: &str, stream: Stream) -> Result<CriLog, LauncherError> {
+    let path = pod.log(container);
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory).map_err(files(directory))?;
+    }
+    CriLog::open(&path, stream).map_err(files(&path))
+}
+
+/// Signals that reach a launcher: SIGTERM ends its machine, SIGINT and SIGHUP are for those at a terminal.
+#[derive(Debug)]
+pub struct Signals {
+    terminate: Signal,
+    _ignored: [Signal; 2],
+}
+
+impl Signals {
+    /// Catches them from here on.
+    ///
+    /// # Errors
+    /// [`LauncherError::Signals`].
+    pub fn catch() -> Result<Signals, LauncherError> {
+        let catch = |kind| signal(kind).map_err(|source| LauncherError::Signals { source });
+        Ok(Signals {
+            terminate: catch(SignalKind::terminate())?,
+            _ignored: [catch(SignalKind::interrupt())?, catch(SignalKind::hangup())?],
+        })
+    }
+}
+
+/// Runs the launcher until its machine has ended, or it was ended before there was one. `listening` is called once the
+/// control API listens and `launcher.json` says where.
+///
+/// Must run on the thread of a current-thread runtime: QEMU ends with the thread that has started it.
+///
+/// # Errors
+/// For everything that keeps the control API from being served. A machine that cannot be started is no error: the launcher
+/// stays and may be asked again.
+pub async fn run(
+    claim: Claim,
+    settings: Settings,
+    mut signals: Signals,
+    listening: impl FnOnce(),
+) -> Result<MachineStatus, LauncherError> {
+    let Claim { pod, exit_record, _lock } = claim;
+    let acceptor = acceptor(&pod)?;
+    let listen = |source| LauncherError::Listen { address: settings.listen, source };
+    let listener = TcpListener::bind(settings.listen).await.map_err(listen)?;
+    let address = listener.local_addr().map_err(listen)?;
+    let (starts, start_requests) = mpsc::channel(QUEUE);
+    let (orders, order_requests) = mpsc::channel(QUEUE);
+    let board = Board::default();
+    let doors = Doors { uid: settings.uid.clone(), starts, orders: orders.clone(), status: board.watch() };
+    let (stop, stopped) = watch::channel(false);
+    let server = tokio::spawn(control::serve(listener, acceptor, doors, stopped));
+    let record = LauncherRecord {
+        process_id: std::process::id(),
+        control: address,
+        version: settings.version.clone(),
+    };
+    write_document(&pod.launcher_record(), &record)?;
+    tracing::info!(
+        %address,
+        name = settings.name,
+        namespace = settings.namespace,
+        uid = settings.uid,
+        version = settings.version,
+        "the launcher listens"
+    );
+    listening();
+
+    let mut supervisor = Supervisor {
+        pod: &pod,
+        settings: &settings,
+        board: &board,
+        starts: start_requests,
+        orders: order_requests,
+        order_sender: orders,
+    };
+    let end = supervisor.supervise(&mut signals.terminate).await;
+    board.change(|status| end.tell(status));
+    let last = board.current();
+    tracing::info!(state = ?last.state, reason = ?last.reason, "the machine has ended");
+    let path = pod.exit_record();
+    if let Err(error) = exit_record.write(&last) {
+        // The exit code still tells.
+        tracing::error!(path = %path.display(), %error, "the last status cannot be written");
+    }
+    stop.send_replace(true);
+    if timeout(FAREWELL, server).await.is_err() {
+        tracing::debug!("some answers did not get out in time");
+    }
+    Ok(last)
+}
+
+fn acceptor(pod: &PodDir) -> Result<TlsAcceptor, LauncherError> {
+    let directory = pod.tls();
+    let read = |name: &str| {
+        let path = directory.join(name);
+        std::fs::read_to_string(&path).map_err(files(&path))
+    };
+    let (authority, certificate, key) = (read("ca.crt")?, read("tls.crt")?, read("tls.key")?);
+    Identity::from_pem(&authority, &certificate, &key)
+        .and_then(control::server_config)
+        .map(TlsAcceptor::from)
+        .map_err(|source| LauncherError::Identity { path: directory, source })
+}
+
+/// Replaces the document at `path` in one step. It matters as long as the host runs, so there is nothing to sync.
+fn write_document(path: &Path, document: &impl Serialize) -> Result<(), LauncherError> {
+    let temporary = path.with_extension("json.tmp");
+    let write = || {
+        std::fs::write(&temporary, serde_json::to_vec(document)?)?;
+        std::fs::rename(&temporary, path)
+    };
+    write().map_err(files(path))
+}
+
+struct Supervisor<'a> {
+    pod: &'a PodDir,
+    settings: &'a Settings,
+    board: &'a Board,
+    starts: mpsc::Receiver<Start>,
+    orders: mpsc::Receiver<Order>,
+    order_sender: mpsc::Sender<Order>,
+}
+
+impl Supervisor<'_> {
+    /// Until the machine has ended, or there will be none.
+    async fn supervise(&mut self, terminate: &mut Signal) -> End {
+        loop {
+            let Start { instance, done } = tokio::select! {
+                _ = terminate.recv() => return End::before_a_machine(),
+                Some(order) = self.orders.recv() => match order {
+                    Order::Shutdown { reply, .. } => {
+                        answer(reply, Ok(()));
+                        return End::before_a_machine();
+                    }
+                    order => {
+                        order.refuse("there is no machine");
+                        continue;
+                    }
+                },
+                Some(start) = self.starts.recv() => start,
+            };
+            let outcome = {
+                let attempt = start(self.pod, self.settings, &instance);
+                tokio::pin!(attempt);
+                // What is dropped half-started is killed with the process, which ends then.
+                loop {
+                    tokio::select! {
+                        outcome = &mut attempt => break outcome,
+                        _ = terminate.recv() => return End::before_a_machine(),
+                        Some(order) = self.orders.recv() => match order {
+                            Order::Shutdown { reply, .. } => {
+                                answer(reply, Ok(()));
+                                return End::before_a_machine();
+                            }
+                            order => order.refuse("the machine is being started"),
+                        },
+                    }
+                }
+            };
+            match outcome {
+                Ok(started) => return self.follow(started, done, terminate).await,
+                Err(failure) => {
+                    let text = failure.told();
+                    tracing::warn!(error = text, "the machine could not be started");
+                    let uid = &self.settings.uid;
+                    self.board.change(|status| {
+                        status.vmi_uid.clone_from(uid);
+                        status.sync_error = Some(text);
+                    });
+                    // Who asked may not wait any more.
+                    let _ = done.send(());
+                }
+            }
+        }
+    }
+
+    async fn follow(&mut self, started: Started, done: oneshot::Sender<()>, terminate: &mut Signal) -> End {
+        let Started {
+            vm,
+            console,
+            console_input,
+            console_log,
+            image,
+            known,
+            rules,
+            initial_state,
+            began,
+            began_unix,
+            timeline,
+        } = started;
+        let board = self.board;
+        let shut_down = (self.settings.grace, self.order_sender.clone());
+        // Kept open: a guest whose console hangs up may do anything.
+        let _console_input = console_input;
+        let checksums = tokio::task::spawn_blocking(image.checksums());
+        tokio::pin!(checksums);
+        let is_paused = initial_state == InitialState::Paused;
+        let at_first = Progress {
+            timeline: timeline.clone(),
+            paused: is_paused.then_some(PauseReason::Requested),
+            ..Progress::default()
+        };
+        let (progress, mut watched) = watch::channel(at_first);
+        // Nobody reads the console here; the session passes it to the log.
+        let (output, _) = mpsc::channel(1);
+        let (_ends, mut ends) = mpsc::channel(1);
+        let connections = Connections {
+            vm,
+            console,
+            logs: console_log.into_iter().map(Log::Cri).collect(),
+            output,
+            requests: &mut ends,
+            steering: Some(Steering { orders: &mut self.orders, progress }),
+        };
+        let conditions = Conditions { rules, fail_on: panic_pattern(), ..Conditions::default() };
+        let session = Session::new(connections, conditions, began, timeline);
+        let session = if is_paused { session.paused() } else { session };
+        let session = session.run();
+        tokio::pin!(session);
+
+        let mut done = Some(done);
+        let patience = Instant::now() + CHECKSUM_PATIENCE;
+        let mut boot: Option<BootFacts> = None;
+        let mut are_checksums_due = true;
+        let mut news = Telling::default();
+        let outcome = loop {
+            let now = Instant::now();
+            // The first time everything is told at once; who has asked for the start gets it as the answer.
+            let is_known = boot.is_some() || !are_checksums_due || now >= patience;
+            let due = if done.is_some() { Some(patience) } else { news.due(now) };
+            if done.is_some() && is_known || done.is_none() && due.is_some_and(|due| due <= now) {
+                let progress = watched.borrow_and_update().clone();
+                board.change(|status| {
+                    known.tell(status);
+                    status.boot = boot.clone().or(status.boot.take());
+                    tell(status, &progress, began_unix);
+                });
+                news.told(progress.paused, now);
+                if let Some(done) = done.take() {
+                    // Who asked may not wait any more.
+                    let _ = done.send(());
+                }
+                continue;
+            }
+            tokio::select! {
+                outcome = &mut session => break outcome,
+                _ = terminate.recv() => order_shutdown(&shut_down),
+                read = &mut checksums, if are_checksums_due => {
+                    are_checksums_due = false;
+                    match read {
+                        Ok(Ok(facts)) => boot = Some(facts),
+                        Ok(Err(error)) => {
+                            tracing::warn!(%error, "the boot files cannot be read for their checksums");
+                        }
+                        Err(error) => tracing::error!(%error, "the reading of the boot files has failed"),
+                    }
+                    news.come(&watched.borrow().paused);
+                }
+                changed = watched.changed() => {
+                    // Its other end is in the session, which outlives nothing here.
+                    if changed.is_ok() {
+                        news.come(&watched.borrow().paused);
+                    }
+                }
+                () = sleep_until(due.unwrap_or(now)), if due.is_some() => {}
+            }
+        };
+        if let Verdict::VmmFailed { reason } = &outcome.verdict {
+            tracing::error!(reason, "QEMU failed");
+        }
+        if are_checksums_due && let Ok(Ok(Ok(facts))) = timeout(CHECKSUM_PATIENCE, checksums).await {
+            boot = Some(facts);
+        }
+        board.change(|status| {
+            known.tell(status);
+            status.boot = boot.or(status.boot.take());
+        });
+        let (state, reason) = ending(&outcome.verdict);
+        let progress = Progress {
+            timeline: outcome.timeline,
+            paused: None,
+            panic: outcome.panic,
+            reboots: outcome.reboots,
+        };
+        End { state, reason, progress: Some((progress, began_unix)) }
+    }
+}
+
+/// SIGTERM: what a shutdown over the control API does.
+fn order_shutdown((grace, orders): &(Duration, mpsc::Sender<Order>)) {
+    tracing::info!(?grace, "SIGTERM: the machine is shut down");
+    let (reply, _) = oneshot::channel();
+    let (order, orders) = (Order::Shutdown { grace: *grace, reply }, orders.clone());
+    // The queue may be full for a moment, and the session must go on meanwhile.
+    tokio::spawn(async move {
+        // Without a receiver the machine has ended, as was asked.
+        let _ = orders.send(order).await;
+    });
+}
+
+/// A panic's line is what a launcher looks for on a console.
+fn panic_pattern() -> Vec<Pattern> {
+    Pattern::new("Kernel panic - not syncing").into_iter().collect()
+}

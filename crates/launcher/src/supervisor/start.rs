@@ -1,0 +1,211 @@
+//! From an instance and the files of its Pod to a running QEMU: the steps of `ferrovirt run`, with the image volume that
+//! the node has laid out in the place of a pull.
+
+use manifest::machine_status::MachineStatus;
+use manifest::types::VirtualMachineInstance;
+use tokio::time::Instant;
+use vmm::kernel::EntryChoice;
+use vmm::process::Trampoline;
+use vmm::{
+    Accelerator, Acpi, ConsoleReader, ConsoleWriter, HostFacts, InitialState, LaunchSpec, PanicDevice, RunAs,
+    StartRequest, Vm,
+};
+
+use super::{CONSOLE_LOG, LauncherError, Settings, open_log, unix_milliseconds, write_document};
+use crate::boot_image::{self, BootImage, BootImageError};
+use crate::command_line;
+use crate::cri_log::{CriLog, Stream};
+use crate::host::{self, HostError};
+use crate::plan::{PanicDevices, plan};
+use crate::pod_dir::{LaunchRecord, PodDir};
+use crate::session::{OnPanic, PowerButton, Rules};
+use crate::timeline::Timeline;
+
+/// Why a machine could not be started.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StartFailure {
+    #[error("this launcher is for the instance {wanted}, not for {given}")]
+    Other { wanted: String, given: String },
+    #[error(transparent)]
+    BootImage(#[from] BootImageError),
+    #[error(transparent)]
+    Host(#[from] HostError),
+    #[error("cannot size the machine {name}")]
+    Memory { name: String, source: manifest::resources::MemoryError },
+    #[error("cannot start the virtual machine {name}")]
+    Spec { name: String, source: vmm::SpecError },
+    #[error(transparent)]
+    Files(#[from] LauncherError),
+    #[error(transparent)]
+    Qemu(#[from] vmm::StartError),
+    #[error("the preparation of the boot files was interrupted")]
+    Interrupted,
+}
+
+impl StartFailure {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::BootImage(error) => error.hint(),
+            Self::Host(error) => error.hint(),
+            Self::Memory { source, .. } => source.hint(),
+            Self::Spec { source, .. } => source.hint(),
+            Self::Qemu(error) => error.hint(),
+            Self::Other { .. } | Self::Files(_) | Self::Interrupted => None,
+        }
+    }
+
+    /// In one line: what went wrong, its causes, what to do.
+    pub(super) fn told(&self) -> String {
+        let mut text = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(cause) = source {
+            text.push_str(&format!(": {cause}"));
+            source = cause.source();
+        }
+        if let Some(hint) = self.hint() {
+            text.push_str(&format!(" ({hint})"));
+        }
+        text
+    }
+}
+
+/// A machine whose QEMU runs.
+pub(super) struct Started {
+    pub vm: Vm,
+    pub console: ConsoleReader,
+    /// Kept open: a guest whose console hangs up may do anything.
+    pub console_input: ConsoleWriter,
+    /// None when the manifest wants none.
+    pub console_log: Option<CriLog>,
+    pub image: BootImage,
+    pub known: Known,
+    pub rules: Rules,
+    pub initial_state: InitialState,
+    pub began: Instant,
+    pub began_unix: u64,
+    pub timeline: Timeline,
+}
+
+/// What is known of a machine for good once its QEMU runs.
+#[derive(Debug, Clone)]
+pub(super) struct Known {
+    uid: String,
+    machine_type: Option<String>,
+    accelerator: &'static str,
+    qemu_user: u32,
+    pull: (u64, u64),
+}
+
+impl Known {
+    pub(super) fn tell(&self, status: &mut MachineStatus) {
+        status.vmi_uid.clone_from(&self.uid);
+        status.sync_error = None;
+        status.machine_type.clone_from(&self.machine_type);
+        status.accelerator = Some(self.accelerator.to_owned());
+        status.qemu_user = Some(self.qemu_user);
+        (status.timeline.pull_started, status.timeline.pulled) = (Some(self.pull.0), Some(self.pull.1));
+    }
+}
+
+fn known(settings: &Settings, image: &BootImage, facts: &HostFacts, machine_type: Option<String>) -> Known {
+    Known {
+        uid: settings.uid.clone(),
+        machine_type,
+        accelerator: match facts.accelerator {
+            Accelerator::Kvm => "kvm",
+            Accelerator::Tcg { .. } => "tcg",
+        },
+        qemu_user: match facts.run_as {
+            RunAs::Caller => rustix::process::geteuid().as_raw(),
+            RunAs::User { uid, .. } => uid,
+        },
+        pull: image.pull,
+    }
+}
+
+/// From an instance to a running QEMU.
+pub(super) async fn start(
+    pod: &PodDir,
+    settings: &Settings,
+    instance: &VirtualMachineInstance,
+) -> Result<Started, StartFailure> {
+    let (began, began_unix) = (Instant::now(), unix_milliseconds());
+    let full_name = |namespace: Option<&str>, name: Option<&str>| {
+        format!("`{}/{}`", namespace.unwrap_or_default(), name.unwrap_or_default())
+    };
+    let given = full_name(instance.metadata.namespace.as_deref(), instance.metadata.name.as_deref());
+    let wanted = full_name(Some(&settings.namespace), Some(&settings.name));
+    if given != wanted {
+        return Err(StartFailure::Other { wanted, given });
+    }
+    let qemu = settings.host.qemu()?;
+    let chosen = settings.host.accelerator_for(pod.path(), &qemu).await?;
+    let image = prepared(pod, settings, instance, host::kernel_entry(&chosen.accelerator)).await?;
+    let spec = plan(instance, &image.files, &[], PanicDevices::AsWritten)
+        .map_err(|source| StartFailure::Memory { name: given.clone(), source })?;
+    let (facts, warning) = host::facts(qemu, chosen.accelerator, &image.files, pod.path())?;
+    spec.check(&facts).map_err(|source| StartFailure::Spec { name: given.clone(), source })?;
+    let console_warning =
+        spec.serial_console.then(|| command_line::console_warning(&spec.command_line)).flatten();
+    for warning in image.warnings.iter().chain(&warning).chain(&console_warning.map(|text| text.to_string()))
+    {
+        tracing::warn!("{warning}");
+    }
+    let record = LaunchRecord {
+        vmi_uid: settings.uid.clone(),
+        vmi_generation: instance.metadata.generation,
+        launch: spec.clone(),
+    };
+    write_document(&pod.launch_record(), &record)?;
+    let is_logged = instance.spec.domain.devices.log_serial_console.unwrap_or(true);
+    let console_log = is_logged.then(|| open_log(pod, CONSOLE_LOG, Stream::Output)).transpose()?;
+    let prepared = Some(began.elapsed());
+    let trampoline = Trampoline::this_program();
+    let request =
+        StartRequest { spec: &spec, facts: &facts, run_directory: pod.path(), trampoline: &trampoline };
+    let (vm, console, console_input) = Vm::start(request).await?;
+    let timeline = Timeline { prepared, vmm_ready: Some(began.elapsed()), ..Timeline::default() };
+    // Of a guest that has ended already, or a QEMU that does not say, it stays unknown.
+    let machine_type = vm.machine_type().await.ok();
+    tracing::info!(process = vm.process_id(), accelerator = ?facts.accelerator, "QEMU runs");
+    Ok(Started {
+        vm,
+        console,
+        console_input,
+        console_log,
+        known: known(settings, &image, &facts, machine_type),
+        image,
+        rules: rules(&spec),
+        initial_state: spec.initial_state,
+        began,
+        began_unix,
+        timeline,
+    })
+}
+
+/// The boot image, prepared beside other tasks: unpacking a kernel takes its time.
+async fn prepared(
+    pod: &PodDir,
+    settings: &Settings,
+    instance: &VirtualMachineInstance,
+    entry: EntryChoice,
+) -> Result<BootImage, StartFailure> {
+    let record = pod.image_volume(boot_image::VOLUME);
+    let (instance, kernel_dir) = (instance.clone(), settings.kernel_dir.clone());
+    let prepare = move || {
+        let volume = boot_image::read_volume(&record)?;
+        boot_image::prepare(&instance, &volume, &kernel_dir, entry)
+    };
+    Ok(tokio::task::spawn_blocking(prepare).await.map_err(|_| StartFailure::Interrupted)??)
+}
+
+/// A panic without a device in the manifest is the guest's own affair.
+fn rules(spec: &LaunchSpec) -> Rules {
+    Rules::Launcher {
+        panic: if spec.panic_device == PanicDevice::None { OnPanic::Tell } else { OnPanic::Crash },
+        power_button: match spec.acpi {
+            Acpi::On => PowerButton::Present,
+            Acpi::Off => PowerButton::Absent,
+        },
+    }
+}
