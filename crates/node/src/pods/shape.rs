@@ -195,3 +195,165 @@ pub(super) fn is_uid(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
         && !text.starts_with('-')
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn launcher_pod() -> Value {
+        json!({
+            "metadata": {
+                "name": "virt-launcher-vm-abcde", "namespace": "default",
+                "labels": {"kubevirt.io": "virt-launcher", "kubevirt.io/created-by": "u-1"},
+                "annotations": {"kubevirt.io/domain": "vm"},
+            },
+            "spec": {
+                "restartPolicy": "Never",
+                "containers": [{
+                    "name": "compute", "image": "i", "command": ["ferrovirt", "launcher"],
+                    "args": ["--name", "vm", "--namespace", "default", "--uid", "u-1", "--grace-period-seconds", "45"],
+                    "env": [{"name": "LD_PRELOAD", "value": "/tmp/x.so"}],
+                }],
+                "initContainers": [
+                    {"name": "guest-console-log", "image": "i", "restartPolicy": "Always"},
+                    {"name": "volumekernel-boot-volume", "image": "k", "command": ["anything"]},
+                ],
+                "volumes": [{"name": "kernel-boot-volume", "image": {"reference": "k"}}],
+            },
+        })
+    }
+
+    fn read(pod: Value) -> Result<LauncherPod, String> {
+        super::read(&serde_json::from_value(pod).unwrap())
+    }
+
+    #[test]
+    fn a_launcher_pod_is_read_and_its_arguments_are_written_anew() {
+        let launcher = read(launcher_pod()).unwrap();
+        let expected = "--name vm --namespace default --uid u-1 --grace-period-seconds 45";
+        assert_eq!(launcher.arguments().join(" "), expected);
+        let mut turned = launcher_pod();
+        turned["spec"]["containers"][0]["args"] = json!([
+            "--uid",
+            "u-1",
+            "--grace-period-seconds",
+            "0045",
+            "--name",
+            "vm",
+            "--namespace",
+            "default"
+        ]);
+        assert_eq!(read(turned).unwrap(), launcher);
+    }
+
+    /// Sets the value at `at`, a JSON pointer whose parent is there.
+    fn changed(at: &str, value: Value) -> Value {
+        let mut pod = launcher_pod();
+        let (parent, key) = at.rsplit_once('/').unwrap();
+        match pod.pointer_mut(at) {
+            Some(place) => *place = value,
+            None => pod.pointer_mut(parent).unwrap()[key] = value,
+        }
+        pod
+    }
+
+    #[test]
+    fn whatever_differs_is_refused() {
+        let compute = launcher_pod()["spec"]["containers"][0].clone();
+        for (at, value, expected) in [
+            ("/metadata/labels/kubevirt.io", json!("x"), "it has no label `kubevirt.io=virt-launcher`"),
+            ("/metadata/labels", json!({}), "it has no label `kubevirt.io=virt-launcher`"),
+            (
+                "/metadata/labels/kubevirt.io~1created-by",
+                json!("u-2"),
+                "`--uid` is not that of the label `kubevirt.io/created-by`",
+            ),
+            (
+                "/metadata/annotations/kubevirt.io~1domain",
+                json!("other"),
+                "`--name` is not that of the annotation `kubevirt.io/domain`",
+            ),
+            ("/metadata/namespace", json!("other"), "`--namespace` is not its own"),
+            ("/spec/restartPolicy", json!("Always"), "its restartPolicy is not `Never`"),
+            ("/spec/hostNetwork", json!(true), "it asks for `hostNetwork`"),
+            ("/spec/hostPID", json!(true), "it asks for `hostPID`"),
+            ("/spec/hostIPC", json!(true), "it asks for `hostIPC`"),
+            (
+                "/spec/volumes/0",
+                json!({"name": "root", "hostPath": {"path": "/"}}),
+                "its volume `root` is no image volume",
+            ),
+            (
+                "/spec/volumes/0",
+                json!({"name": "../x", "image": {"reference": "k"}}),
+                "its volume `../x` is no image volume",
+            ),
+            ("/spec/containers/0/name", json!("other"), "its containers are not just `compute`"),
+            ("/spec/containers", json!([compute, compute]), "its containers are not just `compute`"),
+            ("/spec/containers", json!([]), "its containers are not just `compute`"),
+            (
+                "/spec/containers/0/command",
+                json!(["ferrovirt", "serve"]),
+                "the command of its container `compute` is not `ferrovirt launcher`",
+            ),
+            (
+                "/spec/containers/0/command",
+                Value::Null,
+                "the command of its container `compute` is not `ferrovirt launcher`",
+            ),
+            (
+                "/spec/containers/0/securityContext",
+                json!({"privileged": true}),
+                "it has a privileged container",
+            ),
+            (
+                "/spec/initContainers/0/restartPolicy",
+                Value::Null,
+                "its init container `guest-console-log` is not one of a launcher Pod",
+            ),
+            (
+                "/spec/initContainers/1/name",
+                json!("evil"),
+                "its init container `evil` is not one of a launcher Pod",
+            ),
+        ] {
+            assert_eq!(read(changed(at, value.clone())).unwrap_err(), expected, "{at} {value}");
+        }
+    }
+
+    #[test]
+    fn whatever_else_the_arguments_are_is_refused() {
+        let four = |name: &str, namespace: &str, uid: &str, grace: &str| {
+            json!(["--name", name, "--namespace", namespace, "--uid", uid, "--grace-period-seconds", grace])
+        };
+        let others = "the arguments of its container `compute` are not `--name`, `--namespace`, `--uid` and \
+             `--grace-period-seconds` with a value each";
+        let no_name = "`--name` or `--namespace` is no name of an object";
+        let no_grace = "`--grace-period-seconds` is no number from 0 to 4294967295";
+        let at = "/spec/containers/0/args";
+        for (value, expected) in [
+            (Value::Null, others),
+            (json!(["--name", "vm"]), others),
+            (json!(["--name", "vm", "--name", "vm", "--name", "vm", "--name", "vm"]), others),
+            (json!(["--name", "vm", "--namespace", "default", "--uid", "u-1", "--pod-dir", "/"]), others),
+            (four("../vm", "default", "u-1", "1"), no_name),
+            (four("vm", "..", "u-1", "1"), no_name),
+            (four("-vm", "default", "u-1", "1"), no_name),
+            (four(&"v".repeat(254), "default", "u-1", "1"), no_name),
+            (four("vm", "default", "u/1", "1"), "`--uid` is no UID"),
+            (four("vm", "default", "", "1"), "`--uid` is no UID"),
+            (four("vm", "default", "u-1", "-1"), no_grace),
+            (four("vm", "default", "u-1", "+1"), no_grace),
+            (four("vm", "default", "u-1", ""), no_grace),
+            (four("vm", "default", "u-1", "4294967296"), no_grace),
+        ] {
+            assert_eq!(read(changed(at, value.clone())).unwrap_err(), expected, "{value}");
+        }
+        let longest = read(changed(at, four("vm", "default", "u-1", "4294967295"))).unwrap();
+        assert_eq!(longest.grace_seconds, MOST_GRACE_SECONDS);
+    }
+}

@@ -333,6 +333,7 @@ fn conditions(
         "Failed" if before("Initialized").is_some_and(|condition| condition.status == "True") => {
             wanted("Initialized", true, None, None)
         }
+        _ if initial.is_empty() => wanted("Initialized", true, None, None),
         _ => {
             let message = format!("containers with incomplete status: {}", names(initial));
             wanted("Initialized", false, Some("ContainersNotInitialized"), Some(message))
@@ -445,4 +446,206 @@ pub(super) fn patch(uid: &str, wanted: &PodStatus) -> serde_json::Result<Value> 
         }
     }
     Ok(json!({"metadata": {"uid": uid}, "status": status}))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    const UID: &str = "0f0f";
+
+    const BOTH: [&str; 2] = ["guest-console-log", BOOT_IMAGE];
+
+    /// As the scheduler leaves it.
+    fn pod(init: &[&str]) -> Pod {
+        let init: Vec<Value> = init
+            .iter()
+            .map(|name| match *name {
+                BOOT_IMAGE => json!({"name": name, "image": "registry:5000/team/kernel:v1"}),
+                _ => json!({"name": name, "image": "ferrovirt/launcher:1", "restartPolicy": "Always"}),
+            })
+            .collect();
+        serde_json::from_value(json!({
+            "metadata": {"name": "p", "namespace": "default", "uid": UID},
+            "spec": {
+                "containers": [{"name": "compute", "image": "ferrovirt/launcher:1"}],
+                "initContainers": init,
+                "readinessGates": [{"conditionType": UNPAUSED}],
+            },
+            "status": {"phase": "Pending", "qosClass": "Burstable", "conditions": [
+                {"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-11-22T10:00:00Z"},
+            ]},
+        }))
+        .unwrap()
+    }
+
+    fn at(second: i64) -> Timestamp {
+        // 2026-11-22T12:00:00Z, and something that is not on the wire.
+        Timestamp::from_millisecond((1_795_348_800 + second) * 1000 + 678).unwrap()
+    }
+
+    fn run() -> Run {
+        let pulled = u64::try_from(at(-5).as_millisecond()).unwrap();
+        let volume = ImageVolume {
+            image: "registry:5000/team/kernel:v1".to_owned(),
+            digest: "sha256:abcd".to_owned(),
+            files: Vec::new(),
+            missing: Vec::new(),
+            pull_started: pulled - 2000,
+            pulled,
+        };
+        Run {
+            address: Ipv4Addr::new(127, 88, 1, 2),
+            started: at(0),
+            volumes: vec![("kernel-boot-volume".to_owned(), volume)],
+        }
+    }
+
+    fn waiting() -> Stage {
+        Stage::Waiting { reason: "ErrImagePull".to_owned(), message: "no such host".to_owned() }
+    }
+
+    fn ended(code: i32) -> Stage {
+        Stage::Ended(run(), End { exit_code: code, message: "{}".to_owned(), finished: at(60) })
+    }
+
+    fn status_at(pod: &Pod, stage: &Stage, second: i64) -> PodStatus {
+        status(pod, stage, Ipv4Addr::LOCALHOST.into(), at(second))
+    }
+
+    /// The Pod once `stage` was reported at `second`: what went over the wire and back, conditions merged by type.
+    fn reported(pod: &Pod, stage: &Stage, second: i64) -> Pod {
+        let status = serde_json::to_value(status_at(pod, stage, second)).unwrap();
+        let mut status: PodStatus = serde_json::from_value(status).unwrap();
+        let conditions = status.conditions.as_mut().unwrap();
+        let kept = pod.status.iter().flat_map(|known| known.conditions.iter().flatten());
+        let kept: Vec<_> =
+            kept.filter(|known| conditions.iter().all(|new| new.type_ != known.type_)).cloned().collect();
+        conditions.extend(kept);
+        Pod { status: Some(status), ..pod.clone() }
+    }
+
+    fn condition<'a>(status: &'a mut PodStatus, type_: &str) -> &'a mut PodCondition {
+        status.conditions.as_mut().unwrap().iter_mut().find(|condition| condition.type_ == type_).unwrap()
+    }
+
+    #[test]
+    fn the_life_of_a_pod() {
+        let mut lines = String::new();
+        let mut tell = |what: &str, pod: &Pod| {
+            let status = serde_json::to_string_pretty(pod.status.as_ref().unwrap()).unwrap();
+            lines.push_str(&format!("# {what}\n{status}\n"));
+        };
+        let accepted = reported(&pod(&BOTH), &Stage::Preparing, -7);
+        tell("accepted", &accepted);
+        let failing = reported(&accepted, &waiting(), -6);
+        tell("its image cannot be pulled", &failing);
+        let running = reported(&failing, &Stage::Running(run()), 1);
+        tell("running", &running);
+        tell("shut off", &reported(&running, &ended(0), 61));
+        tell("crashed", &reported(&running, &ended(1), 61));
+        tell("nothing is left of it", &reported(&running, &Stage::Lost, 90));
+        let refused = Stage::Failed { reason: "UnsupportedPod", message: "why".to_owned() };
+        tell("not run at all", &reported(&pod(&[]), &refused, 0));
+        insta::assert_snapshot!(lines);
+    }
+
+    #[test]
+    fn without_a_container_for_the_image_compute_waits_for_it() {
+        let found = reported(&pod(&["guest-console-log"]), &waiting(), 0).status.unwrap();
+        let reason = |statuses: Option<Vec<ContainerStatus>>| {
+            statuses.unwrap()[0].state.clone().unwrap().waiting.unwrap().reason.unwrap()
+        };
+        assert_eq!(reason(found.container_statuses), "ErrImagePull");
+        assert_eq!(reason(found.init_container_statuses), "PodInitializing");
+    }
+
+    #[test]
+    fn what_was_reported_is_not_reported_again_later() {
+        let stages = [
+            Stage::Preparing,
+            waiting(),
+            Stage::Running(run()),
+            ended(0),
+            ended(1),
+            Stage::Lost,
+            Stage::Failed { reason: "StartError", message: "why".to_owned() },
+        ];
+        for before in &stages {
+            for stage in &stages {
+                let pod = reported(&reported(&pod(&BOTH), before, 0), stage, 1);
+                assert!(is_reported(&pod, &status_at(&pod, stage, 100)), "{before:?} {stage:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_others_say_is_theirs_and_their_pause_counts() {
+        let running = Stage::Running(run());
+        let mut pod = reported(&pod(&BOTH), &running, 1);
+        pod.status.as_mut().unwrap().conditions.as_mut().unwrap().push(PodCondition {
+            type_: "example.org/own".to_owned(),
+            status: "True".to_owned(),
+            ..PodCondition::default()
+        });
+        assert!(is_reported(&pod, &status_at(&pod, &running, 2)));
+        condition(pod.status.as_mut().unwrap(), UNPAUSED).status = "False".to_owned();
+        let mut wanted = status_at(&pod, &running, 2);
+        assert!(!is_reported(&pod, &wanted));
+        let ready = condition(&mut wanted, "Ready");
+        let message = format!("the status of pod readiness gate \"{UNPAUSED}\" is not \"True\", but False");
+        assert_eq!((ready.status.as_str(), ready.message.clone()), ("False", Some(message)));
+    }
+
+    #[test]
+    fn a_gate_of_somebody_else_is_closed_until_it_is_opened() {
+        let gate = "example.org/gate";
+        let mut pod = pod(&BOTH);
+        pod.spec.as_mut().unwrap().readiness_gates.as_mut().unwrap()[0].condition_type = gate.to_owned();
+        let ready = |pod: &Pod| {
+            let mut status = status_at(pod, &Stage::Running(run()), 1);
+            let ready = condition(&mut status, "Ready").clone();
+            (ready.status, ready.message)
+        };
+        let message = format!("corresponding condition of pod readiness gate \"{gate}\" does not exist.");
+        assert_eq!(ready(&pod), ("False".to_owned(), Some(message)));
+        pod.status.as_mut().unwrap().conditions.as_mut().unwrap().push(PodCondition {
+            type_: gate.to_owned(),
+            status: "True".to_owned(),
+            ..PodCondition::default()
+        });
+        assert_eq!(ready(&pod), ("True".to_owned(), None));
+    }
+
+    #[test]
+    fn a_patch_takes_away_what_is_not_said_any_more() {
+        let patch = patch(UID, &status_at(&pod(&BOTH), &Stage::Running(run()), 1)).unwrap();
+        assert_eq!(patch["metadata"]["uid"], UID);
+        for condition in patch["status"]["conditions"].as_array().unwrap() {
+            assert!(condition.as_object().unwrap().contains_key("message"), "{condition}");
+        }
+    }
+
+    #[test]
+    fn how_a_launcher_ended() {
+        let (off, crashed) = (r#"{"state":"shutOff"}"#, r#"{"state":"crashed"}"#);
+        let end = |code, record: Option<&str>, said: &str| {
+            let end = End::new(code, record.map(str::as_bytes), said, at(0));
+            (end.exit_code, end.message)
+        };
+        assert_eq!(end(Some(0), Some(off), "x"), (0, off.to_owned()));
+        assert_eq!(end(None, Some(off), ""), (0, off.to_owned()), "another daemon's child");
+        assert_eq!(end(None, Some(crashed), ""), (1, crashed.to_owned()));
+        assert_eq!(end(Some(137), None, " why \n"), (137, "why".to_owned()));
+        assert_eq!(end(None, None, ""), (137, String::new()));
+        assert_eq!(end(None, Some("{"), ""), (137, "{".to_owned()), "a record that is none");
+        // Both sides of the limit, and no letter is cut in two.
+        let long = "é".repeat(MAX_TERMINATION_MESSAGE_BYTES);
+        let length = |record: Option<&str>, said: &str| end(Some(1), record, said).1.len();
+        assert_eq!(length(None, &long), MAX_TERMINATION_MESSAGE_BYTES);
+        assert_eq!(length(None, &format!("{long}a")), MAX_TERMINATION_MESSAGE_BYTES - 1);
+        assert_eq!(length(Some(&format!("a{long}")), ""), MAX_TERMINATION_MESSAGE_BYTES - 1);
+    }
 }

@@ -517,3 +517,52 @@ async fn what_is_not_understood_is_left_alone() {
     world.wait_until_gone("a", &uid).await;
     assert!(!is_alive(id));
 }
+
+/// A launcher Pod whose boot image is at a registry on `port`.
+fn pod_with_image(name: &str, port: u16) -> Value {
+    let mut pod = launcher_pod(name);
+    let image = format!("127.0.0.1:{port}/team/boot:v1");
+    pod["metadata"]["annotations"]["ferrovirt.dev/image-paths"] = r#"{"boot":["/vmlinuz"]}"#.into();
+    pod["spec"]["volumes"] = json!([{"name": "boot", "image": {"reference": image, "pullPolicy": "Always"}}]);
+    let container = json!({"name": "volumekernel-boot-volume", "image": image});
+    pod["spec"]["initContainers"].as_array_mut().unwrap().push(container);
+    pod
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_image_that_does_not_come_is_told_in_the_status_and_its_pod_can_go() {
+    let world = World::new().await;
+    // It takes connections and never answers.
+    let registry = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let silent = registry.local_addr().unwrap().port();
+    let closed = {
+        let port = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        port.local_addr().unwrap().port()
+    };
+    let _node = world.start();
+    let waits = world.create(pod_with_image("waits", silent)).await;
+    let fails = world.create(pod_with_image("fails", closed)).await;
+    let waiting = async |name: &str, expected: &str| {
+        eventually(async || {
+            let pod = world.pods().get(name).await.unwrap();
+            let statuses = pod.status.clone().unwrap().init_container_statuses.unwrap_or_default();
+            let status = statuses.iter().find(|status| status.name == "volumekernel-boot-volume").cloned();
+            let state = status.and_then(|status| status.state?.waiting);
+            match state.and_then(|waiting| waiting.reason) {
+                Some(reason) if reason == expected => Ok(pod),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await
+    };
+    let (_connection, _) = registry.accept().await.unwrap();
+    let pod = waiting("waits", "PodInitializing").await;
+    assert_eq!(pod.status.unwrap().phase.as_deref(), Some("Pending"));
+    world.pods().delete("waits", &DeleteParams::default()).await.unwrap();
+    world.wait_until_gone("waits", &waits).await;
+    let pod = waiting("fails", "ErrImagePull").await;
+    assert_eq!(conditions(&pod)["Initialized"], "False ContainersNotInitialized");
+    world.pods().delete("fails", &DeleteParams::default()).await.unwrap();
+    world.wait_until_gone("fails", &fails).await;
+    assert_eq!(std::fs::read_dir(world.pod_dir("")).unwrap().count(), 0);
+}

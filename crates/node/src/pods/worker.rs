@@ -46,11 +46,8 @@ const FORCED_GRACE: Duration = Duration::from_secs(2);
 /// Pauses after requests that failed: the first, and the longest.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
-/// What a launcher says beside its log is cut down to nothing at this size in bytes, looked at every [`OUTPUT_CHECK`].
-const MOST_OUTPUT_BYTES: u64 = 1 << 20;
-
-/// See [`MOST_OUTPUT_BYTES`].
-const OUTPUT_CHECK: Duration = Duration::from_secs(60);
+/// Longest time without a look, when nothing is known to come.
+const IDLE: Duration = Duration::from_secs(600);
 
 /// Longest exit record that is looked at, in bytes; what is told of it is shorter.
 const MOST_RECORD_BYTES: u64 = 64 * 1024;
@@ -131,7 +128,6 @@ pub(super) struct Worker {
     deletion_sent: bool,
     failures: u32,
     retry_at: Option<Instant>,
-    output_check: Instant,
 }
 
 impl Worker {
@@ -155,7 +151,6 @@ impl Worker {
             deletion_sent: false,
             failures: 0,
             retry_at: None,
-            output_check: Instant::now() + OUTPUT_CHECK,
         }
     }
 
@@ -354,7 +349,7 @@ impl Worker {
     /// Waits until something may have changed.
     async fn wait(&mut self) {
         let now = Instant::now();
-        let mut until = now + OUTPUT_CHECK;
+        let mut until = now + IDLE;
         let mut no_later = |at: Option<Instant>| until = until.min(at.unwrap_or(until));
         no_later(self.retry_at.filter(|at| *at > now));
         let mut process = None;
@@ -368,8 +363,7 @@ impl Worker {
                         no_later(Some(now + if is_new { START_POLL } else { SLOW_POLL }));
                     }
                     Phase::Told => no_later(self.end_by.map(|end_by| end_by.at)),
-                    Phase::Listening => no_later(Some(self.output_check)),
-                    Phase::Killed | Phase::Ended { .. } => {}
+                    Phase::Listening | Phase::Killed | Phase::Ended { .. } => {}
                 }
                 process = runtime.process.as_mut();
             }
@@ -385,7 +379,7 @@ impl Worker {
             code = ended => self.note_end(code),
             // Who tells the views ends its workers too.
             _ = self.views.changed() => {}
-            () = tokio::time::sleep_until(until) => self.check_output(),
+            () = tokio::time::sleep_until(until) => {}
         }
     }
 
@@ -407,20 +401,6 @@ impl Worker {
         runtime.leases.clear();
         runtime.phase = Phase::Ended { end, _lock: None };
         self.laid_out = None;
-    }
-
-    /// Keeps what a launcher says beside its log in bounds. It appends, so it goes on at the beginning.
-    fn check_output(&mut self) {
-        if Instant::now() < self.output_check {
-            return;
-        }
-        self.output_check = Instant::now() + OUTPUT_CHECK;
-        let Some(runtime) = &self.runtime else { return };
-        let path = output(&runtime.directory);
-        let is_long = std::fs::symlink_metadata(&path).is_ok_and(|found| found.len() > MOST_OUTPUT_BYTES);
-        if is_long && let Err(error) = std::fs::OpenOptions::new().write(true).truncate(true).open(&path) {
-            tracing::warn!(file = %path.display(), %error, "the output of a launcher cannot be cut");
-        }
     }
 
     /// One attempt at the volumes, given up when the Pod is to end meanwhile.
@@ -641,7 +621,7 @@ fn was_started(pod: &Pod) -> bool {
     })
 }
 
-/// Where a launcher's standard streams go: what it says before and beside its log.
+/// Where a launcher's standard streams go until it listens and lets go of them: what keeps it from starting is in there.
 fn output(directory: &PodDir) -> std::path::PathBuf {
     directory.path().join("logs").join("launcher.out")
 }
