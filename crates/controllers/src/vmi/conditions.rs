@@ -116,11 +116,19 @@ pub(super) fn image_pulled(
         return wanted("False", "Pulling", cut(&message));
     }
     let old = old?;
-    let has_started = pod.is_some_and(|pod| pod.stage == Stage::Ready || pod.last.is_some());
-    match (old.status.as_str(), has_started) {
-        ("True", _) | (_, true) => wanted("True", "Pulled", ""),
-        _ => None,
+    let pod = pod?;
+    if old.status == "True" || pod.stage == Stage::Ready || pod.last.is_some() {
+        return wanted("True", "Pulled", "");
     }
+    // The image is there, or is not, and the Pod does not say yet which.
+    let is_open = pod.image_failure.is_none() && pod.stage == Stage::Waiting;
+    is_open.then(|| {
+        let said = Said {
+            reason: old.reason.clone().unwrap_or_default(),
+            message: old.message.clone().unwrap_or_default(),
+        };
+        ("False", said)
+    })
 }
 
 /// The guest's last panic.

@@ -353,8 +353,32 @@ fn merge_patch(old: &Value, new: &Value) -> Option<Value> {
     (!patch.is_empty()).then_some(Value::Object(patch))
 }
 
-/// Has the guest shut down and the Pod deleted, and deletes it once more where less time is left to it since. Returns
-/// when to look again.
+/// What the end of a Pod needs next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// It is to be deleted.
+    Delete,
+    /// It was, with more time than it has by now.
+    Shorten,
+    /// Its node has until then.
+    Wait(Duration),
+    /// Its node should have been done with it.
+    Overdue,
+}
+
+fn ending(pod: &PodView, pod_grace: i64, now: Timestamp) -> Ending {
+    let Some(deadline) = pod.deleted_by else { return Ending::Delete };
+    if pod.deletion_grace_seconds.is_some_and(|given| given > pod_grace) {
+        return Ending::Shorten;
+    }
+    let overdue = deadline.saturating_add(OVERDUE.as_secs().cast_signed());
+    match u64::try_from(overdue.saturating_sub(now.as_second())) {
+        Ok(left) if left > 0 => Ending::Wait(Duration::from_secs(left)),
+        _ => Ending::Overdue,
+    }
+}
+
+/// Has the guest shut down and the Pod deleted. Returns when to look again.
 async fn end_pod(
     context: &Context,
     pods: &Api<Pod>,
@@ -364,22 +388,16 @@ async fn end_pod(
 ) -> Result<Option<Duration>, Error> {
     let grace = grace_seconds(instance);
     let uid = instance.metadata.uid.as_deref().unwrap_or_default();
-    if pod.control.is_some() && pod.stage != Stage::Ended {
+    let lives = pod.control.is_some() && pod.stage != Stage::Ended;
+    if lives {
         context.followers.shutdown(uid, grace.unsigned_abs());
     }
     let pod_grace = grace.saturating_add(POD_GRACE_BEYOND_SECONDS);
-    match pod.deleted_by {
-        None => {
-            let params = DeleteParams {
-                preconditions: Some(Preconditions { uid: Some(pod.uid.clone()), resource_version: None }),
-                grace_period_seconds: u32::try_from(pod_grace).ok(),
-                ..DeleteParams::default()
-            };
-            delete(context, pods, instance, pod, &params).await?;
+    match ending(pod, pod_grace, now) {
+        Ending::Delete => {
+            delete(context, pods, instance, pod, pod_grace).await?;
             let mut told = Vec::new();
-            if matches!(phase_of(instance), Some(Phase::Scheduled | Phase::Running))
-                && pod.stage != Stage::Ended
-            {
+            if lives && matches!(phase_of(instance), Some(Phase::Scheduled | Phase::Running)) {
                 told.push(if grace > 0 && has_acpi(instance) {
                     (Teller::Handler, Event::normal("ShuttingDown", "Signaled Graceful Shutdown"))
                 } else {
@@ -391,50 +409,39 @@ async fn end_pod(
             tell(context, instance, &told);
             Ok(None)
         }
-        Some(_) if pod.deletion_grace_seconds.is_some_and(|given| given > pod_grace) => {
-            let params = DeleteParams {
-                preconditions: Some(Preconditions { uid: Some(pod.uid.clone()), resource_version: None }),
-                grace_period_seconds: u32::try_from(pod_grace).ok(),
-                ..DeleteParams::default()
-            };
-            delete(context, pods, instance, pod, &params).await?;
+        Ending::Shorten => {
+            delete(context, pods, instance, pod, pod_grace).await?;
             Ok(None)
         }
-        Some(deadline) => {
-            let overdue = deadline.saturating_add(OVERDUE.as_secs().cast_signed());
-            let left = overdue.saturating_sub(now.as_second());
-            if let Ok(left) = u64::try_from(left)
-                && left > 0
-            {
-                return Ok(Some(Duration::from_secs(left)));
-            }
+        Ending::Wait(left) => Ok(Some(left)),
+        Ending::Overdue => {
             let is_gone = match &pod.node_name {
                 Some(node) => is_lost(context, node).await?,
                 None => true,
             };
             if is_gone {
                 // Nobody is left to say that it has ended.
-                let params = DeleteParams {
-                    preconditions: Some(Preconditions { uid: Some(pod.uid.clone()), resource_version: None }),
-                    grace_period_seconds: Some(0),
-                    ..DeleteParams::default()
-                };
-                delete(context, pods, instance, pod, &params).await?;
+                delete(context, pods, instance, pod, 0).await?;
             }
             Ok(Some(OVERDUE))
         }
     }
 }
 
-/// Deletes the Pod; that it is gone, or another, is as good.
+/// Deletes the Pod, which has so many seconds then; that it is gone, or another, is as good.
 async fn delete(
     context: &Context,
     pods: &Api<Pod>,
     instance: &VirtualMachineInstance,
     pod: &PodView,
-    params: &DeleteParams,
+    grace_seconds: i64,
 ) -> Result<(), Error> {
-    match pods.delete(&pod.name, params).await {
+    let params = DeleteParams {
+        preconditions: Some(Preconditions { uid: Some(pod.uid.clone()), resource_version: None }),
+        grace_period_seconds: u32::try_from(grace_seconds).ok(),
+        ..DeleteParams::default()
+    };
+    match pods.delete(&pod.name, &params).await {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
         Err(error) => {
@@ -494,6 +501,30 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_pod_ends_by_its_node_until_that_is_overdue() {
+        let deleted = |deadline: &str, grace: i64| {
+            let metadata = json!({
+                "deletionTimestamp": deadline, "deletionGracePeriodSeconds": grace,
+            });
+            serde_json::from_value::<Pod>(json!({"metadata": metadata})).unwrap()
+        };
+        let wait = |seconds| Ending::Wait(Duration::from_secs(seconds));
+        let table = [
+            (Pod::default(), 60, Ending::Delete),
+            (deleted("2026-01-01T00:01:00Z", 60), 60, wait(90)),
+            (deleted("2026-01-01T00:01:00Z", 60), 30, Ending::Shorten),
+            (deleted("2026-01-01T00:00:00Z", 30), 60, wait(30)),
+            (deleted("2025-12-31T23:59:31Z", 30), 60, wait(1)),
+            (deleted("2025-12-31T23:59:30Z", 30), 60, Ending::Overdue),
+            (deleted("2025-01-01T00:00:00Z", 0), 30, Ending::Overdue),
+        ];
+        for (pod, grace, expected) in table {
+            let found = ending(&view(&pod), grace, "2026-01-01T00:00:00Z".parse().unwrap());
+            assert_eq!(found, expected, "{:?}", pod.metadata.deletion_timestamp);
+        }
+    }
 
     #[test]
     fn a_patch_has_what_differs_and_no_more() {

@@ -298,10 +298,10 @@ fn write_metadata(
     }
 }
 
-/// Whether kernel or initrd are others than they were.
+/// Whether kernel or initrd are others than they were, by their checksums: that is what an instance keeps of them.
 fn differs(last: &BootFacts, boot: &BootFacts) -> bool {
-    let bytes = |file: &Option<FileFacts>| file.as_ref().map(|file| (file.checksum, file.size_bytes));
-    bytes(&last.kernel) != bytes(&boot.kernel) || bytes(&last.initrd) != bytes(&boot.initrd)
+    let checksum = |file: &Option<FileFacts>| file.as_ref().map(|file| file.checksum);
+    checksum(&last.kernel) != checksum(&boot.kernel) || checksum(&last.initrd) != checksum(&boot.initrd)
 }
 
 /// Writes the boot's timeline where that costs no write of its own, or where it is worth one: userspace was reached, the
