@@ -197,7 +197,8 @@ impl ApiServer {
         let opened = tokio::task::spawn_blocking(move || open(&opening, address))
             .await
             .map_err(StartError::Task)??;
-        let Opened { store, authorities, tokens, audit, tls, admin_kubeconfig } = opened;
+        let Opened { store, authorities, tokens, audit, tls, admin } = opened;
+        let admin_kubeconfig = admin.path.clone();
 
         let authorizer = Arc::new(Authorizer::new(store.clone()));
         let kinds = Arc::new(kinds.adjusted(|kind| guard(kind, &authorizer)));
@@ -207,7 +208,7 @@ impl ApiServer {
         let (stop, stopped) = watch::channel(false);
         let settings = collector::Settings { root_certificate: authorities.ca_certificate_pem().to_owned() };
         let mut duties = collector::start(&api, settings, stopped.clone());
-        duties.spawn(renew(Arc::clone(&authorities), stopped.clone()));
+        duties.spawn(renew(Arc::clone(&authorities), admin, stopped.clone()));
         let grace = options.limits.shutdown_grace;
         let front = Front::new(Parts {
             api,
@@ -293,7 +294,21 @@ struct Opened {
     tokens: Option<TokenFile>,
     audit: Option<audit::Log>,
     tls: Arc<rustls::ServerConfig>,
-    admin_kubeconfig: PathBuf,
+    admin: AdminFile,
+}
+
+/// The kubeconfig of the administrator, which has a certificate that runs out.
+struct AdminFile {
+    path: PathBuf,
+    server_url: String,
+    cluster_name: String,
+}
+
+impl AdminFile {
+    fn write(&self, authorities: &Authorities) -> io::Result<()> {
+        let text = authorities.admin_kubeconfig(&self.server_url, &self.cluster_name);
+        files::write_private(&self.path, &text)
+    }
 }
 
 /// The part of starting that waits for the disk and for keys.
@@ -319,11 +334,13 @@ fn open(options: &Options, address: SocketAddr) -> Result<Opened, StartError> {
         }
         None => None,
     };
-    let admin_kubeconfig = directory.join(ADMIN_KUBECONFIG);
-    let url = format!("https://{}", reachable(address));
-    let text = authorities.admin_kubeconfig(&url, &options.cluster_name);
-    files::write_private(&admin_kubeconfig, &text).map_err(file("write", &admin_kubeconfig))?;
-    Ok(Opened { store, authorities: Arc::new(authorities), tokens, audit, tls, admin_kubeconfig })
+    let admin = AdminFile {
+        path: directory.join(ADMIN_KUBECONFIG),
+        server_url: format!("https://{}", reachable(address)),
+        cluster_name: options.cluster_name.clone(),
+    };
+    admin.write(&authorities).map_err(file("write", &admin.path))?;
+    Ok(Opened { store, authorities: Arc::new(authorities), tokens, audit, tls, admin })
 }
 
 /// The address that a client on this machine reaches the server at.
@@ -352,20 +369,33 @@ fn guard(kind: &mut crate::kind::Kind, authorizer: &Arc<Authorizer>) {
     }
 }
 
-/// Renews certificates that are due, for as long as the server runs.
-async fn renew(authorities: Arc<Authorities>, mut stop: watch::Receiver<bool>) {
+/// Renews certificates that are due, and the file that one of them is in, for as long as the server runs.
+async fn renew(authorities: Arc<Authorities>, admin: AdminFile, mut stop: watch::Receiver<bool>) {
+    let admin = Arc::new(admin);
     loop {
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return,
             () = tokio::time::sleep(RENEWAL_INTERVAL) => {}
         }
-        let authorities = Arc::clone(&authorities);
-        let renewed = tokio::task::spawn_blocking(move || authorities.renew(jiff::Timestamp::now())).await;
-        match renewed {
-            Ok(Ok(true)) => tracing::info!("certificates were renewed"),
-            Ok(Ok(false)) => {}
-            Ok(Err(error)) => tracing::error!(%error, "certificates could not be renewed"),
-            Err(error) => tracing::error!(%error, "renewing certificates failed"),
+        let (authorities, admin) = (Arc::clone(&authorities), Arc::clone(&admin));
+        let renewal = move || renew_once(&authorities, &admin, jiff::Timestamp::now());
+        if let Err(error) = tokio::task::spawn_blocking(renewal).await {
+            tracing::error!(%error, "renewing certificates failed");
         }
+    }
+}
+
+fn renew_once(authorities: &Authorities, admin: &AdminFile, now: jiff::Timestamp) {
+    match authorities.renew(now) {
+        Ok(true) => tracing::info!("certificates were renewed"),
+        Ok(false) => return,
+        Err(error) => {
+            tracing::error!(%error, "certificates could not be renewed");
+            return;
+        }
+    }
+    if let Err(error) = admin.write(authorities) {
+        let path = admin.path.display();
+        tracing::error!(%path, %error, "the administrator's new certificate could not be written");
     }
 }

@@ -109,12 +109,17 @@ async fn ensure(api: &Api, plural: &str, user: &str, namespace: &str, wanted: Va
         };
     }
     let Some(data) = wanted.get("data").cloned() else { return Ok(()) };
-    let make = move |old: &Value| {
-        let mut new = old.clone();
-        if old.get("data") != Some(&data) {
-            new["data"] = data.clone();
-        }
-        Ok(new)
-    };
+    let make = move |old: &Value| Ok(with_data(old, &data));
     api.modify(&context, &named, make).await.map(|_| ())
+}
+
+/// The object with this `data`. One that somebody made immutable stays as it is: trying again and again would not change
+/// it either.
+pub(super) fn with_data(object: &Value, data: &Value) -> Value {
+    let mut object = object.clone();
+    let is_immutable = object.get("immutable").is_some_and(|immutable| *immutable == true);
+    if !is_immutable && object.get("data") != Some(data) {
+        object["data"] = data.clone();
+    }
+    object
 }

@@ -192,3 +192,12 @@ async fn the_controllers_end_when_the_server_stops() {
     tokio::time::timeout(Duration::from_secs(20), ended).await.expect("every controller ends");
     drop(server);
 }
+
+#[test]
+fn a_certificate_that_somebody_froze_is_left_alone() {
+    let kept_up = |old: &Value| super::essentials::with_data(old, &json!({"ca.crt": "PEM"}));
+    let mut map = json!({"metadata": {"name": "kube-root-ca.crt"}, "data": {"ca.crt": "MINE"}});
+    assert_eq!(kept_up(&map)["data"]["ca.crt"], "PEM");
+    map["immutable"] = true.into();
+    assert_eq!(kept_up(&map), map);
+}

@@ -197,9 +197,36 @@ impl Log {
 
     /// Hands an event to the writer; false when it had to be dropped.
     pub fn log(&self, record: &Record<'_>) -> bool {
-        let mut line = record.event().to_string().into_bytes();
+        self.log_event(&record.event())
+    }
+
+    fn log_event(&self, event: &Value) -> bool {
+        let mut line = event.to_string().into_bytes();
         line.push(b'\n');
         self.queue.as_ref().is_some_and(|queue| queue.try_send(line).is_ok())
+    }
+}
+
+/// The event of an answer that goes on, to be written again when it has ended.
+#[derive(Debug)]
+pub struct Ending {
+    /// The event's JSON, which takes less room than the value.
+    event: Box<[u8]>,
+}
+
+impl Ending {
+    /// The end of what `record` says has begun.
+    pub fn of(record: &Record<'_>) -> Self {
+        Self { event: record.event().to_string().into_bytes().into() }
+    }
+
+    /// Writes it; false when it had to be dropped.
+    pub fn log(&self, log: &Log, now: jiff::Timestamp) -> bool {
+        // What was written as JSON a moment ago can be read as JSON.
+        let Ok(mut event) = serde_json::from_slice::<Value>(&self.event) else { return false };
+        event["stage"] = "ResponseComplete".into();
+        event["stageTimestamp"] = format_micro_time(now).into();
+        log.log_event(&event)
     }
 }
 

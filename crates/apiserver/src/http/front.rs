@@ -8,7 +8,9 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
@@ -237,6 +239,11 @@ impl Front {
             if !log.log(&record) {
                 state.metrics.audit_dropped();
             }
+            if record.stage == audit::Stage::ResponseStarted {
+                let ending = audit::Ending::of(&record);
+                let state = Arc::clone(state);
+                response = response.map(|body| Body::new(Followed { body, state, ending }));
+            }
         }
         state.metrics.answered(self.labels(&method, &info, code), began.elapsed());
         tracing::debug!(%method, %uri, code, elapsed = ?began.elapsed(), "answered");
@@ -270,6 +277,43 @@ impl Front {
             resource: part(&info.resource),
             subresource: part(&info.subresource),
             code,
+        }
+    }
+}
+
+/// The body of an answer that goes on, whose end the audit log is told.
+struct Followed {
+    body: Body,
+    state: Arc<State>,
+    ending: audit::Ending,
+}
+
+impl http_body::Body for Followed {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Followed {
+    fn drop(&mut self) {
+        if let Some(log) = &self.state.parts.audit
+            && !self.ending.log(log, self.state.parts.api.now())
+        {
+            self.state.metrics.audit_dropped();
         }
     }
 }

@@ -642,3 +642,52 @@ async fn somebody_else_answers_a_group_and_a_subresource() {
     server.shutdown().await;
     assert!(tokio::time::timeout(WAIT, body.frame()).await.unwrap().is_none());
 }
+
+#[test]
+fn the_administrators_file_is_renewed_with_the_certificate() {
+    let directory = tempfile::tempdir().unwrap();
+    let names = ServerNames { host_names: vec!["host".to_owned()], addresses: Vec::new() };
+    let now = jiff::Timestamp::now();
+    let authorities = Authorities::open_or_create(directory.path(), &names, now).unwrap();
+    let admin = AdminFile {
+        path: directory.path().join("admin.kubeconfig"),
+        server_url: "https://127.0.0.1:6443".to_owned(),
+        cluster_name: "here".to_owned(),
+    };
+    admin.write(&authorities).unwrap();
+    let text = || std::fs::read_to_string(&admin.path).unwrap();
+    let first = text();
+    renew_once(&authorities, &admin, now);
+    assert_eq!(text(), first);
+    renew_once(&authorities, &admin, now + jiff::SignedDuration::from_hours(360 * 24));
+    assert_ne!(text(), first);
+    assert_eq!(text(), authorities.admin_kubeconfig("https://127.0.0.1:6443", "here"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_audit_log_says_when_a_watch_ends() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = start(directory.path()).await;
+    let mut request = Request::get("/api/v1/pods?watch=1&resourceVersion=0").body(Body::empty()).unwrap();
+    request.headers_mut().insert("authorization", "Bearer sesame".parse().unwrap());
+    request.headers_mut().insert("audit-id", "mine".parse().unwrap());
+    let body = server.router().oneshot(request).await.unwrap().into_body();
+    let stages = || -> Vec<String> {
+        let text = std::fs::read_to_string(directory.path().join("audit.log")).unwrap();
+        let events = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let mine = events.filter(|event| event["auditID"] == "mine");
+        mine.map(|event| event["stage"].as_str().unwrap().to_owned()).collect()
+    };
+    let until = async |wanted: &[&str]| {
+        let reached = async {
+            while stages() != wanted {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        assert!(tokio::time::timeout(WAIT, reached).await.is_ok(), "last seen {:?}", stages());
+    };
+    until(&["ResponseStarted"]).await;
+    drop(body);
+    until(&["ResponseStarted", "ResponseComplete"]).await;
+    server.shutdown().await;
+}

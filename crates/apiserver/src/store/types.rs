@@ -284,6 +284,9 @@ pub enum CommitError {
     /// The object has more bytes than any may have. Nothing was written.
     #[error("the object is too large")]
     TooLarge,
+    /// It is nothing that can be stored, which is a fault of who made it. Nothing was written.
+    #[error(transparent)]
+    Malformed(#[from] EncodeError),
     /// The disk, or the quota, is full. Nothing was written; writes succeed again when there is space.
     #[error("no space to store the object")]
     Full(#[source] StorageFault),

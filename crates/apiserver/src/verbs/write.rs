@@ -59,6 +59,7 @@ pub(super) fn storage_error(target: &Target<'_>, error: &CommitError) -> ApiErro
         CommitError::Unavailable(cause) => {
             ApiError::internal(format_args!("the state cannot be written: {cause}"))
         }
+        CommitError::Malformed(fault) => ApiError::internal(fault),
         CommitError::Closed => {
             let mut error = ApiError::new(
                 503,
@@ -139,7 +140,7 @@ impl Api {
             view.convert(&mut shown);
             return Ok(Content::Value(shown));
         }
-        let encoded = Encoded::new(&stored).map_err(|_| CommitError::Closed)?;
+        let encoded = Encoded::new(&stored)?;
         let room = if object::is_deleting(&stored) { LARGEST_OBJECT + DELETION_ROOM } else { LARGEST_OBJECT };
         if encoded.size() > room {
             // What is larger already may become smaller.
@@ -293,7 +294,7 @@ impl Api {
     ) -> Result<Content, CommitError> {
         let view = View::new(target.kind, target.version);
         if !context.dry_run {
-            let encoded = Encoded::new(&last).map_err(|_| CommitError::Closed)?;
+            let encoded = Encoded::new(&last)?;
             let write = Write {
                 prefix: target.kind.storage_prefix(),
                 namespace: target.namespace.to_owned(),

@@ -1,6 +1,7 @@
 //! `ferrovirt kubeconfig`: how clients reach the server.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use apiserver::auth::merge_kubeconfig;
@@ -51,6 +52,17 @@ fn target(kubeconfig: Option<std::ffi::OsString>, home: Option<std::ffi::OsStrin
 
 /// Puts `ours` into the file at `target`, whole or not at all. A link is followed, so that it stays one.
 fn merge(target: &Path, ours: &str) -> Result<(), Failure> {
+    let lock = lock_path(target);
+    let _lock = Lock::take(&lock, LOCK_WAIT).map_err(|error| {
+        let hint = match error.kind() {
+            std::io::ErrorKind::AlreadyExists => {
+                format!("if no kubectl is at work, remove the file that one left: rm {}", lock.display())
+            }
+            _ => "name another file in KUBECONFIG".to_owned(),
+        };
+        let error = anyhow::Error::new(error).context(format!("cannot lock `{}`", target.display()));
+        Failure::refused(error, Some(hint))
+    })?;
     let target = std::fs::canonicalize(target).unwrap_or_else(|_| target.to_owned());
     let existing = match std::fs::read_to_string(&target) {
         Ok(text) => text,
@@ -68,6 +80,48 @@ fn merge(target: &Path, ours: &str) -> Result<(), Failure> {
     write_atomic(&target, &merged)
         .with_context(|| format!("cannot write `{}`", target.display()))
         .map_err(Failure::from)
+}
+
+/// How long it is waited for a kubectl that writes the same file.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
+/// How often it is looked whether it is done; nothing tells.
+const LOCK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Where kubectl locks a kubeconfig (`lockName` of client-go's clientcmd).
+fn lock_path(target: &Path) -> PathBuf {
+    let mut name = target.as_os_str().to_owned();
+    name.push(".lock");
+    PathBuf::from(name)
+}
+
+/// kubectl's lock of a kubeconfig: a file that only one process can make.
+struct Lock<'a>(&'a Path);
+
+impl<'a> Lock<'a> {
+    fn take(path: &'a Path, wait: Duration) -> std::io::Result<Self> {
+        use std::os::unix::fs::OpenOptionsExt;
+        if let Some(directory) = path.parent() {
+            std::fs::create_dir_all(directory)?;
+        }
+        let began = Instant::now();
+        loop {
+            match std::fs::OpenOptions::new().write(true).create_new(true).mode(0).open(path) {
+                Ok(_) => return Ok(Self(path)),
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && began.elapsed() < wait => {
+                    std::thread::sleep(LOCK_INTERVAL);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+impl Drop for Lock<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(self.0) {
+            tracing::warn!(path = %self.0.display(), %error, "the lock could not be removed");
+        }
+    }
 }
 
 /// Replaces a file of secrets: readable by its owner alone, complete or as it was.
@@ -123,5 +177,22 @@ mod tests {
         assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(std::fs::metadata(&real).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_kubectl_that_writes_is_waited_for_and_one_that_was_killed_is_reported() {
+        let directory = tempfile::tempdir().unwrap();
+        let target = directory.path().join("kube/config");
+        let path = lock_path(&target);
+        assert_eq!(path, directory.path().join("kube/config.lock"));
+        let first = Lock::take(&path, Duration::ZERO).unwrap();
+        let taken = Lock::take(&path, Duration::ZERO).err().unwrap();
+        assert_eq!(taken.kind(), std::io::ErrorKind::AlreadyExists);
+        std::thread::scope(|scope| {
+            let second = scope.spawn(|| Lock::take(&path, Duration::from_secs(20)).map(drop));
+            drop(first);
+            second.join().unwrap().unwrap();
+        });
+        assert!(!path.exists());
     }
 }

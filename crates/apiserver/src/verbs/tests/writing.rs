@@ -1,5 +1,7 @@
 //! Create, update and patch.
 
+use crate::store::{CommitError, EncodeError};
+
 use super::*;
 
 #[tokio::test]
@@ -439,4 +441,14 @@ async fn patches_cannot_make_an_object_grow_without_bound() {
     server.delete("configmaps", "default", "a", DeleteOptions::default()).await.unwrap();
     server.merge("configmaps", "default", "a", json!({"metadata": {"finalizers": null}})).await.unwrap();
     assert_eq!(said(server.get("configmaps", "default", "a").await).0, 404);
+}
+
+/// An object that cannot be written as one is a fault of ours, and no reason for a client to wait for another server.
+#[tokio::test]
+async fn a_fault_of_ours_is_not_taken_for_a_shutdown() {
+    let server = Server::new().await;
+    let target = server.at("widgets", "default", "a");
+    let error = CommitError::from(EncodeError::NoMetadata);
+    let answered = crate::verbs::write::storage_error(&target, &error);
+    assert_eq!((answered.code, answered.reason), (500, "InternalError"));
 }
