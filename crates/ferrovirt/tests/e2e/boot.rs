@@ -45,6 +45,66 @@ fn a_guest_that_powers_off_is_a_success_and_its_console_is_standard_output() {
     assert_eq!(phases, ["pull", "prepare", "VMM", "kernel", "userspace"], "{summary}");
 }
 
+/// A guest with all the hardware that a manifest can ask for: what the kernel says of it, and that it ends as it should.
+#[test]
+fn the_hardware_of_a_manifest_is_what_the_guest_finds() {
+    const YEARS: i64 = 10 * 365 * 86_400;
+    let world = World::new();
+    let manifest = format!(
+        r#"{{apiVersion: kubevirt.io/v1, kind: VirtualMachineInstance, metadata: {{name: hardware}}, spec: {{
+            startStrategy: Paused, terminationGracePeriodSeconds: 60, hostname: told-by-nobody, domain: {{
+            memory: {{guest: 256Mi}}, machine: {{type: pc-q35-6.0}}, features: {{acpi: {{enabled: false}}}},
+            cpu: {{model: max, features: [{{name: avx, policy: disable}}, {{name: sse4_2}},
+                                          {{name: avx512f, policy: forbid}}]}},
+            clock: {{utc: {{offsetSeconds: {YEARS}}},
+                     timer: {{hpet: {{present: false}}, pit: {{tickPolicy: delay}}, rtc: {{tickPolicy: catchup}}}}}},
+            devices: {{rng: {{}}, watchdog: {{name: w, i6300esb: {{action: poweroff}}}},
+                       panicDevices: [{{model: pvpanic}}], inputs: [{{name: t, type: tablet, bus: usb}}]}},
+            firmware: {{uuid: 5d307ca9-b3ef-428c-8861-06e72d69f223, serial: s1,
+                        kernelBoot: {{kernelArgs: console=ttyS0, container: {{image: demo/absent, kernelPath: /k}}}}}}
+            }}}}}}"#
+    );
+    let file = world.file("vm.yaml", manifest);
+    let began = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let outcome = world
+        .boot("", &["--timeout=110s", "-f", &file.display().to_string()])
+        .expect_code(0)
+        .expect_stdout("uuid 5d307ca9-b3ef-428c-8861-06e72d69f223, serial s1")
+        .expect_stdout("guest: random source virtio_rng")
+        .expect_stdout(POWERING_OFF)
+        .expect_stderr("spec.startStrategy has no effect")
+        .expect_stderr("spec.terminationGracePeriodSeconds has no effect")
+        .expect_stderr("spec.hostname has no effect");
+    // The watchdog, the memory balloon, the panic device and the controller of the tablet, by vendor and device.
+    for device in ["8086:25ab", "1af4:1002", "1b36:0011", "1b36:000d"] {
+        assert!(outcome.stdout.contains(&format!("[{device}]")), "no device {device}: {outcome}");
+    }
+    for absent in ["clocksource: hpet", "AVX registers"] {
+        assert!(!outcome.stdout.contains(absent), "`{absent}`: {outcome}");
+    }
+    let clock = outcome.stdout.split_once("setting system clock to ").map(|(_, rest)| rest);
+    let seconds = clock.and_then(|rest| rest.split_once('(')?.1.split_once(')')?.0.parse::<i64>().ok());
+    let ahead = seconds.unwrap_or_else(|| panic!("no clock in {outcome}")) - i64::try_from(began).unwrap();
+    assert!((YEARS..YEARS + 120).contains(&ahead), "{ahead} seconds ahead: {outcome}");
+}
+
+#[test]
+fn a_cpu_feature_that_there_is_not_is_told_of_in_one_line() {
+    let world = World::new();
+    let refused = |feature: &str| {
+        let text = manifest("features", "demo/absent:latest", "Never", "console=ttyS0").replace(
+            "devices: {}",
+            &format!("devices: {{}}\n        cpu: {{features: [{{name: {feature}}}]}}"),
+        );
+        let file = world.file("vm.yaml", text);
+        world.boot("", &["-f", &file.display().to_string()]).expect_code(1)
+    };
+    refused("turbo").expect_stderr("Property 'max-x86_64-cpu.turbo' not found").expect_stderr("-cpu help");
+    refused("avx512f")
+        .expect_stderr("the CPU feature `avx512f` is required, and this host cannot provide it")
+        .expect_stderr("policy `optional`");
+}
+
 #[test]
 fn the_summary_goes_to_an_open_descriptor() {
     let world = World::new();
