@@ -13,7 +13,7 @@
 //!
 //! # Guarantees
 //! - One launcher at most uses a Pod's directory ([`Claim`]).
-//! - QEMU is gone before `exit.json` says so; whoever still waits for a status gets the last one.
+//! - QEMU is gone, or killed where it was only being started, before `exit.json` tells of an end; whoever still waits for a status gets the last one.
 //! - A change of state is told at once. What a guest can cause as often as it likes (restarts, panics, marks) is told once
 //!   in [`TELL_INTERVAL`].
 
@@ -147,6 +147,12 @@ impl Claim {
         let path = pod.lock();
         let lock = machine_dir::lock(pod.path()).map_err(files(&path))?;
         let lock = lock.ok_or(LauncherError::Held { path })?;
+        // What an earlier launcher, which was killed, has said of itself is not true of this one.
+        let path = pod.launcher_record();
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(files(&path)(error)),
+            _ => {}
+        }
         let path = pod.exit_record();
         let exit_record = ExitRecord::reserve(&path).map_err(files(&path))?;
         Ok(Claim { pod, exit_record, _lock: lock })

@@ -1,4 +1,4 @@
-//! What QEMU says on standard error: the end of it, for messages.
+//! What QEMU says on standard error: each line to the log, and the end of it for messages.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -63,6 +63,10 @@ async fn keep_last_lines(stream: impl tokio::io::AsyncRead + Unpin, tail: Arc<Mu
                 tail.push_back(Vec::new());
             }
             if *byte == b'\n' {
+                // Escaped, since a guest may have a say in it.
+                if let Some(line) = tail.back().filter(|line| !line.is_empty()) {
+                    tracing::info!(target: "qemu", "{}", line.escape_ascii());
+                }
                 tail.push_back(Vec::new());
                 if tail.len() > STDERR_LINES + 1 {
                     tail.pop_front();
