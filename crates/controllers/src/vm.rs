@@ -43,6 +43,9 @@ use reconcile::{Context, Look};
 /// Machines that are looked at at the same time.
 const CONCURRENCY: u16 = 16;
 
+/// How often it is tried to let an instance go whose machine does not exist; about a minute passes until the last try.
+const RELEASE_ATTEMPTS: u32 = 12;
+
 /// What is kept of a machine between two looks: its name is enough.
 type Machine = PartialObjectMeta<VirtualMachine>;
 
@@ -81,9 +84,15 @@ pub async fn run(client: kube::Client) {
 /// Looks after an instance whose machine does not exist.
 async fn without_machine(context: &Context, machine: &ObjectRef<kube::core::DynamicObject>) {
     let namespace = machine.namespace.as_deref().unwrap_or_default();
-    if let Err(error) = context.release_abandoned(namespace, &machine.name).await {
-        tracing::warn!(namespace, name = machine.name, %error, "an instance without a machine could not be let go");
+    // Its next change brings it here again; without one it would wait for ever.
+    for _ in 0..RELEASE_ATTEMPTS {
+        match context.release_abandoned(namespace, &machine.name).await {
+            Ok(()) => return context.forget(namespace, &machine.name),
+            Err(error) => tokio::time::sleep(context.pause_after(namespace, &machine.name, &error)).await,
+        }
     }
+    context.forget(namespace, &machine.name);
+    tracing::error!(namespace, name = machine.name, "an instance without a machine could not be let go");
 }
 
 fn key(machine: &Machine) -> (&str, &str) {

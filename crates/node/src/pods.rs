@@ -55,9 +55,9 @@ pub struct Adopted {
 pub async fn adopt(settings: &Settings, images: &ImageManager) -> Result<Adopted, NodeError> {
     let failed = |source| NodeError::Files { path: settings.pods_dir.clone(), source };
     files::create_directory(&settings.pods_dir, 0o711).map_err(failed)?;
-    let record::Left { pods, mut unknown } = record::scan(&settings.pods_dir).map_err(failed)?;
+    let (found, mut unknown) = record::scan(&settings.pods_dir).map_err(failed)?;
     let addresses = Addresses::default();
-    let adoptions = pods.into_iter().map(|(directory, record)| {
+    let adoptions = found.into_iter().map(|(directory, record)| {
         let uid = record.uid.clone();
         let addresses = &addresses;
         async move { (uid, worker::adopt(images, addresses, directory, record).await) }

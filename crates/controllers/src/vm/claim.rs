@@ -14,6 +14,8 @@ pub enum Claim {
     Adopted,
     /// Nobody's, and on its way out: the name will be free.
     Leaving,
+    /// Nobody's, and the machine that it may have belonged to is being deleted.
+    Freed,
     /// Somebody else's.
     Foreign,
 }
@@ -24,7 +26,7 @@ pub fn claim(machine: &VirtualMachine, found: &VirtualMachineInstance) -> Claim 
         Some((_, uid)) if Some(uid) == machine.metadata.uid.as_deref() => Claim::Own,
         Some(_) => Claim::Foreign,
         None if instance::is_deleting(found) => Claim::Leaving,
-        None if machine.metadata.deletion_timestamp.is_some() => Claim::Foreign,
+        None if machine.metadata.deletion_timestamp.is_some() => Claim::Freed,
         None => Claim::Adopted,
     }
 }

@@ -85,6 +85,11 @@ impl Context {
         self.pause(namespace, name, FIRST_RETRY)
     }
 
+    /// Forgets what is remembered of a machine that does not exist.
+    pub(super) fn forget(&self, namespace: &str, name: &str) {
+        self.notes().remove(&(namespace.to_owned(), name.to_owned()));
+    }
+
     /// Lets an instance go whose machine does not exist.
     pub(super) async fn release_abandoned(&self, namespace: &str, name: &str) -> Result<(), kube::Error> {
         let instances = Api::<VirtualMachineInstance>::namespaced(self.client.clone(), namespace);
@@ -167,12 +172,14 @@ impl<'a> Look<'a> {
         {
             release_instance(&self.instances, &found.metadata).await?;
         }
+        let leaves = decision::leaves_instance(&machine);
+        if let Some(found) = &found
+            && (claim == Some(Claim::Freed) || claim == Some(Claim::Own) && leaves)
+        {
+            release_instance(&self.instances, &found.metadata).await?;
+        }
         let mut instance = found.filter(|_| matches!(claim, Some(Claim::Own | Claim::Adopted)));
         if machine.metadata.deletion_timestamp.is_some() {
-            let leaves = decision::leaves_instance(&machine);
-            if let Some(instance) = instance.as_ref().filter(|_| leaves) {
-                release_instance(&self.instances, &instance.metadata).await?;
-            }
             if leaves || instance.is_none() {
                 return self.release_machine(&machine).await;
             }
@@ -455,6 +462,6 @@ impl<'a> Look<'a> {
     }
 
     fn forget(&self) {
-        self.context.notes().remove(&self.key());
+        self.context.forget(self.namespace, self.name);
     }
 }

@@ -58,16 +58,8 @@ pub async fn launcher(context: &Context, flags: LauncherFlags, verbose: u8) -> R
 
 /// Leaves the session of the caller, whose end would be told to everybody in it, and its standard input.
 fn stand_alone() -> io::Result<()> {
-    // A node starts launchers in process groups of their own, so that a terminal's Ctrl-C never reaches one. The leader
-    // of a group cannot leave the session; where it may, it goes back to its parent's for that.
-    let mut left = rustix::process::setsid();
-    if left == Err(rustix::io::Errno::PERM)
-        && let Ok(group) = rustix::process::getpgid(rustix::process::getppid())
-        && rustix::process::setpgid(None, Some(group)).is_ok()
-    {
-        left = rustix::process::setsid();
-    }
-    match left {
+    match rustix::process::setsid() {
+        // The leader of a process group has to stay where it is.
         Ok(_) | Err(rustix::io::Errno::PERM) => {}
         Err(error) => return Err(error.into()),
     }

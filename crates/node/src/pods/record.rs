@@ -153,18 +153,10 @@ pub(super) fn volumes(directory: &PodDir) -> io::Result<Vec<(String, ImageVolume
     Ok(volumes)
 }
 
-/// What an earlier daemon left in the Pods' directory.
-#[derive(Debug, Default)]
-pub(super) struct Left {
-    /// The Pods that it started.
-    pub pods: Vec<(PodDir, PodRecord)>,
-    /// The UIDs of those whose directories cannot be understood: they stay as they are, and what runs in them goes on.
-    pub unknown: HashSet<String>,
-}
-
-/// Looks at what an earlier daemon left, and removes what it left half-done.
-pub(super) fn scan(pods: &Path) -> io::Result<Left> {
-    let mut left = Left::default();
+/// The Pods that an earlier daemon started, and the UIDs of those whose directories cannot be understood: they stay as they
+/// are, and what runs in them goes on. What was left half-done is removed.
+pub(super) fn scan(pods: &Path) -> io::Result<(Vec<(PodDir, PodRecord)>, HashSet<String>)> {
+    let (mut found, mut unknown) = (Vec::new(), HashSet::new());
     for entry in fs::read_dir(pods)? {
         let path = entry?.path();
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
@@ -175,14 +167,14 @@ pub(super) fn scan(pods: &Path) -> io::Result<Left> {
             continue;
         }
         match understand(&path, name) {
-            Ok(pod) => left.pods.push(pod),
+            Ok(pod) => found.push(pod),
             Err(why) => {
                 tracing::warn!(directory = %path.display(), %why, "a directory of a Pod is not understood and stays");
-                left.unknown.insert(name.to_owned());
+                unknown.insert(name.to_owned());
             }
         }
     }
-    Ok(left)
+    Ok((found, unknown))
 }
 
 fn understand(path: &Path, name: &str) -> Result<(PodDir, PodRecord), String> {

@@ -165,7 +165,7 @@ fn an_instance_is_held_taken_over_and_let_go() {
     other.metadata.uid = Some("other".to_owned());
     assert_eq!(claim(&other, &own), Claim::Foreign);
     let ending = deleting(machine.clone(), |machine| &mut machine.metadata);
-    assert_eq!(claim(&ending, &orphan), Claim::Foreign);
+    assert_eq!(claim(&ending, &orphan), Claim::Freed);
     assert_eq!(claim(&ending, &own), Claim::Own);
 
     let leaving_own = deleting(own.clone(), |instance| &mut instance.metadata);
