@@ -62,7 +62,7 @@ pub(super) fn synchronized(
     create_error: Option<&str>,
     sync_error: Option<&str>,
 ) -> Wanted {
-    if let Some(error) = create_error {
+    if let Some(error) = create_error.filter(|_| phase == Phase::Pending) {
         return wanted("False", "FailedCreate", cut(error));
     }
     match (phase, sync_error) {

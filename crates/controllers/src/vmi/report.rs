@@ -413,3 +413,6 @@ fn events(
 pub(super) fn may_start(instance: &VirtualMachineInstance, pod: &PodView) -> bool {
     pod.stage == Stage::Ready && instance.metadata.deletion_timestamp.is_none()
 }
+
+#[cfg(test)]
+mod tests;
