@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::locate::{join, locate_in};
-use crate::schema::{Described, Fault, check, json_type};
+use crate::schema::{Checked, Described, Fault, check, even_out, json_type};
 use crate::secret::{Secret, WrittenSecret};
 use crate::types::{VirtualMachine, VirtualMachineInstance};
 use crate::value::{RawDocument, read_documents};
@@ -325,18 +325,19 @@ impl Reading {
             self.refuse(prefix, &kind, &name, vec![fault("apiVersion", message)]);
             return;
         }
+        let value = Value::Object(map);
         let decoded = match (API_VERSIONS.contains(&api_version.as_str()), kind.as_str()) {
-            (true, "VirtualMachine") => typed(map).map(|mut machine: VirtualMachine| {
+            (true, "VirtualMachine") => typed(&value).map(|mut machine: VirtualMachine| {
                 machine.api_version = api_version;
                 machine.kind.clone_from(&kind);
                 Document::VirtualMachine(Box::new(machine))
             }),
-            (true, "VirtualMachineInstance") => typed(map).map(|mut instance: VirtualMachineInstance| {
+            (true, "VirtualMachineInstance") => typed(&value).map(|mut instance: VirtualMachineInstance| {
                 instance.api_version = api_version;
                 instance.kind.clone_from(&kind);
                 Document::VirtualMachineInstance(Box::new(instance))
             }),
-            (false, "Secret") if api_version == "v1" => typed(map)
+            (false, "Secret") if api_version == "v1" => typed(&value)
                 .and_then(|written: WrittenSecret| Secret::from_written(written))
                 .map(Document::Secret),
             _ => Ok(Document::Other { api_version, kind: kind.clone(), name: name.clone() }),
@@ -359,7 +360,7 @@ impl Reading {
 /// # Errors
 ///
 /// Every fault of shape, without locations.
-pub fn decode_vm(value: Value) -> Result<VirtualMachine, Vec<Fault>> {
+pub fn decode_vm(value: &Value) -> Result<VirtualMachine, Vec<Fault>> {
     decode_value(value)
 }
 
@@ -368,27 +369,32 @@ pub fn decode_vm(value: Value) -> Result<VirtualMachine, Vec<Fault>> {
 /// # Errors
 ///
 /// As [`decode_vm`].
-pub fn decode_vmi(value: Value) -> Result<VirtualMachineInstance, Vec<Fault>> {
+pub fn decode_vmi(value: &Value) -> Result<VirtualMachineInstance, Vec<Fault>> {
     decode_value(value)
 }
 
-fn decode_value<T: Described + DeserializeOwned>(value: Value) -> Result<T, Vec<Fault>> {
+fn decode_value<T: Described + DeserializeOwned>(value: &Value) -> Result<T, Vec<Fault>> {
     match value {
-        Value::Object(map) => typed(map),
-        other => Err(vec![fault("", format!("in body must be of type object: \"{}\"", json_type(&other)))]),
+        Value::Object(_) => typed(value),
+        other => Err(vec![fault("", format!("in body must be of type object: \"{}\"", json_type(other)))]),
     }
 }
 
 /// Checks an object against the schema of `T` and decodes it.
-fn typed<T: Described + DeserializeOwned>(map: Map<String, Value>) -> Result<T, Vec<Fault>> {
-    let mut value = Value::Object(map);
-    let faults = check(T::NODE, &mut value);
+fn typed<T: Described + DeserializeOwned>(value: &Value) -> Result<T, Vec<Fault>> {
+    let Checked { faults, is_uneven } = check(T::NODE, value);
     if !faults.is_empty() {
         return Err(faults);
     }
+    let decoded = if is_uneven {
+        let mut value = value.clone();
+        even_out(T::NODE, &mut value);
+        T::deserialize(&value)
+    } else {
+        T::deserialize(value)
+    };
     // The check lets nothing through that serde refuses; should a table be wrong, its reader is told so.
-    serde_json::from_value(value)
-        .map_err(|error| vec![fault("", format!("in body could not be decoded: {error}"))])
+    decoded.map_err(|error| vec![fault("", format!("in body could not be decoded: {error}"))])
 }
 
 fn fault(place: &str, message: String) -> Fault {

@@ -10,8 +10,9 @@
 //!                                            └─► all faults, with paths
 //! ```
 //!
-//! The walk also evens out what serde could not take: a `null` field is removed (Kubernetes does the same: null means
-//! unset), and a quantity given as a number becomes the text of that number.
+//! What serde could not take is evened out in a copy ([`even_out`]): a `null` field is removed (Kubernetes does the
+//! same: null means unset), and a quantity given as a number becomes the text of that number. Most documents have
+//! neither, and the walk says so ([`Checked::is_uneven`]), so that they are decoded as they are.
 //!
 //! Paths in messages carry no list indexes (`spec.domain.devices.disks.name`), because KubeVirt's do not; a [`Fault`]
 //! therefore keeps the exact place beside the message.
@@ -60,6 +61,13 @@ pub(crate) struct ObjectType {
     /// Its documentation, as rustdoc has it.
     pub(crate) documentation: &'static str,
     pub(crate) fields: &'static [Field],
+}
+
+impl ObjectType {
+    /// The field of this name.
+    fn field(&self, name: &str) -> Option<&'static Field> {
+        self.fields.iter().find(|field| field.name == name)
+    }
 }
 
 /// One field of an object.
@@ -230,12 +238,47 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Holds `value` against `node`, removes nulls and turns numeric quantities into text on the way, and returns every
-/// fault in the order of the document.
-pub(crate) fn check(node: &'static Node, value: &mut Value) -> Vec<Fault> {
+/// What [`check`] found.
+#[derive(Debug, Default)]
+pub(crate) struct Checked {
+    /// Every fault, in the order of the document.
+    pub(crate) faults: Vec<Fault>,
+    /// Whether serde takes the value only after [`even_out`].
+    pub(crate) is_uneven: bool,
+}
+
+/// Holds `value` against `node`.
+pub(crate) fn check(node: &'static Node, value: &Value) -> Checked {
     let mut walk = Walk::default();
-    walk.value(node, value);
-    walk.faults
+    walk.value(node, value, &Path::Root);
+    walk.0
+}
+
+/// Removes nulls and turns numeric quantities into text, in a value without faults.
+pub(crate) fn even_out(node: &'static Node, value: &mut Value) {
+    match (node, value) {
+        (Node::Quantity, value) => {
+            if let Value::Number(number) = value {
+                *value = Value::String(number_text(number));
+            }
+        }
+        (Node::List(element), Value::Array(values)) => {
+            values.iter_mut().for_each(|value| even_out(element, value));
+        }
+        (Node::Map(element), Value::Object(map)) => {
+            map.retain(|_, value| !value.is_null());
+            map.values_mut().for_each(|value| even_out(element, value));
+        }
+        (Node::Object(object), Value::Object(map)) => {
+            map.retain(|_, value| !value.is_null());
+            for (name, value) in map.iter_mut() {
+                if let Some(field) = object.field(name) {
+                    even_out(field.node, value);
+                }
+            }
+        }
+        _ => {}
+    }
 }
 
 /// The pattern that Kubernetes holds a quantity against.
@@ -244,156 +287,156 @@ pub(crate) const QUANTITY_PATTERN: &str = r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9
 /// Most faults kept for one object; what comes after them is of no help any more.
 const MAX_FAULTS: usize = 1000;
 
-/// One step of a path.
-enum Step {
-    Field(String),
-    Index(usize),
+/// A place in a value. Each level lives on the stack of the walk over it, and text is made of it for faults alone.
+#[derive(Clone, Copy)]
+enum Path<'a> {
+    Root,
+    Field(&'a Path<'a>, &'a str),
+    Index(&'a Path<'a>, usize),
+}
+
+impl Path<'_> {
+    /// The path without indexes.
+    fn names(&self) -> String {
+        let mut names = Vec::new();
+        let mut path = self;
+        loop {
+            path = match path {
+                Self::Root => break,
+                Self::Field(parent, name) => {
+                    names.push(*name);
+                    parent
+                }
+                Self::Index(parent, _) => parent,
+            };
+        }
+        names.reverse();
+        names.join(".")
+    }
+
+    /// The path with indexes.
+    fn place(&self) -> String {
+        match self {
+            Self::Root => String::new(),
+            Self::Field(parent, name) => {
+                let mut place = parent.place();
+                if !place.is_empty() {
+                    place.push('.');
+                }
+                place.push_str(name);
+                place
+            }
+            Self::Index(parent, index) => format!("{}[{index}]", parent.place()),
+        }
+    }
 }
 
 #[derive(Default)]
-struct Walk {
-    path: Vec<Step>,
-    faults: Vec<Fault>,
-}
+struct Walk(Checked);
 
 impl Walk {
-    fn value(&mut self, node: &'static Node, value: &mut Value) {
+    fn value(&mut self, node: &'static Node, value: &Value, path: &Path<'_>) {
         match (node, value) {
             (Node::Text, Value::String(_))
             | (Node::Boolean, Value::Bool(_))
             | (Node::AnyObject, Value::Object(_))
             | (Node::IntOrString, Value::String(_)) => {}
             (Node::Whole { minimum, maximum }, Value::Number(number)) => {
-                self.whole(number, *minimum, *maximum)
+                self.whole(number, *minimum, *maximum, path);
             }
             (Node::IntOrString, Value::Number(number)) => {
-                self.whole(number, i128::from(i32::MIN), i128::from(i32::MAX));
+                self.whole(number, i128::from(i32::MIN), i128::from(i32::MAX), path);
             }
-            (Node::Quantity, value @ (Value::String(_) | Value::Number(_))) => self.quantity(value),
+            (Node::Quantity, Value::String(text)) => self.quantity(text, path),
+            (Node::Quantity, Value::Number(number)) => {
+                self.0.is_uneven = true;
+                self.quantity(&number_text(number), path);
+            }
             (Node::Time, Value::String(text)) => {
-                if serde_json::from_value::<Time>(Value::String(text.clone())).is_err() {
-                    let text = text.clone();
-                    self.fault(format!("must be of type date-time: \"{text}\""));
+                if Time::deserialize(value).is_err() {
+                    self.fault(path, &format!("must be of type date-time: \"{text}\""));
                 }
             }
             (Node::List(element), Value::Array(values)) => {
-                for (index, value) in values.iter_mut().enumerate() {
-                    self.path.push(Step::Index(index));
-                    self.value(element, value);
-                    self.path.pop();
+                for (index, value) in values.iter().enumerate() {
+                    self.value(element, value, &Path::Index(path, index));
                 }
             }
             (Node::Map(element), Value::Object(map)) => {
-                map.retain(|_, value| !value.is_null());
-                for (key, value) in map.iter_mut() {
-                    self.path.push(Step::Field(key.clone()));
-                    self.value(element, value);
-                    self.path.pop();
+                for (key, value) in self.set(map) {
+                    self.value(element, value, &Path::Field(path, key));
                 }
             }
-            (Node::Object(object), Value::Object(map)) => self.object(object.fields, map),
+            (Node::Object(object), Value::Object(map)) => self.object(object, map, path),
             (node, value) => {
                 let expected = expected_type(node);
                 let actual = json_type(value);
-                self.fault(format!("must be of type {expected}: \"{actual}\""));
+                self.fault(path, &format!("must be of type {expected}: \"{actual}\""));
             }
         }
     }
 
-    fn object(&mut self, fields: &'static [Field], map: &mut Map<String, Value>) {
-        map.retain(|_, value| !value.is_null());
-        for name in map.keys() {
-            if !fields.iter().any(|field| field.name == name) {
-                self.path.push(Step::Field(name.clone()));
-                self.forbidden();
-                self.path.pop();
+    /// The fields that are set: null means unset.
+    fn set<'m>(
+        &mut self,
+        map: &'m Map<String, Value>,
+    ) -> impl Iterator<Item = (&'m String, &'m Value)> + Clone + use<'m> {
+        self.0.is_uneven |= map.values().any(Value::is_null);
+        map.iter().filter(|(_, value)| !value.is_null())
+    }
+
+    fn object(&mut self, object: &'static ObjectType, map: &Map<String, Value>, path: &Path<'_>) {
+        let set = self.set(map);
+        for (name, _) in set.clone() {
+            if object.field(name).is_none() {
+                self.forbidden(path, name);
             }
         }
-        for field in fields {
-            if field.presence == Presence::Required && !map.contains_key(field.name) {
-                self.path.push(Step::Field(field.name.to_owned()));
-                self.fault("is required".to_owned());
-                self.path.pop();
+        for field in object.fields {
+            if field.presence == Presence::Required && map.get(field.name).is_none_or(Value::is_null) {
+                self.fault(&Path::Field(path, field.name), "is required");
             }
         }
-        for (name, value) in map.iter_mut() {
-            if let Some(field) = fields.iter().find(|field| field.name == name) {
-                self.path.push(Step::Field(name.clone()));
-                self.value(field.node, value);
-                self.path.pop();
+        for (name, value) in set {
+            if let Some(field) = object.field(name) {
+                self.value(field.node, value, &Path::Field(path, name));
             }
         }
     }
 
-    fn whole(&mut self, number: &Number, minimum: i128, maximum: i128) {
+    fn whole(&mut self, number: &Number, minimum: i128, maximum: i128, path: &Path<'_>) {
         let Some(whole) = number.as_i64().map(i128::from).or_else(|| number.as_u64().map(i128::from)) else {
-            self.fault("must be of type integer: \"number\"".to_owned());
+            self.fault(path, "must be of type integer: \"number\"");
             return;
         };
         if whole < minimum {
-            self.fault(format!("should be greater than or equal to {minimum}"));
+            self.fault(path, &format!("should be greater than or equal to {minimum}"));
         } else if whole > maximum {
-            self.fault(format!("should be less than or equal to {maximum}"));
+            self.fault(path, &format!("should be less than or equal to {maximum}"));
         }
     }
 
-    fn quantity(&mut self, value: &mut Value) {
-        if let Value::Number(number) = value {
-            *value = Value::String(number_text(number));
-        }
-        let well_formed = value.as_str().is_some_and(|text| text.parse::<Quantity>().is_ok());
-        if !well_formed {
-            self.fault(format!("should match '{QUANTITY_PATTERN}'"));
+    fn quantity(&mut self, text: &str, path: &Path<'_>) {
+        if text.parse::<Quantity>().is_err() {
+            self.fault(path, &format!("should match '{QUANTITY_PATTERN}'"));
         }
     }
 
     /// An unknown field. At the root the name prints with a dot before it, as KubeVirt does.
-    fn forbidden(&mut self) {
-        let dot = if self.path.len() == 1 { "." } else { "" };
-        let message = format!("{dot}{} in body is a forbidden property", self.message_path());
-        self.push(message);
+    fn forbidden(&mut self, object: &Path<'_>, name: &str) {
+        let dot = if matches!(object, Path::Root) { "." } else { "" };
+        let path = Path::Field(object, name);
+        self.push(&path, format!("{dot}{} in body is a forbidden property", path.names()));
     }
 
-    fn fault(&mut self, text: String) {
-        let message = format!("{} in body {text}", self.message_path());
-        self.push(message);
+    fn fault(&mut self, path: &Path<'_>, text: &str) {
+        self.push(path, format!("{} in body {text}", path.names()));
     }
 
-    fn push(&mut self, message: String) {
-        let place = self.place();
-        if self.faults.len() < MAX_FAULTS {
-            self.faults.push(Fault { place, message, location: None });
+    fn push(&mut self, path: &Path<'_>, message: String) {
+        if self.0.faults.len() < MAX_FAULTS {
+            self.0.faults.push(Fault { place: path.place(), message, location: None });
         }
-    }
-
-    /// The path without indexes.
-    fn message_path(&self) -> String {
-        let names: Vec<&str> = self
-            .path
-            .iter()
-            .filter_map(|step| match step {
-                Step::Field(name) => Some(name.as_str()),
-                Step::Index(_) => None,
-            })
-            .collect();
-        names.join(".")
-    }
-
-    /// The path with indexes.
-    fn place(&self) -> String {
-        let mut place = String::new();
-        for step in &self.path {
-            match step {
-                Step::Field(name) => {
-                    if !place.is_empty() {
-                        place.push('.');
-                    }
-                    place.push_str(name);
-                }
-                Step::Index(index) => place.push_str(&format!("[{index}]")),
-            }
-        }
-        place
     }
 }
 

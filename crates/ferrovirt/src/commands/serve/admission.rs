@@ -177,11 +177,11 @@ fn defaults_context() -> DefaultsContext {
 }
 
 fn read_vm(object: &Value) -> Result<VirtualMachine, ApiError> {
-    manifest::decode_vm(object.clone()).map_err(|faults| misshapen(VM_MUTATOR, &faults))
+    manifest::decode_vm(object).map_err(|faults| misshapen(VM_MUTATOR, &faults))
 }
 
 fn read_vmi(object: &Value) -> Result<VirtualMachineInstance, ApiError> {
-    manifest::decode_vmi(object.clone()).map_err(|faults| misshapen(VMI_MUTATOR, &faults))
+    manifest::decode_vmi(object).map_err(|faults| misshapen(VMI_MUTATOR, &faults))
 }
 
 fn to_json(value: &impl Serialize) -> Result<Value, ApiError> {
