@@ -269,7 +269,7 @@ impl Request<'_> {
         self.typed.drop_nulls(&mut merged);
         let changed = !same(&merged, &self.base);
         if let Some(owned) = owners.0.get_mut(&owner) {
-            owned.fields = owned.fields.difference(&never_owned());
+            owned.fields.remove_all(&never_owned());
             let same_fields = before.as_ref().is_some_and(|before| {
                 before.fields == owned.fields && before.api_version == owned.api_version
             });
@@ -307,14 +307,15 @@ fn note_update(owners: &mut Owners, typed: Typed<'_>, old: &Value, new: &Value, 
     owners.reconcile(typed);
     let comparison = compare(typed, old, new);
     owners.release(&comparison, None);
-    let changed = comparison.changed().difference(&never_owned());
+    let mut changed = comparison.into_changed();
+    changed.remove_all(&never_owned());
     if !changed.is_empty() {
         let owned = owners.0.entry(Owner::new(manager, Operation::Update)).or_insert_with(|| Owned {
             fields: Set::default(),
             api_version: String::new(),
             time: None,
         });
-        owned.fields = owned.fields.union(&changed);
+        owned.fields.absorb(changed);
         owned.api_version.clone_from(&manager.api_version);
         owned.time = Some(format_time(manager.at));
     }

@@ -233,10 +233,13 @@ impl Owners {
 
     /// Takes from all owners but `except` what has changed or is gone. Who owns nothing any more is no owner.
     pub(super) fn release(&mut self, comparison: &Comparison, except: Option<&Owner>) {
+        if self.0.is_empty() {
+            return;
+        }
         let lost = comparison.changed().union(&comparison.removed);
         self.0.retain(|owner, owned| {
             if Some(owner) != except {
-                owned.fields = owned.fields.difference(&lost);
+                owned.fields.remove_all(&lost);
             }
             !owned.fields.is_empty()
         });
@@ -276,10 +279,10 @@ impl Owners {
             let merged = if owner == bucket { first.clone() } else { owner };
             let Some(merged) = self.0.remove(&merged) else { continue };
             if let Some(ancient) = self.0.get_mut(&bucket) {
-                ancient.fields = ancient.fields.union(&merged.fields);
                 if ancient.seconds() < merged.seconds() {
                     ancient.time = merged.time;
                 }
+                ancient.fields.absorb(merged.fields);
             }
             first_of_version.insert(bucket.api_version.clone(), bucket);
             left -= 1;

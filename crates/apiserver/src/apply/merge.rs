@@ -35,10 +35,17 @@ impl Comparison {
         self.modified.union(&self.added)
     }
 
+    /// The same, where nothing else of the comparison is wanted.
+    pub(super) fn into_changed(self) -> Set {
+        let mut changed = self.modified;
+        changed.absorb(self.added);
+        changed
+    }
+
     fn attach(&mut self, element: &Element, here: Here) {
-        self.added.attach(element.clone(), here.added, here.below.added);
-        self.modified.attach(element.clone(), here.modified, here.below.modified);
-        self.removed.attach(element.clone(), here.removed, here.below.removed);
+        self.added.attach(element, here.added, here.below.added);
+        self.modified.attach(element, here.modified, here.below.modified);
+        self.removed.attach(element, here.removed, here.below.removed);
     }
 }
 

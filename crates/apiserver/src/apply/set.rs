@@ -1,5 +1,6 @@
 //! Sets of fields, and their form in `managedFields[].fieldsV1`.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
@@ -34,14 +35,41 @@ impl Set {
     }
 
     /// Adds `element` here: as a member, with what is below it, or both. Nothing of both adds nothing.
-    pub(super) fn attach(&mut self, element: Element, member: bool, below: Set) {
+    pub(super) fn attach(&mut self, element: &Element, member: bool, below: Set) {
         if !below.is_empty() {
-            let child = self.children.entry(element.clone()).or_default();
-            *child = child.union(&below);
+            self.absorb_below(element.clone(), below);
         }
         if member {
-            self.members.insert(element);
+            self.members.insert(element.clone());
         }
+    }
+
+    /// Adds what is in `other`.
+    pub(super) fn absorb(&mut self, other: Self) {
+        self.members.extend(other.members);
+        for (element, below) in other.children {
+            self.absorb_below(element, below);
+        }
+    }
+
+    fn absorb_below(&mut self, element: Element, below: Set) {
+        match self.children.entry(element) {
+            Entry::Vacant(entry) => {
+                entry.insert(below);
+            }
+            Entry::Occupied(mut entry) => entry.get_mut().absorb(below),
+        }
+    }
+
+    /// Takes out what is in `other`. Parents and children are different paths: removing one leaves the other.
+    pub(super) fn remove_all(&mut self, other: &Self) {
+        self.members.retain(|member| !other.members.contains(member));
+        self.children.retain(|element, below| {
+            if let Some(unwanted) = other.children.get(element) {
+                below.remove_all(unwanted);
+            }
+            !below.is_empty()
+        });
     }
 
     /// Adds one path. The empty path is the whole object, which nobody owns.
@@ -83,15 +111,7 @@ impl Set {
     /// What is in either.
     pub(super) fn union(&self, other: &Self) -> Self {
         let mut out = self.clone();
-        out.members.extend(other.members.iter().cloned());
-        for (element, theirs) in &other.children {
-            match out.children.get_mut(element) {
-                Some(ours) => *ours = ours.union(theirs),
-                None => {
-                    out.children.insert(element.clone(), theirs.clone());
-                }
-            }
-        }
+        out.absorb(other.clone());
         out
     }
 
@@ -107,19 +127,11 @@ impl Set {
         }
     }
 
-    /// What is here and not in the other. Parents and children are different paths: removing one leaves the other.
+    /// What is here and not in the other.
     pub(super) fn difference(&self, other: &Self) -> Self {
-        let children = self.children.iter().filter_map(|(element, ours)| {
-            let rest = match other.children.get(element) {
-                Some(theirs) => ours.difference(theirs),
-                None => ours.clone(),
-            };
-            (!rest.is_empty()).then(|| (element.clone(), rest))
-        });
-        Self {
-            members: self.members.difference(&other.members).cloned().collect(),
-            children: children.collect(),
-        }
+        let mut out = self.clone();
+        out.remove_all(other);
+        out
     }
 
     /// The same members, and of each child what `change` makes of it; it may make members, too.
@@ -127,7 +139,7 @@ impl Set {
         let mut out = Self { members: self.members.clone(), children: BTreeMap::new() };
         for (element, child) in &self.children {
             let (member, below) = change(element, child);
-            out.attach(element.clone(), member, below);
+            out.attach(element, member, below);
         }
         out
     }
@@ -203,7 +215,7 @@ fn decode_node(fields: &Value, depth: usize) -> Result<(bool, Set), FieldsError>
             Err(error) => return Err(FieldsError::Element(error.to_string())),
         };
         let (child_member, child) = decode_node(below, depth + 1)?;
-        set.attach(element, child_member, child);
+        set.attach(&element, child_member, child);
     }
     Ok((member || set.is_empty(), set))
 }

@@ -194,7 +194,7 @@ impl<'a> Typed<'a> {
                     let field = self.field(name);
                     let (own, below) = field.typed().collect(value);
                     let empty = value.is_null() || value.as_object().is_some_and(Map::is_empty);
-                    set.attach(Element::field(name), own || empty || !field.is_named(), below);
+                    set.attach(&Element::field(name), own || empty || !field.is_named(), below);
                 }
             }
             (Sort::List(list), Value::Array(items)) => {
@@ -208,7 +208,7 @@ impl<'a> Typed<'a> {
                 for (element, item) in elements.iter().zip(items) {
                     let below =
                         if twice.contains(element) { Set::default() } else { self.items().collect(item).1 };
-                    set.attach(element.clone(), true, below);
+                    set.attach(element, true, below);
                 }
             }
             (Sort::Map | Sort::List(_), _) => {}
