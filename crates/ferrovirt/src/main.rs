@@ -14,7 +14,9 @@ use std::io::IsTerminal;
 use std::process::ExitCode as ProcessExitCode;
 
 use clap::Parser;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 use vmm::accelerator::{HELPER_COMMAND, helper_main};
 use vmm::process::{self, TRAMPOLINE_COMMAND};
 
@@ -96,6 +98,8 @@ fn start_logging(verbose: u8) {
         1 => "ferrovirt=info,apiserver=info,image=info,vmm=info,launcher=info",
         _ => "ferrovirt=debug,apiserver=debug,image=debug,vmm=debug,launcher=debug",
     };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let asked = std::env::var("RUST_LOG").ok().filter(|directives| !directives.is_empty());
+    let filter = asked.as_deref().into_iter().chain([default]).find_map(|text| text.parse::<Targets>().ok());
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    tracing_subscriber::registry().with(lines).with(filter.unwrap_or_default()).init();
 }
