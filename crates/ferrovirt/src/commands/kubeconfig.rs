@@ -105,7 +105,7 @@ impl<'a> Lock<'a> {
         }
         let began = Instant::now();
         loop {
-            match std::fs::OpenOptions::new().write(true).create_new(true).mode(0).open(path) {
+            match std::fs::OpenOptions::new().write(true).create_new(true).mode(0o000).open(path) {
                 Ok(_) => return Ok(Self(path)),
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && began.elapsed() < wait => {
                     std::thread::sleep(LOCK_INTERVAL);
