@@ -64,10 +64,12 @@ bench: tools build fixtures ## Measure the figures that this project promises; f
 	TMPDIR=/var/tmp $(CARGO) bench --quiet --locked --package ferrovirt --bench figures --bench apiserver --no-fail-fast
 
 .PHONY: soak
-soak: tools fuzz ## The long forms of tests: 300 kills, 2,000 power failures, two minutes of stress, fuzzing, schemathesis
+soak: tools fuzz ## The long forms of tests: 300 kills, 2,000 power failures, 200 rounds of chaos, two minutes of stress, fuzzing, schemathesis
 	@scripts/install-tools.sh soak
 	FERROVIRT_TEST_KILLS=300 FERROVIRT_TEST_POWER_FAILURES=2000 FERROVIRT_TEST_STRESS_SECONDS=120 \
 	    $(CARGO) test --locked --package ferrovirt --test api -- --nocapture --test-threads=1 crash:: power:: stress::
+	FERROVIRT_TEST_CHAOS_ROUNDS=200 \
+	    $(CARGO) test --locked --package ferrovirt --test lifecycle -- --nocapture --test-threads=1 chaos::
 	$(CARGO) build --quiet --locked --package ferrovirt
 	scripts/schemathesis.sh target/debug/ferrovirt 60
 

@@ -118,6 +118,24 @@ impl RealRegistry {
         exchanged.is_ok() && answer.starts_with(b"HTTP/1.")
     }
 
+    /// Has the registry stand still: connections are made and nothing is answered.
+    #[allow(dead_code, reason = "not every target that includes this file has the registry fail")]
+    pub fn pause(&self) {
+        self.signal(rustix::process::Signal::STOP);
+    }
+
+    /// Ends a [`pause`](Self::pause).
+    #[allow(dead_code, reason = "see above")]
+    pub fn resume(&self) {
+        self.signal(rustix::process::Signal::CONT);
+    }
+
+    #[allow(dead_code, reason = "see above")]
+    fn signal(&self, signal: rustix::process::Signal) {
+        let process = i32::try_from(self.process.id()).ok().and_then(rustix::process::Pid::from_raw);
+        rustix::process::kill_process(process.expect("a process id"), signal).expect("a running registry");
+    }
+
     /// `127.0.0.1:PORT`, the registry's name in references.
     pub fn host(&self) -> String {
         self.address.to_string()

@@ -1,0 +1,150 @@
+//! Instances boot, are seen, are heard and go.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::harness::Fixtures;
+use crate::room::{Boot, Room, instance};
+
+fn condition<'a>(object: &'a Value, kind: &str) -> &'a Value {
+    let conditions = object["status"]["conditions"].as_array().unwrap();
+    conditions.iter().find(|condition| condition["type"] == kind).unwrap_or(&Value::Null)
+}
+
+#[test]
+fn an_instance_boots_is_seen_and_heard_and_is_gone_when_deleted() {
+    let room = Room::new();
+    let image = room.reference("guests/hang:1");
+    room.push(&image, "vmlinuz");
+    room.apply(&instance("first", &Boot { image: &image, policy: "", guest: "hang" }));
+    let running = room.wait_for_phase("vmi/first", "Running");
+    room.wait_for_console("first", "guest: kernel");
+
+    let status = &running["status"];
+    assert_eq!(status["nodeName"], "node-1");
+    assert_eq!(running["metadata"]["labels"]["kubevirt.io/nodeName"], "node-1");
+    let phases: Vec<_> =
+        status["phaseTransitionTimestamps"].as_array().unwrap().iter().map(|t| &t["phase"]).collect();
+    assert_eq!(phases, ["Pending", "Scheduling", "Scheduled", "Running"]);
+    let pod_name = room.pod_of("first");
+    assert!(pod_name.starts_with("virt-launcher-first-"), "{pod_name}");
+    let pod = room.get(&format!("pod/{pod_name}"));
+    assert_eq!(pod["status"]["phase"], "Running");
+    assert_eq!(pod["spec"]["volumes"][0]["image"]["reference"], image.as_str());
+    assert!(pod["status"]["podIP"].as_str().unwrap().starts_with("127.88."), "{}", pod["status"]);
+    room.wait("vmi/first", "is ready", |vmi| condition(vmi, "Ready")["status"] == "True");
+
+    let annotations = &running["metadata"]["annotations"];
+    assert!(annotations["ferrovirt.dev/image-digest"].as_str().unwrap().starts_with("sha256:"));
+    assert_eq!(annotations["ferrovirt.dev/kernel-version"], Fixtures::version("vmlinuz"));
+    room.wait("vmi/first", "tells of its user space", |vmi| {
+        let timeline =
+            vmi["metadata"]["annotations"]["ferrovirt.dev/boot-timeline"].as_str().unwrap_or_default();
+        timeline.contains("userspaceStarted")
+    });
+
+    let told = room.events("VirtualMachineInstance", "first");
+    let expected = [
+        format!("Normal SuccessfulCreate Created virtual machine pod {pod_name}"),
+        "Normal Created VirtualMachineInstance defined.".to_owned(),
+        "Normal Started VirtualMachineInstance started.".to_owned(),
+    ];
+    assert_eq!(told, expected);
+
+    let table = room.kubectl(&["get", "vmi"]).stdout;
+    assert!(table.contains("Running") && table.contains("node-1"), "{table}");
+    let nodes = room.kubectl(&["get", "nodes"]).stdout;
+    assert!(nodes.contains("node-1") && nodes.contains("Ready"), "{nodes}");
+    let last = room.kubectl(&["logs", &pod_name, "-c", "guest-console-log", "--tail", "1"]).stdout;
+    assert_eq!(last.lines().count(), 1, "{last:?}");
+    let stamped =
+        room.kubectl(&["logs", &pod_name, "-c", "guest-console-log", "--timestamps", "--tail", "2"]).stdout;
+    assert!(stamped.lines().all(|line| line.starts_with("20")), "{stamped:?}");
+    assert!(!room.kubectl(&["logs", &pod_name, "-c", "compute"]).stdout.is_empty());
+
+    let began = Instant::now();
+    room.kubectl(&["delete", "vmi", "first", "--wait=true"]);
+    room.wait_until_empty();
+    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_guest_that_powers_off_succeeds_and_its_instance_stays() {
+    let room = Room::new();
+    let image = room.reference("guests/off:1");
+    room.push(&image, "vmlinuz");
+    room.apply(&instance("short", &Boot { image: &image, policy: "Always", guest: "poweroff" }));
+    room.wait_for_phase("vmi/short", "Succeeded");
+    let pod = room.wait_for_phase(&format!("pod/{}", room.pod_of("short")), "Succeeded");
+    let compute = &pod["status"]["containerStatuses"][0];
+    assert_eq!(compute["state"]["terminated"]["exitCode"], 0, "{compute}");
+    let told = room.events("VirtualMachineInstance", "short");
+    assert!(
+        told.contains(&"Normal Stopped The VirtualMachineInstance was shut down.".to_owned()),
+        "{told:?}"
+    );
+    assert!(room.processes("launcher").is_empty() && room.processes("qemu-system-x86_64").is_empty());
+    assert!(room.console("short").contains("guest: kernel"));
+    room.kubectl(&["delete", "vmi", "short"]);
+    room.wait_until_empty();
+}
+
+#[test]
+fn a_panic_is_a_fact_and_what_follows_depends_on_the_panic_device() {
+    let room = Room::new();
+    let image = room.reference("guests/panic:1");
+    room.push(&image, "vmlinuz");
+    let boot = Boot { image: &image, policy: "", guest: "panic" };
+    let mut with_device = instance("reporting", &boot);
+    with_device["spec"]["domain"]["devices"] = json!({"panicDevices": [{"model": "isa"}]});
+    room.apply(&with_device);
+    let failed = room.wait_for_phase("vmi/reporting", "Failed");
+    let fact = condition(&failed, "ferrovirt.dev/GuestPanicked");
+    assert_eq!(fact["status"], "True");
+    assert!(fact["message"].as_str().unwrap().contains("Kernel panic"), "{fact}");
+    let told = room.events("VirtualMachineInstance", "reporting");
+    assert!(told.iter().any(|event| event.starts_with("Warning GuestPanicked")), "{told:?}");
+    assert!(told.contains(&"Warning Stopped The VirtualMachineInstance crashed.".to_owned()), "{told:?}");
+
+    room.apply(&instance("silent", &boot));
+    let panicked = room.wait("vmi/silent", "tells of its panic", |vmi| {
+        vmi["status"]["conditions"].is_array()
+            && condition(vmi, "ferrovirt.dev/GuestPanicked")["status"] == "True"
+    });
+    assert_eq!(panicked["status"]["phase"], "Running");
+}
+
+#[test]
+fn a_kernel_without_an_initrd_boots() {
+    let room = Room::new();
+    let image = room.reference("guests/kernel:1");
+    room.push(&image, "vmlinuz");
+    let mut vmi = instance("bare", &Boot { image: &image, policy: "", guest: "hang" });
+    vmi["spec"]["domain"]["firmware"]["kernelBoot"]["container"]
+        .as_object_mut()
+        .unwrap()
+        .remove("initrdPath");
+    room.apply(&vmi);
+    room.wait_for_phase("vmi/bare", "Running");
+    room.wait_for_console("bare", "Linux version");
+    room.kubectl(&["delete", "vmi", "bare"]);
+    room.wait_until_empty();
+}
+
+#[test]
+fn an_instance_that_does_not_fit_waits_with_the_arithmetic() {
+    let room = Room::new();
+    let image = room.reference("guests/large:1");
+    let mut vmi = instance("large", &Boot { image: &image, policy: "", guest: "hang" });
+    vmi["spec"]["domain"]["memory"]["guest"] = json!("900Gi");
+    room.apply(&vmi);
+    let waiting = room.wait("vmi/large", "is unschedulable", |vmi| {
+        vmi["status"]["conditions"].is_array() && condition(vmi, "PodScheduled")["reason"] == "Unschedulable"
+    });
+    let message = condition(&waiting, "PodScheduled")["message"].as_str().unwrap().to_owned();
+    assert!(message.contains("Insufficient memory (requested 90") && message.contains("free"), "{message}");
+    assert_eq!(waiting["status"]["phase"], "Scheduling");
+    room.kubectl(&["delete", "vmi", "large"]);
+    room.wait_until_empty();
+}

@@ -1,0 +1,140 @@
+//! Where kernels come from: tags that move and vanish, and Secrets that are missing, wrong and right.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::harness::Fixtures;
+use crate::real_registry::{PASSWORD, RealRegistry, USER};
+use crate::room::{Boot, Room, instance, machine};
+
+fn synchronized_reason(vmi: &Value) -> &str {
+    let conditions = vmi["status"]["conditions"].as_array();
+    let found = conditions.and_then(|all| all.iter().find(|condition| condition["type"] == "Synchronized"));
+    found.and_then(|condition| condition["reason"].as_str()).unwrap_or_default()
+}
+
+#[test]
+fn a_restart_boots_what_the_tag_now_holds() {
+    let room = Room::new();
+    let image = room.reference("kernels/latest");
+    room.push(&image, "vmlinuz");
+    room.apply(&machine("dev", "Always", &Boot { image: &image, policy: "Always", guest: "hang" }));
+    room.wait_for_status("dev", "Running");
+    let first = room.get("vmi/dev");
+    assert_eq!(
+        first["metadata"]["annotations"]["ferrovirt.dev/kernel-version"],
+        Fixtures::version("vmlinuz")
+    );
+    assert!(first["metadata"]["annotations"]["ferrovirt.dev/kernel-changed"].is_null());
+    room.wait("vm/dev", "knows its last boot", |vm| {
+        vm["metadata"]["annotations"]["ferrovirt.dev/last-boot"].is_string()
+    });
+
+    room.push(&image, "vmlinuz-other");
+    room.put("dev", "restart", &json!({})).succeeded();
+    let second = room.wait("vmi/dev", "boots the other kernel", |vmi| {
+        vmi["status"]["phase"] == "Running" && vmi["metadata"]["uid"] != first["metadata"]["uid"]
+    });
+    let annotations = &second["metadata"]["annotations"];
+    assert_eq!(annotations["ferrovirt.dev/kernel-version"], Fixtures::version("vmlinuz-other"));
+    assert_eq!(annotations["ferrovirt.dev/kernel-changed"], "true");
+    room.wait_for_console("dev", &format!("guest: kernel {}", Fixtures::version("vmlinuz-other")));
+
+    room.put("dev", "restart", &json!({})).succeeded();
+    room.wait("vmi/dev", "boots it again", |vmi| {
+        vmi["status"]["phase"] == "Running"
+            && vmi["metadata"]["uid"] != second["metadata"]["uid"]
+            && vmi["metadata"]["annotations"]["ferrovirt.dev/kernel-changed"] == "false"
+    });
+    room.kubectl(&["delete", "vm", "dev"]);
+    room.wait_until_empty();
+}
+
+#[test]
+fn a_tag_that_is_not_there_is_told_and_its_machine_can_be_deleted() {
+    let room = Room::new();
+    let image = room.reference("kernels/missing:1");
+    room.apply(&machine("lost", "Always", &Boot { image: &image, policy: "Always", guest: "hang" }));
+    room.wait("vm/lost", "cannot pull", |vm| {
+        matches!(vm["status"]["printableStatus"].as_str(), Some("ErrImagePull" | "ImagePullBackOff"))
+    });
+    let vmi = room.get("vmi/lost");
+    assert_eq!(vmi["status"]["phase"], "Scheduling");
+    assert!(matches!(synchronized_reason(&vmi), "ErrImagePull" | "ImagePullBackOff"), "{vmi}");
+    let told = room.events("Pod", &room.pod_of("lost"));
+    assert!(told.contains(&format!("Normal Pulling Pulling image \"{image}\"")), "{told:?}");
+    assert!(told.iter().any(|event| event.starts_with("Warning Failed Failed to pull image")), "{told:?}");
+
+    // It appears, and the machine boots without a word from the user.
+    room.push(&image, "vmlinuz");
+    room.wait_for_status("lost", "Running");
+    room.kubectl(&["delete", "vm", "lost"]);
+    room.wait_until_empty();
+}
+
+#[test]
+fn never_and_a_path_that_is_not_there() {
+    let room = Room::new();
+    let image = room.reference("kernels/never:1");
+    room.apply(&instance("never", &Boot { image: &image, policy: "Never", guest: "hang" }));
+    let waiting = |pod: &Value| pod.to_string().contains("ErrImageNeverPull");
+    room.wait("vmi/never", "is scheduling", |vmi| vmi["status"]["phase"] == "Scheduling");
+    room.wait(&format!("pod/{}", room.pod_of("never")), "may not pull", waiting);
+    room.kubectl(&["delete", "vmi", "never"]);
+
+    room.push(&image, "vmlinuz");
+    let mut vmi = instance("astray", &Boot { image: &image, policy: "", guest: "hang" });
+    vmi["spec"]["domain"]["firmware"]["kernelBoot"]["container"]["kernelPath"] = json!("/boot/vmlinux-wrong");
+    room.apply(&vmi);
+    let astray = room.wait("vmi/astray", "tells what is wrong", |vmi| !synchronized_reason(vmi).is_empty());
+    assert_eq!(astray["status"]["phase"], "Scheduled", "{}", astray["status"]);
+    assert_eq!(synchronized_reason(&astray), "Synchronizing with the Domain failed.");
+    assert!(astray["status"].to_string().contains("/boot/vmlinux-wrong"), "{}", astray["status"]);
+    let told = room.events("VirtualMachineInstance", "astray");
+    assert!(told.iter().any(|event| event.starts_with("Warning SyncFailed")), "{told:?}");
+    room.kubectl(&["delete", "vmi", "astray"]);
+    room.wait_until_empty();
+}
+
+#[test]
+fn secrets_are_missing_then_wrong_then_right() {
+    let room = Room::with_registry(RealRegistry::start_with_password());
+    let image = room.reference("kernels/private:1");
+    let auth = room.world.file("auth.json", "{}");
+    let auth = auth.to_str().unwrap();
+    let login = |password: &str| {
+        let encoded =
+            base64::Engine::encode(&base64::engine::general_purpose::STANDARD, format!("{USER}:{password}"));
+        json!({"auths": {room.registry.host(): {"auth": encoded}}}).to_string()
+    };
+    room.world.file("auth.json", login(PASSWORD));
+    room.world.build_image(&image, "vmlinuz", &["--push", "--authfile", auth]);
+
+    let mut vmi = instance("private", &Boot { image: &image, policy: "Always", guest: "hang" });
+    vmi["spec"]["domain"]["firmware"]["kernelBoot"]["container"]["imagePullSecret"] = json!("pull");
+    room.apply(&vmi);
+    room.wait("vmi/private", "cannot pull", |vmi| !synchronized_reason(vmi).is_empty());
+    let pod = room.pod_of("private");
+    let told = room.events("Pod", &pod);
+    assert!(told.iter().any(|event| event.contains("FailedToRetrieveImagePullSecret")), "{told:?}");
+
+    let create = |password: &str| {
+        room.kubectl(&["delete", "secret", "pull", "--ignore-not-found"]);
+        let (user, password) = (format!("--docker-username={USER}"), format!("--docker-password={password}"));
+        let server = format!("--docker-server={}", room.registry.host());
+        room.kubectl(&["create", "secret", "docker-registry", "pull", &server, &user, &password]);
+    };
+    create("wrong");
+    crate::server::wait_until("the wrong password is refused", || {
+        std::thread::sleep(Duration::from_millis(200));
+        let refused = "does not accept the credentials from pull secret `pull`";
+        room.events("Pod", &pod).iter().any(|event| event.contains(refused)).then_some(())
+    });
+    create(PASSWORD);
+    room.wait_for_phase("vmi/private", "Running");
+    let all = room.kubectl(&["get", "events,pods,vmi", "-o", "yaml"]).stdout;
+    assert!(!all.contains(PASSWORD), "a password is in the open");
+    room.kubectl(&["delete", "vmi", "private"]);
+    room.wait_until_empty();
+}

@@ -1,0 +1,27 @@
+//! Virtual machines under `ferrovirt serve`, as users of kubectl live with them: real guests, a real registry, the real
+//! kubectl, and processes that are killed.
+//!
+//! Each test has a machine room of its own ([`room::Room`]): directories, a server on a port of its own, and the images
+//! that it wants. All that was started there is ended with it, also launchers that outlive their daemon. What is waited
+//! for is a state, under a deadline that a loaded machine does not reach.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+mod boots;
+mod chaos;
+mod ends;
+mod images;
+mod outliving;
+#[allow(dead_code, reason = "the bench uses the rest")]
+mod room;
+mod strategies;
+
+#[allow(dead_code, reason = "other test targets use the rest")]
+#[path = "../e2e/harness.rs"]
+mod harness;
+#[allow(dead_code, reason = "other test targets use the rest")]
+#[path = "../../../image/tests/support/real_registry.rs"]
+mod real_registry;
+#[allow(dead_code, reason = "other test targets use the rest")]
+#[path = "../api/server.rs"]
+mod server;
