@@ -153,9 +153,12 @@ pub(super) fn volumes(directory: &PodDir) -> io::Result<Vec<(String, ImageVolume
     Ok(volumes)
 }
 
+/// A Pod that was started here, with its directory.
+type Found = (PodDir, PodRecord);
+
 /// The Pods that an earlier daemon started, and the UIDs of those whose directories cannot be understood: they stay as they
 /// are, and what runs in them goes on. What was left half-done is removed.
-pub(super) fn scan(pods: &Path) -> io::Result<(Vec<(PodDir, PodRecord)>, HashSet<String>)> {
+pub(super) fn scan(pods: &Path) -> io::Result<(Vec<Found>, HashSet<String>)> {
     let (mut found, mut unknown) = (Vec::new(), HashSet::new());
     for entry in fs::read_dir(pods)? {
         let path = entry?.path();
@@ -177,7 +180,7 @@ pub(super) fn scan(pods: &Path) -> io::Result<(Vec<(PodDir, PodRecord)>, HashSet
     Ok((found, unknown))
 }
 
-fn understand(path: &Path, name: &str) -> Result<(PodDir, PodRecord), String> {
+fn understand(path: &Path, name: &str) -> Result<Found, String> {
     let directory = PodDir::new(path);
     let record: PodRecord = read(&directory.pod_record())
         .map_err(|error| format!("cannot read its record: {error}"))?

@@ -456,14 +456,14 @@ async fn launchers_outlive_the_daemon_and_are_taken_over() {
         let found = pods.iter().find(|pod| pod.metadata.name.as_deref() == Some(name)).unwrap();
         found.metadata.resource_version.clone().unwrap()
     };
-    for number in 4..20 {
+    for (number, id) in ids.iter().enumerate().skip(4) {
         let name = format!("p{number}");
         assert_eq!(
             version(&before.items, &name),
             version(&after.items, &name),
             "{name} was not written again"
         );
-        assert!(is_alive(ids[number]));
+        assert!(is_alive(*id));
     }
     assert_eq!(world.events("Started").await.len(), 20);
     assert!(world.events("Started").await.iter().all(|event| event.count == Some(1)));
