@@ -13,19 +13,18 @@ use apiserver::auth::Identity;
 use apiserver::http::extension::Extension;
 use apiserver::server::ApiServer;
 use kube::Client;
+use launcher::host::Host;
 use node::pki::Authority;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::launchers::ControlledLaunchers;
 use super::pod_logs;
-use crate::commands::Context;
+use crate::cli::Accel;
 use crate::commands::image::open_images;
+use crate::commands::{Context, host};
 use crate::report::Failure;
 use crate::settings::ensure_dir;
-
-/// The name under which the controllers of KubeVirt are known to the API server.
-const CONTROLLER: &str = "system:serviceaccount:kubevirt:kubevirt-controller";
 
 /// Running controllers and node.
 pub struct Machines {
@@ -37,6 +36,7 @@ pub struct Machines {
 pub struct Prepared {
     node: node::Settings,
     launchers: ControlledLaunchers,
+    host: Host,
 }
 
 impl Prepared {
@@ -77,7 +77,7 @@ impl Prepared {
             authority,
             image_gc: node::images::Thresholds::default(),
         };
-        Ok(Self { node, launchers })
+        Ok(Self { node, launchers, host: host::host(context, Accel::Auto) })
     }
 
     /// What answers for the logs of the node's Pods.
@@ -89,14 +89,15 @@ impl Prepared {
 impl Machines {
     /// Starts them against `server`.
     pub fn start(prepared: Prepared, server: &ApiServer) -> Self {
-        let Prepared { node, launchers } = prepared;
+        let Prepared { node, launchers, host } = prepared;
+        tokio::spawn(look_around(host, node.pods_dir.clone()));
         let controller_settings = controllers::Settings {
             launcher_image: format!("ferrovirt/launcher:{}", env!("CARGO_PKG_VERSION")),
         };
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
-        let controller =
-            client(server, CONTROLLER, &["system:serviceaccounts", "system:serviceaccounts:kubevirt"]);
+        let client = |identity| Client::new(server.client_service(identity), "default");
+        let controller = client(Identity::service_account("kubevirt", "kubevirt-controller"));
         tasks.spawn({
             let stopped = until(stopped.clone());
             async move {
@@ -104,7 +105,7 @@ impl Machines {
                 Ok(())
             }
         });
-        let node_client = client(server, &format!("system:node:{}", node.name), &["system:nodes"]);
+        let node_client = client(Identity::node(&node.name));
         tasks.spawn({
             let stopped = until(stopped);
             async move { Ok(node::run(node_client, node, stopped).await?) }
@@ -129,10 +130,16 @@ impl Machines {
     }
 }
 
-fn client(server: &ApiServer, user: &str, groups: &[&str]) -> Client {
-    let groups = groups.iter().chain(&["system:authenticated"]).map(|group| (*group).to_owned()).collect();
-    let identity = Identity { user: user.to_owned(), groups, ..Identity::default() };
-    Client::new(server.client_service(identity), "default")
+/// Finds out now what the first machine would have to wait for: which QEMU there is, and whether KVM runs a guest. The
+/// answers are kept for launchers.
+async fn look_around(host: Host, directory: PathBuf) {
+    let found = match host.qemu() {
+        Ok(qemu) => host.accelerator_for(&directory, &qemu).await.map(drop),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = found {
+        tracing::warn!(%error, hint = error.hint(), "no machine can be started on this host");
+    }
 }
 
 /// Comes back when it is time to stop.
