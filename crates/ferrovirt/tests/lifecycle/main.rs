@@ -19,7 +19,6 @@ mod strategies;
 #[allow(dead_code, reason = "other test targets use the rest")]
 #[path = "../e2e/harness.rs"]
 mod harness;
-#[allow(dead_code, reason = "other test targets use the rest")]
 #[path = "../../../image/tests/support/real_registry.rs"]
 mod real_registry;
 #[allow(dead_code, reason = "other test targets use the rest")]

@@ -119,18 +119,15 @@ impl RealRegistry {
     }
 
     /// Has the registry stand still: connections are made and nothing is answered.
-    #[allow(dead_code, reason = "not every target that includes this file has the registry fail")]
     pub fn pause(&self) {
         self.signal(rustix::process::Signal::STOP);
     }
 
     /// Ends a [`pause`](Self::pause).
-    #[allow(dead_code, reason = "see above")]
     pub fn resume(&self) {
         self.signal(rustix::process::Signal::CONT);
     }
 
-    #[allow(dead_code, reason = "see above")]
     fn signal(&self, signal: rustix::process::Signal) {
         let process = i32::try_from(self.process.id()).ok().and_then(rustix::process::Pid::from_raw);
         rustix::process::kill_process(process.expect("a process id"), signal).expect("a running registry");
