@@ -11,7 +11,7 @@
 //! cannot ask other launchers anything.
 //!
 //! # Validity
-//! No certificate here expires, and none begins: they hold from [`FIRST_YEAR`] to the end of 9999, which is how RFC 5280,
+//! No certificate here expires, and none begins: they hold from `FIRST_YEAR` to the end of 9999, which is how RFC 5280,
 //! 4.1.2.5, spells "no end". A virtual machine may run for years, its launcher is given its certificate once, and the
 //! clock of its host may jump either way meanwhile; whoever could steal a key of a launcher owns the process it is for. So
 //! there is nothing to renew that could cut off what runs. To get rid of an authority, remove its directory when no

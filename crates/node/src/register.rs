@@ -11,7 +11,7 @@
 //!
 //! # What is offered
 //! Memory: all of the host's less a reserve for the host and this program, of 5 %, but at least 256 MiB and at most
-//! 2 GiB. Cores: all. Ephemeral storage: 90 % of the file system of the state. Pods: [`MOST_PODS`].
+//! 2 GiB. Cores: all. Ephemeral storage: 90 % of the file system of the state. Pods: `MOST_PODS`.
 
 mod facts;
 
