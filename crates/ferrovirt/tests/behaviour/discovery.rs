@@ -37,7 +37,9 @@ async fn both_forms_of_discovery_say_the_same() {
             );
             for resource in list["resources"].as_array().unwrap() {
                 let name = resource["name"].as_str().unwrap();
-                assert!(!resource["verbs"].as_array().unwrap().is_empty(), "{version} {name}");
+                // KubeVirt's own API server names no verbs.
+                let has_verbs = !version.starts_with("subresources.kubevirt.io/");
+                assert_eq!(!resource["verbs"].as_array().unwrap().is_empty(), has_verbs, "{version} {name}");
                 legacy.insert(format!(
                     "{version} {name} {} {}",
                     resource["kind"],
@@ -71,7 +73,10 @@ async fn both_forms_of_discovery_say_the_same() {
                             let kind = &of["responseKind"]["kind"];
                             format!("{version_name} {name} {kind} {}", sorted(&of["verbs"]))
                         };
-                        aggregated.insert(line(plural, resource));
+                        // A resource that only carries subresources has no line of its own in the older form.
+                        if resource["verbs"] != json!([]) {
+                            aggregated.insert(line(plural, resource));
+                        }
                         for below in resource["subresources"].as_array().into_iter().flatten() {
                             let name = format!("{plural}/{}", below["subresource"].as_str().unwrap());
                             aggregated.insert(line(&name, below));

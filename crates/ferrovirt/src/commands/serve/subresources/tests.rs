@@ -132,11 +132,20 @@ async fn requests_are_left_in_the_status_and_instances_of_others_alone() {
         "500 InternalError Internal error occurred: unable to complete request: stop/start already underway"
     );
 
-    // An instance of that name which something else made does not count.
+    // An instance of that name which something else made does not count. (Its owner is there, or the instance would be
+    // collected.)
+    let other: VirtualMachine = serde_json::from_value(json!({
+        "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachine",
+        "metadata": {"name": "other", "namespace": "default"},
+        "spec": {"runStrategy": "Manual", "template": {"spec": spec()}},
+    }))
+    .unwrap();
+    let other = machines.create(&PostParams::default(), &other).await.unwrap();
     let client = Client::new(server.client_service(admin()), "default");
     let instances: Api<VirtualMachineInstance> = Api::namespaced(client, "default");
     let owner = json!({
-        "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachine", "name": "other", "uid": "another", "controller": true,
+        "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachine", "name": "other", "uid": other.metadata.uid,
+        "controller": true,
     });
     let instance: VirtualMachineInstance = serde_json::from_value(json!({
         "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstance",
@@ -151,6 +160,7 @@ async fn requests_are_left_in_the_status_and_instances_of_others_alone() {
     // Its own counts: the grace is patched, and the request names it.
     let machine = machines.get("tiny").await.unwrap();
     let owners = current.metadata.owner_references.as_mut().unwrap();
+    owners[0].name = "tiny".to_owned();
     owners[0].uid = machine.metadata.uid.clone().unwrap();
     let controller = Identity::service_account(components::NAMESPACE, components::CONTROLLER);
     let as_controller: Api<VirtualMachineInstance> =
