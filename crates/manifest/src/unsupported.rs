@@ -168,7 +168,7 @@ pub const SPEC_FIELDS: &[SupportedField] = &[
     row("domain.rebootPolicy", Only(&["Reboot", "Terminate"]), ""),
     row("domain.resources.limits.cpu", Full, "counts virtual CPUs where `domain.cpu` does not"),
     row("domain.resources.limits.memory", Full, "the guest's memory where nothing else says it"),
-    row("domain.resources.overcommitGuestOverhead", NoEffect, "no memory is set aside for QEMU itself"),
+    row("domain.resources.overcommitGuestOverhead", Full, "the Pod requests no memory for QEMU itself"),
     row("domain.resources.requests.cpu", Full, "counts virtual CPUs where `domain.cpu` does not"),
     row(
         "domain.resources.requests.memory",
