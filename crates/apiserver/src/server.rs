@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use prometheus_client::registry::Registry;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -55,7 +56,7 @@ pub struct VersionInfo {
 }
 
 /// How to start.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Options {
     /// Where the store, the authorities and the admin kubeconfig live; made (0700) if it is not there.
     pub state_directory: PathBuf,
@@ -74,6 +75,8 @@ pub struct Options {
     pub extra_objects: Vec<Value>,
     /// Requests that somebody else answers.
     pub extensions: Vec<Extension>,
+    /// What `/metrics` tells beside the server's own measurements.
+    pub metrics: Registry,
     /// How much of the past the store keeps.
     pub history: HistoryLimits,
     /// How much is taken on at once.
@@ -94,6 +97,7 @@ impl Options {
             version,
             extra_objects: Vec::new(),
             extensions: Vec::new(),
+            metrics: Registry::default(),
             history: HistoryLimits::default(),
             limits: Limits::default(),
             cluster_name: "ferrovirt".to_owned(),
@@ -193,11 +197,12 @@ impl ApiServer {
             .map_err(|source| StartError::Listen { address: options.listen, source })?;
         let address =
             listener.local_addr().map_err(|source| StartError::Listen { address: options.listen, source })?;
-        let opening = options.clone();
-        let opened = tokio::task::spawn_blocking(move || open(&opening, address))
-            .await
-            .map_err(StartError::Task)??;
-        let Opened { store, authorities, tokens, audit, tls, admin } = opened;
+        let opening = move || {
+            let opened = open(&options, address);
+            (options, opened)
+        };
+        let (options, opened) = tokio::task::spawn_blocking(opening).await.map_err(StartError::Task)?;
+        let Opened { store, authorities, tokens, audit, tls, admin } = opened?;
         let admin_kubeconfig = admin.path.clone();
 
         let authorizer = Arc::new(Authorizer::new(store.clone()));
@@ -217,6 +222,7 @@ impl ApiServer {
             authorities,
             version: options.version,
             extensions: options.extensions,
+            metrics: options.metrics,
             limits: options.limits,
             audit,
             address: reachable(address).to_string(),

@@ -10,18 +10,22 @@
 
 pub use ::events;
 pub mod launchers;
+mod metrics;
 pub mod vm;
 pub mod vmi;
 
 use std::sync::Arc;
 
 pub use launchers::Launchers;
+pub use metrics::Metrics;
 
 /// What the controllers are told once.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Reference of the image that a launcher Pod's own containers run; on one machine a name that nothing pulls.
     pub launcher_image: String,
+    /// Where what happens is counted.
+    pub metrics: Metrics,
 }
 
 /// Runs all controllers until `stop` is done.

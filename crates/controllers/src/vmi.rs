@@ -65,6 +65,7 @@ pub async fn run(client: Client, settings: Settings, launchers: Arc<dyn Launcher
     let context = Arc::new(Context {
         client: client.clone(),
         launcher_image: settings.launcher_image,
+        metrics: settings.metrics,
         pods,
         followers: Followers::new(launchers, wake),
         recorder: Recorder::new(client.clone()),

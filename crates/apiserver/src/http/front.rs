@@ -19,6 +19,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, HeaderName, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Request};
+use prometheus_client::registry::Registry;
 use tokio::sync::{Semaphore, watch};
 
 use super::answer::{self, Answered, Response};
@@ -85,6 +86,8 @@ pub struct Parts {
     pub limits: Limits,
     /// The audit log, if there is one.
     pub audit: Option<audit::Log>,
+    /// What `/metrics` tells beside the server's own measurements.
+    pub metrics: Registry,
     /// `host:port`, as discovery names it.
     pub address: String,
     /// Becomes true when the server stops.
@@ -146,11 +149,12 @@ pub(super) struct Asked<'a> {
 
 impl Front {
     /// A front of these parts.
-    pub fn new(parts: Parts) -> Self {
+    pub fn new(mut parts: Parts) -> Self {
+        let metrics = Metrics::new(std::mem::take(&mut parts.metrics));
         let reads = Semaphore::new(parts.limits.reads_in_flight);
         let writes = Semaphore::new(parts.limits.writes_in_flight);
         let documents = documents::Cache::default();
-        Self { state: Arc::new(State { parts, metrics: Metrics::default(), documents, reads, writes }) }
+        Self { state: Arc::new(State { parts, metrics, documents, reads, writes }) }
     }
 
     /// How much is taken on.

@@ -59,9 +59,9 @@ fn duration_histogram() -> Histogram {
     Histogram::new(exponential_buckets(0.001, 2.0, 15))
 }
 
-impl Default for Metrics {
-    fn default() -> Self {
-        let mut registry = Registry::default();
+impl Metrics {
+    /// Measurements that are told with those of `registry`.
+    pub fn new(mut registry: Registry) -> Self {
         let requests = Family::default();
         let durations = Family::new_with_constructor(duration_histogram as fn() -> Histogram);
         let (in_flight, watchers, revision) = (Gauge::default(), Gauge::default(), Gauge::default());
@@ -90,6 +90,12 @@ impl Default for Metrics {
         );
         registry.register("apiserver_request_panics", "Requests whose handler panicked", panics.clone());
         Self { registry, requests, durations, in_flight, watchers, revision, audit_dropped, panics }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new(Registry::default())
     }
 }
 

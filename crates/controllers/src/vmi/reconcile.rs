@@ -23,6 +23,7 @@ use super::pod::{POD_GRACE_BEYOND_SECONDS, UNPAUSED, grace_seconds, launcher_pod
 use super::report::{self, Observed, Report, Teller, has_acpi, report};
 use super::view::{PodView, Stage, view};
 use crate::events::{self, Event, Recorder, Source};
+use crate::metrics::{Metrics, PanicLabels};
 
 /// How often a write is made anew because somebody else was faster.
 const ATTEMPTS: usize = 5;
@@ -43,6 +44,7 @@ const HANDLER: &str = "virt-handler";
 pub(super) struct Context {
     pub client: Client,
     pub launcher_image: String,
+    pub metrics: Metrics,
     pub pods: Store<Pod>,
     pub followers: Followers,
     pub recorder: Recorder,
@@ -327,6 +329,15 @@ fn tell(context: &Context, instance: &VirtualMachineInstance, told: &[(Teller, E
             Teller::Handler => Source { component: HANDLER, host: node.unwrap_or_default() },
         };
         context.recorder.record(source, &about, event);
+        if event.reason == "GuestPanicked" {
+            let has_device = !instance.spec.domain.devices.panic_devices.is_empty();
+            context.metrics.guest_panicked(PanicLabels {
+                namespace: about.namespace.clone().unwrap_or_default(),
+                name: about.name.clone().unwrap_or_default(),
+                r#type: if has_device { "pvpanic" } else { "console" },
+                bugcheck_code: "",
+            });
+        }
     }
 }
 

@@ -282,7 +282,10 @@ impl World {
 }
 
 fn start(client: &Client, launchers: &Arc<FakeLaunchers>) -> JoinHandle<()> {
-    let settings = Settings { launcher_image: "ferrovirt.dev/launcher:test".to_owned() };
+    let settings = Settings {
+        launcher_image: "ferrovirt.dev/launcher:test".to_owned(),
+        metrics: controllers::Metrics::default(),
+    };
     tokio::spawn(controllers::run(
         client.clone(),
         settings,

@@ -16,6 +16,7 @@ use anyhow::Context as _;
 use apiserver::builtin;
 use apiserver::kind::Kinds;
 use apiserver::server::{ApiServer, Options, VersionInfo};
+use prometheus_client::registry::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Context;
@@ -37,11 +38,15 @@ pub async fn serve(context: &Context, flags: &ServeFlags) -> Result<ExitCode, Fa
         false => Some(Prepared::new(context, flags.listen.ip(), flags.node_name.as_deref())?),
     };
     let logs = prepared.as_ref().map(Prepared::logs);
+    let counted = controllers::Metrics::default();
+    let mut metrics = Registry::default();
+    counted.register(&mut metrics);
     let options = Options {
         listen: flags.listen,
         token_file: flags.token_auth_file.clone(),
         audit_log: flags.audit_log_path.clone(),
         extra_objects: installation::objects(version),
+        metrics,
         extensions: logs.into_iter().chain([subresources::extension()]).collect(),
         ..Options::new(
             context.settings.api_dir(),
@@ -55,7 +60,7 @@ pub async fn serve(context: &Context, flags: &ServeFlags) -> Result<ExitCode, Fa
     let kinds =
         Kinds::new(builtin::kinds().into_iter().chain(kinds::kinds())).with_foreign(subresources::DISCOVERY);
     let server = ApiServer::start(options, kinds).await?;
-    let mut machines = prepared.map(|prepared| Machines::start(prepared, &server));
+    let mut machines = prepared.map(|prepared| Machines::start(prepared, &server, counted));
     let address = server.address();
     context.reporter.note(format!("serving on https://{address}"));
     context.reporter.note(format!("kubeconfig: {}", server.admin_kubeconfig().display()));

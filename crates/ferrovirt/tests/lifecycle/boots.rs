@@ -107,6 +107,11 @@ fn a_panic_is_a_fact_and_what_follows_depends_on_the_panic_device() {
     assert!(told.iter().any(|event| event.starts_with("Warning GuestPanicked")), "{told:?}");
     assert!(told.contains(&"Warning Stopped The VirtualMachineInstance crashed.".to_owned()), "{told:?}");
 
+    let metrics = room.kubectl(&["get", "--raw", "/metrics"]).stdout;
+    let counted =
+        "kubevirt_vmi_guest_os_panic_total{namespace=\"default\",name=\"reporting\",type=\"pvpanic\",";
+    assert!(metrics.contains(counted), "{metrics}");
+
     room.apply(&instance("silent", &boot));
     let panicked = room.wait("vmi/silent", "tells of its panic", |vmi| {
         vmi["status"]["conditions"].is_array()

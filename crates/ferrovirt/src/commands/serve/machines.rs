@@ -87,12 +87,13 @@ impl Prepared {
 }
 
 impl Machines {
-    /// Starts them against `server`.
-    pub fn start(prepared: Prepared, server: &ApiServer) -> Self {
+    /// Starts them against `server`; what happens is counted in `metrics`.
+    pub fn start(prepared: Prepared, server: &ApiServer, metrics: controllers::Metrics) -> Self {
         let Prepared { node, launchers, host } = prepared;
         tokio::spawn(look_around(host, node.pods_dir.clone()));
         let controller_settings = controllers::Settings {
             launcher_image: format!("ferrovirt/launcher:{}", env!("CARGO_PKG_VERSION")),
+            metrics,
         };
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
