@@ -78,7 +78,7 @@ pub const VIRTUAL_MACHINE_INSTANCE_FIELDS: &[SupportedField] = &[
 /// What is supported of an instance's spec: `spec` of a `VirtualMachineInstance`, `spec.template.spec` of a
 /// `VirtualMachine`.
 pub const SPEC_FIELDS: &[SupportedField] = &[
-    row("affinity", NoEffect, ONE_MACHINE),
+    row("affinity", NoEffect, "of it only required node affinity is looked at, under `serve`"),
     row("architecture", Only(&["amd64"]), "x86_64 guests"),
     row("dnsConfig", NoEffect, NO_NETWORK),
     row("dnsPolicy", NoEffect, NO_NETWORK),
@@ -178,13 +178,13 @@ pub const SPEC_FIELDS: &[SupportedField] = &[
     row("evictionStrategy", NoEffect, ONE_MACHINE),
     row("hostname", NoEffect, "neither a network nor cloud-init tells the guest its name yet"),
     row("networks", Exactly(r#"[{"name":"default","pod":{}}]"#), NO_NETWORK),
-    row("nodeSelector", NoEffect, ONE_MACHINE),
+    row("nodeSelector", Full, "must match the labels of the Node, under `serve`"),
     row("priorityClassName", NoEffect, ONE_MACHINE),
-    row("schedulerName", NoEffect, ONE_MACHINE),
+    row("schedulerName", Full, "another scheduler's machines wait for that one, under `serve`"),
     row("startStrategy", Only(&["Paused"]), "`run` starts the guest all the same"),
     row("subdomain", NoEffect, NO_NETWORK),
     row("terminationGracePeriodSeconds", Full, "whoever ends `run` ends the guest at once"),
-    row("tolerations", NoEffect, ONE_MACHINE),
+    row("tolerations", Full, "of the taints of the Node, under `serve`"),
     row("topologySpreadConstraints", NoEffect, ONE_MACHINE),
 ];
 

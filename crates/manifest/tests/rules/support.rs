@@ -104,10 +104,11 @@ fn fields_without_effect_are_warned_about() {
     let one = "there is one machine to run on";
     let network = "guests have no network yet";
     let table = [
-        ("affinity", json!({"nodeAffinity": {}}), one),
-        ("nodeSelector", json!({"kubernetes.io/arch": "amd64"}), one),
-        ("tolerations", json!([{"operator": "Exists"}]), one),
-        ("schedulerName", json!("s"), one),
+        (
+            "affinity",
+            json!({"nodeAffinity": {}}),
+            "of it only required node affinity is looked at, under `serve`",
+        ),
         ("priorityClassName", json!("p"), one),
         ("evictionStrategy", json!("None"), one),
         ("hostname", json!("guest"), "neither a network nor cloud-init tells the guest its name yet"),
