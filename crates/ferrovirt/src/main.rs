@@ -95,8 +95,12 @@ fn dispatch(cli: Cli, reporter: Reporter) -> Result<ExitCode, Failure> {
 fn start_logging(verbose: u8) {
     let default = match verbose {
         0 => "off",
-        1 => "ferrovirt=info,apiserver=info,image=info,vmm=info,launcher=info",
-        _ => "ferrovirt=debug,apiserver=debug,image=debug,vmm=debug,launcher=debug",
+        1 => {
+            "ferrovirt=info,apiserver=info,image=info,vmm=info,launcher=info,node=info,controllers=info,events=info"
+        }
+        _ => {
+            "ferrovirt=debug,apiserver=debug,image=debug,vmm=debug,launcher=debug,node=debug,controllers=debug,events=debug"
+        }
     };
     let asked = std::env::var("RUST_LOG").ok().filter(|directives| !directives.is_empty());
     let filter = asked.as_deref().into_iter().chain([default]).find_map(|text| text.parse::<Targets>().ok());

@@ -119,7 +119,7 @@ impl Room {
 
     fn serve_arguments(&self) -> Vec<String> {
         let listen = format!("127.0.0.1:{}", self.port);
-        let words = ["serve", "--listen", &listen, "--node-name", "node-1"].map(str::to_owned);
+        let words = ["serve", "-v", "--listen", &listen, "--node-name", "node-1"].map(str::to_owned);
         words.into_iter().chain(self.arguments.iter().cloned()).collect()
     }
 
