@@ -161,10 +161,8 @@ async fn pass(
     let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
     let draft = report(instance, &observed, now);
     let enters = |phase: Phase| phase_of(&draft.instance) == Some(phase);
-    let last_boot = match phase {
-        Phase::Scheduling | Phase::Scheduled if !enters(phase) => last_boot(context, instance).await,
-        _ => None,
-    };
+    let learns_boot = report::knows_boot(&draft.instance) && !report::knows_boot(instance);
+    let last_boot = if learns_boot { last_boot(context, instance).await } else { None };
     let node_is_lost = match &instance.status {
         Some(status) if pod.is_none() && enters(Phase::Failed) => match &status.node_name {
             Some(node) => is_lost(context, node).await?,

@@ -96,7 +96,7 @@ pub(super) fn report(instance: &VirtualMachineInstance, observed: &Observed<'_>,
     }
     fill_status(instance, status, after, observed, machine);
     write_conditions(instance, &mut status.conditions, after, observed, machine, &now_time);
-    write_metadata(&mut new, after, observed, machine, entered.contains(&Phase::Running));
+    write_metadata(&mut new, after, observed, machine);
     if deleting && observed.pod.is_none() && after.is_final() {
         let ours = |name: &String| name == keys::VMI_FINALIZER || name == LEGACY_FINALIZER;
         if let Some(finalizers) = &mut new.metadata.finalizers {
@@ -264,8 +264,9 @@ fn write_metadata(
     phase: Phase,
     observed: &Observed<'_>,
     machine: Option<&MachineStatus>,
-    starts: bool,
 ) {
+    // Checksums may be known only a moment after the machine runs.
+    let learns = !knows_boot(new);
     let node = new.status.as_ref().and_then(|status| status.node_name.clone());
     if let Some(node) = node.filter(|_| phase >= Phase::Scheduled) {
         new.metadata.labels.get_or_insert_default().insert(keys::NODE_NAME.to_owned(), node);
@@ -293,9 +294,14 @@ fn write_metadata(
     if let Some(kernel) = &boot.kernel {
         annotate(keys::KERNEL_CHECKSUM, Some(format!("{:08x}", kernel.checksum)));
     }
-    if starts && let Some(last) = observed.last_boot {
+    if learns && let Some(last) = observed.last_boot {
         annotate(keys::KERNEL_CHANGED, Some(differs(last, boot).to_string()));
     }
+}
+
+/// Whether it is written on the instance what it booted.
+pub(super) fn knows_boot(instance: &VirtualMachineInstance) -> bool {
+    instance.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(keys::IMAGE_DIGEST))
 }
 
 /// Whether kernel or initrd are others than they were, by their checksums: that is what an instance keeps of them.
