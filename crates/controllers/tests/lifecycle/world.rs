@@ -208,8 +208,14 @@ impl World {
             "apiVersion": "v1", "kind": "Binding", "metadata": {"name": pod},
             "target": {"kind": "Node", "name": NODE},
         });
-        let _: Value =
-            self.pods().create_subresource("binding", pod, &PostParams::default(), &binding).await.unwrap();
+        // A Pod without a node may go at once, as one with a status may below.
+        let bound: Result<Value, kube::Error> =
+            self.pods().create_subresource("binding", pod, &PostParams::default(), &binding).await;
+        match bound {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Err(error) => panic!("{error}"),
+        }
     }
 
     pub async fn set_status(&self, pod: &str, status: Value) {

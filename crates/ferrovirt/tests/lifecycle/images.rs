@@ -27,9 +27,13 @@ fn a_restart_boots_what_the_tag_now_holds() {
         Fixtures::version("vmlinuz")
     );
     assert!(first["metadata"]["annotations"]["ferrovirt.dev/kernel-changed"].is_null());
-    room.wait("vm/dev", "knows its last boot", |vm| {
-        vm["metadata"]["annotations"]["ferrovirt.dev/last-boot"].is_string()
-    });
+    let wait_for_last_boot = |version: &str| {
+        room.wait("vm/dev", "knows its last boot", |vm| {
+            let last = vm["metadata"]["annotations"]["ferrovirt.dev/last-boot"].as_str().unwrap_or_default();
+            last.contains(version)
+        });
+    };
+    wait_for_last_boot(&Fixtures::version("vmlinuz"));
 
     room.push(&image, "vmlinuz-other");
     room.put("dev", "restart", &json!({})).succeeded();
@@ -41,6 +45,7 @@ fn a_restart_boots_what_the_tag_now_holds() {
     assert_eq!(annotations["ferrovirt.dev/kernel-changed"], "true");
     room.wait_for_console("dev", &format!("guest: kernel {}", Fixtures::version("vmlinuz-other")));
 
+    wait_for_last_boot(&Fixtures::version("vmlinuz-other"));
     room.put("dev", "restart", &json!({})).succeeded();
     room.wait("vmi/dev", "boots it again", |vmi| {
         vmi["status"]["phase"] == "Running"
