@@ -37,7 +37,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 
 use client::{Client, Credentials};
-use server::{Server, World};
+use server::{Server, World, memory_kib};
 use support::{Figure, Pairs, finish};
 
 /// Rounds that are measured of each figure.
@@ -514,11 +514,9 @@ async fn serve_file(world: &World, file: PathBuf) -> SocketAddr {
     address
 }
 
-/// Resident memory of a process.
+/// Resident memory of a server.
 fn resident_mib(server: &Server) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid().as_raw_nonzero())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").trim().parse::<f64>().unwrap() / 1024.0
+    memory_kib(server.pid(), "status", "VmRSS") as f64 / 1024.0
 }
 
 fn main() -> ExitCode {

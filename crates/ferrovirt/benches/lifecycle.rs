@@ -24,7 +24,6 @@ mod server;
 mod support;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixListener;
 use std::process::ExitCode;
@@ -36,6 +35,7 @@ use serde_json::{Value, json};
 
 use client::{Credentials, Events};
 use room::{Boot, Room, instance, machine};
+use server::memory_kib;
 use support::{Figure, finish};
 
 const INSTANCES: &str = "/apis/kubevirt.io/v1/namespaces/default/virtualmachineinstances";
@@ -96,16 +96,12 @@ fn quantile(samples: &[f64], share: f64) -> f64 {
 
 /// Proportional set size in MiB.
 fn pss(process: Pid) -> f64 {
-    let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", process.as_raw_nonzero())).unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).unwrap();
-    line.trim().trim_end_matches(" kB").trim().parse::<f64>().unwrap() / 1024.0
+    memory_kib(process, "smaps_rollup", "Pss") as f64 / 1024.0
 }
 
 /// Resident set size in MiB.
 fn rss(process: Pid) -> f64 {
-    let text = fs::read_to_string(format!("/proc/{}/status", process.as_raw_nonzero())).unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").trim().parse::<f64>().unwrap() / 1024.0
+    memory_kib(process, "status", "VmRSS") as f64 / 1024.0
 }
 
 fn credentials(room: &Room) -> Credentials {

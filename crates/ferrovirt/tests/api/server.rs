@@ -279,6 +279,15 @@ impl Drop for Server {
     }
 }
 
+/// What the line `name` of `/proc/PID/file` says, in KiB.
+#[track_caller]
+pub fn memory_kib(process: Pid, file: &str, name: &str) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{}/{file}", process.as_raw_nonzero())).unwrap();
+    let mut lines = text.lines().filter_map(|line| line.split_once(':'));
+    let (_, value) = lines.find(|(of, _)| *of == name).unwrap();
+    value.trim().strip_suffix(" kB").unwrap().parse().unwrap()
+}
+
 /// Waits until `look` gives something.
 #[track_caller]
 pub fn wait_until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {

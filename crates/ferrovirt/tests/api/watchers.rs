@@ -8,20 +8,12 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::client::{Client, Credentials, runtime};
-use crate::server::{DEADLINE, Server, World};
+use crate::server::{DEADLINE, Server, World, memory_kib};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const STUCK: usize = 30;
 const WRITES: u64 = 120;
 const BYTES: usize = 200_000;
-
-/// A line of `/proc/PID/status`, in KiB.
-fn memory(server: &Server, name: &str) -> u64 {
-    let path = format!("/proc/{}/status", server.pid().as_raw_nonzero());
-    let status = std::fs::read_to_string(path).unwrap();
-    let line = status.lines().find(|line| line.starts_with(name)).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
 
 async fn open_watches(client: &mut Client) -> f64 {
     let metrics = client.get("/metrics").await.unwrap().succeeded();
@@ -63,7 +55,7 @@ fn who_does_not_read_is_dropped_and_keeps_nobody_waiting() {
         let reader = credentials.connect(address).await.unwrap();
         let mut events =
             reader.watch(&format!("{MAPS}?watch=true&fieldSelector=metadata.name%3Dlarge")).await.unwrap();
-        let idle = memory(&server, "VmRSS");
+        let idle = memory_kib(server.pid(), "status", "VmRSS");
 
         let path = format!("{MAPS}/large");
         let mut slowest = Duration::ZERO;
@@ -82,7 +74,7 @@ fn who_does_not_read_is_dropped_and_keeps_nobody_waiting() {
             }
             slowest = slowest.max(began.elapsed());
         }
-        let grown = memory(&server, "VmHWM").saturating_sub(idle);
+        let grown = memory_kib(server.pid(), "status", "VmHWM").saturating_sub(idle);
         // All of it for each of them would be 700 MB. The window of changes is 16 MiB.
         assert!(grown < 128 << 10, "memory grew by {grown} KiB");
 
