@@ -79,6 +79,9 @@ pub struct LauncherFlags {
     /// How long the guest may take to shut down after SIGTERM
     #[arg(long, value_name = "SECONDS")]
     pub grace_period_seconds: u64,
+    /// How far QEMU stands behind other processes for the processors: a nice level
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=19))]
+    pub niceness: u8,
     /// What executes the guest's instructions
     #[arg(long, value_enum, default_value_t = Accel::Auto)]
     pub accel: Accel,

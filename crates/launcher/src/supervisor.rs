@@ -78,6 +78,8 @@ pub struct Settings {
     pub grace: Duration,
     /// Kernels unwrapped for QEMU.
     pub kernel_dir: PathBuf,
+    /// Nice level of QEMU, from 0 to 19.
+    pub niceness: u8,
     /// Where QEMU and facts about this host are.
     pub host: Host,
     /// This program's version.

@@ -28,6 +28,7 @@ use kube::{Api, Resource as _};
 use serde_json::json;
 
 use crate::Settings;
+pub(crate) use fit::cpu_request;
 use fit::{Amounts, Capacity};
 
 /// Who binds.

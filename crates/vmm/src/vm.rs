@@ -78,6 +78,9 @@ pub struct StartRequest<'a> {
     pub run_directory: &'a Path,
     /// The program that becomes QEMU.
     pub trampoline: &'a Trampoline,
+    /// How far QEMU stands behind other processes for a share of the processors: a nice level from 0 (not at all) to 19,
+    /// setpriority(2). Above 0 it is in a session of its own.
+    pub niceness: u8,
 }
 
 /// A virtual machine whose QEMU has been started.
@@ -120,7 +123,7 @@ impl Vm {
     pub async fn start(
         request: StartRequest<'_>,
     ) -> Result<(Self, ConsoleReader, ConsoleWriter), StartError> {
-        let StartRequest { spec, facts, run_directory, trampoline } = request;
+        let StartRequest { spec, facts, run_directory, trampoline, niceness } = request;
         spec.check(facts).map_err(|source| StartError::Spec { name: spec.name.clone(), source })?;
         let clock = ClockStart::of(&spec.clock, SystemTime::now())
             .map_err(|source| StartError::Spec { name: spec.name.clone(), source })?;
@@ -130,7 +133,7 @@ impl Vm {
         tracing::debug!(binary = %facts.qemu.binary.display(), ?arguments, "starting QEMU");
 
         let spawn_error = |source| StartError::Spawn { binary: facts.qemu.binary.clone(), source };
-        let command = trampoline.command(&facts.run_as, &facts.qemu.binary, &arguments);
+        let command = trampoline.command(&facts.run_as, niceness, &facts.qemu.binary, &arguments);
         let mut child =
             tokio::process::Command::from(command).kill_on_drop(true).spawn().map_err(spawn_error)?;
         let missing = || spawn_error(io::Error::other("the process has no standard streams"));

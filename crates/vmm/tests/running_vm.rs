@@ -39,6 +39,27 @@ async fn a_guest_talks_and_powers_off() {
 }
 
 #[tokio::test]
+async fn qemu_stands_behind_as_far_as_it_is_told() {
+    for niceness in [0, 7] {
+        let bench = Bench { niceness, ..Bench::new() };
+        let running = bench.start().await.unwrap();
+        let of_process = |name: &str| {
+            std::fs::read_to_string(format!("/proc/{}/{name}", running.vm.process_id())).unwrap()
+        };
+        let stat = of_process("stat");
+        // After the name in parentheses: 4 session and 17 nice, proc_pid_stat(5) counts two more.
+        let fields: Vec<_> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        assert_eq!(fields[16], niceness.to_string(), "{stat}");
+        let leads_session = fields[3] == running.vm.process_id().to_string();
+        assert_eq!(leads_session, niceness > 0, "{stat}");
+        // Where the kernel groups sessions: `/autogroup-7 nice 7`.
+        if niceness > 0 && std::path::Path::new("/proc/self/autogroup").exists() {
+            assert!(of_process("autogroup").trim_end().ends_with("nice 7"));
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_panicked_guest_is_told_of_and_stopped() {
     for device in [PanicDevice::Isa, PanicDevice::None] {
         let mut bench = Bench::new();

@@ -161,8 +161,13 @@ pub(super) async fn start(
     let console_log = is_logged.then(|| open_log(pod, CONSOLE_LOG, Stream::Output)).transpose()?;
     let prepared = Some(began.elapsed());
     let trampoline = Trampoline::this_program();
-    let request =
-        StartRequest { spec: &spec, facts: &facts, run_directory: pod.path(), trampoline: &trampoline };
+    let request = StartRequest {
+        spec: &spec,
+        facts: &facts,
+        run_directory: pod.path(),
+        trampoline: &trampoline,
+        niceness: settings.niceness,
+    };
     let (vm, console, console_input) = Vm::start(request).await?;
     let timeline = Timeline { prepared, vmm_ready: Some(began.elapsed()), ..Timeline::default() };
     // Of a guest that has ended already, or a QEMU that does not say, it stays unknown.

@@ -7,6 +7,8 @@
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Volume};
 use manifest::keys;
 
+use crate::schedule::cpu_request;
+
 /// Reason of a Pod's status that is not run here.
 pub(super) const UNSUPPORTED: &str = "UnsupportedPod";
 
@@ -22,6 +24,9 @@ pub(super) const BOOT_IMAGE: &str = "volumekernel-boot-volume";
 /// Longest grace period taken, in seconds: 136 years. Kubernetes has no limit.
 pub(super) const MOST_GRACE_SECONDS: u64 = u32::MAX as u64;
 
+/// The last nice level, setpriority(2).
+const MOST_NICENESS: f64 = 19.0;
+
 /// Longest UID of a Kubernetes object; those of API servers have 36 characters.
 const MOST_UID_BYTES: usize = 64;
 
@@ -36,6 +41,8 @@ pub(super) struct LauncherPod {
     pub namespace: String,
     /// What the launcher is told to give the guest for its shutdown.
     pub grace_seconds: u64,
+    /// The nice level of its QEMU, from 0 to 19.
+    pub niceness: u8,
 }
 
 impl LauncherPod {
@@ -54,11 +61,13 @@ impl LauncherPod {
     /// The arguments of the launcher that the Pod decides.
     pub(super) fn arguments(&self) -> Vec<String> {
         let grace = self.grace_seconds.to_string();
+        let niceness = self.niceness.to_string();
         [
             ("--name", self.instance.as_str()),
             ("--namespace", &self.namespace),
             ("--uid", &self.instance_uid),
             ("--grace-period-seconds", &grace),
+            ("--niceness", &niceness),
         ]
         .into_iter()
         .flat_map(|(name, value)| [name.to_owned(), value.to_owned()])
@@ -100,7 +109,10 @@ fn read(pod: &Pod) -> Result<LauncherPod, String> {
     if spec.containers.iter().chain(spec.init_containers.iter().flatten()).any(privileged) {
         return Err("it has a privileged container".to_owned());
     }
-    let launcher = read_arguments(compute.args.as_deref().unwrap_or_default())?;
+    let launcher = LauncherPod {
+        niceness: niceness(cpu_request(pod)),
+        ..read_arguments(compute.args.as_deref().unwrap_or_default())?
+    };
     if Some(launcher.namespace.as_str()) != pod.metadata.namespace.as_deref() {
         return Err("`--namespace` is not its own".to_owned());
     }
@@ -172,7 +184,17 @@ fn read_arguments(arguments: &[String]) -> Result<LauncherPod, String> {
         namespace: namespace.clone(),
         grace_seconds: grace_seconds
             .ok_or_else(|| format!("`--grace-period-seconds` is no number from 0 to {MOST_GRACE_SECONDS}"))?,
+        niceness: 0,
     })
+}
+
+/// The nice level whose share of the processors is nearest to what a kubelet gives for a CPU request in thousandths of a
+/// core: 1024 shares for a core, of which a process at level 0 has as many, and each level a fifth less than the one
+/// before (`sched_prio_to_weight` of the kernel: a factor of 1.25). More than a core is level 0, since levels below are
+/// root's alone.
+fn niceness(millis: i128) -> u8 {
+    let millis = millis.clamp(1, 1000) as f64;
+    ((1000.0 / millis).ln() / 1.25_f64.ln()).round().min(MOST_NICENESS) as u8
 }
 
 /// Whether this can be the name of an object, and of a file: an RFC 1123 subdomain.
@@ -234,7 +256,7 @@ mod tests {
     #[test]
     fn a_launcher_pod_is_read_and_its_arguments_are_written_anew() {
         let launcher = read(launcher_pod()).unwrap();
-        let expected = "--name vm --namespace default --uid u-1 --grace-period-seconds 45";
+        let expected = "--name vm --namespace default --uid u-1 --grace-period-seconds 45 --niceness 19";
         assert_eq!(launcher.arguments().join(" "), expected);
         let mut turned = launcher_pod();
         turned["spec"]["containers"][0]["args"] = json!([
@@ -248,6 +270,19 @@ mod tests {
             "default"
         ]);
         assert_eq!(read(turned).unwrap(), launcher);
+    }
+
+    #[test]
+    fn a_guest_stands_behind_by_what_its_pod_requests_of_the_processors() {
+        let mut pod = launcher_pod();
+        pod["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "100m"}});
+        assert_eq!(read(pod).unwrap().niceness, 10);
+        // The kernel's weights of these levels, as shares: 15, 110, 137, 423, 820, 1024.
+        for (millis, level) in
+            [(-1, 19), (0, 19), (14, 19), (107, 10), (134, 9), (413, 4), (800, 1), (1000, 0), (8000, 0)]
+        {
+            assert_eq!(niceness(millis), level, "{millis}m");
+        }
     }
 
     /// Sets the value at `at`, a JSON pointer whose parent is there.

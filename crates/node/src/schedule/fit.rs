@@ -111,6 +111,11 @@ pub fn add(sum: &mut Amounts, other: &Amounts) {
     }
 }
 
+/// What the Pod requests of the processors, in thousandths of a core.
+pub fn cpu_request(pod: &Pod) -> i128 {
+    requests(pod).get("cpu").copied().unwrap_or_default()
+}
+
 fn of_container(container: &Container) -> Amounts {
     amounts(container.resources.as_ref().and_then(|resources| resources.requests.as_ref()))
 }

@@ -112,6 +112,7 @@ pub struct Bench {
     pub directory: TempDir,
     pub spec: LaunchSpec,
     pub facts: HostFacts,
+    pub niceness: u8,
 }
 
 impl Bench {
@@ -123,7 +124,8 @@ impl Bench {
     /// With a run directory of this name.
     pub fn inside(name: &str) -> Self {
         let directory = tempfile::Builder::new().prefix("vmm-").tempdir().unwrap();
-        let bench = Self { spec: LaunchSpec::new("tiny", "", 64 << 20), facts: facts(), directory };
+        let bench =
+            Self { spec: LaunchSpec::new("tiny", "", 64 << 20), facts: facts(), directory, niceness: 0 };
         let run_directory = bench.directory.path().join(name);
         std::fs::create_dir(&run_directory).unwrap();
         let kernel = run_directory.join("kernel");
@@ -141,6 +143,7 @@ impl Bench {
             facts: &self.facts,
             run_directory: self.run_directory(),
             trampoline: &Trampoline::program(boot_example()),
+            niceness: self.niceness,
         };
         let (vm, console, input) = timeout(LIMIT, Vm::start(request)).await.unwrap()?;
         Ok(Running { vm, console, input })
