@@ -19,6 +19,7 @@ mod address;
 mod decide;
 mod process;
 mod record;
+mod runtime;
 mod shape;
 mod status;
 mod worker;
@@ -38,7 +39,8 @@ use crate::images::ImageManager;
 use crate::{NodeError, Settings, files};
 use address::Addresses;
 use process::Scopes;
-use worker::{Node, Runtime, View, Worker};
+use runtime::Runtime;
+use worker::{View, Worker};
 
 /// What an earlier daemon left, taken over: its launchers, and its hold on the images that they use.
 pub struct Adopted {
@@ -60,7 +62,7 @@ pub async fn adopt(settings: &Settings, images: &ImageManager) -> Result<Adopted
     let adoptions = found.into_iter().map(|(directory, record)| {
         let uid = record.uid.clone();
         let addresses = &addresses;
-        async move { (uid, worker::adopt(images, addresses, directory, record).await) }
+        async move { (uid, runtime::adopt(images, addresses, directory, record).await) }
     });
     let mut runtimes = HashMap::new();
     for (uid, adopted) in futures::future::join_all(adoptions).await {
@@ -118,6 +120,16 @@ pub async fn run(
             Some(done) = workers.tasks.join_next_with_id() => workers.note_end(done),
         }
     }
+}
+
+/// What all workers share.
+struct Node {
+    client: kube::Client,
+    settings: Settings,
+    images: ImageManager,
+    recorder: Recorder,
+    addresses: Addresses,
+    scopes: Scopes,
 }
 
 /// The tasks, one for each Pod.
