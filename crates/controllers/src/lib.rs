@@ -9,6 +9,7 @@
 //! cluster is real.
 
 pub use ::events;
+mod identity;
 pub mod launchers;
 mod metrics;
 pub mod vm;
@@ -18,6 +19,10 @@ use std::sync::Arc;
 
 pub use launchers::Launchers;
 pub use metrics::Metrics;
+
+/// Objects in one answer to a list. An answer is in memory several times over while it is read, and what it took there
+/// once is not given back soon.
+const PAGE: u32 = 100;
 
 /// What the controllers are told once.
 #[derive(Debug, Clone)]

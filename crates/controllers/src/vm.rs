@@ -32,12 +32,13 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use kube::Api;
-use kube::core::PartialObjectMeta;
 use kube::runtime::controller::{Action, Config, Controller, Error};
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
 use manifest::types::{VirtualMachine, VirtualMachineInstance};
 
+use crate::PAGE;
+use crate::identity::Identity;
 use reconcile::{Context, Look};
 
 /// Machines that are looked at at the same time.
@@ -47,29 +48,29 @@ const CONCURRENCY: u16 = 16;
 const RELEASE_ATTEMPTS: u32 = 12;
 
 /// What is kept of a machine between two looks: its name is enough.
-type Machine = PartialObjectMeta<VirtualMachine>;
+type Machine = Identity<VirtualMachine>;
 
 /// Runs until dropped.
 pub async fn run(client: kube::Client) {
     let context = Arc::new(Context::new(client.clone()));
     let machines = Api::<Machine>::all(client.clone());
-    let instances = Api::<PartialObjectMeta<VirtualMachineInstance>>::all(client);
+    let instances = Api::<Identity<VirtualMachineInstance>>::all(client);
     // An instance concerns the machine of its name, whoever it belongs to.
-    let machine_of = |instance: PartialObjectMeta<VirtualMachineInstance>| {
-        let name = instance.metadata.name?;
-        Some(ObjectRef::<Machine>::new(&name).within(instance.metadata.namespace.as_deref()?))
+    let machine_of = |instance: Identity<VirtualMachineInstance>| {
+        let (namespace, name) = instance.key();
+        Some(ObjectRef::<Machine>::new(name).within(namespace))
     };
     let reconcile = |machine: Arc<Machine>, context: Arc<Context>| async move {
-        let (namespace, name) = key(&machine);
+        let (namespace, name) = machine.key();
         Look::new(&context, namespace, name).reconcile().await
     };
     let on_error = |machine: Arc<Machine>, error: &kube::Error, context: Arc<Context>| {
-        let (namespace, name) = key(&machine);
+        let (namespace, name) = machine.key();
         Action::requeue(context.pause_after(namespace, name, error))
     };
-    Controller::new(machines, watcher::Config::default())
+    Controller::new(machines, watcher::Config::default().page_size(PAGE))
         .with_config(Config::default().concurrency(CONCURRENCY))
-        .watches(instances, watcher::Config::default(), machine_of)
+        .watches(instances, watcher::Config::default().page_size(PAGE), machine_of)
         .run(reconcile, on_error, Arc::clone(&context))
         .for_each_concurrent(usize::from(CONCURRENCY), |result| async {
             match result {
@@ -93,9 +94,4 @@ async fn without_machine(context: &Context, machine: &ObjectRef<kube::core::Dyna
     }
     context.forget(namespace, &machine.name);
     tracing::error!(namespace, name = machine.name, "an instance without a machine could not be let go");
-}
-
-fn key(machine: &Machine) -> (&str, &str) {
-    let metadata = &machine.metadata;
-    (metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref().unwrap_or_default())
 }

@@ -33,7 +33,7 @@ use manifest::keys;
 use manifest::types::VirtualMachineInstance;
 
 use crate::events::Recorder;
-use crate::{Launchers, Settings};
+use crate::{Launchers, PAGE, Settings};
 
 use followers::Followers;
 use reconcile::Context;
@@ -48,9 +48,11 @@ const SWEEP: Duration = Duration::from_secs(30);
 pub async fn run(client: Client, settings: Settings, launchers: Arc<dyn Launchers>) {
     let (wake, news) = mpsc::channel(MOST_NEWS);
     let (pods, writer) = reflector::store();
-    let launcher_pods = watcher::Config::default().labels(&format!("{}=virt-launcher", keys::APP));
+    let launcher_pods =
+        watcher::Config::default().labels(&format!("{}=virt-launcher", keys::APP)).page_size(PAGE);
     let pod_changes = watcher(Api::<Pod>::all(client.clone()), launcher_pods)
         .default_backoff()
+        .modify(|pod| pod.metadata.managed_fields = None)
         .reflect(writer)
         .touched_objects()
         .filter_map(|pod| {
@@ -71,9 +73,14 @@ pub async fn run(client: Client, settings: Settings, launchers: Arc<dyn Launcher
         recorder: Recorder::new(client.clone()),
         failures: Mutex::default(),
     });
-    let controller = Controller::new(Api::<VirtualMachineInstance>::all(client), watcher::Config::default())
+    let (instances, writer) = reflector::store();
+    let instance_changes =
+        watcher(Api::<VirtualMachineInstance>::all(client), watcher::Config::default().page_size(PAGE))
+            .modify(|instance| instance.metadata.managed_fields = None)
+            .reflect(writer)
+            .applied_objects();
+    let controller = Controller::for_stream(instance_changes, instances.clone())
         .reconcile_on(stream::select(pod_changes, news));
-    let instances = controller.store();
     let sweep = async {
         let mut ticks = tokio::time::interval(SWEEP);
         loop {

@@ -103,7 +103,11 @@ pub async fn run(
         scopes: Scopes::detect().await,
     });
     let ours = watcher::Config::default().fields(&format!("spec.nodeName={}", settings.name));
-    let mut events = watcher(Api::<Pod>::all(client), ours).default_backoff().boxed();
+    // Who owns which field is half of what a Pod takes in memory, and nobody here asks.
+    let mut events = watcher(Api::<Pod>::all(client), ours)
+        .modify(|pod| pod.metadata.managed_fields = None)
+        .default_backoff()
+        .boxed();
     let mut workers = Workers { node, runtimes, unknown, pods: HashMap::new(), tasks: JoinSet::new() };
     let mut listed = Vec::new();
     loop {

@@ -159,7 +159,10 @@ impl Scheduler {
     async fn run(mut self) {
         let pods: Api<Pod> = Api::all(self.client.clone());
         let nodes: Api<Node> = Api::all(self.client.clone());
-        let mut pods = watcher(pods, watcher::Config::default()).default_backoff().boxed();
+        let mut pods = watcher(pods, watcher::Config::default())
+            .modify(|pod| pod.metadata.managed_fields = None)
+            .default_backoff()
+            .boxed();
         let of_node = watcher::Config::default().fields(&format!("metadata.name={}", self.node_name));
         let mut nodes = watcher(nodes, of_node).default_backoff().boxed();
         let (mut has_pods, mut has_node) = (false, false);
