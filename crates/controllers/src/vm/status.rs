@@ -1,5 +1,6 @@
 //! The status of a machine as it follows from what there is.
 
+use jiff::Timestamp;
 use manifest::Time;
 use manifest::types::{
     Condition, VirtualMachine, VirtualMachineInstance, VirtualMachineStartFailure,
@@ -7,6 +8,7 @@ use manifest::types::{
 };
 
 use super::conditions::{self, SyncError};
+use super::decision::{self, Action};
 use super::pending::Asked;
 use super::printable::{self, Storage};
 use super::strategy::Strategy;
@@ -72,6 +74,23 @@ pub fn next(machine: &VirtualMachine, outcome: &Outcome<'_>) -> VirtualMachineSt
     });
     status.printable_status = Some(word.to_owned());
     status
+}
+
+/// The status of a new machine that nobody wants to run, so that its controller finds nothing to write; `None` for one
+/// that is to be started, or cannot be dealt with.
+pub fn at_rest(machine: &VirtualMachine, now: Timestamp) -> Option<VirtualMachineStatus> {
+    let decision = decision::decide(machine, None, now, 0);
+    let outcome = Outcome {
+        instance: None,
+        requests: &decision.requests,
+        start_failure: decision.start_failure.as_ref(),
+        is_stopping: false,
+        is_settled: true,
+        failure: None,
+        restart_required: None,
+        now: Time(now),
+    };
+    (decision.action == Action::Nothing).then(|| next(machine, &outcome))
 }
 
 /// Whether strategy or request want the machine to run.

@@ -113,6 +113,23 @@ fn the_status_of_a_machine_that_never_ran_says_so() {
 }
 
 #[test]
+fn a_new_machine_is_at_rest_unless_it_is_to_run() {
+    for strategy in STRATEGIES {
+        let mut new = machine(strategy);
+        new.status = None;
+        let rests = matches!(strategy, "Halted" | "Manual");
+        let status = status::at_rest(&new, now());
+        assert_eq!(status.is_some(), rests, "{strategy}");
+        if status.is_some() {
+            new.status = status.clone();
+            // A later look has nothing to add.
+            let later = Outcome { now: later(60), ..outcome(None) };
+            assert_eq!(Some(status::next(&new, &later)), status, "{strategy}");
+        }
+    }
+}
+
+#[test]
 fn the_status_of_a_running_machine_has_everything_and_forgets_what_is_over() {
     let mut machine = machine("Always");
     machine.spec.template.spec.volumes = vec![Volume { name: "data".to_owned(), ..Volume::default() }];

@@ -46,8 +46,13 @@ impl Hooks for VirtualMachineHooks {
         match request.operation {
             Operation::Create => {
                 manifest::apply_vm(&mut machine, &defaults_context());
-                // What a machine shows until its controller has seen it; KubeVirt's definition has it as a default.
-                object["status"] = json!({"printableStatus": "Stopped"});
+                // A status that a user sends is not what was observed.
+                machine.status = None;
+                object["status"] = match controllers::vm::status::at_rest(&machine, request.now) {
+                    Some(status) => to_json(&status)?,
+                    // Until its controller has seen it; KubeVirt's definition has it as a default.
+                    None => json!({"printableStatus": "Stopped"}),
+                };
             }
             _ => manifest::apply_vm_update(&mut machine, &defaults_context()),
         }
@@ -283,8 +288,27 @@ mod tests {
         let spec = &object["spec"]["template"]["spec"];
         assert!(Uuid::parse_str(spec["domain"]["firmware"]["uuid"].as_str().unwrap()).is_ok());
         assert_eq!(spec["domain"]["machine"]["type"], "q35");
-        assert_eq!(object["status"]["printableStatus"], "Stopped");
+        assert_eq!(object["status"], json!({"printableStatus": "Stopped"}));
         VirtualMachineHooks.validate(&request, &object, None, &mut warnings).unwrap();
+    }
+
+    #[test]
+    fn a_new_machine_that_is_not_to_run_has_its_status_whatever_was_sent() {
+        let mut object = machine();
+        object["spec"]["runStrategy"] = json!("Halted");
+        object["status"] = json!({"created": true, "ready": true, "printableStatus": "Running"});
+        let request = admission(Operation::Create, USER);
+        VirtualMachineHooks.default(&request, &mut object, None, &mut Vec::new()).unwrap();
+        assert_eq!(
+            object["status"],
+            json!({
+                "printableStatus": "Stopped",
+                "conditions": [{
+                    "type": "Ready", "status": "False", "lastTransitionTime": "1970-01-01T00:00:00Z",
+                    "reason": "VMINotExists", "message": "VMI does not exist",
+                }],
+            })
+        );
     }
 
     #[test]
