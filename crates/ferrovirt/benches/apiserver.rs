@@ -5,6 +5,9 @@
 //! that may cost. Both sides are driven by the same client over connections that stay open. What is compared are medians
 //! of rounds that take turns.
 //!
+//! What is measured is the whole of `serve`, the controllers and the node included; what depends on them is measured of
+//! `serve --api-only` too.
+//!
 //! `cargo bench --bench apiserver -- WORD` measures only the figures whose name holds the word.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
@@ -147,15 +150,25 @@ fn put(key: &str, value: &str) -> String {
     json!({"key": STANDARD.encode(key), "value": STANDARD.encode(value)}).to_string()
 }
 
+/// What runs beside the API.
+#[derive(Clone, Copy)]
+enum Beside {
+    Controllers,
+    Nothing,
+}
+
 struct Bench {
     runtime: Runtime,
 }
 
 impl Bench {
     /// A server with its administrator's credentials.
-    fn server(&self) -> (World, Server, Credentials) {
+    fn server(&self, beside: Beside) -> (World, Server, Credentials) {
         let world = World::new();
-        let server = Server::start(&world);
+        let server = match beside {
+            Beside::Controllers => Server::spawn(world.ferrovirt(["serve", "--listen", "127.0.0.1:0"])),
+            Beside::Nothing => Server::start(&world),
+        };
         let credentials = Credentials::read(&world);
         (world, server, credentials)
     }
@@ -186,14 +199,13 @@ impl Bench {
             ("start: to /readyz ok, empty store", 0, 50.0),
             ("start: to /readyz ok, 10,000 machines", 10_000, 400.0),
         ] {
-            let (world, server, credentials) = self.server();
+            let (world, server, credentials) = self.server(Beside::Controllers);
             self.fill(&credentials, server.address(), count);
             assert!(server.stop().success());
             let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
             let samples = (0..ROUNDS)
                 .map(|_| {
-                    let mut command =
-                        world.ferrovirt(["serve", "--api-only", "--quiet", "--listen", &port.to_string()]);
+                    let mut command = world.ferrovirt(["serve", "--quiet", "--listen", &port.to_string()]);
                     command.stdout(Stdio::null()).stderr(Stdio::null());
                     let started = Instant::now();
                     let mut child = command.spawn().unwrap();
@@ -220,7 +232,16 @@ impl Bench {
 
     /// Creating a machine against putting the same bytes into etcd: one client, then sixteen.
     fn create(&self) -> Vec<Figure> {
-        let (_world, server, credentials) = self.server();
+        let whole = ["create: one machine, one client, p50", "create: 3,200 machines, 16 clients"];
+        let api = ["create, --api-only: one client, p50", "create, --api-only: 16 clients"];
+        [(Beside::Controllers, whole), (Beside::Nothing, api)]
+            .into_iter()
+            .flat_map(|(beside, names)| self.create_beside(beside, names))
+            .collect()
+    }
+
+    fn create_beside(&self, beside: Beside, [one_client, many_clients]: [&'static str; 2]) -> [Figure; 2] {
+        let (_world, server, credentials) = self.server(beside);
         let etcd = Etcd::start(&self.runtime);
         let (mut one, mut many) = (Pairs::default(), Pairs::default());
         self.runtime.block_on(async {
@@ -274,15 +295,15 @@ impl Bench {
                 );
             }
         });
-        vec![
-            Figure::ratio("create: one machine, one client, p50", "etcd put", &one, 1.3),
-            Figure::ratio("create: 3,200 machines, 16 clients", "etcd puts", &many, 1.0),
+        [
+            Figure::ratio(one_client, "etcd put", &one, 1.3),
+            Figure::ratio(many_clients, "etcd puts", &many, 1.0),
         ]
     }
 
     /// A list of 5,000 machines against the same bytes out of a file through the same TLS stack.
     fn list(&self) -> Vec<Figure> {
-        let (world, server, credentials) = self.server();
+        let (world, server, credentials) = self.server(Beside::Controllers);
         self.fill(&credentials, server.address(), 5000);
         let mut pairs = Pairs::default();
         self.runtime.block_on(async {
@@ -308,7 +329,7 @@ impl Bench {
 
     /// From sending a write to the event at each of 100 watchers.
     fn watch(&self) -> Vec<Figure> {
-        let (_world, server, credentials) = self.server();
+        let (_world, server, credentials) = self.server(Beside::Controllers);
         let address = server.address();
         let samples = self.runtime.block_on(async {
             let (sender, mut arrivals) = tokio::sync::mpsc::unbounded_channel::<Instant>();
@@ -360,11 +381,25 @@ impl Bench {
 
     /// Memory of the server: idle, with 10,000 machines, and what an idle watch adds.
     fn memory(&self) -> Vec<Figure> {
-        let (_world, server, credentials) = self.server();
+        let whole = ["memory: idle", "memory: an idle watch with its connection", "memory: 10,000 machines"];
+        let api = [
+            "memory, --api-only: idle",
+            "memory, --api-only: a watch",
+            "memory, --api-only: 10,000 machines",
+        ];
+        [(Beside::Controllers, whole), (Beside::Nothing, api)]
+            .into_iter()
+            .flat_map(|(beside, names)| self.memory_beside(beside, names))
+            .collect()
+    }
+
+    fn memory_beside(&self, beside: Beside, [idle_name, watch, full]: [&'static str; 3]) -> [Figure; 3] {
+        let (_world, server, credentials) = self.server(beside);
         self.runtime.block_on(async {
             let mut client = credentials.connect(server.address()).await.unwrap();
             call(&mut client, Method::GET, MACHINES, "").await;
         });
+        settle(&server);
         let idle = resident_mib(&server);
         let watches = self.runtime.block_on(async {
             let mut kept = Vec::new();
@@ -381,11 +416,12 @@ impl Bench {
             (resident_mib(&server) - idle) * 1024.0 / 500.0
         });
         self.fill(&credentials, server.address(), 10_000);
+        settle(&server);
         let filled = resident_mib(&server);
-        vec![
-            Figure::plain("memory: idle", "MiB", vec![idle], 25.0),
-            Figure::plain("memory: an idle watch with its connection", "KiB", vec![watches], 100.0),
-            Figure::plain("memory: 10,000 machines", "MiB", vec![filled], 150.0),
+        [
+            Figure::plain(idle_name, "MiB", vec![idle], 25.0),
+            Figure::plain(watch, "KiB", vec![watches], 100.0),
+            Figure::plain(full, "MiB", vec![filled], 150.0),
         ]
     }
 }
@@ -512,6 +548,27 @@ async fn serve_file(world: &World, file: PathBuf) -> SocketAddr {
         }
     });
     address
+}
+
+/// Waits until the server does next to nothing: what its controllers make of a change is done then.
+fn settle(server: &Server) {
+    // In ticks, of which the kernel tells a hundred a second: proc_pid_stat(5), `utime` and `stime`.
+    let used = || -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", server.pid().as_raw_nonzero())).unwrap();
+        let fields: Vec<_> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    };
+    let deadline = Instant::now() + server::DEADLINE;
+    let mut before = used();
+    loop {
+        std::thread::sleep(Duration::from_millis(500));
+        let now = used();
+        if now - before <= 2 {
+            break;
+        }
+        assert!(Instant::now() < deadline, "the server does not come to rest");
+        before = now;
+    }
 }
 
 /// Resident memory of a server.
