@@ -25,15 +25,19 @@ mod status;
 mod worker;
 
 use std::collections::{HashMap, HashSet};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use events::Recorder;
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::runtime::{WatchStreamExt as _, watcher};
+use launcher::pod_dir::PodDir;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
 
 use crate::images::ImageManager;
 use crate::{NodeError, Settings, files};
@@ -41,6 +45,12 @@ use address::Addresses;
 use process::Scopes;
 use runtime::Runtime;
 use worker::{View, Worker};
+
+/// How long a Pod whose worker panicked is left alone: the first time, and the longest. Doubled each time.
+const PANIC_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(300));
+
+/// A worker that lasted so long before it panicked counts as a first one.
+const LASTING: Duration = Duration::from_secs(600);
 
 /// What an earlier daemon left, taken over: its launchers, and its hold on the images that they use.
 pub struct Adopted {
@@ -136,6 +146,47 @@ struct Node {
     scopes: Scopes,
 }
 
+/// Works on a Pod until nothing of it is left. When its worker panics another one takes over what is in the Pod's
+/// directory, as a new daemon would; a launcher is never without somebody who sees its end.
+async fn work(node: Arc<Node>, uid: String, views: watch::Receiver<View>, runtime: Option<Runtime>) {
+    let mut runtime = runtime;
+    let mut pause = PANIC_PAUSE.0;
+    loop {
+        let began = Instant::now();
+        let worker = Worker::new(Arc::clone(&node), uid.clone(), views.clone(), runtime.take());
+        let working = worker.run();
+        #[cfg(test)]
+        let working = tests::until_told_to_panic(working, &node.settings);
+        // Nothing of the worker is used again, and what workers share is behind locks that are taken over.
+        if AssertUnwindSafe(working).catch_unwind().await.is_ok() {
+            return;
+        }
+        if began.elapsed() >= LASTING {
+            pause = PANIC_PAUSE.0;
+        }
+        tracing::error!(%uid, ?pause, "the worker of a Pod panicked, which is a bug; another one takes over");
+        loop {
+            tokio::time::sleep(pause).await;
+            pause = PANIC_PAUSE.1.min(pause * 2);
+            match retake(&node, &uid).await {
+                Ok(found) => {
+                    runtime = found;
+                    break;
+                }
+                Err(error) => tracing::warn!(%uid, %error, "what runs of a Pod cannot be taken over yet"),
+            }
+        }
+    }
+}
+
+/// Takes over what a worker of this daemon left of a Pod.
+async fn retake(node: &Node, uid: &str) -> std::io::Result<Option<Runtime>> {
+    match record::find(&node.settings.pods_dir, uid)? {
+        Some((directory, record)) => runtime::adopt(&node.images, &node.addresses, directory, record).await,
+        None => Ok(None),
+    }
+}
+
 /// The tasks, one for each Pod.
 struct Workers {
     node: Arc<Node>,
@@ -195,8 +246,7 @@ impl Workers {
     fn start(&mut self, uid: String, view: View) {
         let runtime = self.runtimes.remove(&uid);
         let (sender, views) = watch::channel(view);
-        let worker = Worker::new(Arc::clone(&self.node), uid.clone(), views, runtime);
-        let task = self.tasks.spawn(worker.run());
+        let task = self.tasks.spawn(work(Arc::clone(&self.node), uid.clone(), views, runtime));
         self.pods.insert(uid, Entry { view: sender, task, is_done: false });
     }
 

@@ -154,7 +154,7 @@ pub(super) fn volumes(directory: &PodDir) -> io::Result<Vec<(String, ImageVolume
 }
 
 /// A Pod that was started here, with its directory.
-type Found = (PodDir, PodRecord);
+pub(super) type Found = (PodDir, PodRecord);
 
 /// The Pods that an earlier daemon started, and the UIDs of those whose directories cannot be understood: they stay as they
 /// are, and what runs in them goes on. What was left half-done is removed.
@@ -178,6 +178,33 @@ pub(super) fn scan(pods: &Path) -> io::Result<(Vec<Found>, HashSet<String>)> {
         }
     }
     Ok((found, unknown))
+}
+
+/// The Pods of an instance that were started here, the newest first. Changes nothing, whoever runs meanwhile.
+pub(super) fn of_instance(pods: &Path, namespace: &str, instance: &str) -> io::Result<Vec<Found>> {
+    let entries = match fs::read_dir(pods) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        // What is not understood is nobody's Pod, or being made or removed.
+        let pod =
+            path.file_name().and_then(|name| name.to_str()).and_then(|name| understand(&path, name).ok());
+        found.extend(pod.filter(|(_, pod)| pod.namespace == namespace && pod.instance == instance));
+    }
+    found.sort_by_key(|(_, pod)| std::cmp::Reverse(pod.started));
+    Ok(found)
+}
+
+/// The Pod with this UID, where it was started here.
+pub(super) fn find(pods: &Path, uid: &str) -> io::Result<Option<Found>> {
+    let path = pods.join(uid);
+    if !is_uid(uid) || !path.try_exists()? {
+        return Ok(None);
+    }
+    understand(&path, uid).map(Some).map_err(io::Error::other)
 }
 
 fn understand(path: &Path, name: &str) -> Result<Found, String> {

@@ -53,6 +53,20 @@ struct World {
     directory: tempfile::TempDir,
 }
 
+/// Works, and panics where the test has put a file `panic`, which it takes away.
+pub(super) async fn until_told_to_panic(work: impl Future<Output = ()>, settings: &Settings) {
+    let trap = settings.pods_dir.with_file_name("panic");
+    let told = async {
+        while std::fs::remove_file(&trap).is_err() {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::select! {
+        () = work => {}
+        () = told => panic!("the test says so"),
+    }
+}
+
 /// A node that runs until this is dropped; its launchers go on then.
 struct Running(JoinHandle<Result<(), NodeError>>);
 
@@ -473,6 +487,27 @@ async fn launchers_outlive_the_daemon_and_are_taken_over() {
     world.pods().delete("p5", &DeleteParams::default()).await.unwrap();
     world.wait_until_gone("p5", &uids[5]).await;
     assert!(!is_alive(ids[5]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_panics_is_replaced_and_its_launcher_goes_on() {
+    let world = World::new().await;
+    let _node = world.start();
+    let uid = world.create(launcher_pod("a")).await;
+    world.wait_for_phase("a", "Running").await;
+    let id = process_id(&world.pod_dir(&uid)).unwrap();
+    let trap = world.directory.path().join("panic");
+    // The second one is the successor.
+    for _ in 0..2 {
+        std::fs::write(&trap, "").unwrap();
+        eventually(async || if trap.exists() { Err("nobody panicked".to_owned()) } else { Ok(()) }).await;
+    }
+    assert!(is_alive(id));
+    world.signal(&uid, rustix::process::Signal::USR1).await;
+    assert_eq!(terminated(&world.wait_for_phase("a", "Succeeded").await).0, 0);
+    assert_eq!(world.events("Started").await.len(), 1, "it was started once");
+    world.pods().delete("a", &DeleteParams::default()).await.unwrap();
+    world.wait_until_gone("a", &uid).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
