@@ -5,6 +5,7 @@
 //!  images     image volumes ──► pull with policy, Secrets and back-off ──► records for the launcher; garbage collection
 //!  pods       a bound Pod ──► directory, address, certificates ──► `ferrovirt launcher` ──► Pod status, end, clean-up
 //!  register   the Node object, its conditions and its Lease
+//!  lost       other Nodes that give no sign of life, and their Pods
 //!  logs       what a container of a Pod has said
 //!  pki        certificates of launchers and of those who may ask them
 //! ```
@@ -12,6 +13,7 @@
 mod files;
 pub mod images;
 pub mod logs;
+pub mod lost;
 pub mod pki;
 pub mod pods;
 pub mod register;
@@ -63,6 +65,7 @@ pub async fn run(
     tokio::select! {
         () = register::run(client.clone(), &settings) => Ok(()),
         () = schedule::run(client.clone(), &settings) => Ok(()),
+        () = lost::run(client.clone(), &settings) => Ok(()),
         () = images.collect_garbage() => Ok(()),
         result = pods::run(client, &settings, &images, adopted) => result,
         () = &mut stop => Ok(()),

@@ -44,7 +44,7 @@ const STATUS_INTERVAL: Duration = Duration::from_secs(300);
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Where the Leases of nodes are.
-const LEASE_NAMESPACE: &str = "kube-node-lease";
+pub(crate) const LEASE_NAMESPACE: &str = "kube-node-lease";
 
 /// virt-handler's sign of life; RFC 3339.
 const HEARTBEAT: &str = "kubevirt.io/heartbeat";

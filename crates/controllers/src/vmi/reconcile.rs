@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::runtime::controller::Action;
@@ -33,9 +32,6 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 
 /// How long a Pod may outlive the end of its grace before its node is looked at.
 const OVERDUE: Duration = Duration::from_secs(30);
-
-/// A node whose Lease was not renewed for so long is lost (`node-monitor-grace-period` of Kubernetes).
-const NODE_PATIENCE: Duration = Duration::from_secs(50);
 
 /// KubeVirt's node agent, on whose behalf the controller tells of machines.
 const HANDLER: &str = "virt-handler";
@@ -163,8 +159,11 @@ async fn pass(
     let enters = |phase: Phase| phase_of(&draft.instance) == Some(phase);
     let learns_boot = report::knows_boot(&draft.instance) && !report::knows_boot(instance);
     let last_boot = if learns_boot { last_boot(context, instance).await } else { None };
+    // A launcher that told of its machine's end did not end with its node.
+    let told = pod.as_ref().and_then(|pod| pod.last.as_ref()).or(observed.machine);
+    let has_told = told.is_some_and(|machine| machine.state.is_final());
     let node_is_lost = match &instance.status {
-        Some(status) if pod.is_none() && enters(Phase::Failed) => match &status.node_name {
+        Some(status) if !has_told && enters(Phase::Failed) => match &status.node_name {
             Some(node) => is_lost(context, node).await?,
             None => false,
         },
@@ -281,16 +280,11 @@ async fn last_boot(context: &Context, instance: &VirtualMachineInstance) -> Opti
     }
 }
 
-/// Whether a node is gone: there is no such node, or it has not renewed its Lease.
+/// Whether a node is gone: there is no such node, or nothing is known of it any more.
 async fn is_lost(context: &Context, name: &str) -> Result<bool, Error> {
-    if Api::<Node>::all(context.client.clone()).get_opt(name).await?.is_none() {
-        return Ok(true);
-    }
-    let leases = Api::<Lease>::namespaced(context.client.clone(), "kube-node-lease");
-    let lease = leases.get_opt(name).await?;
-    let renewed = lease.and_then(|lease| lease.spec).and_then(|spec| spec.renew_time);
-    let age = renewed.map(|time| Timestamp::now().duration_since(time.0).as_secs());
-    Ok(age.is_some_and(|age| age > NODE_PATIENCE.as_secs().cast_signed()))
+    let Some(node) = Api::<Node>::all(context.client.clone()).get_opt(name).await? else { return Ok(true) };
+    let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();
+    Ok(conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "Unknown"))
 }
 
 /// Writes what differs and then tells of it. `false`: somebody else was faster.

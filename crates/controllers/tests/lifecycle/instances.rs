@@ -382,6 +382,35 @@ async fn a_new_controller_repeats_nothing() {
     world
         .wait("kb", "unpaused", |instance: &VirtualMachineInstance| condition(instance, "Paused").is_none())
         .await;
+    let after = world.wait_told(uid(&created), told.len() + 2).await;
+    let said: Vec<_> = after[told.len()..]
+        .iter()
+        .map(|(from, type_, reason, message, _)| format!("{from} {type_} {reason} {message}"))
+        .collect();
+    assert_eq!(
+        said,
+        [
+            "virt-handler Normal Paused VirtualMachineInstance paused",
+            "virt-handler Normal Unpaused VirtualMachineInstance unpaused",
+        ]
+    );
+    world.end().await;
+}
+
+#[tokio::test]
+async fn an_instance_is_told_that_its_node_is_lost() {
+    let world = World::new().await;
+    let created = world.create_instance("kb", json!({})).await;
+    let pod = world.pod_of(&created).await;
+    world.run(name(&pod)).await;
+    world.wait_phase("kb", "Running").await;
+    // Its launcher said last that it runs, and nobody says anything after that.
+    let unknown = json!({"status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}});
+    let nodes = kube::Api::<k8s_openapi::api::core::v1::Node>::all(world.client.clone());
+    nodes.patch_status(NODE, &PatchParams::default(), &Patch::Strategic(&unknown)).await.unwrap();
+    world.set_status(name(&pod), json!({"phase": "Failed", "reason": "NodeLost"})).await;
+    let failed = world.wait_phase("kb", "Failed").await;
+    assert_eq!(failed.status.unwrap().reason.as_deref(), Some("NodeUnresponsive"));
     world.end().await;
 }
 

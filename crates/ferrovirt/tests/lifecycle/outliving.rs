@@ -158,6 +158,31 @@ fn after_a_reboot_of_the_host_nothing_is_claimed_to_run() {
 }
 
 #[test]
+fn under_another_node_name_nothing_is_claimed_to_run() {
+    let mut room = Room::new();
+    let image = room.reference("guests/renamed:1");
+    room.push(&image, "vmlinuz");
+    let hang = Boot { image: &image, policy: "", guest: "hang" };
+    room.apply(&machine("back", "Always", &hang));
+    room.apply(&instance("alone", &hang));
+    let first = room.wait_for_phase("vmi/back", "Running")["metadata"]["uid"].clone();
+    room.wait_for_phase("vmi/alone", "Running");
+    room.kill_server();
+    room.node_name = "node-2";
+    room.start_server();
+    // Sooner than its silence would tell.
+    room.kubectl(&["delete", "node", "node-1"]);
+    let alone = room.wait_for_phase("vmi/alone", "Failed");
+    assert_eq!(alone["status"]["reason"], "NodeUnresponsive", "{}", alone["status"]);
+    room.wait("vmi/back", "runs anew", |vmi| {
+        vmi["status"]["nodeName"] == "node-2" && vmi["metadata"]["uid"] != first
+    });
+    room.kubectl(&["delete", "vm", "back"]);
+    room.kubectl(&["delete", "vmi", "alone"]);
+    room.wait_until_empty();
+}
+
+#[test]
 fn twenty_at_once() {
     let room = Room::new();
     let image = room.reference("guests/many:1");

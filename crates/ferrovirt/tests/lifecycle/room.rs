@@ -19,6 +19,8 @@ pub struct Room {
     pub registry: RealRegistry,
     server: Option<Server>,
     port: u16,
+    /// Name of the server's Node.
+    pub node_name: &'static str,
     /// Further arguments of `serve`.
     arguments: Vec<String>,
     /// A directory that its search path begins with.
@@ -63,7 +65,15 @@ impl Room {
     }
 
     fn without_server(world: World, registry: RealRegistry) -> Self {
-        Self { world, registry, server: None, port: 0, arguments: Vec::new(), programs: None }
+        Self {
+            world,
+            registry,
+            server: None,
+            port: 0,
+            node_name: "node-1",
+            arguments: Vec::new(),
+            programs: None,
+        }
     }
 
     /// Starts the server again where the one before it was. The kubeconfig stays right.
@@ -119,7 +129,7 @@ impl Room {
 
     fn serve_arguments(&self) -> Vec<String> {
         let listen = format!("127.0.0.1:{}", self.port);
-        let words = ["serve", "-v", "--listen", &listen, "--node-name", "node-1"].map(str::to_owned);
+        let words = ["serve", "-v", "--listen", &listen, "--node-name", self.node_name].map(str::to_owned);
         words.into_iter().chain(self.arguments.iter().cloned()).collect()
     }
 

@@ -47,9 +47,6 @@ pub fn objects() -> Vec<Value> {
         binding(NODE, "", nodes.clone()),
         role(NODE, lease, &[rule("coordination.k8s.io", &["leases"], &[&["create", "get"], CHANGE])]),
         binding(NODE, lease, nodes),
-        // Whether a node still gives signs of life.
-        role(CONTROLLER, lease, &[rule("coordination.k8s.io", &["leases"], &[READ])]),
-        binding(CONTROLLER, lease, account(CONTROLLER)),
     ]);
     objects
 }
@@ -159,7 +156,7 @@ mod tests {
         assert_eq!(granted(NODE, "pods/binding"), ["create"]);
         assert_eq!(granted(NODE, "pods"), ["delete", "get", "list", "patch", "watch"]);
         assert_eq!(granted(NODE, "leases"), ["create", "get", "patch", "update"]);
-        assert_eq!(granted(CONTROLLER, "leases"), ["get", "list", "watch"]);
+        assert_eq!(granted(CONTROLLER, "leases"), Vec::<String>::new());
         assert_eq!(granted(CONTROLLER, "pods/binding"), Vec::<String>::new());
         assert_eq!(granted(API, "virtualmachines"), ["get", "patch"]);
         // Nobody may do everything.
