@@ -17,6 +17,9 @@ pub const NODE_NAME: &str = "kubevirt.io/nodeName";
 /// Annotation on an instance: generation of the VirtualMachine that it was made from.
 pub const VM_GENERATION: &str = "kubevirt.io/vm-generation";
 
+/// Annotation on an instance that waits for a machine which migrates here, and boots nothing.
+pub const RECEIVER: &str = "kubevirt.io/create-migration-target";
+
 /// Finalizer on a VirtualMachine, and on an instance that belongs to one.
 pub const VM_FINALIZER: &str = "kubevirt.io/virtualMachineControllerFinalize";
 

@@ -61,7 +61,11 @@ pub const VIRTUAL_MACHINE_FIELDS: &[SupportedField] = &[
     row("apiVersion", Full, ""),
     row("kind", Full, ""),
     row("metadata", Full, "the name names the guest"),
-    row("spec.runStrategy", Full, "`run` boots whatever it says"),
+    row(
+        "spec.runStrategy",
+        Full,
+        "`run` boots whatever it says; `WaitAsReceiver` waits for good, since nothing migrates here yet",
+    ),
     row("spec.running", Full, "deprecated; `run` boots whatever it says"),
     row("spec.template.metadata", Full, "labels and annotations of the instance"),
     row("status", Full, "read past"),

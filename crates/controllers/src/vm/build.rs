@@ -2,11 +2,11 @@
 
 use json_patch::Patch;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use manifest::keys::{VM_FINALIZER, VM_GENERATION};
+use manifest::keys::{RECEIVER, VM_FINALIZER, VM_GENERATION};
 use manifest::types::{VirtualMachine, VirtualMachineInstance, VirtualMachineInstanceStatus};
 use serde_json::{Value, json};
 
-use super::decision::{Manner, RECEIVER, RESTORE_STRATEGY};
+use super::decision::{Manner, RESTORE_STRATEGY};
 use super::requests::patch;
 use super::revision::{self, Drift};
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use manifest::keys::RECEIVER;
 use manifest::types::{
     VirtualMachine, VirtualMachineInstance, VirtualMachineStartFailure, VirtualMachineStateChangeRequest,
 };
@@ -15,9 +16,6 @@ use super::{backoff, instance};
 /// Finalizer with which somebody asks for a machine to be deleted and its instance to be left (garbage collection,
 /// `propagationPolicy: Orphan`).
 const ORPHAN: &str = "orphan";
-
-/// Annotation on an instance that waits for a machine which migrates here.
-pub const RECEIVER: &str = "kubevirt.io/create-migration-target";
 
 /// Annotation on a machine that waits for another: its run strategy once that has arrived.
 pub const RESTORE_STRATEGY: &str = "kubevirt.io/restore-run-strategy";

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  Pending ──Pod──► Scheduling ──ready──► Scheduled ──machine──► Running ──► Succeeded
-//!     └──────────────────┴──────────────────────┴───────────────────┴──────► Failed
+//!     │ └─► WaitingForSync ─┤                   │                   │
+//!     └──────────────────┴──┴───────────────────┴───────────────────┴──────► Failed
 //! ```
 //!
 //! What is observed may be several steps ahead (a guest that ended at once, a controller that was away): then the
@@ -16,6 +17,7 @@ use super::view::Stage;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Phase {
     Pending,
+    WaitingForSync,
     Scheduling,
     Scheduled,
     Running,
@@ -27,6 +29,7 @@ impl Phase {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "Pending",
+            Self::WaitingForSync => "WaitingForSync",
             Self::Scheduling => "Scheduling",
             Self::Scheduled => "Scheduled",
             Self::Running => "Running",
@@ -35,10 +38,17 @@ impl Phase {
         }
     }
 
-    /// The phase of that name; none for those that migrations and other controllers use.
+    /// The phase of that name; none for those that other controllers use.
     pub fn parse(name: &str) -> Option<Self> {
-        let all =
-            [Self::Pending, Self::Scheduling, Self::Scheduled, Self::Running, Self::Succeeded, Self::Failed];
+        let all = [
+            Self::Pending,
+            Self::WaitingForSync,
+            Self::Scheduling,
+            Self::Scheduled,
+            Self::Running,
+            Self::Succeeded,
+            Self::Failed,
+        ];
         if name.is_empty() {
             return Some(Self::Pending);
         }
@@ -57,6 +67,8 @@ pub(super) struct Facts<'a> {
     pub pod: Option<Stage>,
     /// What is known last of the machine.
     pub machine: Option<&'a MachineStatus>,
+    /// The instance is to be filled by a machine that migrates here.
+    pub is_receiver: bool,
     /// The instance is being deleted.
     pub deleting: bool,
     /// The guest had a chance to end by itself, so having been killed is a failure: it has ACPI and a grace period.
@@ -79,9 +91,11 @@ fn next(phase: Phase, facts: &Facts<'_>) -> Option<Phase> {
     let state = facts.machine.map_or(MachineState::None, |machine| machine.state);
     let is_gone = matches!(facts.pod, None | Some(Stage::Ended));
     match phase {
-        Phase::Pending => match facts.pod {
+        // A receiver gets its Pod from who migrates.
+        Phase::Pending | Phase::WaitingForSync => match facts.pod {
             Some(_) => Some(Phase::Scheduling),
-            None => facts.deleting.then_some(Phase::Failed),
+            None if facts.deleting => Some(Phase::Failed),
+            None => (facts.is_receiver && phase == Phase::Pending).then_some(Phase::WaitingForSync),
         },
         Phase::Scheduling if facts.pod == Some(Stage::Ready) || state != MachineState::None => {
             Some(Phase::Scheduled)
@@ -153,7 +167,13 @@ mod tests {
                     for (state, reason) in STATES {
                         for had_a_chance in [true, false] {
                             let machine = machine(state, reason, state != MachineState::None);
-                            let facts = Facts { pod, machine: Some(&machine), deleting, had_a_chance };
+                            let facts = Facts {
+                                pod,
+                                machine: Some(&machine),
+                                is_receiver: false,
+                                deleting,
+                                had_a_chance,
+                            };
                             let entered: Vec<_> =
                                 steps(phase, &facts).into_iter().map(Phase::as_str).collect();
                             let pod =
@@ -177,14 +197,36 @@ mod tests {
     #[test]
     fn a_machine_that_never_ran_never_was_running() {
         let machine = machine(MachineState::Crashed, StateReason::Crashed, false);
-        let facts =
-            Facts { pod: Some(Stage::Ended), machine: Some(&machine), deleting: false, had_a_chance: true };
+        let facts = Facts {
+            pod: Some(Stage::Ended),
+            machine: Some(&machine),
+            is_receiver: false,
+            deleting: false,
+            had_a_chance: true,
+        };
         assert_eq!(steps(Phase::Scheduling, &facts), [Phase::Scheduled, Phase::Failed]);
     }
 
     #[test]
+    fn a_receiver_waits_without_a_pod() {
+        let facts =
+            |pod, deleting| Facts { pod, machine: None, is_receiver: true, deleting, had_a_chance: true };
+        let table = [
+            (Phase::Pending, None, false, vec![Phase::WaitingForSync]),
+            (Phase::Pending, None, true, vec![Phase::Failed]),
+            (Phase::WaitingForSync, None, false, vec![]),
+            (Phase::WaitingForSync, None, true, vec![Phase::Failed]),
+            (Phase::WaitingForSync, Some(Stage::Waiting), false, vec![Phase::Scheduling]),
+        ];
+        for (phase, pod, deleting, entered) in table {
+            assert_eq!(steps(phase, &facts(pod, deleting)), entered, "{phase:?} {pod:?} {deleting}");
+        }
+    }
+
+    #[test]
     fn names_are_read_back() {
-        for name in ["Pending", "Scheduling", "Scheduled", "Running", "Succeeded", "Failed"] {
+        for name in ["Pending", "WaitingForSync", "Scheduling", "Scheduled", "Running", "Succeeded", "Failed"]
+        {
             assert_eq!(Phase::parse(name).map(Phase::as_str), Some(name));
         }
         assert_eq!(Phase::parse(""), Some(Phase::Pending));
@@ -192,7 +234,10 @@ mod tests {
     }
 
     /// The arrows of the picture above.
-    const ARROWS: [(Phase, Phase); 9] = [
+    const ARROWS: [(Phase, Phase); 12] = [
+        (Phase::Pending, Phase::WaitingForSync),
+        (Phase::WaitingForSync, Phase::Scheduling),
+        (Phase::WaitingForSync, Phase::Failed),
         (Phase::Pending, Phase::Scheduling),
         (Phase::Pending, Phase::Failed),
         (Phase::Scheduling, Phase::Scheduled),
@@ -213,19 +258,22 @@ mod tests {
                 (0..PODS.len(), prop::option::of((0..STATES.len(), any::<bool>())), any::<bool>(), any::<bool>()),
                 1..12,
             ),
+            is_receiver in any::<bool>(),
         ) {
             let mut phase = Phase::Pending;
             let mut deleting = false;
             for (pod, state, delete, had_a_chance) in observations {
                 deleting |= delete;
                 let machine = state.map(|(index, has_run)| machine(STATES[index].0, STATES[index].1, has_run));
-                let facts = Facts { pod: PODS[pod], machine: machine.as_ref(), deleting, had_a_chance };
+                let facts =
+                    Facts { pod: PODS[pod], machine: machine.as_ref(), is_receiver, deleting, had_a_chance };
                 for next in steps(phase, &facts) {
                     prop_assert!(ARROWS.contains(&(phase, next)), "{phase:?} -> {next:?} on {facts:?}");
                     phase = next;
                 }
             }
-            let facts = Facts { pod: None, machine: None, deleting: true, had_a_chance: true };
+            let facts =
+                Facts { pod: None, machine: None, is_receiver, deleting: true, had_a_chance: true };
             let end = steps(phase, &facts).last().copied().unwrap_or(phase);
             prop_assert!(end.is_final(), "{end:?}");
         }

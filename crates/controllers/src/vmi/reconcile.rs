@@ -132,7 +132,7 @@ async fn pass(
     );
     let mut create_error = None;
     let mut pod = find_pod(context, &pods, instance).await?;
-    if pod.is_none() && phase == Phase::Pending && !deleting {
+    if pod.is_none() && phase == Phase::Pending && !deleting && !report::is_receiver(instance) {
         // What is cached may be old, and a second Pod must never be.
         let fresh = instances.get_opt(&instance.name_any()).await?;
         if fresh.is_none_or(|fresh| fresh.metadata.resource_version != instance.metadata.resource_version) {

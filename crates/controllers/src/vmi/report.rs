@@ -81,6 +81,7 @@ pub(super) fn report(instance: &VirtualMachineInstance, observed: &Observed<'_>,
         &Facts {
             pod: observed.pod.map(|pod| pod.stage),
             machine,
+            is_receiver: is_receiver(instance),
             deleting,
             had_a_chance: has_acpi(instance) && grace_seconds(instance) > 0,
         },
@@ -120,6 +121,11 @@ pub(super) fn has_acpi(instance: &VirtualMachineInstance) -> bool {
     let features = instance.spec.domain.features.as_ref();
     let acpi = features.and_then(|features| features.acpi.as_ref());
     acpi.is_none_or(|acpi| acpi.enabled.unwrap_or(true))
+}
+
+/// Whether it waits for a machine that migrates here; it never boots by itself.
+pub(super) fn is_receiver(instance: &VirtualMachineInstance) -> bool {
+    instance.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(keys::RECEIVER))
 }
 
 /// Enters phases; each keeps the time of its first entry.

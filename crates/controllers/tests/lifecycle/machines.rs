@@ -1,12 +1,12 @@
 //! Machines and their instances, both controllers at work.
 
-use kube::api::{DeleteParams, PostParams};
+use kube::api::{DeleteParams, ListParams, PostParams};
 use manifest::keys;
 use manifest::machine_status::{MachineState, StateReason};
 use manifest::types::{VirtualMachine, VirtualMachineInstance};
 use serde_json::json;
 
-use super::world::{World, annotation, instance_spec};
+use super::world::{World, annotation, instance_spec, phases_of, reason};
 
 fn printable(machine: &VirtualMachine) -> &str {
     machine.status.as_ref().and_then(|status| status.printable_status.as_deref()).unwrap_or_default()
@@ -69,5 +69,26 @@ async fn a_machine_that_always_runs_is_run_again_and_says_whether_its_kernel_cha
     world.remove(&pod).await;
     world.wait_gone::<VirtualMachineInstance>("kb").await;
     world.wait_gone::<VirtualMachine>("kb").await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_receiver_waits_for_a_migration_and_gets_no_pod() {
+    let world = World::new().await;
+    let machine: VirtualMachine = serde_json::from_value(json!({
+        "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachine", "metadata": {"name": "kb"},
+        "spec": {"runStrategy": "WaitAsReceiver", "template": {"spec": instance_spec()}},
+    }))
+    .unwrap();
+    world.machines().create(&PostParams::default(), &machine).await.unwrap();
+    let waiting = world.wait_phase("kb", "WaitingForSync").await;
+    assert_eq!(phases_of(&waiting), ["Pending", "WaitingForSync"]);
+    assert_eq!(reason(&waiting, "Ready"), "PodNotExists");
+    let word = "WaitingForReceiver";
+    world.wait("kb", word, |machine: &VirtualMachine| printable(machine) == word).await;
+    assert_eq!(world.pods().list(&ListParams::default()).await.unwrap().items.len(), 0);
+    world.machines().delete("kb", &DeleteParams::default()).await.unwrap();
+    world.wait_gone::<VirtualMachine>("kb").await;
+    world.wait_gone::<VirtualMachineInstance>("kb").await;
     world.end().await;
 }

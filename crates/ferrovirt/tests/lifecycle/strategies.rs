@@ -138,6 +138,20 @@ fn once_and_halted() {
 }
 
 #[test]
+fn a_receiver_waits_and_never_boots() {
+    let room = Room::new();
+    // Nothing pulls it.
+    let image = room.reference("guests/receiver:1");
+    room.apply(&machine("target", "WaitAsReceiver", &Boot { image: &image, policy: "", guest: "hang" }));
+    room.wait_for_status("target", "WaitingForReceiver");
+    assert_eq!(room.get("vmi/target")["status"]["phase"], "WaitingForSync");
+    assert_eq!(room.list("pods"), Vec::<Value>::new());
+    room.kubectl(&["delete", "vm", "target"]);
+    room.wait_until_gone("vmi/target");
+    room.wait_until_empty();
+}
+
+#[test]
 fn a_standalone_instance_is_adopted_and_an_orphan_survives() {
     let room = Room::new();
     let image = room.reference("guests/adopted:1");

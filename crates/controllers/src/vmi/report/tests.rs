@@ -115,7 +115,7 @@ fn a_lost_node_is_the_reason() {
 
 #[test]
 fn phases_of_others_are_left_alone() {
-    for phase in ["WaitingForSync", "Unknown"] {
+    for phase in ["Provisioning", "Unknown"] {
         let instance = instance(json!({"status": {"phase": phase}}));
         assert_eq!(report(&instance, &Observed::default(), now()).instance, instance);
     }
