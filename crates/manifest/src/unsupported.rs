@@ -82,7 +82,11 @@ pub const VIRTUAL_MACHINE_INSTANCE_FIELDS: &[SupportedField] = &[
 /// What is supported of an instance's spec: `spec` of a `VirtualMachineInstance`, `spec.template.spec` of a
 /// `VirtualMachine`.
 pub const SPEC_FIELDS: &[SupportedField] = &[
-    row("affinity", NoEffect, "of it only required node affinity is looked at, under `serve`"),
+    row(
+        "affinity",
+        Full,
+        "what is required, under `serve`; preferences choose between nodes, and there is one",
+    ),
     row("architecture", Only(&["amd64"]), "x86_64 guests"),
     row("dnsConfig", NoEffect, NO_NETWORK),
     row("dnsPolicy", NoEffect, NO_NETWORK),
@@ -189,7 +193,7 @@ pub const SPEC_FIELDS: &[SupportedField] = &[
     row("subdomain", NoEffect, NO_NETWORK),
     row("terminationGracePeriodSeconds", Full, "whoever ends `run` ends the guest at once"),
     row("tolerations", Full, "of the taints of the Node, under `serve`"),
-    row("topologySpreadConstraints", NoEffect, ONE_MACHINE),
+    row("topologySpreadConstraints", Full, "under `serve`; the one node has all there is of each topology"),
 ];
 
 /// A table of support as Markdown, for the documentation: one line for each field, `root` in front of it.

@@ -15,8 +15,10 @@
 //! offers what [`register`](crate::register) says.
 
 mod fit;
+mod neighbours;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use events::{Event, Recorder, Source};
@@ -50,13 +52,13 @@ struct State {
     /// The Node of a list that is arriving.
     listed_node: Option<Node>,
     /// All that have a place or wait for one, by UID.
-    pods: BTreeMap<String, Pod>,
+    pods: BTreeMap<String, Arc<Pod>>,
     /// UIDs of Pods that were bound here and that the watch still shows without a node.
     bound: HashSet<String>,
     /// What was said last of Pods that wait, by UID: the watch shows it a little later.
     refused: HashMap<String, String>,
     /// Pods of a list that is arriving.
-    listed: BTreeMap<String, Pod>,
+    listed: BTreeMap<String, Arc<Pod>>,
 }
 
 struct Scheduler {
@@ -72,13 +74,13 @@ impl State {
         match event {
             watcher::Event::Init => self.listed = BTreeMap::new(),
             watcher::Event::InitApply(pod) => {
-                self.listed.insert(uid(&pod), pod);
+                self.listed.insert(uid(&pod), Arc::new(pod));
             }
             watcher::Event::InitDone => {
                 self.pods = std::mem::take(&mut self.listed);
                 let pods = &self.pods;
-                self.bound.retain(|uid| pods.get(uid).is_some_and(fit::is_waiting));
-                self.refused.retain(|uid, _| pods.get(uid).is_some_and(fit::is_waiting));
+                self.bound.retain(|uid| pods.get(uid).is_some_and(|pod| fit::is_waiting(pod)));
+                self.refused.retain(|uid, _| pods.get(uid).is_some_and(|pod| fit::is_waiting(pod)));
                 return true;
             }
             watcher::Event::Apply(pod) => {
@@ -86,7 +88,7 @@ impl State {
                 if !fit::is_waiting(&pod) {
                     self.forget(&uid);
                 }
-                self.pods.insert(uid, pod);
+                self.pods.insert(uid, Arc::new(pod));
                 return true;
             }
             watcher::Event::Delete(pod) => {
@@ -131,18 +133,19 @@ impl State {
         is_news
     }
 
-    /// What is taken of the node, and who waits for the rest: the most important first, then the oldest.
-    fn judge(&self, node_name: &str) -> (Amounts, Vec<Pod>) {
-        let mut taken = Amounts::new();
+    /// What is taken of the node and by whom, and who waits for the rest: the most important first, then the oldest.
+    fn judge(&self, node_name: &str) -> (Amounts, Vec<Arc<Pod>>, Vec<Arc<Pod>>) {
+        let (mut taken, mut there) = (Amounts::new(), Vec::new());
         let mut waiting = Vec::new();
         for (uid, pod) in &self.pods {
             let on = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
             if on == Some(node_name) || self.bound.contains(uid) {
                 if !fit::has_ended(pod) {
                     fit::add(&mut taken, &fit::requests(pod));
+                    there.push(Arc::clone(pod));
                 }
             } else if fit::is_waiting(pod) {
-                waiting.push(pod.clone());
+                waiting.push(Arc::clone(pod));
             }
         }
         waiting.sort_by_key(|pod| {
@@ -151,7 +154,7 @@ impl State {
             let created = meta.creation_timestamp.as_ref().map(|time| time.0);
             (std::cmp::Reverse(priority), created, meta.namespace.clone(), meta.name.clone())
         });
-        (taken, waiting)
+        (taken, there, waiting)
     }
 }
 
@@ -203,16 +206,18 @@ impl Scheduler {
 
     /// Judges all Pods that wait; whether every request to the API server was answered.
     async fn schedule(&mut self) -> bool {
-        let (mut taken, waiting) = self.state.judge(&self.node_name);
+        let (mut taken, mut there, waiting) = self.state.judge(&self.node_name);
         let mut is_done = true;
         for pod in waiting {
-            let verdict = fit::fit(&pod, &Capacity { node: self.state.node.as_ref(), taken: taken.clone() });
+            let capacity = Capacity { node: self.state.node.as_ref(), taken: taken.clone(), pods: &there };
+            let verdict = fit::fit(&pod, &capacity);
             let outcome = match verdict {
                 Ok(()) => {
                     let bound = self.bind(&pod).await;
                     if matches!(bound, Ok(true)) {
                         fit::add(&mut taken, &fit::requests(&pod));
                         self.state.bound.insert(uid(&pod));
+                        there.push(Arc::clone(&pod));
                     }
                     bound.map(drop)
                 }

@@ -16,8 +16,14 @@ use crate::harness::{change, instance, machine};
 fn supported_spec() -> Value {
     json!({
         "architecture": "amd64",
+        "affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
+            {"labelSelector": {"matchLabels": {"app": "db"}}, "topologyKey": "kubernetes.io/hostname"},
+        ]}},
         "startStrategy": "Paused",
         "terminationGracePeriodSeconds": 30,
+        "topologySpreadConstraints": [
+            {"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "DoNotSchedule"},
+        ],
         "domain": {
             "chassis": {"manufacturer": "m", "version": "v", "serial": "s", "asset": "a", "sku": "k"},
             "clock": {
@@ -104,11 +110,6 @@ fn fields_without_effect_are_warned_about() {
     let one = "there is one machine to run on";
     let network = "guests have no network yet";
     let table = [
-        (
-            "affinity",
-            json!({"nodeAffinity": {}}),
-            "of it only required node affinity is looked at, under `serve`",
-        ),
         ("priorityClassName", json!("p"), one),
         ("evictionStrategy", json!("None"), one),
         ("hostname", json!("guest"), "neither a network nor cloud-init tells the guest its name yet"),

@@ -1,11 +1,14 @@
 //! Whether a Pod fits on a node; no clock, no API.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{
     Affinity, Container, Node, NodeSelectorRequirement, NodeSelectorTerm, Pod, Taint, Toleration,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+use super::neighbours;
 
 /// Amounts by resource, in thousandths: of a core, a byte, a piece.
 pub type Amounts = BTreeMap<String, i128>;
@@ -24,6 +27,8 @@ pub struct Capacity<'a> {
     pub node: Option<&'a Node>,
     /// The sum of [`requests`] of the Pods on it that have not ended.
     pub taken: Amounts,
+    /// Those Pods.
+    pub pods: &'a [Arc<Pod>],
 }
 
 /// Why a Pod does not fit: the reasons of the first check that fails, in kube-scheduler's words.
@@ -141,8 +146,14 @@ pub fn fit(pod: &Pod, capacity: &Capacity<'_>) -> Result<(), Misfit> {
     let Some(node) = capacity.node.filter(offers) else {
         return Err(Misfit { reasons: Vec::new() });
     };
-    let checks =
-        [cordon(pod, node), taints(pod, node), affinity(pod, node), resources(pod, node, &capacity.taken)];
+    let neighbours = neighbours::judge(pod, node, capacity.pods);
+    let checks = [
+        cordon(pod, node),
+        taints(pod, node),
+        affinity(pod, node),
+        resources(pod, node, &capacity.taken),
+        neighbours.into_iter().map(str::to_owned).collect(),
+    ];
     match checks.into_iter().find(|reasons| !reasons.is_empty()) {
         Some(reasons) => Err(Misfit { reasons }),
         None => Ok(()),
@@ -332,7 +343,7 @@ mod tests {
 
     fn verdict(pod: &Pod, node: &Node, taken: &[(&str, i128)]) -> String {
         let taken = taken.iter().map(|(name, amount)| ((*name).to_owned(), *amount)).collect();
-        match fit(pod, &Capacity { node: Some(node), taken }) {
+        match fit(pod, &Capacity { node: Some(node), taken, pods: &[] }) {
             Ok(()) => "fits".to_owned(),
             Err(misfit) => misfit.message(),
         }
@@ -452,7 +463,8 @@ mod tests {
                 "{spec} {more}"
             );
         }
-        let nowhere = fit(&pod("1", "1", json!({})), &Capacity { node: None, taken: Amounts::new() });
+        let nowhere =
+            fit(&pod("1", "1", json!({})), &Capacity { node: None, taken: Amounts::new(), pods: &[] });
         assert_eq!(nowhere.unwrap_err().message(), "no nodes available to schedule pods");
     }
 
@@ -524,7 +536,7 @@ mod tests {
             for size in sizes {
                 let pod = pod(&format!("{size}Gi"), "50m", json!({}));
                 let before = taken.clone();
-                if fit(&pod, &Capacity { node: Some(&node), taken: before }).is_ok() {
+                if fit(&pod, &Capacity { node: Some(&node), taken: before, pods: &[] }).is_ok() {
                     add(&mut taken, &requests(&pod));
                 }
                 prop_assert!(taken.get("memory").copied().unwrap_or_default() <= 24 * GI);
