@@ -95,13 +95,16 @@ fn excess_bytes(status: &MachineStatus) -> usize {
 }
 
 fn texts(status: &mut MachineStatus) -> impl Iterator<Item = &mut String> {
-    let MachineStatus { vmi_uid, sync_error, machine_type, accelerator, boot, panic, .. } = status;
+    let MachineStatus {
+        vmi_uid, sync_error, machine_type, accelerator, selinux_context, boot, panic, ..
+    } = status;
     let boot = boot.iter_mut().flat_map(|boot| {
         let files = [&mut boot.kernel, &mut boot.initrd].into_iter().flatten().map(|file| &mut file.path);
         [&mut boot.image, &mut boot.image_digest].into_iter().chain(&mut boot.kernel_version).chain(files)
     });
     let panic = panic.iter_mut().flat_map(|panic| panic.line.iter_mut().chain(&mut panic.tail));
-    [vmi_uid].into_iter().chain(sync_error).chain(machine_type).chain(accelerator).chain(boot).chain(panic)
+    let single = [vmi_uid].into_iter().chain(sync_error).chain(machine_type).chain(accelerator);
+    single.chain(selinux_context).chain(boot).chain(panic)
 }
 
 /// Cuts at a character's boundary, and shows that it did.

@@ -35,6 +35,9 @@ pub struct MachineStatus {
     /// User that QEMU runs as, 107 or the launcher's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub qemu_user: Option<u32>,
+    /// SELinux context that QEMU runs in, `none` where there is no SELinux.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub selinux_context: Option<String>,
     /// What was booted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub boot: Option<BootFacts>,

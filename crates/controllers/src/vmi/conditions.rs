@@ -14,6 +14,7 @@ pub(super) const SYNCHRONIZED: &str = "Synchronized";
 pub(super) const POD_SCHEDULED: &str = "PodScheduled";
 pub(super) const PAUSED: &str = "Paused";
 pub(super) const LIVE_MIGRATABLE: &str = "LiveMigratable";
+pub(super) const STORAGE_LIVE_MIGRATABLE: &str = "StorageLiveMigratable";
 
 /// Reason of `Synchronized` where the launcher could not start the machine.
 pub(super) const SYNC_FAILED: &str = "Synchronizing with the Domain failed.";
@@ -92,10 +93,16 @@ pub(super) fn paused(phase: Phase, machine: Option<&MachineStatus>) -> Wanted {
 
 /// Whether the instance could move to another node; known once it runs.
 pub(super) fn live_migratable(instance: &VirtualMachineInstance) -> Wanted {
-    match migratable::obstacle(instance) {
-        Some(said) => Some(("False", said)),
-        None => wanted("True", "", ""),
-    }
+    true_unless(migratable::obstacle(instance))
+}
+
+/// Whether its disks could move while it runs; known once it runs.
+pub(super) fn storage_live_migratable(instance: &VirtualMachineInstance) -> Wanted {
+    true_unless(migratable::storage_obstacle(instance))
+}
+
+fn true_unless(obstacle: Option<Said>) -> Wanted {
+    obstacle.map(|said| ("False", said)).or_else(|| wanted("True", "", ""))
 }
 
 /// How far the pull of an image is. `old` is the condition as it is: one that was there becomes true when the image is,

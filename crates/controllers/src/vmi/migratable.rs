@@ -10,40 +10,66 @@ const ALLOW_BRIDGE: &str = "kubevirt.io/allow-pod-bridge-network-live-migration"
 
 /// Why it could not; none when it could. The first obstacle counts.
 pub(super) fn obstacle(instance: &VirtualMachineInstance) -> Option<Said> {
-    let said =
-        |reason: &str, message: &str| Some(Said { reason: reason.to_owned(), message: message.to_owned() });
-    if has_immovable_interface(instance) {
-        return said(
-            "InterfaceNotLiveMigratable",
-            "cannot migrate VMI which does not use masquerade or a migratable plugin to connect to the pod network",
-        );
-    }
-    let domain = &instance.spec.domain;
-    if !domain.devices.host_devices.is_empty() || !domain.devices.gpus.is_empty() {
-        return said("HostDeviceNotLiveMigratable", "VMI uses a PCI host devices");
-    }
-    let security = domain.launch_security.as_ref();
-    if security.is_some_and(|security| security.sev.is_some() || security.snp.is_some()) {
-        return said("SEVNotLiveMigratable", "VMI uses SEV");
-    }
-    if security.is_some_and(|security| security.tdx.is_some()) {
-        return said("TDXNotLiveMigratable", "VMI uses TDX");
-    }
-    let passthrough = domain.features.as_ref().and_then(|features| features.hyperv_passthrough.as_ref());
-    if passthrough.is_some_and(|feature| feature.enabled.unwrap_or(true)) {
-        return said("HypervPassthroughNotLiveMigratable", "VMI uses hyperv passthrough");
-    }
-    let reserves = |lun: &manifest::types::LunTarget| lun.reservation == Some(true);
-    if domain.devices.disks.iter().any(|disk| disk.lun.as_ref().is_some_and(reserves)) {
-        return said("PersistentReservationNotLiveMigratable", "VMI uses SCSI persistent reservation");
-    }
     let is_own = |volume: &manifest::types::Volume| {
         volume.host_disk.as_ref().is_some_and(|disk| disk.shared != Some(true))
     };
-    if instance.spec.volumes.iter().any(is_own) {
-        return said("DisksNotLiveMigratable", "cannot migrate VMI with non-shared HostDisk");
-    }
-    None
+    let has_own_disk = instance.spec.volumes.iter().any(is_own);
+    obstacles_beside_disks(instance).into_iter().next().or_else(|| {
+        has_own_disk.then(|| said("DisksNotLiveMigratable", "cannot migrate VMI with non-shared HostDisk"))
+    })
+}
+
+/// Why its disks could not move to another storage while it runs; none when they could. All obstacles are told.
+pub(super) fn storage_obstacle(instance: &VirtualMachineInstance) -> Option<Said> {
+    let all: Vec<_> = obstacles_beside_disks(instance)
+        .into_iter()
+        .map(|Said { reason, message }| format!("{reason}: {message}"))
+        .collect();
+    (!all.is_empty()).then(|| said("NotMigratable", &all.join(", ")))
+}
+
+fn said(reason: &str, message: &str) -> Said {
+    Said { reason: reason.to_owned(), message: message.to_owned() }
+}
+
+fn obstacles_beside_disks(instance: &VirtualMachineInstance) -> Vec<Said> {
+    let domain = &instance.spec.domain;
+    let security = domain.launch_security.as_ref();
+    let passthrough = domain.features.as_ref().and_then(|features| features.hyperv_passthrough.as_ref());
+    let reserves = |lun: &manifest::types::LunTarget| lun.reservation == Some(true);
+    let checks = [
+        (
+            has_immovable_interface(instance),
+            "InterfaceNotLiveMigratable",
+            "cannot migrate VMI which does not use masquerade or a migratable plugin to connect to the pod network",
+        ),
+        (
+            !domain.devices.host_devices.is_empty() || !domain.devices.gpus.is_empty(),
+            "HostDeviceNotLiveMigratable",
+            "VMI uses a PCI host devices",
+        ),
+        (
+            security.is_some_and(|security| security.sev.is_some() || security.snp.is_some()),
+            "SEVNotLiveMigratable",
+            "VMI uses SEV",
+        ),
+        (security.is_some_and(|security| security.tdx.is_some()), "TDXNotLiveMigratable", "VMI uses TDX"),
+        (
+            passthrough.is_some_and(|feature| feature.enabled.unwrap_or(true)),
+            "HypervPassthroughNotLiveMigratable",
+            "VMI uses hyperv passthrough",
+        ),
+        (
+            domain.devices.disks.iter().any(|disk| disk.lun.as_ref().is_some_and(reserves)),
+            "PersistentReservationNotLiveMigratable",
+            "VMI uses SCSI persistent reservation",
+        ),
+    ];
+    checks
+        .into_iter()
+        .filter(|(is_so, ..)| *is_so)
+        .map(|(_, reason, message)| said(reason, message))
+        .collect()
 }
 
 /// `LiveMigration`, or `BlockMigration` where disks would have to be copied.
@@ -84,6 +110,25 @@ mod tests {
         json_patch::merge(&mut object["spec"], &spec);
         let instance = serde_json::from_value(object).unwrap();
         (obstacle(&instance).map(|said| said.reason), method(&instance))
+    }
+
+    #[test]
+    fn disks_alone_do_not_keep_disks_from_moving() {
+        let storage = |spec: Value| {
+            let mut object = json!({"spec": {"domain": {"devices": {}}}});
+            json_patch::merge(&mut object["spec"], &spec);
+            storage_obstacle(&serde_json::from_value(object).unwrap())
+        };
+        assert_eq!(
+            storage(json!({"volumes": [{"name": "a", "hostDisk": {"path": "/a", "type": "Disk"}}]})),
+            None
+        );
+        let both = storage(json!({"domain": {
+            "devices": {"gpus": [{"name": "g"}]}, "launchSecurity": {"sev": {}},
+        }}));
+        let message =
+            "HostDeviceNotLiveMigratable: VMI uses a PCI host devices, SEVNotLiveMigratable: VMI uses SEV";
+        assert_eq!(both, Some(said("NotMigratable", message)));
     }
 
     #[test]

@@ -182,6 +182,9 @@ fn fill_status(
     if let Some(user) = machine.qemu_user {
         status.runtime_user = Some(u64::from(user));
     }
+    if let Some(context) = &machine.selinux_context {
+        status.selinux_context = Some(cut(&printable(context)).to_owned());
+    }
     if let Some(boot) = &machine.boot {
         let checksum = |file: &FileFacts| FileChecksum { checksum: Some(file.checksum) };
         status.kernel_boot_status = Some(KernelBootStatus {
@@ -255,6 +258,8 @@ fn write_conditions(
     set(list, conditions::PAUSED, conditions::paused(phase, machine), now);
     if phase == Phase::Running {
         set(list, conditions::LIVE_MIGRATABLE, conditions::live_migratable(instance), now);
+        let storage = conditions::storage_live_migratable(instance);
+        set(list, conditions::STORAGE_LIVE_MIGRATABLE, storage, now);
     }
     let progress = pod.and_then(|pod| pod.progress.as_ref()).filter(|_| !phase.is_final());
     let pulled = conditions::image_pulled(progress, pod, find(list, keys::IMAGE_PULLED));
@@ -401,6 +406,20 @@ fn events(
                 condition.message.unwrap_or_default()
             );
             tell(Teller::Handler, Event::warning("Migrated", message));
+        }
+    }
+    // What starts paused was not paused by anybody.
+    let paused = |instance: &VirtualMachineInstance| {
+        conditions_of(instance, conditions::PAUSED)
+            .is_some_and(|paused| paused.reason.as_deref() == Some("PausedByUser"))
+    };
+    if before == Phase::Running && entered.is_empty() {
+        match (paused(old), paused(new)) {
+            (false, true) => tell(Teller::Handler, Event::normal("Paused", "VirtualMachineInstance paused")),
+            (true, false) => {
+                tell(Teller::Handler, Event::normal("Unpaused", "VirtualMachineInstance unpaused"))
+            }
+            _ => {}
         }
     }
     if news(keys::GUEST_PANICKED).is_some() {

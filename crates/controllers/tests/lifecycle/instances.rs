@@ -57,6 +57,7 @@ async fn a_good_boot_and_an_orderly_end() {
     assert_eq!(status, expected);
     assert_eq!(condition(&running, "Ready").unwrap(), ("True".into(), String::new(), String::new()));
     assert_eq!(reason(&running, "LiveMigratable"), "InterfaceNotLiveMigratable");
+    assert_eq!(reason(&running, "StorageLiveMigratable"), "NotMigratable");
     assert_eq!(running.metadata.labels.as_ref().unwrap()[keys::NODE_NAME], NODE);
     for (key, value) in [
         (keys::IMAGE_DIGEST, Some("sha256:0123")),
@@ -375,7 +376,8 @@ async fn a_new_controller_repeats_nothing() {
             })
         })
         .await;
-    assert_eq!(world.told_of(uid(&created)).await, told);
+    let after = world.wait_told(uid(&created), told.len() + 1).await;
+    assert_eq!(after[..told.len()], told);
     assert_eq!(world.pod_of(&created).await.metadata.uid, pod.metadata.uid);
 
     world.launchers.change(at, |status| status.state = MachineState::Running);

@@ -1,6 +1,8 @@
 //! From an instance and the files of its Pod to a running QEMU: the steps of `ferrovirt run`, with the image volume that
 //! the node has laid out in the place of a pull.
 
+use std::path::Path;
+
 use manifest::machine_status::MachineStatus;
 use manifest::types::VirtualMachineInstance;
 use tokio::time::Instant;
@@ -93,6 +95,7 @@ pub(super) struct Known {
     machine_type: Option<String>,
     accelerator: &'static str,
     qemu_user: u32,
+    selinux_context: Option<String>,
     pull: (u64, u64),
 }
 
@@ -103,6 +106,7 @@ impl Known {
         status.machine_type.clone_from(&self.machine_type);
         status.accelerator = Some(self.accelerator.to_owned());
         status.qemu_user = Some(self.qemu_user);
+        status.selinux_context.clone_from(&self.selinux_context);
         (status.timeline.pull_started, status.timeline.pulled) = (Some(self.pull.0), Some(self.pull.1));
     }
 }
@@ -119,8 +123,20 @@ fn known(settings: &Settings, image: &BootImage, facts: &HostFacts, machine_type
             RunAs::Caller => rustix::process::geteuid().as_raw(),
             RunAs::User { uid, .. } => uid,
         },
+        selinux_context: selinux_context(),
         pull: image.pull,
     }
+}
+
+/// The SELinux context of this process, which QEMU is started in; `none` where there is no SELinux.
+fn selinux_context() -> Option<String> {
+    // Where another security module has the file, what it says is no context.
+    if !Path::new("/sys/fs/selinux/enforce").exists() {
+        return Some("none".to_owned());
+    }
+    // It is told where it can be read; nothing depends on it.
+    let text = std::fs::read_to_string("/proc/self/attr/current").ok()?;
+    Some(text.trim_end_matches(['\0', '\n']).to_owned())
 }
 
 /// From an instance to a running QEMU.
