@@ -45,6 +45,8 @@ pub enum Command {
     Serve(ServeFlags),
     /// Print the kubeconfig of the server's administrator, or merge it into yours
     Kubeconfig(KubeconfigFlags),
+    /// Print what a machine of `serve` said, in this boot or an earlier one
+    Logs(LogsFlags),
     /// Back up, restore or check the state that `serve` keeps
     State(StateFlags),
     /// Build, move and look at images
@@ -113,6 +115,35 @@ pub struct KubeconfigFlags {
     /// Merge into the first file of $KUBECONFIG, or ~/.kube/config, and make it the current context
     #[arg(long)]
     pub merge: bool,
+}
+
+/// `ferrovirt logs`
+#[derive(Debug, Args)]
+pub struct LogsFlags {
+    /// The VirtualMachineInstance, which has its VirtualMachine's name
+    pub name: String,
+    /// Its namespace
+    #[arg(short, long, value_name = "NAME", default_value = "default")]
+    pub namespace: String,
+    /// Which boot: 0 is the newest, -1 the one before it; the last three are kept after they have ended
+    #[arg(short, long, value_name = "NUMBER", default_value_t = 0, allow_negative_numbers = true,
+          value_parser = clap::value_parser!(i32).range(..=0))]
+    pub boot: i32,
+    /// Whose words: the guest's console, or `compute`, the launcher
+    #[arg(short, long, value_name = "NAME", default_value = "guest-console-log", value_parser = crate::commands::logs::container)]
+    pub container: String,
+    /// Go on with what is said from now on, until the machine has ended
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Print so many of the last lines only
+    #[arg(long, value_name = "LINES")]
+    pub tail: Option<u64>,
+    /// Put the time in front of each line
+    #[arg(long)]
+    pub timestamps: bool,
+    /// List the boots instead
+    #[arg(long, conflicts_with_all = ["boot", "container", "follow", "tail", "timestamps"])]
+    pub list_boots: bool,
 }
 
 /// `ferrovirt state`

@@ -77,6 +77,7 @@ fn dispatch(cli: Cli, reporter: Reporter) -> Result<ExitCode, Failure> {
             Command::Run(flags) => commands::run::run(&context, *flags).await,
             Command::Serve(flags) => commands::serve::serve(&context, &flags).await,
             Command::Kubeconfig(flags) => commands::kubeconfig::kubeconfig(&context, &flags),
+            Command::Logs(flags) => commands::logs::logs(&context, &flags).await,
             Command::State(flags) => commands::state::state(&context, &flags.command),
             Command::Image(flags) => commands::image::image(&context, flags.command).await,
             Command::Validate(flags) => commands::validate::validate(&context, &flags),

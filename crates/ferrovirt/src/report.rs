@@ -223,8 +223,16 @@ impl Reporter {
 /// When it cannot be written. A reader that has gone away (`… | head`) has had enough, which is no failure
 /// ([`ReaderGone`]).
 pub fn print(text: &str) -> Result<(), Failure> {
+    print_bytes(text.as_bytes())
+}
+
+/// [`print`] of what need not be text.
+///
+/// # Errors
+/// As [`print`].
+pub fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
     let mut output = std::io::stdout().lock();
-    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+    match output.write_all(bytes).and_then(|()| output.flush()) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
             Err(Failure { code: ExitCode::Done, ..Failure::refused(ReaderGone, None) })

@@ -6,7 +6,9 @@
 //!
 //! A launcher writes `compute` and `guest-console-log` in the CRI log format. The other containers of a launcher Pod are
 //! never run on one machine and say nothing. `previous` is the boot of the same instance before, kept when its Pod went.
+//! Kubernetes' API leads no further back; [`boots`] are read from the files, with or without a node.
 
+mod boots;
 mod cri;
 mod kept;
 mod reader;
@@ -24,11 +26,15 @@ use launcher::pod_dir::{LauncherRecord, PodDir};
 use manifest::keys;
 
 use crate::Settings;
+pub use boots::{Boot, boots};
 use cri::Printer;
 use reader::{Reader, Step};
 
 /// Containers of a launcher Pod that say something.
-const CONTAINERS: [&str; 2] = ["compute", "guest-console-log"];
+pub const CONTAINERS: [&str; 2] = ["compute", "guest-console-log"];
+
+/// Where kept logs are, in the node's lasting state.
+const LOGS: &str = "logs";
 
 /// Who follows looks for more in this time.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(200);
@@ -186,18 +192,8 @@ pub async fn open(
         let (settings, pod, options, container) =
             (settings.clone(), pod.clone(), options.clone(), container.clone());
         move || {
-            let Some(source) = source(&settings, &pod, &container, options.previous)? else {
-                return Ok(None);
-            };
-            let printer = Printer {
-                since: options.since,
-                timestamps: options.timestamps,
-                left_bytes: options.limit_bytes,
-                ..Printer::default()
-            };
-            let follow = options.follow && source.live.is_some();
-            let reader = Reader::open(source.path, follow, options.tail_lines, printer)?;
-            Ok(Some(Followed { reader, live: source.live, is_last_look: false }))
+            let source = source(&settings, &pod, &container, options.previous)?;
+            source.map(|source| Followed::begin(source, &options)).transpose()
         }
     };
     let opened = tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)));
@@ -303,7 +299,7 @@ fn source(settings: &Settings, pod: &Pod, container: &str, previous: bool) -> io
 }
 
 fn logs_dir(settings: &Settings) -> PathBuf {
-    settings.state_dir.join("logs")
+    settings.state_dir.join(LOGS)
 }
 
 /// A log on its way out.
@@ -312,6 +308,20 @@ struct Followed {
     live: Option<PodDir>,
     /// Its launcher has ended; whatever is there now is the rest.
     is_last_look: bool,
+}
+
+impl Followed {
+    fn begin(source: LogSource, options: &LogOptions) -> io::Result<Self> {
+        let printer = Printer {
+            since: options.since,
+            timestamps: options.timestamps,
+            left_bytes: options.limit_bytes,
+            ..Printer::default()
+        };
+        let follow = options.follow && source.live.is_some();
+        let reader = Reader::open(source.path, follow, options.tail_lines, printer)?;
+        Ok(Self { reader, live: source.live, is_last_look: false })
+    }
 }
 
 fn stream(followed: Followed) -> impl futures::Stream<Item = io::Result<Bytes>> + Send {

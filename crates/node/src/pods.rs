@@ -93,6 +93,19 @@ pub async fn adopt(settings: &Settings, images: &ImageManager) -> Result<Adopted
     Ok(Adopted { runtimes, unknown, addresses })
 }
 
+/// Directories and UIDs of the Pods of an instance that were started here, the newest first.
+///
+/// # Errors
+/// When `pods_dir` is there and cannot be listed.
+pub(crate) fn directories(
+    pods_dir: &std::path::Path,
+    namespace: &str,
+    instance: &str,
+) -> std::io::Result<Vec<(PodDir, String)>> {
+    let found = record::of_instance(pods_dir, namespace, instance)?;
+    Ok(found.into_iter().map(|(directory, pod)| (directory, pod.uid)).collect())
+}
+
 /// Runs Pods until dropped. Launchers go on then.
 ///
 /// # Errors

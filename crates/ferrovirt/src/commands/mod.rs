@@ -5,6 +5,7 @@ pub mod host;
 pub mod image;
 pub mod kubeconfig;
 pub mod launcher;
+pub mod logs;
 pub mod manifests;
 pub mod run;
 pub mod serve;

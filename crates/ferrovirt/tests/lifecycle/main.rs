@@ -9,6 +9,7 @@
 
 mod boots;
 mod chaos;
+mod clients;
 mod ends;
 mod images;
 mod outliving;
