@@ -141,11 +141,10 @@ pub(super) fn image_pulled(
 /// The guest's last panic.
 pub(super) fn guest_panicked(panic: Option<&GuestPanic>) -> Wanted {
     let panic = panic?;
-    let first = panic.tail.len().saturating_sub(PANIC_LINES);
-    let tail = panic.tail.iter().skip(first).map(String::as_str);
+    let tail = &panic.tail[panic.tail.len().saturating_sub(PANIC_LINES)..];
     // The line itself may be among the last ones.
-    let said = panic.line.as_deref().filter(|line| !panic.tail.iter().any(|other| other == line));
-    let message: Vec<_> = said.into_iter().chain(tail).collect();
+    let said = panic.line.as_ref().filter(|line| !tail.contains(line));
+    let message: Vec<_> = said.into_iter().chain(tail).map(String::as_str).collect();
     wanted("True", "KernelPanic", cut(&printable(&message.join("\n"))))
 }
 

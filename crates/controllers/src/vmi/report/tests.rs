@@ -102,6 +102,22 @@ fn the_table_of_readiness() {
 }
 
 #[test]
+fn the_line_of_a_panic_is_told_however_much_follows_it() {
+    let message = |following: usize| {
+        let line = "Kernel panic - not syncing".to_owned();
+        let after = (0..following).map(|number| format!("trace {number}"));
+        let tail = std::iter::once(line.clone()).chain(after).collect();
+        let (_, said) =
+            conditions::guest_panicked(Some(&GuestPanic { at: 1, line: Some(line), tail })).unwrap();
+        let lines = said.message.lines().count();
+        (said.message.matches("Kernel panic").count(), lines)
+    };
+    for (following, lines) in [(0, 1), (19, 20), (20, 21), (60, 21)] {
+        assert_eq!(message(following), (1, lines), "{following}");
+    }
+}
+
+#[test]
 fn a_lost_node_is_the_reason() {
     let running = instance(json!({"status": {"phase": "Running", "nodeName": "node1"}}));
     for (node_is_lost, expected) in [(true, Some("NodeUnresponsive")), (false, None)] {
