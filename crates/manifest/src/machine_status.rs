@@ -78,9 +78,6 @@ impl MachineState {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum StateReason {
-    /// Nothing special.
-    #[default]
-    None,
     /// Paused: by request, or from the start (`startStrategy: Paused`).
     User,
     /// Paused: the disk of a volume failed or is full.
@@ -93,6 +90,10 @@ pub enum StateReason {
     Panicked,
     /// Crashed: QEMU ended by itself.
     Crashed,
+    /// Nothing special, or a word of a later version.
+    #[default]
+    #[serde(other)]
+    None,
 }
 
 /// What a machine booted.
@@ -172,4 +173,50 @@ pub struct GuestPanic {
     pub line: Option<String>,
     /// The last console lines, oldest first; bounded so that the document fits [`MAX_TERMINATION_MESSAGE_BYTES`].
     pub tail: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    /// A launcher outlives the program that started it, so versions meet. What the first one said is kept here as it
+    /// was.
+    const FIRST: &str = r#"{
+        "revision": 7, "vmiUid": "u", "state": "crashed", "reason": "panicked", "machineType": "pc-q35-7.2",
+        "accelerator": "tcg", "qemuUser": 107,
+        "boot": {
+            "image": "registry/kb", "imageDigest": "sha256:0123", "kernelVersion": "6.1.0",
+            "kernel": {"path": "/boot/vmlinuz", "sizeBytes": 3, "checksum": 1},
+            "initrd": {"path": "/boot/initrd", "checksum": 2}
+        },
+        "timeline": {
+            "pullStarted": 1, "pulled": 2, "prepared": 3, "vmmReady": 4, "firstOutput": 5, "kernelStarted": 6,
+            "userspaceStarted": 7, "ended": 8
+        },
+        "panic": {"at": 8, "line": "Kernel panic", "tail": ["a", "b"]},
+        "reboots": 2
+    }"#;
+
+    #[test]
+    fn what_the_first_version_said_is_understood_and_said_alike() {
+        let status: MachineStatus = serde_json::from_str(FIRST).unwrap();
+        let file =
+            |path: &str, size_bytes, checksum| FileFacts { path: path.to_owned(), size_bytes, checksum };
+        assert_eq!((status.state, status.reason), (MachineState::Crashed, StateReason::Panicked));
+        assert_eq!(status.boot.as_ref().unwrap().initrd, Some(file("/boot/initrd", 0, 2)));
+        assert_eq!(status.timeline.ended, Some(8));
+        assert_eq!(status.panic.as_ref().unwrap().tail, ["a", "b"]);
+        let first: serde_json::Value = serde_json::from_str(FIRST).unwrap();
+        assert_eq!(serde_json::to_value(&status).unwrap(), first);
+    }
+
+    #[test]
+    fn what_a_later_version_adds_is_passed_over() {
+        let text = r#"{"revision": 1, "state": "paused", "reason": "somethingNew", "later": {"a": [1]},
+                       "timeline": {"later": 1}, "boot": {"later": true}}"#;
+        let status: MachineStatus = serde_json::from_str(text).unwrap();
+        assert_eq!((status.state, status.reason), (MachineState::Paused, StateReason::None));
+    }
 }

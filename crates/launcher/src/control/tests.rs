@@ -324,6 +324,25 @@ async fn asked(method: &str, path: &str, body: impl Into<Bytes>) -> (StatusCode,
 }
 
 #[tokio::test]
+async fn what_a_later_version_adds_to_an_instance_is_passed_over() {
+    let body = serde_json::json!({
+        "metadata": {"name": "vm", "uid": UID}, "later": [],
+        "spec": {"later": true, "domain": {"devices": {"later": {}}, "later": {"a": 1}}},
+    });
+    let (doors, status, mut starts, _orders) = doors();
+    let supervisor = tokio::spawn(async move {
+        let start = starts.recv().await.unwrap();
+        status.send_replace(running(1));
+        start.done.send(()).unwrap();
+        (start.instance, status)
+    });
+    let request = Request::put("/v1/machine").body(Full::new(Bytes::from(body.to_string()))).unwrap();
+    assert_eq!(answer(request, &doors).await.status(), StatusCode::OK);
+    let (instance, _status) = supervisor.await.unwrap();
+    assert_eq!(instance.metadata.uid.as_deref(), Some(UID));
+}
+
+#[tokio::test]
 async fn bad_requests_are_told_what_is_wrong() {
     let told = |text: &str| serde_json::json!({ "error": text }).to_string();
     for (method, path, body, code, text) in [

@@ -489,6 +489,42 @@ async fn launchers_outlive_the_daemon_and_are_taken_over() {
     assert!(!is_alive(ids[5]));
 }
 
+/// The files of a Pod as the first version wrote them are kept; and a later version may add to them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn launchers_of_other_versions_are_taken_over() {
+    let world = World::new().await;
+    let node = world.start();
+    let kept = [
+        ("pod.json", include_str!("../../tests/fixtures/pod-1/pod.json")),
+        ("launcher.json", include_str!("../../tests/fixtures/pod-1/launcher.json")),
+    ];
+    let mut pods = Vec::new();
+    for (name, more) in [("a", ""), ("b", "\"later\":{\"a\":[1]},")] {
+        let uid = world.create(launcher_pod(name)).await;
+        let pod = world.wait_for_phase(name, "Running").await;
+        let address = pod.status.unwrap().pod_ip.unwrap();
+        let id = process_id(&world.pod_dir(&uid)).unwrap();
+        let process = id.as_raw_pid().to_string();
+        for (file, text) in kept {
+            let text = text.replace("UID", &uid).replace("ADDRESS", &address).replace("PROCESS", &process);
+            let text = text.replace("\"a\",", &format!("\"{name}\",")).replacen('{', &format!("{{{more}"), 1);
+            pods.push((world.pod_dir(&uid).join(file), text));
+        }
+    }
+    drop(node);
+    for (path, text) in &pods {
+        std::fs::write(path, text).unwrap();
+    }
+    let _node = world.start();
+    for name in ["a", "b"] {
+        let pod = world.pods().get(name).await.unwrap();
+        let uid = pod.metadata.uid.unwrap();
+        world.signal(&uid, rustix::process::Signal::USR1).await;
+        assert_eq!(terminated(&world.wait_for_phase(name, "Succeeded").await).0, 0);
+    }
+    assert_eq!(world.events("Started").await.len(), 2, "nothing was started again");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_that_panics_is_replaced_and_its_launcher_goes_on() {
     let world = World::new().await;
