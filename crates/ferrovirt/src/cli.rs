@@ -101,7 +101,7 @@ pub struct ServeFlags {
     /// Write an audit event for each request to this file, one JSON object a line
     #[arg(long, value_name = "FILE")]
     pub audit_log_path: Option<PathBuf>,
-    /// Name of this machine's Node [default: the host's name]
+    /// Name of this machine's Node [default: the one that it had, at first the host's]
     #[arg(long, value_name = "NAME")]
     pub node_name: Option<String>,
     /// Serve the API and nothing else: no controller acts, no machine is started, ended or adopted

@@ -16,6 +16,7 @@
 mod facts;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -24,7 +25,7 @@ use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
-use crate::Settings;
+use crate::{NodeError, Settings, files};
 pub use facts::{Disk, Facts};
 
 /// Kubernetes whose kubelet this node stands in for: that of the types it is built with.
@@ -52,8 +53,33 @@ const HEARTBEAT: &str = "kubevirt.io/heartbeat";
 /// More than a kubelet's 110: launchers are small, and memory ends first.
 const MOST_PODS: u64 = 500;
 
+/// Longest name of an object, and a line feed.
+const MOST_NAME_BYTES: u64 = 254;
+
 /// Less available memory than this is pressure (`evictionHard` of a kubelet: `memory.available<100Mi`).
 const PRESSING_MEMORY_BYTES: u64 = 100 << 20;
+
+/// The Node's name: `wanted`, else the one it had, else `host_name`. It is kept in `STATE/name`: Pods are bound to it, and
+/// a host that is called otherwise one day is still the one on which they run.
+///
+/// # Errors
+/// When the file cannot be read or written.
+pub fn kept_name(
+    state_dir: &Path,
+    wanted: Option<&str>,
+    host_name: impl FnOnce() -> String,
+) -> Result<String, NodeError> {
+    let path = state_dir.join("name");
+    let failed = |source| NodeError::Files { path: path.clone(), source };
+    let kept = files::read_start(&path, MOST_NAME_BYTES).map_err(failed)?;
+    let kept =
+        kept.map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned()).filter(|name| !name.is_empty());
+    let name = wanted.map(str::to_owned).or_else(|| kept.clone()).unwrap_or_else(host_name);
+    if kept.as_ref() != Some(&name) {
+        files::write_private(&path, format!("{name}\n").as_bytes()).map_err(failed)?;
+    }
+    Ok(name)
+}
 
 /// Registers the node and keeps its Lease, until dropped.
 pub async fn run(client: kube::Client, settings: &Settings) {

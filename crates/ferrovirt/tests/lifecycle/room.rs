@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::harness::World;
+use crate::harness::{World, wait_until_gone};
 use crate::real_registry::RealRegistry;
 use crate::server::{DEADLINE, Outcome, Server, finish, finish_with_input, kubectls, wait_until};
 
@@ -19,8 +19,8 @@ pub struct Room {
     pub registry: RealRegistry,
     server: Option<Server>,
     port: u16,
-    /// Name of the server's Node.
-    pub node_name: &'static str,
+    /// What it is told to call its Node.
+    pub node_name: Option<&'static str>,
     /// Further arguments of `serve`.
     arguments: Vec<String>,
     /// A directory that its search path begins with.
@@ -70,7 +70,7 @@ impl Room {
             registry,
             server: None,
             port: 0,
-            node_name: "node-1",
+            node_name: Some("node-1"),
             arguments: Vec::new(),
             programs: None,
         }
@@ -129,8 +129,9 @@ impl Room {
 
     fn serve_arguments(&self) -> Vec<String> {
         let listen = format!("127.0.0.1:{}", self.port);
-        let words = ["serve", "-v", "--listen", &listen, "--node-name", self.node_name].map(str::to_owned);
-        words.into_iter().chain(self.arguments.iter().cloned()).collect()
+        let words = ["serve", "-v", "--listen", &listen].map(str::to_owned);
+        let name = self.node_name.iter().flat_map(|name| ["--node-name", name]).map(str::to_owned);
+        words.into_iter().chain(name).chain(self.arguments.iter().cloned()).collect()
     }
 
     fn spawn_server(&mut self, command: Command) {
@@ -142,6 +143,18 @@ impl Room {
     /// Ends the server as a crash does: SIGKILL.
     pub fn kill_server(&mut self) {
         self.server.take().unwrap().kill();
+    }
+
+    /// Ends everything as a reboot of the host does, and leaves what a disk keeps.
+    pub fn reboot(&mut self) {
+        self.kill_server();
+        for launcher in self.processes("launcher") {
+            kill_process(launcher, Signal::KILL).unwrap();
+        }
+        for guest in self.processes("qemu-system-x86_64") {
+            wait_until_gone(guest);
+        }
+        fs::remove_dir_all(self.world.path("run")).unwrap();
     }
 
     /// Ends the server as a service manager does.

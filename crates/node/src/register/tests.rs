@@ -139,3 +139,20 @@ async fn the_lease_is_renewed_and_belongs_to_the_node() {
     assert_eq!(spec.renew_time.unwrap().0, at(10));
     assert_eq!((spec.holder_identity.as_deref(), spec.lease_duration_seconds), (Some("here"), Some(40)));
 }
+
+#[test]
+fn a_node_keeps_its_name_until_it_is_told_another() {
+    let directory = tempfile::tempdir().unwrap();
+    let name = |wanted| kept_name(directory.path(), wanted, || "host".to_owned()).unwrap();
+    for (wanted, expected) in [(None, "host"), (Some("a"), "a"), (None, "a"), (Some("b"), "b"), (None, "b")] {
+        assert_eq!(name(wanted), expected);
+    }
+    // Half a write leaves the name; an empty file is none.
+    std::fs::write(directory.path().join("name.tmp"), "c").unwrap();
+    assert_eq!(name(None), "b");
+    std::fs::write(directory.path().join("name"), "\n").unwrap();
+    assert_eq!(name(None), "host");
+    std::fs::remove_file(directory.path().join("name")).unwrap();
+    std::fs::create_dir(directory.path().join("name")).unwrap();
+    assert!(kept_name(directory.path(), None, String::new).is_err());
+}

@@ -40,8 +40,8 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// Opens what they use. `address` is where the API server listens; `node_name` is the Node's name, the host's when
-    /// there is none.
+    /// Opens what they use. `address` is where the API server listens; `node_name` is the Node's name; without one it keeps
+    /// the name that it had, and is called after the host at first.
     ///
     /// # Errors
     /// When a directory, the image store or the node's authority cannot be used.
@@ -52,7 +52,7 @@ impl Prepared {
         ensure_dir(&settings.run_dir, 0o711)?;
         ensure_dir(&pods_dir, 0o711)?;
         ensure_dir(&state_dir, 0o700)?;
-        let name = node_name.map_or_else(host_name, str::to_owned);
+        let name = node::register::kept_name(&state_dir, node_name, host_name).map_err(anyhow::Error::new)?;
         let authority = Arc::new(Authority::open(&state_dir.join("pki")).map_err(anyhow::Error::new)?);
         let identity = authority.controllers().map_err(anyhow::Error::new)?;
         let asking =
