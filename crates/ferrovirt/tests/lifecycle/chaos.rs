@@ -12,8 +12,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::{World, wait_until_gone};
 use crate::real_registry::RealRegistry;
-use crate::room::{Boot, Room, machine};
-use crate::server::wait_until;
+use crate::room::{Boot, Room, instance, machine};
+use crate::server::{finish, wait_until};
 
 const MACHINES: [&str; 3] = ["alpha", "beta", "gamma"];
 
@@ -136,6 +136,35 @@ fn settled(room: &Room) -> Census {
         let counts = (census.launchers.len(), census.guests.len());
         (is_settled && counts == (MACHINES.len(), MACHINES.len())).then_some(census)
     })
+}
+
+/// What a disk is too full to be told is told again; what was told is done.
+#[test]
+fn a_deletion_on_a_full_disk_finishes() {
+    let world = World::new();
+    let Some(disk) = SmallDisk::mount(&world) else {
+        println!("no file system may be mounted here: this test does nothing");
+        return;
+    };
+    let room = Room::in_world(world, RealRegistry::start());
+    let image = room.reference("guests/full:1");
+    room.push(&image, "vmlinuz");
+    room.apply(&instance("vm", &Boot { image: &image, policy: "", guest: "hang" }));
+    room.wait_for_phase("vmi/vm", "Running");
+    room.wait_for_console("vm", "guest: kernel");
+    let filling = disk.fill();
+    let deleted = finish(room.kubectl_command(&["delete", "vmi", "vm", "--wait=false"]));
+    println!("on a full disk: {}{}", deleted.stdout, deleted.stderr);
+    if deleted.status.success() {
+        // Its logs cannot be kept, which keeps nothing else.
+        wait_until("the guest has ended", || room.processes("qemu-system-x86_64").is_empty().then_some(()));
+    } else {
+        assert!(deleted.stderr.contains("no space to store"), "{deleted:?}");
+    }
+    drop(filling);
+    room.kubectl(&["delete", "vmi", "vm", "--ignore-not-found"]);
+    room.wait_until_empty();
+    assert!(room.get("vmi/vm").is_null());
 }
 
 #[test]

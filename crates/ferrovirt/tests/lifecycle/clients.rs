@@ -1,7 +1,8 @@
 //! The same machines through every kubectl that is here, and through `ferrovirt logs` where kubectl leads no further.
 
+use std::io::Read;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
@@ -61,11 +62,13 @@ fn every_kubectl_starts_and_stops_machines_and_reads_their_logs() {
                 let all = [&["logs", &pod, "-c", "guest-console-log"], options].concat();
                 kubectl(&room, &program, &all)
             };
+            // What is read later has all that was read before.
+            let last = finish(logs(&["--tail=2"])).succeeded().stdout;
+            let since = finish(logs(&["--since=1h"])).succeeded().stdout;
             let said = finish(logs(&[])).succeeded().stdout;
             assert!(said.contains(&format!("word={word}")), "{said}");
-            let last = finish(logs(&["--tail=2"])).succeeded().stdout;
             assert!(said.contains(&last) && last.lines().count() == 2, "{last:?}");
-            assert_eq!(finish(logs(&["--since=1h"])).succeeded().stdout.lines().next(), said.lines().next());
+            assert_eq!(since.lines().next(), said.lines().next());
             match words.last() {
                 None => {
                     let refused = finish(logs(&["--previous"])).failed();
@@ -78,13 +81,16 @@ fn every_kubectl_starts_and_stops_machines_and_reads_their_logs() {
                     assert!(!previous.contains(&format!("word={word}")), "{previous}");
                 }
             }
-            let follows = logs(&["-f"]);
-            let followed = std::thread::spawn(move || finish(follows));
+            let mut follows = logs(&["-f"]).stdout(Stdio::piped()).spawn().unwrap();
+            let mut output = follows.stdout.take().unwrap();
+            let mut followed = vec![0];
+            output.read_exact(&mut followed).unwrap();
             raw(&room, &program, "replace", STOP).succeeded();
-            room.wait_for_status("vm", "Stopped");
             // Who follows comes to an end with the machine.
-            let followed = followed.join().unwrap().succeeded().stdout;
-            assert!(followed.starts_with(&said), "{followed}");
+            output.read_to_end(&mut followed).unwrap();
+            assert!(follows.wait().unwrap().success());
+            assert!(followed.starts_with(said.as_bytes()), "{}", String::from_utf8_lossy(&followed));
+            room.wait_for_status("vm", "Stopped");
             room.wait_until_empty();
             words.push(word);
         }

@@ -79,6 +79,53 @@ fn a_tag_that_is_not_there_is_told_and_its_machine_can_be_deleted() {
 }
 
 #[test]
+fn a_tag_that_vanishes_is_missed_by_the_next_boot_only() {
+    let room = Room::new();
+    let image = room.reference("kernels/gone:1");
+    room.push(&image, "vmlinuz");
+    room.apply(&machine("dev", "Always", &Boot { image: &image, policy: "Always", guest: "hang" }));
+    let first = room.wait_for_phase("vmi/dev", "Running")["metadata"]["uid"].clone();
+    room.registry.remove_tag("kernels/gone", "1");
+    room.put("dev", "restart", &json!({})).succeeded();
+    room.wait("vm/dev", "cannot pull", |vm| {
+        matches!(vm["status"]["printableStatus"].as_str(), Some("ErrImagePull" | "ImagePullBackOff"))
+    });
+    let waiting = room.get("vmi/dev");
+    assert_eq!(waiting["status"]["phase"], "Scheduling", "{}", waiting["status"]);
+    assert_ne!(waiting["metadata"]["uid"], first);
+    room.push(&image, "vmlinuz-other");
+    room.wait_for_status("dev", "Running");
+    let second = room.get("vmi/dev");
+    assert_eq!(second["metadata"]["uid"], waiting["metadata"]["uid"], "it waited");
+    assert_eq!(
+        second["metadata"]["annotations"]["ferrovirt.dev/kernel-version"],
+        Fixtures::version("vmlinuz-other")
+    );
+    room.kubectl(&["delete", "vm", "dev"]);
+    room.wait_until_empty();
+}
+
+/// KubeVirt's user guide has it, with a Secret whose name is a policy and which nobody has made.
+#[test]
+fn the_machine_of_the_documentation_boots_when_it_is_told_to() {
+    let room = Room::new();
+    let image = room.reference("vmi_ext_boot/kernel_initrd_binaries_container:latest");
+    room.push(&image, "vmlinuz");
+    let manifest = include_str!("../../../manifest/tests/fixtures/kernel-boot.yaml");
+    let here = format!("{}/vmi_ext_boot/", room.registry.host());
+    room.kubectl_with_input(&["apply", "-f", "-"], &manifest.replace("vmi_ext_boot/", &here));
+    let name = "ext-kernel-boot-vm";
+    room.wait_for_status(name, "Stopped");
+    room.put(name, "start", &json!({})).succeeded();
+    room.wait_for_phase(&format!("vmi/{name}"), "Succeeded");
+    assert!(room.console(name).contains("guest: kernel"));
+    let told = room.events("Pod", &room.pod_of(name));
+    assert!(told.iter().any(|event| event.contains("FailedToRetrieveImagePullSecret")), "{told:?}");
+    room.kubectl(&["delete", "vm", name]);
+    room.wait_until_empty();
+}
+
+#[test]
 fn never_and_a_path_that_is_not_there() {
     let room = Room::new();
     let image = room.reference("kernels/never:1");

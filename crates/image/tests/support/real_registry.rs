@@ -145,6 +145,13 @@ impl RealRegistry {
         quoted.map(|(request, _)| request.to_owned()).collect()
     }
 
+    /// Removes a tag of a repository, as somebody who cleans up does.
+    pub fn remove_tag(&self, repository: &str, tag: &str) {
+        let repositories = self.directory.path().join("data/docker/registry/v2/repositories");
+        let tag = repositories.join(repository).join("_manifests/tags").join(tag);
+        fs::remove_dir_all(tag).expect("a tag that was pushed");
+    }
+
     /// The file of a blob in the registry's own storage, to see whether it is there or to damage it.
     pub fn blob_file(&self, digest: &str) -> PathBuf {
         let (algorithm, hex) = digest.split_once(':').expect("a digest");
