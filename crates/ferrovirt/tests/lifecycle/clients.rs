@@ -36,7 +36,7 @@ fn boot(room: &Room, program: &Path, word: &str) -> String {
     room.kubectl(&["patch", "vm", "vm", "--type=merge", "-p", &patch.to_string()]);
     raw(room, program, "replace", START).succeeded();
     room.wait_for_status("vm", "Running");
-    room.wait_for_console("vm", "guest: kernel");
+    room.wait_for_console("vm", &format!("word={word}"));
     room.pod_of("vm")
 }
 
