@@ -9,10 +9,14 @@
 //! | `GET /v1/status?after=REVISION` | | 200, the status once its revision is another than REVISION, or after [`POLL_PATIENCE`] |
 //! | `PUT /v1/shutdown` | `{"gracePeriodSeconds": N}` | 200, the status; the power button is pressed, or the machine killed |
 //! | `PUT /v1/pause`, `/v1/unpause`, `/v1/reset` | | 200, the status after it |
+//! | `GET /v1/console?readOnly=BOOL&replay=BOOL`, upgraded to `ferrovirt-console` | | 101, the bytes of the serial port both ways |
+//!
+//! A console that is over because the machine is ends with TLS' own farewell; one that was put off ends without.
 //!
 //! Every answer of 200 is a [`MachineStatus`](manifest::machine_status::MachineStatus). Any other is
 //! `{"error": "…"}`: 400 for what cannot be read, 403 for the instance of another launcher, 404 for an unknown path, 405
-//! for another method, 408 for a body that does not arrive, 409 for what the machine's state does not allow, 413 for a body above [`MAX_BODY_BYTES`], 500
+//! for another method, 408 for a body that does not arrive, 409 for what the machine's state does not allow, 413 for a body above [`MAX_BODY_BYTES`], 426 for a console
+//! without the upgrade, 429 for one too many, 500
 //! where QEMU refused.
 //!
 //! A machine that cannot be started is no error: the status says so in `syncError`, and the same request tries again.
@@ -22,6 +26,7 @@
 //! one counts.
 
 mod client;
+mod console;
 mod server;
 #[cfg(test)]
 mod tests;
@@ -32,6 +37,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use client::{Client, ControlError};
+pub use console::Console;
 pub(crate) use server::{Doors, Start, serve};
 pub use tls::IdentityError;
 pub(crate) use tls::{Identity, server_config};

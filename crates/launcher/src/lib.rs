@@ -12,7 +12,7 @@
 //!
 //! ```text
 //! Pod's directory ──► supervisor ◄──► control (HTTP over mutual TLS) ◄── controllers
-//!  (volumes, tls)      │  boot_image, host, plan ──► session ──► logs (cri_log)
+//!  (volumes, tls)      │  boot_image, host, plan ──► session ──► logs (cri_log), serial_port
 //!                      └► launcher.json, launch.json, exit_record
 //! ```
 
@@ -29,6 +29,7 @@ pub mod machine_dir;
 pub mod memory;
 pub mod plan;
 pub mod pod_dir;
+pub mod serial_port;
 pub mod session;
 pub mod supervisor;
 pub mod timeline;

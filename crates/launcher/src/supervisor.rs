@@ -42,7 +42,10 @@ use crate::exit_record::ExitRecord;
 use crate::host::Host;
 use crate::machine_dir;
 use crate::pod_dir::{LauncherRecord, PodDir};
-use crate::session::{Conditions, Connections, Log, Order, Progress, Session, Steering, Verdict, answer};
+use crate::serial_port::SerialPort;
+use crate::session::{
+    Conditions, Connections, Log, Order, Progress, Session, Steering, Verdict, answer, forward_input,
+};
 
 use board::{Board, End, Telling, ending, tell, unix_milliseconds};
 use start::{Started, start};
@@ -220,7 +223,14 @@ pub async fn run(
     let (starts, start_requests) = mpsc::channel(QUEUE);
     let (orders, order_requests) = mpsc::channel(QUEUE);
     let board = Board::default();
-    let doors = Doors { uid: settings.uid.clone(), starts, orders: orders.clone(), status: board.watch() };
+    let (port, typed) = SerialPort::new();
+    let doors = Doors {
+        uid: settings.uid.clone(),
+        starts,
+        orders: orders.clone(),
+        status: board.watch(),
+        port: port.clone(),
+    };
     let (stop, stopped) = watch::channel(false);
     let server = tokio::spawn(control::serve(listener, acceptor, doors, stopped));
     let record = LauncherRecord {
@@ -246,8 +256,11 @@ pub async fn run(
         starts: start_requests,
         orders: order_requests,
         order_sender: orders,
+        port: port.clone(),
+        typed: Some(typed),
     };
     let end = supervisor.supervise(&mut signals.terminate).await;
+    port.close();
     board.change(|status| end.tell(status));
     let last = board.current();
     tracing::info!(state = ?last.state, reason = ?last.reason, "the machine has ended");
@@ -293,6 +306,9 @@ struct Supervisor<'a> {
     starts: mpsc::Receiver<Start>,
     orders: mpsc::Receiver<Order>,
     order_sender: mpsc::Sender<Order>,
+    port: SerialPort,
+    /// What is typed on the port, until there is a guest to hear it.
+    typed: Option<mpsc::Receiver<Vec<u8>>>,
 }
 
 impl Supervisor<'_> {
@@ -364,8 +380,9 @@ impl Supervisor<'_> {
         } = started;
         let board = self.board;
         let shut_down = (self.settings.grace, self.order_sender.clone());
-        // Kept open: a guest whose console hangs up may do anything.
-        let _console_input = console_input;
+        let typed = self.typed.take().unwrap_or_else(|| mpsc::channel(1).1);
+        let typing = forward_input(typed, console_input);
+        tokio::pin!(typing);
         let checksums = tokio::task::spawn_blocking(image.checksums());
         tokio::pin!(checksums);
         let is_paused = initial_state == InitialState::Paused;
@@ -375,8 +392,8 @@ impl Supervisor<'_> {
             ..Progress::default()
         };
         let (progress, mut watched) = watch::channel(at_first);
-        // Nobody reads the console here; the session passes it to the log.
-        let (output, _) = mpsc::channel(1);
+        let (output, said) = mpsc::channel(1);
+        let recording = tokio::spawn(record(self.port.clone(), said));
         let (_ends, mut ends) = mpsc::channel(1);
         let connections = Connections {
             vm,
@@ -396,6 +413,8 @@ impl Supervisor<'_> {
         let patience = Instant::now() + CHECKSUM_PATIENCE;
         let mut boot: Option<BootFacts> = None;
         let mut are_checksums_due = true;
+        let mut is_heard = true;
+        let mut reboots = 0;
         let mut news = Telling::default();
         let outcome = loop {
             let now = Instant::now();
@@ -433,12 +452,21 @@ impl Supervisor<'_> {
                 changed = watched.changed() => {
                     // Its other end is in the session, which outlives nothing here.
                     if changed.is_ok() {
-                        news.come(&watched.borrow().paused);
+                        let progress = watched.borrow();
+                        news.come(&progress.paused);
+                        if progress.reboots != reboots {
+                            reboots = progress.reboots;
+                            self.port.begin_boot();
+                        }
                     }
                 }
+                () = &mut typing, if is_heard => is_heard = false,
                 () = sleep_until(due.unwrap_or(now)), if due.is_some() => {}
             }
         };
+        if let Err(error) = recording.await {
+            tracing::error!(%error, "the end of the console is not told to those who are attached");
+        }
         if let Verdict::VmmFailed { reason } = &outcome.verdict {
             tracing::error!(reason, "QEMU failed");
         }
@@ -457,6 +485,13 @@ impl Supervisor<'_> {
             reboots: outcome.reboots,
         };
         End { state, reason, progress: Some((progress, began_unix)) }
+    }
+}
+
+/// Hands what the guest says to those who are attached, until it has said its last.
+async fn record(port: SerialPort, mut said: mpsc::Receiver<Vec<u8>>) {
+    while let Some(bytes) = said.recv().await {
+        port.record(&bytes).await;
     }
 }
 

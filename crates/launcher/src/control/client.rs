@@ -19,8 +19,10 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use super::console::{self, Console};
 use super::tls::{Identity, IdentityError, client_config};
 use super::{POLL_PATIENCE, Refusal, START_PATIENCE, ShutdownRequest};
+use crate::serial_port::Attach;
 
 /// How long connecting may take, TLS included. Launchers are on this machine, which may be busy.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
@@ -163,6 +165,36 @@ impl Client {
         self.call(at, call).await
     }
 
+    /// Attaches to the serial port, over a connection of its own.
+    ///
+    /// # Errors
+    /// [`ControlError`]; refused where too many have.
+    pub async fn console(&self, at: SocketAddr, how: Attach) -> Result<Console, ControlError> {
+        let unreachable = |reason: String| ControlError::Unreachable { address: at, reason };
+        let mut sender = self.connect(at).await?;
+        let mut request = Request::get(console::uri(how)).header(http::header::HOST, at.to_string());
+        for (name, value) in console::upgrade_headers() {
+            request = request.header(name, value);
+        }
+        let request = request.body(Full::default()).map_err(|error| unreachable(error.to_string()))?;
+        let answer = async {
+            let response =
+                sender.send_request(request).await.map_err(|error| unreachable(described(&error)))?;
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                let upgraded = hyper::upgrade::on(response).await;
+                return upgraded.map(Console::new).map_err(|error| unreachable(described(&error)));
+            }
+            let (head, body) = response.into_parts();
+            let body = collect(body).await.map_err(unreachable)?;
+            match read_answer(at, head.status, &body) {
+                Ok(_) => Err(unreachable("it answers with a status and no console".to_owned())),
+                Err(error) => Err(error),
+            }
+        };
+        let limit = ANSWER_LIMIT;
+        timeout(limit, answer).await.map_err(|_| unreachable(format!("no answer within {limit:?}")))?
+    }
+
     /// Sends over an idle connection where there is one. It may just have been closed by the other side: then, and if
     /// that does no harm, once more over a new one.
     async fn call(&self, at: SocketAddr, call: Call) -> Result<MachineStatus, ControlError> {
@@ -242,7 +274,7 @@ impl Client {
         let inner = Arc::downgrade(&self.0);
         tokio::spawn(async move {
             // How it ended is told to whoever waits for an answer; nobody else has to know.
-            let _ = connection.await;
+            let _ = connection.with_upgrades().await;
             forget_closed(&inner, at);
         });
         Ok(sender)

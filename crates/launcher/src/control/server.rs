@@ -23,7 +23,9 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
+use super::console::{self, Granted};
 use super::{MAX_BODY_BYTES, POLL_PATIENCE, Refusal, START_PATIENCE, ShutdownRequest};
+use crate::serial_port::SerialPort;
 use crate::session::Order;
 
 /// Handshakes at a time.
@@ -31,6 +33,9 @@ const HANDSHAKES: usize = 8;
 
 /// Connections at a time, of those who have proven themselves.
 const CONNECTIONS: usize = 16;
+
+/// Consoles at a time. A viewer costs a connection and what it has not read.
+const CONSOLES: usize = 64;
 
 /// How long a handshake may take.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
@@ -70,6 +75,8 @@ pub(crate) struct Doors {
     pub orders: mpsc::Sender<Order>,
     /// What is known of it.
     pub status: watch::Receiver<MachineStatus>,
+    /// Its serial port.
+    pub port: SerialPort,
 }
 
 /// Serves until `stop` is true, then finishes the requests at hand. Never fails: what a client does ends its connection.
@@ -79,8 +86,8 @@ pub(crate) async fn serve(
     doors: Doors,
     mut stop: watch::Receiver<bool>,
 ) {
-    let (handshakes, connections) =
-        (Arc::new(Semaphore::new(HANDSHAKES)), Arc::new(Semaphore::new(CONNECTIONS)));
+    let [handshakes, connections, consoles] =
+        [HANDSHAKES, CONNECTIONS, CONSOLES].map(|most| Arc::new(Semaphore::new(most)));
     let mut tasks = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -96,15 +103,18 @@ pub(crate) async fn serve(
                 continue;
             }
         };
-        let (acceptor, connections, doors, stop) =
-            (acceptor.clone(), Arc::clone(&connections), doors.clone(), stop.clone());
+        let (connections, consoles) = (Arc::clone(&connections), Arc::clone(&consoles));
+        let (acceptor, doors, stop) = (acceptor.clone(), doors.clone(), stop.clone());
         tasks.spawn(async move {
             let handshake = timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await;
             drop(permit);
             match handshake {
                 Ok(Ok(stream)) => {
-                    if let Ok(_permit) = connections.acquire_owned().await {
-                        connection(stream, doors, stop).await;
+                    let Ok(permit) = connections.acquire_owned().await else { return };
+                    let console = connection(stream, doors, consoles, stop).await;
+                    drop(permit);
+                    if let Some((console, _permit)) = console {
+                        console.carry().await;
                     }
                 }
                 // Anybody on this machine can connect and be refused: nobody has to act on it.
@@ -127,20 +137,33 @@ async fn accept(
     Ok((stream, permit))
 }
 
+/// A console that was granted, and its place among [`CONSOLES`].
+type Seat = (Granted, OwnedSemaphorePermit);
+
+/// Answers what is asked, up to a console, which is what the connection becomes.
 async fn connection(
     stream: tokio_rustls::server::TlsStream<TcpStream>,
     doors: Doors,
+    consoles: Arc<Semaphore>,
     mut stop: watch::Receiver<bool>,
-) {
-    let service = service_fn(move |request: Request<Incoming>| {
-        let doors = doors.clone();
-        async move { Ok::<_, Infallible>(answer(request, &doors).await) }
+) -> Option<Seat> {
+    let (granted, mut seat) = mpsc::channel(1);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        let (doors, consoles, granted) = (doors.clone(), Arc::clone(&consoles), granted.clone());
+        async move {
+            Ok::<_, Infallible>(if request.uri().path() == console::PATH {
+                grant(&mut request, &doors.port, consoles, &granted)
+            } else {
+                answer(request, &doors).await
+            })
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_LIMIT)
         .max_buf_size(HEAD_BUFFER_BYTES)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
     tokio::pin!(connection);
     let served = tokio::select! {
         served = &mut connection => Some(served),
@@ -155,6 +178,26 @@ async fn connection(
     };
     if let Err(error) = served {
         tracing::debug!(%error, "a connection ended");
+    }
+    seat.try_recv().ok()
+}
+
+fn grant(
+    request: &mut Request<Incoming>,
+    port: &SerialPort,
+    consoles: Arc<Semaphore>,
+    granted: &mpsc::Sender<Seat>,
+) -> Response<Full<Bytes>> {
+    let refuse = |code, error| response(code, &Refusal { error });
+    let Ok(permit) = consoles.try_acquire_owned() else {
+        return refuse(StatusCode::TOO_MANY_REQUESTS, format!("{CONSOLES} consoles are open"));
+    };
+    match console::grant(request, port) {
+        Ok((response, console)) => match granted.try_send((console, permit)) {
+            Ok(()) => response,
+            Err(_) => refuse(StatusCode::CONFLICT, "this connection is a console".to_owned()),
+        },
+        Err((code, error)) => refuse(code, error),
     }
 }
 

@@ -18,6 +18,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use super::server::{Doors, Start, answer, serve};
 use super::tls::{Identity, client_config, server_config};
 use super::{Client, ControlError, MAX_BODY_BYTES};
+use crate::serial_port::{Attach, SerialPort};
 use crate::session::{Order, answer as reply_to};
 
 const UID: &str = "5d307ca9-b3ef-428c-8861-06e72d69f223";
@@ -59,6 +60,8 @@ struct Launcher {
     status: watch::Sender<MachineStatus>,
     starts: mpsc::Receiver<Start>,
     orders: mpsc::Receiver<Order>,
+    port: SerialPort,
+    typed: mpsc::Receiver<Vec<u8>>,
     stop: watch::Sender<bool>,
     served: tokio::task::JoinHandle<()>,
 }
@@ -67,7 +70,13 @@ fn doors() -> (Doors, watch::Sender<MachineStatus>, mpsc::Receiver<Start>, mpsc:
     let (status, watched) = watch::channel(MachineStatus::default());
     let (starts, start_requests) = mpsc::channel(4);
     let (orders, order_requests) = mpsc::channel(4);
-    (Doors { uid: UID.to_owned(), starts, orders, status: watched }, status, start_requests, order_requests)
+    let (port, _) = SerialPort::new();
+    (
+        Doors { uid: UID.to_owned(), starts, orders, status: watched, port },
+        status,
+        start_requests,
+        order_requests,
+    )
 }
 
 async fn launcher(authority: &Authority) -> Launcher {
@@ -77,9 +86,11 @@ async fn launcher(authority: &Authority) -> Launcher {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (doors, status, starts, orders) = doors();
+    let (port, typed) = SerialPort::new();
+    let doors = Doors { port: port.clone(), ..doors };
     let (stop, stopped) = watch::channel(false);
     let served = tokio::spawn(serve(listener, acceptor, doors, stopped));
-    Launcher { address, status, starts, orders, stop, served }
+    Launcher { address, status, starts, orders, port, typed, stop, served }
 }
 
 fn instance(uid: &str) -> VirtualMachineInstance {
@@ -191,6 +202,68 @@ async fn what_the_machine_does_not_allow_is_a_conflict() {
     assert_eq!(client.pause(address).await, refused);
     assert_eq!(client.unpause(address).await, refused);
     assert_eq!(client.reset(address).await, refused);
+}
+
+#[tokio::test]
+async fn a_console_carries_bytes_both_ways_until_the_guest_ends() {
+    let authority = Authority::new();
+    let Launcher { address, port, mut typed, stop: _stop, .. } = launcher(&authority).await;
+    let client = authority.client();
+    port.record(b"boot\n").await;
+    let mut viewer = client.console(address, Attach { read_only: true, replay: true }).await.unwrap();
+    let mut boot = [0; 5];
+    viewer.read_exact(&mut boot).await.unwrap();
+    assert_eq!(&boot, b"boot\n");
+    let mut first = client.console(address, Attach::default()).await.unwrap();
+    first.write_all(b"typed").await.unwrap();
+    assert_eq!(typed.recv().await.unwrap(), b"typed");
+    let second = client.console(address, Attach::default()).await.unwrap();
+    assert_eq!(first.read(&mut [0; 10]).await.unwrap_err().kind(), std::io::ErrorKind::UnexpectedEof);
+    // More than any buffer on the way holds, one way and then the other.
+    let many: Vec<u8> = (0..3 << 20).map(|number: u32| (number % 251) as u8).collect();
+    let (mut said, mut input) = tokio::io::split(second);
+    let typing = async { input.write_all(&many).await.unwrap() };
+    let listening = async {
+        let mut heard = Vec::new();
+        while heard.len() < many.len() {
+            heard.extend(typed.recv().await.unwrap());
+        }
+        heard
+    };
+    let ((), heard) = tokio::join!(typing, listening);
+    assert!(heard == many);
+    let saying = async {
+        for piece in many.chunks(16 << 10) {
+            port.record(piece).await;
+        }
+        port.close();
+    };
+    let mut all = Vec::new();
+    let ((), read) = tokio::join!(saying, said.read_to_end(&mut all));
+    read.unwrap();
+    assert!(all == many);
+}
+
+#[tokio::test]
+async fn a_console_is_asked_for_by_an_upgrade_and_not_without_end() {
+    let authority = Authority::new();
+    let Launcher { address, stop: _stop, .. } = launcher(&authority).await;
+    let client = authority.client();
+    let look = Attach { read_only: true, replay: false };
+    let mut open = Vec::new();
+    let refused = loop {
+        match client.console(address, look).await {
+            Ok(console) => open.push(console),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(refused, ControlError::Refused { code: 429, reason: "64 consoles are open".to_owned() });
+    assert_eq!(open.len(), 64);
+    drop(open);
+    while client.console(address, look).await.is_err() {}
+    let (doors, ..) = doors();
+    let request = Request::get("/v1/console").body(Full::<Bytes>::default()).unwrap();
+    assert_eq!(answer(request, &doors).await.status(), StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]
