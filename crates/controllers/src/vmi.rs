@@ -17,6 +17,7 @@ mod phase;
 mod pod;
 mod reconcile;
 mod report;
+pub mod requests;
 mod resources;
 mod view;
 

@@ -78,6 +78,15 @@ impl Call {
         }
     }
 
+    /// Comes back when the server stops: what goes on after the answer ends then.
+    pub fn stopped(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut stop = self.server.stop();
+        async move {
+            // A sender that is gone stops the server too.
+            let _ = stop.wait_for(|stop| *stop).await;
+        }
+    }
+
     /// 200 with what `stream` yields, for as long as the client reads and the server runs. A stream that fails breaks the
     /// answer off.
     pub fn stream<E>(
@@ -88,12 +97,8 @@ impl Call {
     where
         E: Into<axum::BoxError> + 'static,
     {
-        let mut stop = self.server.stop();
-        let stopped = async move {
-            // A sender that is gone stops the server too.
-            let _ = stop.wait_for(|stop| *stop).await;
-        };
-        let mut response = http::Response::new(Body::from_stream(stream.take_until(Box::pin(stopped))));
+        let stopped = Box::pin(self.stopped());
+        let mut response = http::Response::new(Body::from_stream(stream.take_until(stopped)));
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         response
     }

@@ -38,6 +38,7 @@ pub async fn serve(context: &Context, flags: &ServeFlags) -> Result<ExitCode, Fa
         false => Some(Prepared::new(context, flags.listen.ip(), flags.node_name.as_deref())?),
     };
     let logs = prepared.as_ref().map(Prepared::logs);
+    let launchers = prepared.as_ref().map(Prepared::launchers);
     let counted = controllers::Metrics::default();
     let mut metrics = Registry::default();
     counted.register(&mut metrics);
@@ -47,7 +48,7 @@ pub async fn serve(context: &Context, flags: &ServeFlags) -> Result<ExitCode, Fa
         audit_log: flags.audit_log_path.clone(),
         extra_objects: installation::objects(version),
         metrics,
-        extensions: logs.into_iter().chain([subresources::extension()]).collect(),
+        extensions: logs.into_iter().chain([subresources::extension(launchers)]).collect(),
         ..Options::new(
             context.settings.api_dir(),
             VersionInfo {

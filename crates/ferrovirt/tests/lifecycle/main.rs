@@ -10,6 +10,7 @@
 mod boots;
 mod chaos;
 mod clients;
+mod console;
 mod ends;
 mod images;
 mod outliving;
@@ -17,6 +18,9 @@ mod outliving;
 mod room;
 mod strategies;
 
+#[allow(dead_code, reason = "other test targets use the rest")]
+#[path = "../api/client.rs"]
+mod client;
 #[allow(dead_code, reason = "other test targets use the rest")]
 #[path = "../e2e/harness.rs"]
 mod harness;

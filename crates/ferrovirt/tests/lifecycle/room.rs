@@ -241,8 +241,12 @@ impl Room {
 
     /// PUTs `start`, `stop` or `restart` of a VirtualMachine, as virtctl does.
     pub fn put(&self, name: &str, action: &str, options: &Value) -> Outcome {
-        let path =
-            format!("/apis/subresources.kubevirt.io/v1/namespaces/default/virtualmachines/{name}/{action}");
+        self.put_to("virtualmachines", name, action, options)
+    }
+
+    /// PUTs a subresource of a machine or an instance (`resource`), as virtctl does.
+    pub fn put_to(&self, resource: &str, name: &str, action: &str, options: &Value) -> Outcome {
+        let path = format!("/apis/subresources.kubevirt.io/v1/namespaces/default/{resource}/{name}/{action}");
         finish_with_input(self.kubectl_command(&["replace", "--raw", &path, "-f", "-"]), &options.to_string())
     }
 

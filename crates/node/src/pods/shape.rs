@@ -24,8 +24,8 @@ pub(super) const BOOT_IMAGE: &str = "volumekernel-boot-volume";
 /// Longest grace period taken, in seconds: 136 years. Kubernetes has no limit.
 pub(super) const MOST_GRACE_SECONDS: u64 = u32::MAX as u64;
 
-/// The last nice level, setpriority(2).
-const MOST_NICENESS: f64 = 19.0;
+/// The level that no guest goes beyond: a third of what any other process has.
+const MOST_NICENESS: f64 = 5.0;
 
 /// Longest UID of a Kubernetes object; those of API servers have 36 characters.
 const MOST_UID_BYTES: usize = 64;
@@ -41,7 +41,7 @@ pub(super) struct LauncherPod {
     pub namespace: String,
     /// What the launcher is told to give the guest for its shutdown.
     pub grace_seconds: u64,
-    /// The nice level of its QEMU, from 0 to 19.
+    /// The nice level of its QEMU, from 0 to [`MOST_NICENESS`].
     pub niceness: u8,
 }
 
@@ -191,7 +191,8 @@ fn read_arguments(arguments: &[String]) -> Result<LauncherPod, String> {
 /// The nice level whose share of the processors is nearest to what a kubelet gives for a CPU request in thousandths of a
 /// core: 1024 shares for a core, of which a process at level 0 has as many, and each level a fifth less than the one
 /// before (`sched_prio_to_weight` of the kernel: a factor of 1.25). More than a core is level 0, since levels below are
-/// root's alone.
+/// root's alone; and less than a third of one is [`MOST_NICENESS`], since a kubelet weighs Pods against each other only,
+/// while this weighs a guest against everything on its host.
 fn niceness(millis: i128) -> u8 {
     let millis = millis.clamp(1, 1000) as f64;
     ((1000.0 / millis).ln() / 1.25_f64.ln()).round().min(MOST_NICENESS) as u8
@@ -256,7 +257,7 @@ mod tests {
     #[test]
     fn a_launcher_pod_is_read_and_its_arguments_are_written_anew() {
         let launcher = read(launcher_pod()).unwrap();
-        let expected = "--name vm --namespace default --uid u-1 --grace-period-seconds 45 --niceness 19";
+        let expected = "--name vm --namespace default --uid u-1 --grace-period-seconds 45 --niceness 5";
         assert_eq!(launcher.arguments().join(" "), expected);
         let mut turned = launcher_pod();
         turned["spec"]["containers"][0]["args"] = json!([
@@ -275,12 +276,21 @@ mod tests {
     #[test]
     fn a_guest_stands_behind_by_what_its_pod_requests_of_the_processors() {
         let mut pod = launcher_pod();
-        pod["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "100m"}});
-        assert_eq!(read(pod).unwrap().niceness, 10);
-        // The kernel's weights of these levels, as shares: 15, 110, 137, 423, 820, 1024.
-        for (millis, level) in
-            [(-1, 19), (0, 19), (14, 19), (107, 10), (134, 9), (413, 4), (800, 1), (1000, 0), (8000, 0)]
-        {
+        pod["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "500m"}});
+        assert_eq!(read(pod).unwrap().niceness, 3);
+        // The kernel's weights of levels 5 to 0, as shares: 335, 423, 526, 655, 820, 1024.
+        for (millis, level) in [
+            (-1, 5),
+            (0, 5),
+            (100, 5),
+            (327, 5),
+            (413, 4),
+            (514, 3),
+            (640, 2),
+            (800, 1),
+            (1000, 0),
+            (8000, 0),
+        ] {
             assert_eq!(niceness(millis), level, "{millis}m");
         }
     }

@@ -35,7 +35,7 @@ pub struct Machines {
 /// Controllers and node before they run: what the API server answers of the node's files needs no running node.
 pub struct Prepared {
     node: node::Settings,
-    launchers: ControlledLaunchers,
+    launchers: launcher::control::Client,
     host: Host,
 }
 
@@ -55,10 +55,9 @@ impl Prepared {
         let name = node::register::kept_name(&state_dir, node_name, host_name).map_err(anyhow::Error::new)?;
         let authority = Arc::new(Authority::open(&state_dir.join("pki")).map_err(anyhow::Error::new)?);
         let identity = authority.controllers().map_err(anyhow::Error::new)?;
-        let asking =
+        let launchers =
             launcher::control::Client::new(authority.certificate(), &identity.certificate, &identity.key)
                 .map_err(anyhow::Error::new)?;
-        let launchers = ControlledLaunchers::new(asking);
         let node = node::Settings {
             name,
             address: match address {
@@ -78,6 +77,11 @@ impl Prepared {
             image_gc: node::images::Thresholds::default(),
         };
         Ok(Self { node, launchers, host: host::host(context, Accel::Auto) })
+    }
+
+    /// What asks launchers.
+    pub fn launchers(&self) -> launcher::control::Client {
+        self.launchers.clone()
     }
 
     /// What answers for the logs of the node's Pods.
@@ -102,7 +106,8 @@ impl Machines {
         tasks.spawn({
             let stopped = until(stopped.clone());
             async move {
-                controllers::run(controller, controller_settings, Arc::new(launchers), stopped).await;
+                let launchers = Arc::new(ControlledLaunchers::new(launchers));
+                controllers::run(controller, controller_settings, launchers, stopped).await;
                 Ok(())
             }
         });

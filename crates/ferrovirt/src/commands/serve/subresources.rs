@@ -4,11 +4,20 @@
 //! PUT …/virtualmachines/NAME/start ─► options ─► machine, instance ─► controllers::vm::requests ─► patches ─► 202
 //! ```
 //!
+//! What is done to a running instance goes to its launcher, whose address its Pod says:
+//!
+//! ```text
+//! PUT …/virtualmachineinstances/NAME/pause   ─► controllers::vmi::requests ─► Pod ─► launcher ─► 200
+//! GET …/virtualmachineinstances/NAME/console ─► the same, then a WebSocket over the launcher's console
+//! ```
+//!
 //! What a request changes, and why one is refused, the controllers' crate decides; here are the bodies, the reading and
 //! the writing. Both are done as KubeVirt's own account, since the caller has the right to start a machine and not the
 //! one to change it.
 
 mod about;
+mod console;
+mod instance;
 
 use std::sync::Arc;
 
@@ -25,6 +34,7 @@ use manifest::types::{VirtualMachine, VirtualMachineInstance};
 use serde::de::DeserializeOwned;
 
 use super::installation::components;
+use instance::Instance;
 
 /// The group's name.
 const GROUP: &str = "subresources.kubevirt.io";
@@ -36,15 +46,24 @@ const MOST_BODY_BYTES: usize = 64 * 1024;
 pub const DISCOVERY: ForeignGroup = ForeignGroup {
     name: GROUP,
     versions: &["v1", "v1alpha3"],
-    resources: &["virtualmachines/restart", "virtualmachines/start", "virtualmachines/stop"],
+    resources: &[
+        "virtualmachineinstances/console",
+        "virtualmachineinstances/pause",
+        "virtualmachineinstances/reset",
+        "virtualmachineinstances/unpause",
+        "virtualmachines/restart",
+        "virtualmachines/start",
+        "virtualmachines/stop",
+    ],
 };
 
-/// What answers the group.
-pub fn extension() -> Extension {
-    Extension { extends: Extends::Group(GROUP.to_owned()), handler: Arc::new(answer) }
+/// What answers the group; `launchers` is there where machines run.
+pub fn extension(launchers: Option<launcher::control::Client>) -> Extension {
+    let handler = move |call: Call| answer(call, launchers.clone());
+    Extension { extends: Extends::Group(GROUP.to_owned()), handler: Arc::new(handler) }
 }
 
-async fn answer(mut call: Call) -> Result<Response, ApiError> {
+async fn answer(mut call: Call, launchers: Option<launcher::control::Client>) -> Result<Response, ApiError> {
     let info = &call.info;
     let in_namespace = info.has_path_namespace;
     if !info.rest.is_empty() || in_namespace != info.has_path_name {
@@ -57,11 +76,8 @@ async fn answer(mut call: Call) -> Result<Response, ApiError> {
             let action = action.to_owned();
             expect("update")?;
             let body = call.body(MOST_BODY_BYTES).await?;
-            let server = Client::new(
-                call.client_service(Identity::service_account(components::NAMESPACE, components::API)),
-                "default",
-            );
-            let machine = Machine { server, namespace: &call.info.namespace, name: &call.info.name };
+            let machine =
+                Machine { server: server(&call), namespace: &call.info.namespace, name: &call.info.name };
             match action.as_str() {
                 "start" => machine.start(read(&body)?).await?,
                 "stop" => machine.stop(read(&body)?).await?,
@@ -69,15 +85,36 @@ async fn answer(mut call: Call) -> Result<Response, ApiError> {
             }
             Ok(extension::empty(StatusCode::ACCEPTED))
         }
+        (true, "virtualmachineinstances", "console") => {
+            expect("get")?;
+            console::open(call, launchers).await
+        }
+        (true, "virtualmachineinstances", action @ ("pause" | "unpause" | "reset")) => {
+            let action = action.to_owned();
+            expect("update")?;
+            let body = call.body(MOST_BODY_BYTES).await?;
+            let instance = Instance::of(&call, launchers);
+            match action.as_str() {
+                "pause" => instance.pause(read(&body)?).await?,
+                "unpause" => instance.unpause(read(&body)?).await?,
+                _ => instance.reset().await?,
+            }
+            Ok(extension::empty(StatusCode::OK))
+        }
         (false, "version", "") => expect("list").map(|()| about::version()),
         (false, "guestfs", "") => expect("list").map(|()| about::guestfs()),
         (false, "healthz", "") => {
             expect("list")?;
-            let identity = Identity::service_account(components::NAMESPACE, components::API);
-            about::health(Client::new(call.client_service(identity), "default")).await
+            about::health(server(&call)).await
         }
         _ => Err(ApiError::no_such_path()),
     }
+}
+
+/// The server, for KubeVirt's own account.
+fn server(call: &Call) -> Client {
+    let identity = Identity::service_account(components::NAMESPACE, components::API);
+    Client::new(call.client_service(identity), "default")
 }
 
 /// Options out of a body in JSON or YAML, whatever it is said to be; an empty one asks for nothing in particular.
@@ -130,12 +167,7 @@ impl Machine<'_> {
     }
 
     async fn make(&self, changes: Vec<Change>, dry_run: Option<Vec<String>>) -> Result<(), ApiError> {
-        let dry_run = dry_run.unwrap_or_default();
-        if let Some(unknown) = dry_run.iter().find(|value| *value != "All") {
-            let why = format!("dryRun: Unsupported value: {unknown:?}: supported values: \"All\"");
-            return Err(ApiError::internal(format_args!("PatchOptions.meta.k8s.io \"\" is invalid: {why}")));
-        }
-        let parameters = PatchParams { dry_run: !dry_run.is_empty(), ..PatchParams::default() };
+        let parameters = PatchParams { dry_run: is_dry_run(dry_run)?, ..PatchParams::default() };
         let machines: Api<VirtualMachine> = Api::namespaced(self.server.clone(), self.namespace);
         let instances: Api<VirtualMachineInstance> = Api::namespaced(self.server.clone(), self.namespace);
         for Change { target, patch } in changes {
@@ -169,6 +201,16 @@ impl Machine<'_> {
             _ => ApiError::internal(&status.message),
         }
     }
+}
+
+/// Whether only the checks are to be made.
+fn is_dry_run(dry_run: Option<Vec<String>>) -> Result<bool, ApiError> {
+    let dry_run = dry_run.unwrap_or_default();
+    if let Some(unknown) = dry_run.iter().find(|value| *value != "All") {
+        let why = format!("dryRun: Unsupported value: {unknown:?}: supported values: \"All\"");
+        return Err(ApiError::internal(format_args!("PatchOptions.meta.k8s.io \"\" is invalid: {why}")));
+    }
+    Ok(!dry_run.is_empty())
 }
 
 /// Whether an instance of the machine's name belongs to something else.

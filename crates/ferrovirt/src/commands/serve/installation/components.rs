@@ -73,6 +73,8 @@ fn api() -> Vec<Value> {
         rule("kubevirt.io", &["virtualmachines", "virtualmachines/status"], &[&["get", "patch"]]),
         rule("kubevirt.io", &["virtualmachineinstances"], &[&["get", "patch"]]),
         rule("kubevirt.io", &["kubevirts"], &[&["get"]]),
+        // Where a launcher is asked.
+        rule("", &["pods"], &[&["get"]]),
     ]
 }
 

@@ -20,7 +20,7 @@ async fn start(directory: &Path) -> ApiServer {
     let options = Options {
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         extra_objects: installation::objects("v0.1.0"),
-        extensions: vec![extension()],
+        extensions: vec![extension(None)],
         ..Options::new(directory.join("state"), version)
     };
     let kinds = apiserver::builtin::kinds().into_iter().chain(kinds::kinds());

@@ -1,0 +1,216 @@
+//! What is asked of a running instance: whether it can be done, in KubeVirt's words.
+//!
+//! Facts of KubeVirt's `pkg/virt-api/rest`: `lifecycle.go` and `console.go`.
+
+use std::net::SocketAddr;
+
+use k8s_openapi::api::core::v1::Pod;
+use manifest::types::VirtualMachineInstance;
+use serde::Deserialize;
+
+use super::conditions::find;
+use super::phase::Phase;
+use crate::vm::instance::phase;
+use crate::vm::requests::Subject;
+
+pub use super::pod::pod_name;
+pub use crate::vm::requests::Refusal;
+
+const GROUP: &str = "kubevirt.io";
+const INSTANCE: &str = "virtualmachineinstance";
+
+/// The options of `pause` and `unpause`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct PauseOptions {
+    /// `All`: only the checks are made.
+    pub dry_run: Option<Vec<String>>,
+}
+
+/// There is no such instance.
+pub fn not_found(name: &str) -> Refusal {
+    about(404, "NotFound", format!("{INSTANCE}.{GROUP} \"{name}\" not found"), name)
+}
+
+/// The instance is not in a state where this can be done.
+pub fn conflict(name: &str, why: impl std::fmt::Display) -> Refusal {
+    about(
+        409,
+        "Conflict",
+        format!("Operation cannot be fulfilled on {INSTANCE}.{GROUP} \"{name}\": {why}"),
+        name,
+    )
+}
+
+fn about(code: u16, reason: &'static str, message: String, name: &str) -> Refusal {
+    let subject = Some(Subject { group: GROUP, kind: INSTANCE, name: name.to_owned() });
+    Refusal { code, reason, message, subject }
+}
+
+fn bad_request(message: impl Into<String>) -> Refusal {
+    Refusal { code: 400, reason: "BadRequest", message: message.into(), subject: None }
+}
+
+/// Whether the virtual CPUs can be stopped.
+///
+/// # Errors
+/// When the instance does not run, is paused, or has a liveness probe that would end it meanwhile.
+pub fn pause(instance: &VirtualMachineInstance) -> Result<(), Refusal> {
+    let name = name_of(instance);
+    if !is_running(instance) {
+        return Err(conflict(name, "VM is not running"));
+    }
+    if instance.spec.liveness_probe.as_ref().is_some_and(|probe| probe.guest_agent_ping.is_none()) {
+        let why = "Pausing VMIs with a non-GuestAgentPing LivenessProbe is not supported";
+        let message = format!("{INSTANCE}.{GROUP} \"{name}\" is forbidden: {why}");
+        return Err(about(403, "Forbidden", message, name));
+    }
+    if is_paused(instance) {
+        return Err(conflict(name, "VMI is already paused"));
+    }
+    Ok(())
+}
+
+/// Whether they can go on.
+///
+/// # Errors
+/// When the instance does not run, or is not paused.
+pub fn unpause(instance: &VirtualMachineInstance) -> Result<(), Refusal> {
+    if !is_running(instance) {
+        return Err(conflict(name_of(instance), "VMI is not running"));
+    }
+    if !is_paused(instance) {
+        return Err(conflict(name_of(instance), "VMI is not paused"));
+    }
+    Ok(())
+}
+
+/// Whether the launcher can be asked at all, for what has no check of its own.
+///
+/// # Errors
+/// When the instance has no launcher in its phase.
+pub fn reach(instance: &VirtualMachineInstance) -> Result<(), Refusal> {
+    match phase(instance) {
+        "Running" | "Scheduled" => Ok(()),
+        phase => Err(bad_request(format!(
+            "Unable to connect to VirtualMachineInstance because phase is {phase} instead of Running or Scheduled"
+        ))),
+    }
+}
+
+/// What is told when a reset fails for the reason `why`.
+pub fn reset_failed(instance: &VirtualMachineInstance, why: &dyn std::fmt::Display) -> String {
+    match phase(instance) {
+        "Running" => why.to_string(),
+        phase => format!("Failed to reset non-running VMI with phase {phase}: {why}"),
+    }
+}
+
+/// Whether a client can attach to the serial console. What asks again after a 400 waits for the boot.
+///
+/// # Errors
+/// When there is none, the instance has failed, or does not run yet.
+pub fn console(instance: &VirtualMachineInstance) -> Result<(), Refusal> {
+    if instance.spec.domain.devices.autoattach_serial_console == Some(false) {
+        return Err(bad_request("No serial consoles are present."));
+    }
+    if phase(instance) == Phase::Failed.as_str() {
+        return Err(conflict(name_of(instance), "VMI is in failed status"));
+    }
+    if !is_running(instance) {
+        return Err(bad_request("VMI is not running"));
+    }
+    Ok(())
+}
+
+/// Where the launcher of `pod` can be asked, while it runs.
+pub fn control_address(pod: &Pod) -> Option<SocketAddr> {
+    super::view::view(pod).control
+}
+
+fn name_of(instance: &VirtualMachineInstance) -> &str {
+    instance.metadata.name.as_deref().unwrap_or_default()
+}
+
+fn is_running(instance: &VirtualMachineInstance) -> bool {
+    phase(instance) == Phase::Running.as_str()
+}
+
+fn is_paused(instance: &VirtualMachineInstance) -> bool {
+    let conditions = instance.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    find(conditions, "Paused").is_some_and(|condition| condition.status == "True")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn instance(phase: &str, paused: bool, spec: Value) -> VirtualMachineInstance {
+        let mut object = json!({
+            "metadata": {"name": "vm"}, "spec": {"domain": {"devices": {}}}, "status": {"phase": phase},
+        });
+        if paused {
+            object["status"]["conditions"] = json!([{"type": "Paused", "status": "True"}]);
+        }
+        if let Value::Object(fields) = spec {
+            object["spec"].as_object_mut().unwrap().extend(fields);
+        }
+        serde_json::from_value(object).unwrap()
+    }
+
+    fn told(outcome: Result<(), Refusal>) -> String {
+        outcome.map_or_else(|refusal| format!("{} {}", refusal.code, refusal.message), |()| "ok".to_owned())
+    }
+
+    #[test]
+    fn each_state_allows_what_kubevirt_allows() {
+        let on = "Operation cannot be fulfilled on virtualmachineinstance.kubevirt.io \"vm\":";
+        for phase in ["Pending", "Scheduling", "Scheduled", "Succeeded", "Failed", ""] {
+            let instance = instance(phase, false, Value::Null);
+            assert_eq!(told(pause(&instance)), format!("409 {on} VM is not running"), "{phase}");
+            assert_eq!(told(unpause(&instance)), format!("409 {on} VMI is not running"), "{phase}");
+            let expected = match phase {
+                "Failed" => format!("409 {on} VMI is in failed status"),
+                _ => "400 VMI is not running".to_owned(),
+            };
+            assert_eq!(told(console(&instance)), expected, "{phase}");
+            let expected = match phase {
+                "Scheduled" => "ok".to_owned(),
+                _ => format!(
+                    "400 Unable to connect to VirtualMachineInstance because phase is {phase} instead of Running or \
+                     Scheduled"
+                ),
+            };
+            assert_eq!(told(reach(&instance)), expected);
+        }
+        let running = instance("Running", false, Value::Null);
+        assert_eq!(told(pause(&running)), "ok");
+        assert_eq!(told(unpause(&running)), format!("409 {on} VMI is not paused"));
+        let paused = instance("Running", true, Value::Null);
+        assert_eq!(told(pause(&paused)), format!("409 {on} VMI is already paused"));
+        for allowed in [unpause(&paused), console(&paused), console(&running), reach(&running)] {
+            assert_eq!(told(allowed), "ok");
+        }
+    }
+
+    #[test]
+    fn what_the_instance_has_counts_too() {
+        let without = json!({"domain": {"devices": {"autoattachSerialConsole": false}}});
+        assert_eq!(
+            told(console(&instance("Running", false, without))),
+            "400 No serial consoles are present."
+        );
+        let probed = |probe: Value| instance("Running", false, json!({"livenessProbe": probe}));
+        assert_eq!(
+            told(pause(&probed(json!({"tcpSocket": {"port": 22}})))),
+            "403 virtualmachineinstance.kubevirt.io \"vm\" is forbidden: Pausing VMIs with a non-GuestAgentPing \
+             LivenessProbe is not supported"
+        );
+        assert_eq!(told(pause(&probed(json!({"guestAgentPing": {}})))), "ok");
+        assert_eq!(told(Err(not_found("vm"))), "404 virtualmachineinstance.kubevirt.io \"vm\" not found");
+    }
+}

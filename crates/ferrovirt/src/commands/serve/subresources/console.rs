@@ -1,0 +1,120 @@
+//! `GET …/virtualmachineinstances/NAME/console`: the serial console over a WebSocket, as virtctl speaks it.
+//!
+//! Messages are binary and have the bytes as they are; text is not for the guest and is dropped. The launcher is asked
+//! before the WebSocket opens, so that whatever is in the way is an ordinary answer. The guest's end closes the WebSocket;
+//! when another client takes the console, the connection ends without (RFC 6455 calls that 1006), by which virtctl knows.
+//!
+//! `readOnly=true` only looks, beside whoever types; `replay=true` begins with what is kept of this boot. KubeVirt has
+//! neither.
+
+use std::time::Duration;
+
+use apiserver::http::extension::{Call, Response};
+use apiserver::status::ApiError;
+use axum::extract::FromRequestParts;
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
+use bytes::Bytes;
+use futures::stream::{SplitSink, SplitStream};
+use futures::{SinkExt as _, StreamExt as _};
+use launcher::control::{self, Console};
+use launcher::serial_port::Attach;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+
+use super::instance::Instance;
+
+/// KubeVirt's sub-protocol: a stream of bytes.
+const PROTOCOL: &str = "plain.kubevirt.io";
+
+/// Longest message from a client, in bytes: what somebody pastes is in one.
+const MOST_MESSAGE_BYTES: usize = 16 << 20;
+
+/// Bytes that are read of a launcher at a time.
+const PIECE_BYTES: usize = 32 << 10;
+
+/// How often a client that says nothing is asked whether it is there.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How long a client may take for the farewell.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Answers with the console.
+pub async fn open(call: Call, launchers: Option<control::Client>) -> Result<Response, ApiError> {
+    let how = Attach { read_only: call.query.flag("readOnly"), replay: call.query.flag("replay") };
+    let instance = Instance::of(&call, launchers);
+    let stopped = call.stopped();
+    let (mut head, _) = call.request.into_parts();
+    let upgrade = WebSocketUpgrade::from_request_parts(&mut head, &()).await;
+    // Who sends no WebSocket's head is told of the console first, as by KubeVirt.
+    let console = instance.console(how).await?;
+    let upgrade = upgrade.map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
+    let upgrade = upgrade.protocols([PROTOCOL]).max_message_size(MOST_MESSAGE_BYTES);
+    Ok(upgrade.max_frame_size(MOST_MESSAGE_BYTES).on_upgrade(|socket| carry(socket, console, stopped)))
+}
+
+/// Carries bytes until either side ends, or the server does.
+async fn carry(socket: WebSocket, console: Console, stopped: impl Future<Output = ()> + Send) {
+    let (mut to_client, from_client) = socket.split();
+    let (said, typed) = tokio::io::split(console);
+    let why = tokio::select! {
+        why = tell(said, &mut to_client) => why,
+        () = type_in(from_client, typed) => None,
+        () = stopped => Some(close_code::AWAY),
+    };
+    if let Some(code) = why {
+        let farewell = async {
+            let close = CloseFrame { code, reason: "".into() };
+            // Who is gone needs no farewell.
+            let _ = to_client.send(Message::Close(Some(close))).await;
+            let _ = to_client.close().await;
+        };
+        // Late: the connection is closed without it.
+        let _ = tokio::time::timeout(FAREWELL, farewell).await;
+    }
+}
+
+/// Hands on what the guest says; the code to close with when it has said its last.
+async fn tell(
+    mut said: impl AsyncRead + Unpin,
+    to_client: &mut SplitSink<WebSocket, Message>,
+) -> Option<u16> {
+    let mut buffer = vec![0; PIECE_BYTES];
+    let mut pings = tokio::time::interval(PING_INTERVAL);
+    loop {
+        let message = tokio::select! {
+            read = said.read(&mut buffer) => match read {
+                Ok(0) => return Some(close_code::NORMAL),
+                Ok(length) => Message::Binary(Bytes::copy_from_slice(&buffer[..length])),
+                // Another client has taken the console, or the launcher was killed.
+                Err(error) => {
+                    tracing::debug!(%error, "a console ends");
+                    return None;
+                }
+            },
+            _ = pings.tick() => Message::Ping(Bytes::new()),
+        };
+        if to_client.send(message).await.is_err() {
+            return None;
+        }
+    }
+}
+
+async fn type_in(mut from_client: SplitStream<WebSocket>, mut typed: impl AsyncWrite + Unpin) {
+    while let Some(Ok(message)) = from_client.next().await {
+        match message {
+            Message::Binary(bytes) => {
+                let written = async {
+                    typed.write_all(&bytes).await?;
+                    typed.flush().await
+                };
+                if let Err(error) = written.await {
+                    tracing::debug!(%error, "nobody is left to type to");
+                    // What the guest said last is still on its way.
+                    return std::future::pending().await;
+                }
+            }
+            Message::Close(_) => return,
+            // Pings are answered by the library.
+            Message::Text(_) | Message::Ping(_) | Message::Pong(_) => {}
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! What is asked of a running instance goes to its launcher.
+
+use std::net::SocketAddr;
+
+use apiserver::http::extension::Call;
+use apiserver::status::ApiError;
+use controllers::vmi::requests::{self, PauseOptions, Refusal};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, Client};
+use launcher::control::{self, ControlError};
+use manifest::types::VirtualMachineInstance;
+
+use super::{is_dry_run, refused, server};
+
+/// The instance that a request is about, and the way to its launcher.
+pub struct Instance {
+    server: Client,
+    launchers: Option<control::Client>,
+    namespace: String,
+    name: String,
+}
+
+impl Instance {
+    /// That of `call`.
+    pub fn of(call: &Call, launchers: Option<control::Client>) -> Self {
+        Self {
+            server: server(call),
+            launchers,
+            namespace: call.info.namespace.clone(),
+            name: call.info.name.clone(),
+        }
+    }
+
+    /// Stops the virtual CPUs.
+    pub async fn pause(&self, options: PauseOptions) -> Result<(), ApiError> {
+        let instance = self.checked(requests::pause).await?;
+        if is_dry_run(options.dry_run)? {
+            return Ok(());
+        }
+        let (launchers, at) = self.launcher(&instance).await?;
+        launchers.pause(at).await.map(drop).map_err(|error| failed(&error))
+    }
+
+    /// Lets them go on.
+    pub async fn unpause(&self, options: PauseOptions) -> Result<(), ApiError> {
+        let instance = self.checked(requests::unpause).await?;
+        if is_dry_run(options.dry_run)? {
+            return Ok(());
+        }
+        let (launchers, at) = self.launcher(&instance).await?;
+        launchers.unpause(at).await.map(drop).map_err(|error| failed(&error))
+    }
+
+    /// Presses the reset button.
+    pub async fn reset(&self) -> Result<(), ApiError> {
+        let instance = self.checked(requests::reach).await?;
+        let (launchers, at) = self.launcher(&instance).await?;
+        launchers
+            .reset(at)
+            .await
+            .map(drop)
+            .map_err(|error| failed(&requests::reset_failed(&instance, &error)))
+    }
+
+    /// Its console.
+    pub async fn console(&self, how: launcher::serial_port::Attach) -> Result<control::Console, ApiError> {
+        let instance = self.checked(requests::console).await?;
+        let (launchers, at) = self.launcher(&instance).await?;
+        launchers.console(at, how).await.map_err(|error| match error {
+            ControlError::Refused { code: 429, reason } => ApiError::new(429, "TooManyRequests", reason),
+            error => failed(&error),
+        })
+    }
+
+    /// The instance, if `check` allows what is asked.
+    async fn checked(
+        &self,
+        check: impl FnOnce(&VirtualMachineInstance) -> Result<(), Refusal>,
+    ) -> Result<VirtualMachineInstance, ApiError> {
+        let instances: Api<VirtualMachineInstance> = Api::namespaced(self.server.clone(), &self.namespace);
+        let instance = instances.get_opt(&self.name).await.map_err(ApiError::internal)?;
+        let instance = instance.ok_or_else(|| refused(requests::not_found(&self.name)))?;
+        check(&instance).map_err(refused)?;
+        Ok(instance)
+    }
+
+    async fn launcher(
+        &self,
+        instance: &VirtualMachineInstance,
+    ) -> Result<(&control::Client, SocketAddr), ApiError> {
+        let launchers = self
+            .launchers
+            .as_ref()
+            .ok_or_else(|| failed(&"this server runs no machines, since it was started with `--api-only`"))?;
+        let pods: Api<Pod> = Api::namespaced(self.server.clone(), &self.namespace);
+        let pod = pods.get_opt(&requests::pod_name(instance)).await.map_err(ApiError::internal)?;
+        let at = pod.as_ref().and_then(requests::control_address);
+        // It has ended since, and the instance does not say so yet.
+        Ok((launchers, at.ok_or_else(|| failed(&"the launcher of the instance does not run"))?))
+    }
+}
+
+fn failed(error: &dyn std::fmt::Display) -> ApiError {
+    ApiError::internal(format_args!("{error}"))
+}

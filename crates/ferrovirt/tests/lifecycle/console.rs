@@ -1,0 +1,197 @@
+//! The serial console over a WebSocket, as virtctl speaks it, and what stops and resets a running guest.
+
+use std::time::Duration;
+
+use futures::{SinkExt as _, StreamExt as _};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Error, Message};
+
+use crate::client::{self, Credentials};
+use crate::room::{Boot, Room, instance};
+use crate::server::DEADLINE;
+
+const PROTOCOL: &str = "plain.kubevirt.io";
+
+/// A client's end of a console.
+struct Terminal {
+    socket: WebSocketStream<TlsStream<TcpStream>>,
+    seen: String,
+}
+
+/// How a console ended.
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    Closed(CloseCode),
+    /// Without a farewell: code 1006 to clients.
+    Cut,
+}
+
+impl Terminal {
+    /// Opens the console of `name`; otherwise the code and the body of the answer.
+    async fn open(room: &Room, name: &str, query: &str) -> Result<Self, (u16, Value)> {
+        let credentials = Credentials::read_file(&room.world.path("state/apiserver/admin.kubeconfig"));
+        let stream = credentials.stream(room.address()).await.unwrap();
+        let path = format!(
+            "wss://localhost:{}/apis/subresources.kubevirt.io/v1/namespaces/default/virtualmachineinstances/{name}/console{query}",
+            room.address().port()
+        );
+        let mut request = path.into_client_request().unwrap();
+        request.headers_mut().insert("sec-websocket-protocol", PROTOCOL.parse().unwrap());
+        match timeout(DEADLINE, tokio_tungstenite::client_async(request, stream)).await.unwrap() {
+            Ok((socket, response)) => {
+                assert_eq!(response.headers()["sec-websocket-protocol"], PROTOCOL);
+                Ok(Self { socket, seen: String::new() })
+            }
+            Err(Error::Http(response)) => {
+                assert_eq!(response.headers()["content-type"], "application/json");
+                let code = response.status().as_u16();
+                Err((code, serde_json::from_slice(response.body().as_deref().unwrap()).unwrap()))
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    async fn type_line(&mut self, line: &str) {
+        self.socket.send(Message::Binary(format!("{line}\n").into_bytes().into())).await.unwrap();
+    }
+
+    /// Reads until `text` has come.
+    async fn expect(&mut self, text: &str) {
+        let reading = async {
+            while !self.seen.contains(text) {
+                match self.socket.next().await.unwrap().unwrap() {
+                    Message::Binary(bytes) => self.seen.push_str(&String::from_utf8_lossy(&bytes)),
+                    Message::Ping(_) => {}
+                    other => panic!("{other:?}"),
+                }
+            }
+        };
+        let outcome = timeout(DEADLINE, reading).await;
+        assert!(outcome.is_ok(), "waited in vain for {text:?}: {}", self.seen);
+        let end = self.seen.find(text).unwrap() + text.len();
+        self.seen.drain(..end);
+    }
+
+    /// Reads to the end.
+    async fn end(mut self) -> End {
+        let reading = async {
+            loop {
+                match self.socket.next().await {
+                    Some(Ok(Message::Close(Some(frame)))) => return End::Closed(frame.code),
+                    Some(Ok(_)) => {}
+                    Some(Err(_)) | None => return End::Cut,
+                }
+            }
+        };
+        timeout(DEADLINE, reading).await.expect("the console ends")
+    }
+}
+
+fn refusal(opened: Result<Terminal, (u16, Value)>) -> (u16, String) {
+    let Err((code, status)) = opened else { panic!("the console opens") };
+    assert_eq!(status["kind"], "Status");
+    (code, status["message"].as_str().unwrap().to_owned())
+}
+
+#[test]
+fn clients_type_look_and_take_each_others_place() {
+    let room = Room::new();
+    let image = room.reference("guests/console:1");
+    room.push(&image, "vmlinuz");
+    client::runtime().block_on(async {
+        let about = "virtualmachineinstance.kubevirt.io \"vm\"";
+        assert_eq!(refusal(Terminal::open(&room, "vm", "").await), (404, format!("{about} not found")));
+        let missing = room.reference("guests/missing:1");
+        room.apply(&instance("waits", &Boot { image: &missing, policy: "", guest: "echo" }));
+        // What virtctl takes as "ask again".
+        let waits = (400, "VMI is not running".to_owned());
+        assert_eq!(refusal(Terminal::open(&room, "waits", "").await), waits);
+        room.kubectl(&["delete", "vmi", "waits"]);
+
+        room.apply(&instance("vm", &Boot { image: &image, policy: "", guest: "echo" }));
+        room.wait_for_phase("vmi/vm", "Running");
+        let mut first = Terminal::open(&room, "vm", "?replay=true").await.unwrap();
+        first.expect("Linux version").await;
+        first.expect("guest: echo is ready").await;
+        first.type_line("one").await;
+        first.expect("guest: heard one").await;
+        // What came before is not told again unless it is asked for.
+        let mut viewer = Terminal::open(&room, "vm", "?readOnly=true").await.unwrap();
+        let mut replayed = Terminal::open(&room, "vm", "?readOnly=true&replay=true").await.unwrap();
+        replayed.expect("guest: heard one").await;
+        viewer.type_line("nobody hears this").await;
+        first.socket.send(Message::Text("nor this\n".into())).await.unwrap();
+
+        let mut second = Terminal::open(&room, "vm", "").await.unwrap();
+        assert_eq!(first.end().await, End::Cut);
+        second.type_line("two").await;
+        for terminal in [&mut second, &mut viewer, &mut replayed] {
+            terminal.expect("guest: heard two").await;
+        }
+        assert!(!viewer.seen.contains("one") && !replayed.seen.contains("this"));
+
+        second.type_line("end").await;
+        second.expect("guest: powering off").await;
+        assert_eq!(second.end().await, End::Closed(CloseCode::Normal));
+        assert_eq!(viewer.end().await, End::Closed(CloseCode::Normal));
+        room.wait_for_phase("vmi/vm", "Succeeded");
+        assert_eq!(refusal(Terminal::open(&room, "vm", "").await), waits);
+    });
+    room.kubectl(&["delete", "vmi", "vm"]);
+    room.wait_until_empty();
+}
+
+#[test]
+fn a_guest_is_paused_goes_on_is_reset_and_its_console_outlives_the_daemon() {
+    let mut room = Room::new();
+    let image = room.reference("guests/paused:1");
+    room.push(&image, "vmlinuz");
+    room.apply(&instance("vm", &Boot { image: &image, policy: "", guest: "echo" }));
+    room.wait_for_phase("vmi/vm", "Running");
+    let runtime = client::runtime();
+    let mut terminal = runtime.block_on(async {
+        let mut terminal = Terminal::open(&room, "vm", "?replay=true").await.unwrap();
+        terminal.expect("guest: echo is ready").await;
+        terminal
+    });
+    let put = |room: &Room, action: &str| room.put_to("virtualmachineinstances", "vm", action, &json!({}));
+    let about = "Operation cannot be fulfilled on virtualmachineinstance.kubevirt.io \"vm\":";
+    assert!(put(&room, "unpause").stderr.contains(&format!("{about} VMI is not paused")));
+    put(&room, "pause").succeeded();
+    let paused = |found: &Value| {
+        let conditions = found["status"]["conditions"].as_array().unwrap();
+        conditions.iter().any(|condition| condition["type"] == "Paused" && condition["status"] == "True")
+    };
+    room.wait("vmi/vm", "is paused", paused);
+    assert!(put(&room, "pause").stderr.contains(&format!("{about} VMI is already paused")));
+    runtime.block_on(async {
+        terminal.type_line("while it stood still").await;
+        // Nothing can be waited for that does not come.
+        let silence = timeout(Duration::from_millis(300), terminal.expect("heard")).await;
+        assert!(silence.is_err(), "a paused guest says nothing");
+    });
+    put(&room, "unpause").succeeded();
+    room.wait("vmi/vm", "goes on", |found| !paused(found));
+    runtime.block_on(terminal.expect("guest: heard while it stood still"));
+
+    room.kill_server();
+    assert_eq!(runtime.block_on(terminal.end()), End::Cut);
+    room.start_server();
+    put(&room, "reset").succeeded();
+    runtime.block_on(async {
+        let mut terminal = Terminal::open(&room, "vm", "?replay=true").await.unwrap();
+        terminal.expect("guest: echo is ready").await;
+        terminal.type_line("again").await;
+        terminal.expect("guest: heard again").await;
+        terminal.type_line("end").await;
+        assert_eq!(terminal.end().await, End::Closed(CloseCode::Normal));
+    });
+    room.kubectl(&["delete", "vmi", "vm"]);
+    room.wait_until_empty();
+}
