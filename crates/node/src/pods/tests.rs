@@ -264,9 +264,8 @@ async fn a_pod_runs_ends_and_is_cleaned_up() {
     let directory = world.pod_dir(&uid);
     let arguments = std::fs::read_to_string(directory.join("arguments")).unwrap();
     let expected = format!(
-        "--state-dir /s launcher --name vm --namespace default --uid 11-22 --grace-period-seconds 45 --niceness 19 \
-         --pod-dir {} \
-         --listen {address}:8443\n",
+        "--state-dir /s launcher --name vm --namespace default --uid 11-22 --grace-period-seconds 45 --niceness 5 \
+         --pod-dir {} --listen {address}:8443\n",
         directory.display()
     );
     assert_eq!(arguments, expected);
