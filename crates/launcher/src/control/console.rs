@@ -12,6 +12,7 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
+use super::server::Refused;
 use crate::serial_port::{Attach, Attachment, SerialPort};
 
 /// Where it is.
@@ -64,7 +65,7 @@ pub(super) struct Granted {
 pub(super) fn grant(
     request: &mut Request<Incoming>,
     port: &SerialPort,
-) -> Result<(Response<Full<Bytes>>, Granted), (StatusCode, String)> {
+) -> Result<(Response<Full<Bytes>>, Granted), Refused> {
     if request.method() != Method::GET {
         let text = format!("`{PATH}` takes GET, not {}", request.method());
         return Err((StatusCode::METHOD_NOT_ALLOWED, text));

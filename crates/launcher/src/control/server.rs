@@ -202,7 +202,7 @@ fn grant(
 }
 
 /// Why a request is refused.
-type Refused = (StatusCode, String);
+pub(super) type Refused = (StatusCode, String);
 
 /// Answers one request. Generic over the body so that tests need no connection.
 pub(super) async fn answer<B>(request: Request<B>, doors: &Doors) -> Response<Full<Bytes>>
