@@ -53,7 +53,7 @@ pub async fn run(client: Client, settings: Settings, launchers: Arc<dyn Launcher
         watcher::Config::default().labels(&format!("{}=virt-launcher", keys::APP)).page_size(PAGE);
     let pod_changes = watcher(Api::<Pod>::all(client.clone()), launcher_pods)
         .default_backoff()
-        .modify(|pod| pod.metadata.managed_fields = None)
+        .modify(view::shrink)
         .reflect(writer)
         .touched_objects()
         .filter_map(|pod| {

@@ -58,6 +58,14 @@ pub(super) enum Intent {
     Listen,
 }
 
+/// What a follower was told last. It has the instance in common with who told it: a copy of its own would be older, and
+/// twice in memory.
+#[derive(Debug)]
+struct Told {
+    intent: Intent,
+    instance: Arc<VirtualMachineInstance>,
+}
+
 /// What a launcher has said.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Latest {
@@ -70,7 +78,7 @@ struct Follower {
     pod_uid: String,
     at: SocketAddr,
     latest: Arc<Mutex<Latest>>,
-    intent: watch::Sender<Intent>,
+    told: watch::Sender<Told>,
     told_grace: Option<u64>,
     task: JoinHandle<()>,
 }
@@ -103,15 +111,15 @@ impl Followers {
         intent: Intent,
     ) -> Latest {
         let uid = instance.metadata.uid.clone().unwrap_or_default();
+        let instance = Arc::clone(instance);
         let mut followers = self.lock();
         if followers.get(&uid).is_none_or(|follower| follower.pod_uid != pod_uid || follower.at != at) {
             let latest = Arc::<Mutex<Latest>>::default();
-            let (sender, receiver) = watch::channel(intent);
+            let (sender, receiver) = watch::channel(Told { intent, instance: Arc::clone(&instance) });
             let job = Job {
                 launchers: Arc::clone(&self.launchers),
                 at,
-                instance: Arc::clone(instance),
-                intent: receiver,
+                told: receiver,
                 latest: Arc::clone(&latest),
                 wake: self.wake.clone(),
                 news: VecDeque::new(),
@@ -120,16 +128,16 @@ impl Followers {
                 pod_uid: pod_uid.to_owned(),
                 at,
                 latest,
-                intent: sender,
+                told: sender,
                 told_grace: None,
                 task: tokio::spawn(job.run()),
             };
             followers.insert(uid.clone(), follower);
         }
         let Some(follower) = followers.get(&uid) else { return Latest::default() };
-        follower.intent.send_if_modified(|old| {
-            let changes = *old != intent;
-            *old = intent;
+        follower.told.send_if_modified(|told| {
+            let changes = told.intent != intent;
+            *told = Told { intent, instance };
             changes
         });
         let latest = follower.latest.lock().unwrap_or_else(PoisonError::into_inner);
@@ -183,8 +191,7 @@ impl Followers {
 struct Job {
     launchers: Arc<dyn Launchers>,
     at: SocketAddr,
-    instance: Arc<VirtualMachineInstance>,
-    intent: watch::Receiver<Intent>,
+    told: watch::Receiver<Told>,
     latest: Arc<Mutex<Latest>>,
     wake: mpsc::Sender<ObjectRef<VirtualMachineInstance>>,
     news: VecDeque<Instant>,
@@ -199,7 +206,7 @@ impl Job {
         let mut connect_retry = CONNECT_RETRY.0;
         loop {
             let began = Instant::now();
-            let starts = !has_taken && *self.intent.borrow_and_update() == Intent::Start;
+            let starts = !has_taken && self.told.borrow_and_update().intent == Intent::Start;
             match self.ask(starts, revision).await {
                 Ok(status) => {
                     connect_retry = CONNECT_RETRY.0;
@@ -235,16 +242,19 @@ impl Job {
     }
 
     async fn ask(&self, starts: bool, after: u64) -> Result<MachineStatus, LauncherError> {
+        let instance = self.instance();
+        let uid = instance.metadata.uid.clone().unwrap_or_default();
         let (limit, answer) = if starts {
-            (SYNC_TIMEOUT, self.launchers.sync(self.at, &self.instance))
+            (SYNC_TIMEOUT, self.launchers.sync(self.at, &instance))
         } else {
             (STATUS_TIMEOUT, self.launchers.status(self.at, after))
         };
+        // An answer can take long, and the instance may be another by then.
+        drop(instance);
         let unreachable = |reason: String| LauncherError::Unreachable { address: self.at, reason };
         let status = timeout(limit, answer)
             .await
             .map_err(|_| unreachable(format!("no answer in {} seconds", limit.as_secs())))??;
-        let uid = self.instance.metadata.uid.as_deref().unwrap_or_default();
         if status.vmi_uid.is_empty() || status.vmi_uid == uid {
             Ok(status)
         } else {
@@ -256,7 +266,7 @@ impl Job {
     async fn pause(&mut self, retry: &mut Duration, longest: Duration) {
         tokio::select! {
             () = sleep(*retry) => {}
-            changed = self.intent.changed() => {
+            changed = self.told.changed() => {
                 if changed.is_err() {
                     // Forgotten; the task is about to be ended.
                     std::future::pending::<()>().await;
@@ -264,6 +274,10 @@ impl Job {
             }
         }
         *retry = longest.min(*retry * 2);
+    }
+
+    fn instance(&self) -> Arc<VirtualMachineInstance> {
+        Arc::clone(&self.told.borrow().instance)
     }
 
     fn last(&self) -> Latest {
@@ -286,7 +300,7 @@ impl Job {
     }
 
     async fn wake(&mut self) {
-        let object = ObjectRef::from_obj(self.instance.as_ref());
+        let object = ObjectRef::from_obj(self.instance().as_ref());
         if self.wake.send(object).await.is_err() {
             // The controller is gone, and this task with it.
             std::future::pending::<()>().await;

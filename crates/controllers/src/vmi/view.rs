@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod, PodCondition};
+use k8s_openapi::api::core::v1::{Container, ContainerState, ContainerStatus, Pod, PodCondition, PodSpec};
 use manifest::keys::{self, PullProgress};
 use manifest::machine_status::{MAX_TERMINATION_MESSAGE_BYTES, MachineStatus};
 
@@ -109,6 +109,18 @@ pub(super) fn view(pod: &Pod) -> PodView {
     }
 }
 
+/// Takes from `pod` what neither [`view`] nor its owner is read from: most of a Pod are its volumes, mounts and field
+/// ownership.
+pub(super) fn shrink(pod: &mut Pod) {
+    pod.metadata.managed_fields = None;
+    let Some(spec) = pod.spec.take() else { return };
+    let compute = spec.containers.into_iter().filter(|container| container.name == COMPUTE);
+    let containers = compute
+        .map(|Container { name, image, ports, .. }| Container { name, image, ports, ..Container::default() })
+        .collect();
+    pod.spec = Some(PodSpec { node_name: spec.node_name, containers, ..PodSpec::default() });
+}
+
 fn phase(pod: &Pod) -> &str {
     pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default()
 }
@@ -197,9 +209,14 @@ mod tests {
     fn seen(changes: Value) -> PodView {
         let mut pod = json!({
             "metadata": {"name": "p", "uid": "u"},
-            "spec": {"nodeName": "n", "containers": [{"name": "compute", "image": "l", "ports": [
-                {"name": "control", "containerPort": 8443},
-            ]}]},
+            "spec": {
+                "nodeName": "n",
+                "containers": [
+                    {"name": "other", "image": "o"},
+                    {"name": "compute", "image": "l", "ports": [{"name": "control", "containerPort": 8443}]},
+                ],
+                "volumes": [{"name": "private", "emptyDir": {}}],
+            },
             "status": {
                 "phase": "Running", "podIP": "127.88.0.1",
                 "containerStatuses": [
@@ -209,7 +226,13 @@ mod tests {
             },
         });
         json_patch::merge(&mut pod, &changes);
-        view(&serde_json::from_value(pod).unwrap())
+        let mut pod = serde_json::from_value(pod).unwrap();
+        let seen = view(&pod);
+        shrink(&mut pod);
+        assert_eq!(view(&pod), seen, "{changes}");
+        let spec = pod.spec.unwrap();
+        assert_eq!((spec.containers.len(), spec.volumes), (1, None));
+        seen
     }
 
     fn container(name: &str, ready: bool, state: Value) -> Value {
