@@ -25,10 +25,13 @@
 //! # Caveats
 //! Logs are written in place: a log on a disk or pipe that stalls stalls the session.
 
+mod steering;
+mod verdict;
+
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use vmm::{ConsoleReader, ConsoleWriter, ExitReport, PauseReason, QmpError, ShutdownReason, Vm, VmEvent};
 
@@ -37,6 +40,10 @@ use crate::console_log::ConsoleLog;
 use crate::cri_log::CriLog;
 use crate::memory::{self, Process};
 use crate::timeline::Timeline;
+pub(crate) use steering::answer;
+pub use steering::{OnPanic, Order, PanicReport, PowerButton, Progress, Reply, Rules, Steering};
+use verdict::verdict_of_exit;
+pub use verdict::{EndRequest, Outcome, Verdict};
 
 /// Bytes taken from the console at a time.
 const CHUNK_BYTES: usize = 16 * 1024;
@@ -68,108 +75,6 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(4);
 /// How often QEMU's peak memory is looked at.
 const MEMORY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Whose rules a session follows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Rules {
-    /// A command's: the first sign of failure ends the run.
-    #[default]
-    Command,
-    /// A launcher's, as KubeVirt has them: only the end of the machine ends it.
-    Launcher {
-        /// What a panic does.
-        panic: OnPanic,
-        /// Whether the guest can be asked to shut down.
-        power_button: PowerButton,
-    },
-}
-
-/// What a panic of the guest's kernel does to a launcher's machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnPanic {
-    /// The machine has crashed: its manifest has a panic device.
-    Crash,
-    /// It is told, and the guest hangs or restarts as its kernel's `panic=` says.
-    Tell,
-}
-
-/// Whether a machine has a power button.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PowerButton {
-    /// Through ACPI.
-    Present,
-    /// `features.acpi.enabled` is false.
-    Absent,
-}
-
-/// What a launcher is told to do with its machine. Each is answered once it is done, or with the reason why not.
-#[derive(Debug)]
-pub enum Order {
-    /// Have the guest shut down within `grace`, then kill it; at once when that is zero or there is no power button. Of
-    /// several ends the earliest counts. Answered at once.
-    Shutdown {
-        /// Time until the machine is killed.
-        grace: Duration,
-        /// The answer.
-        reply: Reply,
-    },
-    /// Stop the virtual CPUs.
-    Pause(Reply),
-    /// Let them run on.
-    Unpause(Reply),
-    /// Press the reset button.
-    Reset(Reply),
-}
-
-/// Where an order's outcome goes.
-pub type Reply = oneshot::Sender<Result<(), String>>;
-
-impl Order {
-    /// Answers without doing anything.
-    pub fn refuse(self, reason: &str) {
-        let (Self::Shutdown { reply, .. } | Self::Pause(reply) | Self::Unpause(reply) | Self::Reset(reply)) =
-            self;
-        answer(reply, Err(reason.to_owned()));
-    }
-}
-
-/// Whoever asked may have gone away meanwhile.
-pub(crate) fn answer(reply: Reply, outcome: Result<(), String>) {
-    let _ = reply.send(outcome);
-}
-
-/// How a launcher steers and watches.
-#[derive(Debug)]
-pub struct Steering<'a> {
-    /// What to do with the machine.
-    pub orders: &'a mut mpsc::Receiver<Order>,
-    /// What is known of the guest as it goes on.
-    pub progress: watch::Sender<Progress>,
-}
-
-/// What is known of a guest while it runs.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// When what happened.
-    pub timeline: Timeline,
-    /// Why the virtual CPUs stand still, when they do.
-    pub paused: Option<PauseReason>,
-    /// The last panic of the guest's kernel whose report is complete.
-    pub panic: Option<PanicReport>,
-    /// How often the guest restarted itself.
-    pub reboots: u32,
-}
-
-/// A panic of the guest's kernel.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PanicReport {
-    /// When it was noticed, since the run began.
-    pub at: Duration,
-    /// The line that said so; absent when only the panic device did.
-    pub line: Option<String>,
-    /// The last console lines, oldest first.
-    pub tail: Vec<String>,
-}
-
 /// What ends a run, apart from the guest itself.
 #[derive(Debug, Default)]
 pub struct Conditions {
@@ -181,79 +86,6 @@ pub struct Conditions {
     pub fail_on: Vec<Pattern>,
     /// End at this time.
     pub deadline: Option<Instant>,
-}
-
-/// Somebody outside wants the run to end.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum EndRequest {
-    /// A signal (its name).
-    Signal(&'static str),
-    /// The leave key on the terminal.
-    LeaveKey,
-    /// Nobody reads the output any more.
-    OutputClosed,
-    /// The output cannot be written, for this reason.
-    OutputFailed(String),
-}
-
-/// How a guest ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    /// The guest powered itself off.
-    PoweredOff,
-    /// The guest rebooted and its reboot policy is to end then.
-    Rebooted,
-    /// The success pattern matched this line.
-    UntilMatched {
-        /// The line.
-        line: String,
-    },
-    /// The kernel panicked.
-    Panicked {
-        /// The line that said so; absent when only the panic device did.
-        line: Option<String>,
-    },
-    /// A failure pattern matched.
-    FailMatched {
-        /// The pattern.
-        pattern: String,
-        /// The line.
-        line: String,
-    },
-    /// The deadline passed.
-    TimedOut,
-    /// Somebody ended the run.
-    Ended(EndRequest),
-    /// The machine was killed, since its time to shut down was over.
-    Destroyed,
-    /// QEMU ended, and not because of the guest.
-    VmmFailed {
-        /// What is known of it: exit status, QEMU's own last words.
-        reason: String,
-    },
-}
-
-/// Everything known about a run when it is over.
-#[derive(Debug)]
-pub struct Outcome {
-    /// How it ended.
-    pub verdict: Verdict,
-    /// When what happened.
-    pub timeline: Timeline,
-    /// The last console lines.
-    pub console_tail: Vec<String>,
-    /// The release that the guest's kernel printed.
-    pub booted_version: Option<String>,
-    /// How often the guest restarted itself.
-    pub reboots: u32,
-    /// Peak resident memory of QEMU in bytes.
-    pub qemu_peak_bytes: Option<u64>,
-    /// Whether the console's last byte was a newline.
-    pub at_line_start: bool,
-    /// Why a console log is incomplete.
-    pub log_fault: Option<String>,
-    /// The last panic that was told.
-    pub panic: Option<PanicReport>,
 }
 
 /// A file that gets every console byte.
@@ -752,21 +584,6 @@ async fn wait_until(time: Option<Instant>) {
     }
 }
 
-/// The verdict where nothing but QEMU's exit is known. A guest can end before QEMU's monitor could tell of it; QEMU
-/// then leaves with success.
-fn verdict_of_exit(exit: Option<&ExitReport>) -> Verdict {
-    match exit {
-        Some(exit) if exit.status.success() => Verdict::PoweredOff,
-        Some(exit) if exit.stderr_tail.is_empty() => {
-            Verdict::VmmFailed { reason: format!("QEMU ended with {}", exit.status) }
-        }
-        Some(exit) => Verdict::VmmFailed {
-            reason: format!("QEMU ended with {}: {}", exit.status, exit.stderr_tail.join("; ")),
-        },
-        None => Verdict::VmmFailed { reason: "QEMU ended, and how is not known".to_owned() },
-    }
-}
-
 /// Passes `input` on to the guest until either end closes. Runs beside [`Session::run`].
 pub async fn forward_input(mut input: mpsc::Receiver<Vec<u8>>, mut console: ConsoleWriter) {
     while let Some(bytes) = input.recv().await {
@@ -777,28 +594,4 @@ pub async fn forward_input(mut input: mpsc::Receiver<Vec<u8>>, mut console: Cons
     }
     // The input has ended and the guest has not: its console must stay open, since QEMU would see a hang-up.
     std::future::pending::<()>().await;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::process::ExitStatusExt;
-    use std::process::ExitStatus;
-
-    #[test]
-    fn an_exit_without_a_word_before_it_is_judged_by_its_status() {
-        let report = |code: i32, stderr: &[&str]| ExitReport {
-            status: ExitStatus::from_raw(code),
-            stderr_tail: stderr.iter().map(|line| (*line).to_owned()).collect(),
-        };
-        assert_eq!(verdict_of_exit(Some(&report(0, &[]))), Verdict::PoweredOff);
-        assert_eq!(
-            verdict_of_exit(Some(&report(9, &[]))),
-            Verdict::VmmFailed { reason: "QEMU ended with signal: 9 (SIGKILL)".into() }
-        );
-        assert_eq!(
-            verdict_of_exit(Some(&report(0x100, &["qemu: bad"]))),
-            Verdict::VmmFailed { reason: "QEMU ended with exit status: 1: qemu: bad".into() }
-        );
-    }
 }
