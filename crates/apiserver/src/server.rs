@@ -44,17 +44,6 @@ use crate::verbs::{Api, Sources};
 
 pub use seed::SeedError;
 
-/// What `/version` says of the program.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VersionInfo {
-    /// `v1.33.4+ferrovirt.0.1.0`: the Kubernetes version whose API this is, and ours after the plus.
-    pub git_version: String,
-    /// The commit, or empty.
-    pub git_commit: String,
-    /// When it was built, `2026-11-22T15:04:05Z`, or empty.
-    pub build_date: String,
-}
-
 /// How to start.
 #[derive(Debug)]
 pub struct Options {
@@ -68,8 +57,8 @@ pub struct Options {
     pub audit_log: Option<PathBuf>,
     /// How much audit events tell.
     pub audit_level: audit::Level,
-    /// What `/version` says.
-    pub version: VersionInfo,
+    /// What `/version` says, `v1.33.4+ferrovirt.0.1.0`: the Kubernetes version whose API this is, and ours after the plus.
+    pub git_version: String,
     /// Objects that are created at start where they do not exist, of registered kinds. Roles and bindings with the
     /// annotation `rbac.authorization.kubernetes.io/autoupdate: "true"` are brought up to date where they do.
     pub extra_objects: Vec<Value>,
@@ -87,14 +76,14 @@ pub struct Options {
 
 impl Options {
     /// The defaults: 127.0.0.1:6443, no token file, no audit.
-    pub fn new(state_directory: impl Into<PathBuf>, version: VersionInfo) -> Self {
+    pub fn new(state_directory: impl Into<PathBuf>, git_version: impl Into<String>) -> Self {
         Self {
             state_directory: state_directory.into(),
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 6443)),
             token_file: None,
             audit_log: None,
             audit_level: audit::Level::default(),
-            version,
+            git_version: git_version.into(),
             extra_objects: Vec::new(),
             extensions: Vec::new(),
             metrics: Registry::default(),
@@ -220,7 +209,7 @@ impl ApiServer {
             authenticator: Authenticator::new(Arc::clone(&authorities), tokens, store.clone()),
             authorizer,
             authorities,
-            version: options.version,
+            git_version: options.git_version,
             extensions: options.extensions,
             metrics: options.metrics,
             limits: options.limits,

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use apiserver::auth::Identity;
 use apiserver::builtin;
 use apiserver::kind::Kinds;
-use apiserver::server::{ApiServer, Options, VersionInfo};
+use apiserver::server::{ApiServer, Options};
 use image::settings::RetryPolicy;
 use image::{Client, Images, RegistrySettings, Store};
 
@@ -29,14 +29,9 @@ impl TestServer {
     /// Starts one.
     pub async fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let version = VersionInfo {
-            git_version: "v1.33.0".to_owned(),
-            git_commit: String::new(),
-            build_date: String::new(),
-        };
         let options = Options {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-            ..Options::new(directory.path().join("state"), version)
+            ..Options::new(directory.path().join("state"), "v1.33.0")
         };
         let server = ApiServer::start(options, Kinds::new(builtin::kinds())).await.unwrap();
         Self { server, _directory: directory }

@@ -14,7 +14,6 @@ use super::health;
 use super::negotiate::{Clause, DiscoveryForm, Endpoint, Form, clauses, discovery_form, form};
 use crate::discovery::{self, Aggregated};
 use crate::openapi;
-use crate::server::VersionInfo;
 use crate::status::ApiError;
 
 /// Documents that cost more to make than to keep.
@@ -53,7 +52,7 @@ pub(super) async fn answer(
     }
     let found = match parts[..] {
         [""] => Some(root(state)),
-        ["version"] => Some(version(&state.parts.version)),
+        ["version"] => Some(version(&state.parts.git_version)),
         ["metrics"] => {
             let text = state.metrics.encode(state.parts.api.store().revision());
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -134,17 +133,17 @@ fn root(state: &State) -> Value {
 }
 
 /// `version.Info` of apimachinery.
-fn version(info: &VersionInfo) -> Value {
-    let mut numbers = info.git_version.trim_start_matches('v').split('.');
+fn version(git_version: &str) -> Value {
+    let mut numbers = git_version.trim_start_matches('v').split('.');
     let major = numbers.next().unwrap_or_default();
     let minor = numbers.next().unwrap_or_default();
     json!({
         "major": major,
         "minor": minor,
-        "gitVersion": info.git_version,
-        "gitCommit": info.git_commit,
+        "gitVersion": git_version,
+        "gitCommit": "",
         "gitTreeState": "clean",
-        "buildDate": info.build_date,
+        "buildDate": "",
         "goVersion": "",
         "compiler": "rustc",
         "platform": format!("{}/{}", std::env::consts::OS, platform_architecture(std::env::consts::ARCH)),

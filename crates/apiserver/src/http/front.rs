@@ -33,7 +33,6 @@ use super::{documents, resources};
 use crate::auth::{self, Attributes, Authenticator, Authorities, Identity};
 use crate::kind::{Kinds, Scope};
 use crate::rbac::{self, Authorizer, Decision};
-use crate::server::VersionInfo;
 use crate::status::{ApiError, Details};
 use crate::verbs::Api;
 
@@ -79,7 +78,7 @@ pub struct Parts {
     /// The keys that tokens are signed with.
     pub authorities: Arc<Authorities>,
     /// What `/version` says.
-    pub version: VersionInfo,
+    pub git_version: String,
     /// Requests that somebody else answers.
     pub extensions: Vec<Extension>,
     /// How much is taken on.

@@ -18,18 +18,13 @@ use crate::builtin;
 const WAIT: Duration = Duration::from_secs(20);
 
 fn options(directory: &Path) -> Options {
-    let version = VersionInfo {
-        git_version: "v1.33.0+ferrovirt.0.1.0".to_owned(),
-        git_commit: String::new(),
-        build_date: String::new(),
-    };
     let token_file = directory.join("tokens.csv");
     std::fs::write(&token_file, "sesame,admin,1,\"system:masters\"\nweak,weak,2,\n").unwrap();
     Options {
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         token_file: Some(token_file),
         audit_log: Some(directory.join("audit.log")),
-        ..Options::new(directory.join("state"), version)
+        ..Options::new(directory.join("state"), "v1.33.0+ferrovirt.0.1.0")
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use apiserver::auth::Identity;
 use apiserver::builtin;
 use apiserver::kind::{Admission, Hooks, Kind, Kinds, Names, Operation, SchemaSource, Scope};
-use apiserver::server::{ApiServer, Options, VersionInfo};
+use apiserver::server::{ApiServer, Options};
 use apiserver::status::ApiError;
 use controllers::Settings;
 use k8s_openapi::NamespaceResourceScope;
@@ -47,14 +47,9 @@ pub struct World {
 impl World {
     pub async fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let version = VersionInfo {
-            git_version: "v1.33.0".to_owned(),
-            git_commit: String::new(),
-            build_date: String::new(),
-        };
         let options = Options {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-            ..Options::new(directory.path().join("state"), version)
+            ..Options::new(directory.path().join("state"), "v1.33.0")
         };
         let server =
             ApiServer::start(options, Kinds::new(builtin::kinds().into_iter().chain(kinds()))).await.unwrap();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use apiserver::auth::Identity;
 use apiserver::builtin;
 use apiserver::kind::{Admission, Hooks, Kind, Kinds, Names, Operation, SchemaSource, Scope};
-use apiserver::server::{ApiServer, Options, VersionInfo};
+use apiserver::server::{ApiServer, Options};
 use apiserver::status::ApiError;
 use controllers::vm::requests::{Change, Refusal, Target};
 use k8s_openapi::api::apps::v1::ControllerRevision;
@@ -97,15 +97,10 @@ fn kinds() -> Vec<Kind> {
 impl World {
     pub async fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let version = VersionInfo {
-            git_version: "v1.33.0+ferrovirt.0.1.0".to_owned(),
-            git_commit: String::new(),
-            build_date: String::new(),
-        };
         let options = Options {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             audit_log: Some(directory.path().join("audit.log")),
-            ..Options::new(directory.path().join("state"), version)
+            ..Options::new(directory.path().join("state"), "v1.33.0+ferrovirt.0.1.0")
         };
         let kinds = Kinds::new(builtin::kinds().into_iter().chain(kinds()));
         let server = ApiServer::start(options, kinds).await.unwrap();

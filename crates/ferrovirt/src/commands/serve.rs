@@ -15,7 +15,7 @@ mod subresources;
 use anyhow::Context as _;
 use apiserver::builtin;
 use apiserver::kind::Kinds;
-use apiserver::server::{ApiServer, Options, VersionInfo};
+use apiserver::server::{ApiServer, Options};
 use prometheus_client::registry::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -51,11 +51,7 @@ pub async fn serve(context: &Context, flags: &ServeFlags) -> Result<ExitCode, Fa
         extensions: logs.into_iter().chain([subresources::extension(launchers)]).collect(),
         ..Options::new(
             context.settings.api_dir(),
-            VersionInfo {
-                git_version: format!("{KUBERNETES_VERSION}+ferrovirt.{}", env!("CARGO_PKG_VERSION")),
-                git_commit: String::new(),
-                build_date: String::new(),
-            },
+            format!("{KUBERNETES_VERSION}+ferrovirt.{}", env!("CARGO_PKG_VERSION")),
         )
     };
     let kinds =

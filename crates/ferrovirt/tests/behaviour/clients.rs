@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use apiserver::auth::Identity;
 use apiserver::kind::Kinds;
-use apiserver::server::{ApiServer, Options, VersionInfo};
+use apiserver::server::{ApiServer, Options};
 use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{ConfigMap, Event as CoreEvent, Namespace, Secret};
@@ -34,12 +34,7 @@ async fn both_ways<F: Future<Output = ()> + Send + 'static>(test: impl Fn(Client
     with_space(|space| test(space.client.clone(), space.name)).await;
 
     let directory = tempfile::tempdir().unwrap();
-    let version = VersionInfo {
-        git_version: "v1.33.0".to_owned(),
-        git_commit: String::new(),
-        build_date: String::new(),
-    };
-    let mut options = Options::new(directory.path().join("state"), version);
+    let mut options = Options::new(directory.path().join("state"), "v1.33.0");
     options.listen.set_port(0);
     let server = ApiServer::start(options, Kinds::new(apiserver::builtin::kinds())).await.unwrap();
     let client = Client::new(server.client_service(Identity::internal("system:tests")), "default");

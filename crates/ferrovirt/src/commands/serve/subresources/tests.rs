@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use apiserver::kind::Kinds;
-use apiserver::server::{ApiServer, Options, VersionInfo};
+use apiserver::server::{ApiServer, Options};
 use kube::api::PostParams;
 use serde_json::{Value, json};
 
@@ -12,16 +12,11 @@ use super::super::{installation, kinds};
 use super::*;
 
 async fn start(directory: &Path) -> ApiServer {
-    let version = VersionInfo {
-        git_version: "v1.33.0+ferrovirt.0.1.0".to_owned(),
-        git_commit: String::new(),
-        build_date: String::new(),
-    };
     let options = Options {
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         extra_objects: installation::objects("v0.1.0"),
         extensions: vec![extension(None)],
-        ..Options::new(directory.join("state"), version)
+        ..Options::new(directory.join("state"), "v1.33.0+ferrovirt.0.1.0")
     };
     let kinds = apiserver::builtin::kinds().into_iter().chain(kinds::kinds());
     ApiServer::start(options, Kinds::new(kinds).with_foreign(DISCOVERY)).await.unwrap()
