@@ -7,3 +7,6 @@ mod instances;
 mod launchers;
 mod machines;
 mod world;
+
+#[path = "../support/server.rs"]
+mod server;

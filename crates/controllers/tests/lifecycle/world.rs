@@ -2,16 +2,13 @@
 
 use std::fmt::Debug;
 use std::future::Future;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use apiserver::auth::Identity;
-use apiserver::builtin;
-use apiserver::kind::{Admission, Hooks, Kind, Kinds, Names, Operation, SchemaSource, Scope};
-use apiserver::server::{ApiServer, Options};
-use apiserver::status::ApiError;
+use apiserver::server::ApiServer;
 use controllers::Settings;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{Event, Node, Pod};
@@ -19,12 +16,12 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use manifest::machine_status::MachineStatus;
 use manifest::types::{VirtualMachine, VirtualMachineInstance};
-use manifest::{DefaultsContext, Time};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use super::launchers::FakeLaunchers;
+use crate::server;
 
 /// How long a state is waited for.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -47,12 +44,7 @@ pub struct World {
 impl World {
     pub async fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let options = Options {
-            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-            ..Options::new(directory.path().join("state"), "v1.33.0")
-        };
-        let server =
-            ApiServer::start(options, Kinds::new(builtin::kinds().into_iter().chain(kinds()))).await.unwrap();
+        let server = server::start(directory.path()).await;
         let identity = Identity::internal("system:serviceaccount:kubevirt:kubevirt-controller");
         let client = Client::new(server.client_service(identity), NAMESPACE);
         let launchers = Arc::<FakeLaunchers>::default();
@@ -351,77 +343,4 @@ pub fn instance_spec() -> Value {
             "image": "registry/kb", "kernelPath": "/boot/vmlinuz", "initrdPath": "/boot/initrd",
         }}},
     }})
-}
-
-/// KubeVirt's two kinds, with the defaults that its webhooks fill in and none of the rules.
-fn kinds() -> [Kind; 2] {
-    let kind = |name: &str, plural: &str, schema| {
-        Kind::new("kubevirt.io", &["v1"], Names::new(name, plural), Scope::Namespaced, schema)
-    };
-    let machine = SchemaSource::new(manifest::openapi::VIRTUAL_MACHINE, manifest::openapi::virtual_machine);
-    let instance = SchemaSource::new(
-        manifest::openapi::VIRTUAL_MACHINE_INSTANCE,
-        manifest::openapi::virtual_machine_instance,
-    );
-    [
-        Kind {
-            has_status: true,
-            hooks: Arc::new(MachineDefaults),
-            ..kind("VirtualMachine", "virtualmachines", machine)
-        },
-        Kind {
-            hooks: Arc::new(InstanceDefaults),
-            ..kind("VirtualMachineInstance", "virtualmachineinstances", instance)
-        },
-    ]
-}
-
-fn defaults() -> DefaultsContext {
-    DefaultsContext {
-        architecture: "amd64".to_owned(),
-        firmware_uuid: uuid::Uuid::from_u128(1),
-        firmware_serial: uuid::Uuid::from_u128(2),
-    }
-}
-
-struct MachineDefaults;
-
-impl Hooks for MachineDefaults {
-    fn default(
-        &self,
-        request: &Admission<'_>,
-        object: &mut Value,
-        _: Option<&Value>,
-        _: &mut Vec<String>,
-    ) -> Result<(), ApiError> {
-        if request.operation == Operation::Create {
-            let mut machine: VirtualMachine = serde_json::from_value(object.clone()).unwrap();
-            manifest::apply_vm(&mut machine, &defaults());
-            object["spec"] = serde_json::to_value(&machine.spec).unwrap();
-        }
-        Ok(())
-    }
-}
-
-struct InstanceDefaults;
-
-impl Hooks for InstanceDefaults {
-    fn default(
-        &self,
-        request: &Admission<'_>,
-        object: &mut Value,
-        _: Option<&Value>,
-        _: &mut Vec<String>,
-    ) -> Result<(), ApiError> {
-        if request.operation == Operation::Create {
-            let mut instance: VirtualMachineInstance = serde_json::from_value(object.clone()).unwrap();
-            manifest::apply_vmi(&mut instance, &defaults());
-            manifest::initial_status(&mut instance, Time(request.now));
-            object["spec"] = serde_json::to_value(&instance.spec).unwrap();
-            object["status"] = serde_json::to_value(&instance.status).unwrap();
-            let finalizers = &instance.metadata.finalizers;
-            object["metadata"]["finalizers"] = serde_json::to_value(finalizers).unwrap();
-        }
-        Ok(())
-    }
 }

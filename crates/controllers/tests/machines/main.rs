@@ -6,3 +6,6 @@
 mod ends;
 mod runs;
 mod world;
+
+#[path = "../support/server.rs"]
+mod server;

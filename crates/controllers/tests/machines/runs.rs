@@ -8,7 +8,8 @@ use manifest::keys::{IMAGE_DIGEST, LAST_BOOT, VM_FINALIZER, VM_GENERATION};
 use manifest::types::VirtualMachineInstance;
 use serde_json::json;
 
-use crate::world::{NAME, REFUSED, World, condition, machine, template, uid};
+use crate::server::REFUSED;
+use crate::world::{NAME, World, condition, machine, template, uid};
 
 fn text(words: [&str; 3]) -> (String, String, String) {
     words.map(str::to_owned).into()

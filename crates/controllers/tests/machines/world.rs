@@ -1,25 +1,22 @@
 //! An API server in this process with machines and instances, the machine controller beside it, and what a test does in
 //! the place of users, of the instance controller and of nodes.
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use apiserver::auth::Identity;
-use apiserver::builtin;
-use apiserver::kind::{Admission, Hooks, Kind, Kinds, Names, Operation, SchemaSource, Scope};
-use apiserver::server::{ApiServer, Options};
-use apiserver::status::ApiError;
+use apiserver::server::ApiServer;
 use controllers::vm::requests::{Change, Refusal, Target};
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::Event;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use manifest::Time;
 use manifest::keys::VMI_FINALIZER;
 use manifest::types::{VirtualMachine, VirtualMachineInstance};
-use manifest::{DefaultsContext, Time};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
+
+use crate::server;
 
 /// How long a state is waited for, on a machine that has much else to do.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -40,70 +37,10 @@ pub struct World {
     directory: tempfile::TempDir,
 }
 
-/// Fills in what a new machine or instance is stored with; refuses instances that carry [`REFUSED`].
-struct Filling;
-
-/// Annotation on an instance that may not be made.
-pub const REFUSED: &str = "test/refused";
-
-impl Hooks for Filling {
-    fn default(
-        &self,
-        request: &Admission<'_>,
-        object: &mut Value,
-        _old: Option<&Value>,
-        _warnings: &mut Vec<String>,
-    ) -> Result<(), ApiError> {
-        if request.operation != Operation::Create {
-            return Ok(());
-        }
-        let context = DefaultsContext {
-            architecture: "amd64".to_owned(),
-            firmware_uuid: uuid::Uuid::from_u128(1),
-            firmware_serial: uuid::Uuid::from_u128(2),
-        };
-        if object["kind"] == "VirtualMachine" {
-            let mut machine: VirtualMachine = serde_json::from_value(object.clone()).unwrap();
-            manifest::apply_vm(&mut machine, &context);
-            *object = serde_json::to_value(machine).unwrap();
-            object["status"] = json!({"printableStatus": "Stopped"});
-            return Ok(());
-        }
-        if object["metadata"]["annotations"].get(REFUSED).is_some() {
-            return Err(ApiError::new(422, "Invalid", "admission webhook \"x\" denied the request: no"));
-        }
-        let mut instance: VirtualMachineInstance = serde_json::from_value(object.clone()).unwrap();
-        manifest::apply_vmi(&mut instance, &context);
-        manifest::initial_status(&mut instance, Time(request.now));
-        *object = serde_json::to_value(instance).unwrap();
-        Ok(())
-    }
-}
-
-fn kinds() -> Vec<Kind> {
-    let kind = |kind: &str, plural: &str, schema| Kind {
-        hooks: Arc::new(Filling),
-        ..Kind::new("kubevirt.io", &["v1"], Names::new(kind, plural), Scope::Namespaced, schema)
-    };
-    use manifest::openapi;
-    let machine = SchemaSource::new(openapi::VIRTUAL_MACHINE, openapi::virtual_machine);
-    let instance = SchemaSource::new(openapi::VIRTUAL_MACHINE_INSTANCE, openapi::virtual_machine_instance);
-    vec![
-        Kind { has_status: true, ..kind("VirtualMachine", "virtualmachines", machine) },
-        kind("VirtualMachineInstance", "virtualmachineinstances", instance),
-    ]
-}
-
 impl World {
     pub async fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let options = Options {
-            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-            audit_log: Some(directory.path().join("audit.log")),
-            ..Options::new(directory.path().join("state"), "v1.33.0+ferrovirt.0.1.0")
-        };
-        let kinds = Kinds::new(builtin::kinds().into_iter().chain(kinds()));
-        let server = ApiServer::start(options, kinds).await.unwrap();
+        let server = server::start(directory.path()).await;
         let client = kube::Client::new(server.client_service(Identity::internal("test")), NAMESPACE);
         let controllers = kube::Client::new(server.client_service(Identity::internal(CONTROLLER)), NAMESPACE);
         Self {
