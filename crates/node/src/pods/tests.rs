@@ -6,18 +6,15 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use image::RegistrySettings;
 use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use crate::images::{ImageManager, Thresholds};
-use crate::pki::Authority;
-use crate::test_server::{TestServer, eventually};
+use crate::images::ImageManager;
+use crate::test_server::{self, TestServer, eventually};
 use crate::{NodeError, Settings};
 
 const NODE: &str = "here";
@@ -113,19 +110,11 @@ impl World {
     }
 
     fn settings(&self) -> Settings {
-        let at = |name: &str| self.directory.path().join(name);
-        let store = image::Store::open(&at("images")).unwrap();
-        let images = image::Images::new(store, image::Client::new(RegistrySettings::default()).unwrap());
         Settings {
             name: NODE.to_owned(),
-            address: Ipv4Addr::LOCALHOST.into(),
-            pods_dir: at("pods"),
-            state_dir: at("state"),
-            program: at("launcher"),
+            program: self.directory.path().join("launcher"),
             program_arguments: vec!["--state-dir".to_owned(), "/s".to_owned()],
-            images: Arc::new(images),
-            authority: Arc::new(Authority::open(&at("pki")).unwrap()),
-            image_gc: Thresholds::default(),
+            ..test_server::settings(self.directory.path())
         }
     }
 
@@ -150,6 +139,14 @@ impl World {
         let made = self.pods().create(&PostParams::default(), &pod).await.unwrap();
         self.bind(&name).await;
         made.metadata.uid.unwrap()
+    }
+
+    /// Creates a launcher Pod and waits until it runs; returns its UID and its process.
+    async fn create_running(&self, name: &str) -> (String, rustix::process::Pid) {
+        let uid = self.create(launcher_pod(name)).await;
+        self.wait_for_phase(name, "Running").await;
+        let id = process_id(&self.pod_dir(&uid)).unwrap();
+        (uid, id)
     }
 
     async fn bind(&self, name: &str) {
@@ -300,8 +297,7 @@ async fn how_a_launcher_ended_is_in_its_pod() {
         ("crash", Signal::USR2, "Failed", (1, "Error", message("crashed"))),
         ("kill", Signal::KILL, "Failed", (137, "Error", String::new())),
     ] {
-        let uid = world.create(launcher_pod(name)).await;
-        world.wait_for_phase(name, "Running").await;
+        let (uid, _) = world.create_running(name).await;
         world.signal(&uid, signal).await;
         let pod = world.wait_for_phase(name, phase).await;
         let (code, reason, message) = terminated(&pod);
@@ -367,9 +363,7 @@ async fn a_launcher_that_does_not_obey_is_killed() {
     let world = World::new().await;
     world.behave("stubborn");
     let _node = world.start();
-    let uid = world.create(launcher_pod("a")).await;
-    world.wait_for_phase("a", "Running").await;
-    let id = process_id(&world.pod_dir(&uid)).unwrap();
+    let (uid, id) = world.create_running("a").await;
     world.pods().delete("a", &DeleteParams::default()).await.unwrap();
     eventually(
         async || if world.events("Killing").await.is_empty() { Err("no event".to_owned()) } else { Ok(()) },
@@ -387,9 +381,7 @@ async fn a_launcher_whose_pod_was_removed_by_force_ends() {
     let world = World::new().await;
     world.behave("stubborn");
     let _node = world.start();
-    let uid = world.create(launcher_pod("a")).await;
-    world.wait_for_phase("a", "Running").await;
-    let id = process_id(&world.pod_dir(&uid)).unwrap();
+    let (uid, id) = world.create_running("a").await;
     world.pods().delete("a", &DeleteParams::default().grace_period(0)).await.unwrap();
     world.wait_until_gone("a", &uid).await;
     assert!(!is_alive(id));
@@ -415,8 +407,7 @@ async fn a_deletion_during_the_start_ends_it() {
 async fn a_pause_that_somebody_reports_makes_the_pod_unready() {
     let world = World::new().await;
     let _node = world.start();
-    world.create(launcher_pod("a")).await;
-    world.wait_for_phase("a", "Running").await;
+    world.create_running("a").await;
     for (value, ready) in [("False", "False ReadinessGatesNotReady"), ("True", "True")] {
         let patch = json!({"status": {"conditions": [
             {"type": "kubevirt.io/virtual-machine-unpaused", "status": value},
@@ -550,8 +541,7 @@ async fn a_worker_that_panics_is_replaced_and_its_launcher_goes_on() {
 async fn after_a_restart_of_the_host_no_pod_is_said_to_run() {
     let world = World::new().await;
     let node = world.start();
-    let uid = world.create(launcher_pod("a")).await;
-    world.wait_for_phase("a", "Running").await;
+    let (uid, _) = world.create_running("a").await;
     drop(node);
     world.signal(&uid, rustix::process::Signal::KILL).await;
     std::fs::remove_dir_all(world.pod_dir("")).unwrap();
@@ -566,9 +556,7 @@ async fn after_a_restart_of_the_host_no_pod_is_said_to_run() {
 async fn what_is_not_understood_is_left_alone() {
     let world = World::new().await;
     let node = world.start();
-    let uid = world.create(launcher_pod("a")).await;
-    world.wait_for_phase("a", "Running").await;
-    let id = process_id(&world.pod_dir(&uid)).unwrap();
+    let (uid, id) = world.create_running("a").await;
     drop(node);
     let record = world.pod_dir(&uid).join("pod.json");
     let good = std::fs::read(&record).unwrap();
