@@ -14,7 +14,8 @@ use std::time::Duration;
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::client::{Answer, Client, Credentials, Random, runtime};
+use crate::client::{Answer, Client, Credentials, runtime};
+use crate::random::{Random, number};
 use crate::server::{DEADLINE, Server, World, finish};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
@@ -23,7 +24,7 @@ const NAMES: u64 = 6;
 
 /// How often the server is killed: `FERROVIRT_TEST_KILLS`, or few enough for every day.
 fn kills() -> u64 {
-    std::env::var("FERROVIRT_TEST_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(20)
+    number("FERROVIRT_TEST_KILLS").unwrap_or(20)
 }
 
 /// A state of an object: the value that it shows, and the revision where that is known.

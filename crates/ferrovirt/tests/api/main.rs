@@ -17,6 +17,7 @@ mod kubectl_write;
 mod power;
 mod protobuf;
 mod python;
+mod random;
 mod server;
 mod state;
 mod stress;

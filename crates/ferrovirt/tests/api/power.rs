@@ -18,7 +18,8 @@ use std::process::{Command, Stdio};
 use apiserver::store::{Change, Encoded, Expect, HistoryLimits, Store, StoreOptions, Write, check};
 use serde_json::{Value, json};
 
-use crate::client::{Random, runtime};
+use crate::client::runtime;
+use crate::random::{Random, number};
 
 const PREFIX: &str = "/core/configmaps/";
 const COMMITS: u64 = 260;
@@ -356,8 +357,7 @@ fn what_was_acknowledged_survives_a_power_failure() {
     assert!(commits.len() > 200 && checkpointed > 100, "{} commits, {checkpointed}", commits.len());
 
     let mut random = Random::seeded("FERROVIRT_TEST_SEED");
-    let failures: u64 =
-        std::env::var("FERROVIRT_TEST_POWER_FAILURES").ok().and_then(|text| text.parse().ok()).unwrap_or(60);
+    let failures = number("FERROVIRT_TEST_POWER_FAILURES").unwrap_or(60);
     for failure in 0..failures {
         let moment = usize::try_from(random.below(steps.len() as u64 + 1)).unwrap();
         if let Err(fault) = look(&steps, moment, true, &commits, &mut random) {

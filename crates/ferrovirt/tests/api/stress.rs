@@ -8,7 +8,8 @@ use http::Method;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::client::{Client, Credentials, Random, runtime};
+use crate::client::{Client, Credentials, runtime};
+use crate::random::{Random, number};
 use crate::server::{DEADLINE, Server, World};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
@@ -17,8 +18,7 @@ const SHARED: u64 = 4;
 
 /// How long the clients work: `FERROVIRT_TEST_STRESS_SECONDS`, or a short time for every day.
 fn duration() -> Duration {
-    let seconds = std::env::var("FERROVIRT_TEST_STRESS_SECONDS").ok().and_then(|text| text.parse().ok());
-    Duration::from_secs(seconds.unwrap_or(3))
+    Duration::from_secs(number("FERROVIRT_TEST_STRESS_SECONDS").unwrap_or(3))
 }
 
 /// What one client has done.

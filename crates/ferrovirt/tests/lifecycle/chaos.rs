@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::{World, wait_until_gone};
+use crate::random::{Random, number};
 use crate::real_registry::RealRegistry;
 use crate::room::{Boot, Room, instance, machine};
 use crate::server::{finish, wait_until};
@@ -38,23 +39,6 @@ const FAULTS: [Fault; 7] = [
     Fault::DaemonReplaced,
     Fault::ClockJump,
 ];
-
-/// SplitMix64: the same numbers for the same seed.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((mixed ^ (mixed >> 31)) % bound as u64).unwrap()
-    }
-}
-
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.parse().ok()
-}
 
 /// A small file system over the state directory, so that it can be filled. `None` where this user may not mount one.
 struct SmallDisk {
@@ -172,7 +156,8 @@ fn whatever_fails_the_world_becomes_as_it_should_be() {
     let rounds = number("FERROVIRT_TEST_CHAOS_ROUNDS").unwrap_or(10);
     let seed = number("FERROVIRT_TEST_SEED").unwrap_or(1);
     println!("seed {seed}, {rounds} rounds");
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
+    let mut below = |limit: usize| usize::try_from(random.below(limit as u64)).unwrap();
     let world = World::new();
     let disk = SmallDisk::mount(&world);
     if disk.is_none() {
@@ -188,10 +173,10 @@ fn whatever_fails_the_world_becomes_as_it_should_be() {
     for round in 0..rounds {
         let fault = match usize::try_from(round).unwrap() {
             first if first < FAULTS.len() => FAULTS[first],
-            _ => FAULTS[random.below(FAULTS.len())],
+            _ => FAULTS[below(FAULTS.len())],
         };
         let began = Instant::now();
-        let victim = random.below(MACHINES.len());
+        let victim = below(MACHINES.len());
         let deaths = match fault {
             Fault::DaemonKilled => {
                 room.kill_server();

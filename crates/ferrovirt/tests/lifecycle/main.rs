@@ -24,6 +24,9 @@ mod client;
 #[allow(dead_code, reason = "other test targets use the rest")]
 #[path = "../e2e/harness.rs"]
 mod harness;
+#[allow(dead_code, reason = "other test targets use the rest")]
+#[path = "../api/random.rs"]
+mod random;
 #[path = "../../../image/tests/support/real_registry.rs"]
 mod real_registry;
 #[allow(dead_code, reason = "other test targets use the rest")]
