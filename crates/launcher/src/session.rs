@@ -33,7 +33,9 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
-use vmm::{ConsoleReader, ConsoleWriter, ExitReport, PauseReason, QmpError, ShutdownReason, Vm, VmEvent};
+use vmm::{
+    ConsoleReader, ConsoleWriter, ExitReport, Origin, PauseReason, QmpError, ShutdownReason, Vm, VmEvent,
+};
 
 use crate::console::{Finding, Pattern, Scanner};
 use crate::console_log::ConsoleLog;
@@ -64,6 +66,10 @@ pub const FLUSH_GRACE: Duration = Duration::from_secs(1);
 /// An unfinished console line is judged when nothing has followed for this long: it is a prompt then, and not the first
 /// half of a line.
 const PROMPT_QUIET: Duration = Duration::from_millis(50);
+
+/// SeaBIOS starts over by resets of its own: each restart of a q35 machine is one to three `RESET` events, the last of
+/// them 0.1 s after the first on an idle host. No Linux comes up and restarts in this time without telling its version.
+const FIRMWARE_RESETS: Duration = Duration::from_secs(2);
 
 /// How often the power button is pressed until the guest obeys, as KubeVirt does it.
 const PRESS_INTERVAL: Duration = Duration::from_secs(5);
@@ -129,6 +135,8 @@ pub struct Session<'a> {
     panic: Option<(PanicReport, Instant)>,
     /// Whether the panic of this boot was noticed.
     has_panicked: bool,
+    /// When the machine was restarted last.
+    restarted_at: Option<Instant>,
     /// When the power button is pressed next.
     press_at: Option<Instant>,
     /// When the machine is killed.
@@ -185,6 +193,7 @@ impl<'a> Session<'a> {
             is_news: true,
             panic: None,
             has_panicked: false,
+            restarted_at: None,
             press_at: None,
             kill_at: None,
             booted_version: None,
@@ -423,7 +432,12 @@ impl<'a> Session<'a> {
                 let buffered = Instant::now() + BUFFERED_GRACE;
                 self.report_until = earliest(self.report_until, Some(buffered));
             }
-            VmEvent::GuestReset { .. } => {
+            VmEvent::GuestReset { origin, .. } => {
+                let since = self.restarted_at.map(|at| at.elapsed());
+                if is_firmware_reset(origin, since, self.progress.timeline.kernel_started) {
+                    return Step::GoOn;
+                }
+                self.restarted_at = Some(Instant::now());
                 self.progress.reboots = self.progress.reboots.saturating_add(1);
                 self.complete_panic();
                 self.has_panicked = false;
@@ -555,6 +569,11 @@ fn earliest(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
     [one, other].into_iter().flatten().min()
 }
 
+/// Whether a reset is the firmware's, `since` a restart, and so belongs to it.
+fn is_firmware_reset(origin: Origin, since: Option<Duration>, kernel_started: Option<Duration>) -> bool {
+    origin == Origin::Guest && kernel_started.is_none() && since.is_some_and(|since| since < FIRMWARE_RESETS)
+}
+
 /// Answers after what was done has been told, so that who asked finds it in the status.
 fn answer_told(session: &mut Session<'_>, reply: Reply, outcome: Result<(), String>) {
     session.tell_progress();
@@ -594,4 +613,19 @@ pub async fn forward_input(mut input: mpsc::Receiver<Vec<u8>>, mut console: Cons
     }
     // The input has ended and the guest has not: its console must stay open, since QEMU would see a hang-up.
     std::future::pending::<()>().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resets_of_the_firmware_are_no_restarts() {
+        let soon = Some(Duration::from_millis(100));
+        assert!(is_firmware_reset(Origin::Guest, soon, None));
+        assert!(!is_firmware_reset(Origin::Guest, None, None), "the first");
+        assert!(!is_firmware_reset(Origin::Guest, Some(FIRMWARE_RESETS), None), "a guest that tells nothing");
+        assert!(!is_firmware_reset(Origin::Guest, soon, soon), "a kernel that fails at once");
+        assert!(!is_firmware_reset(Origin::Host, soon, None), "the reset button");
+    }
 }

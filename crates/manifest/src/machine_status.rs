@@ -46,7 +46,7 @@ pub struct MachineStatus {
     /// The guest's last panic.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub panic: Option<GuestPanic>,
-    /// How often the guest restarted itself.
+    /// How often the machine was restarted, by its guest or by the reset button.
     pub reboots: u32,
 }
 

@@ -242,7 +242,7 @@ fn standard_input_reaches_the_guest_and_a_reboot_starts_the_same_kernel() {
     session.wait_for_stdout("guest: heard typed by the test", 1);
     session.type_line("end");
     session.type_line("poweroff");
-    let outcome = session.finish().expect_code(0);
+    let outcome = session.finish().expect_code(0).expect_stderr("  reboots  1\n");
     let version = format!("guest: kernel {}", Fixtures::version("vmlinuz"));
     assert_eq!(outcome.stdout.matches(&version).count(), 2, "both boots are of the same kernel: {outcome}");
 }

@@ -4,7 +4,7 @@ use launcher::control::ControlError;
 use manifest::machine_status::{MachineState, StateReason};
 use serde_json::json;
 
-use crate::pod::{Pod, instance};
+use crate::pod::{Pod, instance, wait_for};
 
 #[test]
 fn a_machine_that_starts_paused_runs_when_it_is_told_to() {
@@ -40,10 +40,13 @@ fn resets_are_counted_and_no_end() {
     let pod = Pod::new();
     let launcher = pod.start(30);
     launcher.boot(&instance("guest=hang", json!({})));
+    let boots = || pod.log("guest-console-log").matches("guest: files in the initrd").count();
+    wait_for("the first boot", || (boots() == 1).then_some(()));
     launcher.ask(async |client, at| client.reset(at).await).unwrap();
-    // A reset in the middle of a boot may come with one of the firmware's own.
-    let status = launcher.wait_for_status(|status| status.reboots >= 1);
-    assert_eq!(status.state, MachineState::Running);
+    wait_for("the second boot", || (boots() == 2).then_some(()));
+    // The firmware's own resets came before it.
+    let status = launcher.ask(async |client, at| client.status(at, 0).await).unwrap();
+    assert_eq!((status.state, status.reboots), (MachineState::Running, 1));
 }
 
 #[test]

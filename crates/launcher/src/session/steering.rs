@@ -94,7 +94,7 @@ pub struct Progress {
     pub paused: Option<PauseReason>,
     /// The last panic of the guest's kernel whose report is complete.
     pub panic: Option<PanicReport>,
-    /// How often the guest restarted itself.
+    /// How often the machine was restarted, by its guest or by [`Order::Reset`].
     pub reboots: u32,
 }
 

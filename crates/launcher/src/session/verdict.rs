@@ -66,7 +66,7 @@ pub struct Outcome {
     pub console_tail: Vec<String>,
     /// The release that the guest's kernel printed.
     pub booted_version: Option<String>,
-    /// How often the guest restarted itself.
+    /// How often the machine was restarted.
     pub reboots: u32,
     /// Peak resident memory of QEMU in bytes.
     pub qemu_peak_bytes: Option<u64>,
