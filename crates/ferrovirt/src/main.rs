@@ -14,7 +14,7 @@ use std::io::IsTerminal;
 use std::process::ExitCode as ProcessExitCode;
 
 use clap::Parser;
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use vmm::accelerator::{HELPER_COMMAND, helper_main};
@@ -37,15 +37,15 @@ fn main() -> ProcessExitCode {
         _ => {}
     }
     let cli = Cli::parse();
-    // A launcher's log is a file in its Pod's directory, which it has to claim first.
-    if !matches!(cli.command, Command::Launcher(_)) {
-        start_logging(cli.global.verbose);
-    }
     let reporter = Reporter {
         color: std::io::stderr().is_terminal()
             && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
         chatty: !cli.global.quiet,
     };
+    // A launcher's log is a file in its Pod's directory, which it has to claim first.
+    if !matches!(cli.command, Command::Launcher(_)) {
+        start_logging(log_level(&cli.command, cli.global.verbose), reporter.color);
+    }
     let code = match dispatch(cli, reporter) {
         Ok(code) => code,
         Err(failure) if failure.error.is::<ReaderGone>() => failure.code,
@@ -92,19 +92,34 @@ fn dispatch(cli: Cli, reporter: Reporter) -> Result<ExitCode, Failure> {
     result
 }
 
-/// Logs are for debugging and go to standard error; warnings that a user must see are printed, not logged.
-fn start_logging(verbose: u8) {
-    let default = match verbose {
-        0 => "off",
-        1 => {
-            "ferrovirt=info,apiserver=info,image=info,vmm=info,launcher=info,node=info,controllers=info,events=info"
-        }
-        _ => {
-            "ferrovirt=debug,apiserver=debug,image=debug,vmm=debug,launcher=debug,node=debug,controllers=debug,events=debug"
-        }
-    };
+/// The crates whose logs are told.
+const LOGGED: [&str; 8] =
+    ["ferrovirt", "apiserver", "image", "vmm", "launcher", "node", "controllers", "events"];
+
+/// How much is logged. A server has nobody to tell but its log, so its warnings are there in any case; what a user of
+/// another command must see is printed, and its log is for debugging.
+fn log_level(command: &Command, verbose: u8) -> LevelFilter {
+    match (command, verbose) {
+        (Command::Serve(_), 0) => LevelFilter::WARN,
+        (_, 0) => LevelFilter::OFF,
+        (_, 1) => LevelFilter::INFO,
+        _ => LevelFilter::DEBUG,
+    }
+}
+
+/// Logs go to standard error, which `is_colorful` or not.
+fn start_logging(level: LevelFilter, is_colorful: bool) {
+    let ours = || Targets::new().with_targets(LOGGED.map(|target| (target, level)));
     let asked = std::env::var("RUST_LOG").ok().filter(|directives| !directives.is_empty());
-    let filter = asked.as_deref().into_iter().chain([default]).find_map(|text| text.parse::<Targets>().ok());
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    tracing_subscriber::registry().with(lines).with(filter.unwrap_or_default()).init();
+    let asked = asked.map(|directives| directives.parse::<Targets>().map_err(|error| (directives, error)));
+    let (filter, fault) = match asked {
+        None => (ours(), None),
+        Some(Ok(filter)) => (filter, None),
+        Some(Err(fault)) => (ours(), Some(fault)),
+    };
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(is_colorful);
+    tracing_subscriber::registry().with(lines).with(filter).init();
+    if let Some((directives, error)) = fault {
+        tracing::warn!(RUST_LOG = directives, %error, "these log directives make no sense and are not followed");
+    }
 }

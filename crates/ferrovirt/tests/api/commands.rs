@@ -18,6 +18,15 @@ fn a_server_starts_answers_and_stops() {
 }
 
 #[test]
+fn a_server_on_a_host_without_qemu_warns_unasked() {
+    let world = World::new();
+    let mut command = world.ferrovirt(["serve", "--listen", "127.0.0.1:0"]);
+    command.env("PATH", world.path("none"));
+    let line = Server::spawn(command).wait_for_line("no machine can be started on this host");
+    assert!(line.contains(" WARN ") && !line.contains('\x1b'), "{line:?}");
+}
+
+#[test]
 fn state_is_private() {
     let world = World::new();
     let _server = Server::start(&world);

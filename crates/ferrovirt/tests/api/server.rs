@@ -226,9 +226,12 @@ impl Server {
         server
     }
 
-    /// Waits for a line on standard error that holds `text`.
+    /// Waits for a line on standard error that holds `text`, the first there is.
     #[track_caller]
     pub fn wait_for_line(&mut self, text: &str) -> String {
+        if let Some(line) = self.seen.iter().find(|line| line.contains(text)) {
+            return line.clone();
+        }
         let deadline = Instant::now() + DEADLINE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
