@@ -131,11 +131,15 @@ impl Process {
         command.envs(std::env::vars_os().filter(|(name, _)| kept(name)));
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         command.process_group(0).kill_on_drop(false);
-        let child = command.spawn()?;
+        let mut child = command.spawn()?;
         let id = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
         // It has not been waited for, so its number is its own.
         let id = id.ok_or_else(|| io::Error::other("a process that has just been started has no id"))?;
-        Ok(Self { id, pidfd: open(id)?, child: Some(child) })
+        let pidfd = open(id).inspect_err(|_| {
+            // Nobody would see its end. That it cannot be killed means that it has ended.
+            let _ = child.start_kill();
+        })?;
+        Ok(Self { id, pidfd, child: Some(child) })
     }
 
     /// Takes hold of the launcher that holds the lock in `directory` and says that it is `id`; `None` when none does.

@@ -6,6 +6,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use launcher::pod_dir::{LauncherRecord, PodDir};
+use rustix::process::Signal;
 use tokio::time::Instant;
 
 use super::Node;
@@ -88,7 +89,11 @@ pub(super) fn start(
     let process = Process::start(&launch).and_then(|process| {
         record.process_id = Some(process.id());
         // It is in `launcher.json` too, once that is there.
-        record.write(&directory)?;
+        if let Err(error) = record.write(&directory) {
+            // Its directory is removed: nobody would know of it.
+            process.signal(Signal::KILL)?;
+            return Err(error);
+        }
         Ok(process)
     });
     let process = process.map_err(|error| {
