@@ -35,8 +35,8 @@ use launcher::pod_dir::{ImageVolume, ImageVolumeFile, MissingFile};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use crate::Settings;
 use crate::register::Disk;
+use crate::{Settings, chain};
 use back_off::{BackOff, Turn};
 use garbage::Outcome;
 use progress::Meter;
@@ -177,8 +177,11 @@ impl ImageManager {
                     let reason = "ErrImageNeverPull".to_owned();
                     return Err(Waiting { reason, message, retry_after: Some(NEVER_RETRY) });
                 }
-                // Something is missing or damaged: a pull may help.
-                Err(_) => {}
+                // A pull may help.
+                Err(error) if is_absent(&error) => {}
+                Err(error) => {
+                    tracing::warn!(%error, image = volume.image, "an image in the store cannot be used and is pulled again");
+                }
             }
         }
         if let Turn::Wait(left, error) = self.back_off(|back_off| back_off.turn(&key, Instant::now())) {
@@ -407,6 +410,7 @@ impl ImageManager {
 
 fn keep(store: &image::Store, volume: &ImageVolume) -> Result<Lease, StoreError> {
     let lease = store.lease()?;
+    // A record without it keeps its files all the same.
     if let Ok(manifest) = volume.digest.parse::<Digest>() {
         lease.add([&manifest])?;
     }
@@ -470,18 +474,6 @@ fn is_absent(error: &PullError) -> bool {
 /// The Pod without its resourceVersion, which would make every repeat of an event another.
 fn about(pod: &Pod) -> ObjectReference {
     ObjectReference { resource_version: None, ..pod.object_ref(&()) }
-}
-
-/// An error and its causes as one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        text.push_str(": ");
-        text.push_str(&next.to_string());
-        cause = next.source();
-    }
-    text
 }
 
 /// As Go prints a duration that is rounded down to milliseconds: `345ms`, `1.2s`, `2m3.5s`, `1h0m0s`.

@@ -84,3 +84,9 @@ pub enum NodeError {
         source: std::io::Error,
     },
 }
+
+/// An error and its causes as one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}

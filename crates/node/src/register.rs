@@ -89,6 +89,7 @@ pub async fn run(client: kube::Client, settings: &Settings) {
         ticks.tick().await;
         let (state_dir, address) = (settings.state_dir.clone(), settings.address);
         let Ok(facts) = tokio::task::spawn_blocking(move || Facts::measure(&state_dir, address)).await else {
+            // The node ends: either all does, or measuring panicked, which has been told.
             return;
         };
         let now = Timestamp::now();

@@ -270,6 +270,7 @@ async fn last_boot(context: &Context, instance: &VirtualMachineInstance) -> Opti
         Ok(machine) => {
             let machine = machine.filter(|machine| machine.metadata.uid.as_deref() == Some(&owner.uid))?;
             let text = machine.metadata.annotations.as_ref()?.get(keys::LAST_BOOT)?;
+            // Users may write there too; what is no record is compared with nothing.
             serde_json::from_str(text).ok()
         }
         Err(error) => {

@@ -293,6 +293,7 @@ fn write_metadata(
         }
     };
     let progress = observed.pod.and_then(|pod| pod.progress.as_ref()).filter(|_| !phase.is_final());
+    // It always has a JSON form.
     annotate(keys::PULL_PROGRESS, progress.and_then(|progress| serde_json::to_string(progress).ok()));
     if phase < Phase::Running {
         return;
@@ -333,6 +334,7 @@ fn write_timeline(
     let timeline = &machine.filter(|_| phase >= Phase::Running)?.timeline;
     let annotations = new.metadata.annotations.as_ref();
     let stored = annotations.and_then(|annotations| annotations.get(keys::BOOT_TIMELINE));
+    // What users wrote there is replaced.
     let written: BootTimeline = stored.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
     if written == *timeline {
         return None;
@@ -347,6 +349,7 @@ fn write_timeline(
     if *old == *new && !is_worth_it {
         return Some(TIMELINE_PATIENCE.saturating_sub(waited));
     }
+    // A struct of numbers always has a JSON form.
     if let Ok(text) = serde_json::to_string(timeline) {
         new.metadata.annotations.get_or_insert_default().insert(keys::BOOT_TIMELINE.to_owned(), text);
     }

@@ -105,6 +105,7 @@ pub(super) fn view(pod: &Pod) -> PodView {
             .as_ref()
             .and_then(|spec| spec.containers.iter().find(|container| container.name == COMPUTE))
             .and_then(|container| container.image.clone()),
+        // Whoever may write Pods may write anything there; what is no progress is not passed on.
         progress: annotation(keys::PULL_PROGRESS).and_then(|text| serde_json::from_str(text).ok()),
     }
 }
@@ -152,6 +153,7 @@ fn last_status(compute: &ContainerStatus) -> Option<MachineStatus> {
     if message.len() > MAX_TERMINATION_MESSAGE_BYTES {
         return None;
     }
+    // A launcher that was killed has left none, and a container of somebody else's says what it likes.
     serde_json::from_str(message).ok()
 }
 

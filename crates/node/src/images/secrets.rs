@@ -44,5 +44,5 @@ fn read(name: &str, secret: &Secret) -> Result<PullSecret, String> {
         "kubernetes.io/dockercfg" => PullSecret::from_docker_cfg(name, value(".dockercfg")?),
         other => return Err(format!("it has the type `{other}`, which is no image pull secret")),
     }
-    .map_err(|error| super::chain(&error))
+    .map_err(|error| crate::chain(&error))
 }

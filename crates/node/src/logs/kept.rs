@@ -158,6 +158,7 @@ pub fn sweep(logs: &Path, now: SystemTime) -> io::Result<()> {
 fn size(directory: &Path) -> io::Result<u64> {
     let mut sum = 0;
     for (_, path) in entries(directory)? {
+        // What has gone meanwhile takes no space.
         sum += fs::symlink_metadata(path).map_or(0, |found| found.len());
     }
     Ok(sum)

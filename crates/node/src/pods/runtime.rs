@@ -16,7 +16,7 @@ use super::record::{self, Contents, PodRecord};
 use super::shape::LauncherPod;
 use super::status::{End, Run};
 use crate::images::ImageManager;
-use crate::{Settings, files};
+use crate::{Settings, chain, files};
 
 /// Longest exit record that is looked at, in bytes; what is told of it is shorter.
 const MOST_RECORD_BYTES: u64 = 64 * 1024;
@@ -131,11 +131,6 @@ fn arguments(
     arguments.extend(["--pod-dir".to_owned(), directory.to_string_lossy().into_owned()]);
     arguments.extend(["--listen".to_owned(), format!("{address}:{}", launcher::pod_dir::CONTROL_PORT)]);
     arguments
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// What was found in a directory that an earlier daemon left.

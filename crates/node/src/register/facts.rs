@@ -75,7 +75,10 @@ impl Facts {
             cores: std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64),
             memory_bytes: meminfo_bytes(&memory, "MemTotal"),
             available_memory_bytes: meminfo_bytes(&memory, "MemAvailable"),
-            disk: Disk::of(state_dir).unwrap_or(no_disk),
+            disk: Disk::of(state_dir).unwrap_or_else(|error| {
+                tracing::warn!(%error, path = %state_dir.display(), "the disk cannot be measured; the node has none");
+                no_disk
+            }),
             tasks: tasks(&read("/proc/loadavg")),
             most_tasks: line("/proc/sys/kernel/pid_max").parse().unwrap_or_default(),
             kernel: uname.release().to_string_lossy().into_owned(),
