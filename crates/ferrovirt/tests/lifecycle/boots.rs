@@ -44,6 +44,7 @@ fn an_instance_boots_is_seen_and_heard_and_is_gone_when_deleted() {
         timeline.contains("userspaceStarted")
     });
 
+    room.wait_for_event("VirtualMachineInstance", "first", "Normal Started ");
     let told = room.events("VirtualMachineInstance", "first");
     let expected = [
         format!("Normal SuccessfulCreate Created virtual machine pod {pod_name}"),
@@ -79,11 +80,8 @@ fn a_guest_that_powers_off_succeeds_and_its_instance_stays() {
     let pod = room.wait_for_phase(&format!("pod/{}", room.pod_of("short")), "Succeeded");
     let compute = &pod["status"]["containerStatuses"][0];
     assert_eq!(compute["state"]["terminated"]["exitCode"], 0, "{compute}");
-    let told = room.events("VirtualMachineInstance", "short");
-    assert!(
-        told.contains(&"Normal Stopped The VirtualMachineInstance was shut down.".to_owned()),
-        "{told:?}"
-    );
+    let stopped = "Normal Stopped The VirtualMachineInstance was shut down.";
+    room.wait_for_event("VirtualMachineInstance", "short", stopped);
     assert!(room.processes("launcher").is_empty() && room.processes("qemu-system-x86_64").is_empty());
     assert!(room.console("short").contains("guest: kernel"));
     room.kubectl(&["delete", "vmi", "short"]);
@@ -103,9 +101,9 @@ fn a_panic_is_a_fact_and_what_follows_depends_on_the_panic_device() {
     let fact = condition(&failed, "ferrovirt.dev/GuestPanicked");
     assert_eq!(fact["status"], "True");
     assert!(fact["message"].as_str().unwrap().contains("Kernel panic"), "{fact}");
-    let told = room.events("VirtualMachineInstance", "reporting");
-    assert!(told.iter().any(|event| event.starts_with("Warning GuestPanicked")), "{told:?}");
-    assert!(told.contains(&"Warning Stopped The VirtualMachineInstance crashed.".to_owned()), "{told:?}");
+    for event in ["Warning GuestPanicked", "Warning Stopped The VirtualMachineInstance crashed."] {
+        room.wait_for_event("VirtualMachineInstance", "reporting", event);
+    }
 
     let metrics = room.kubectl(&["get", "--raw", "/metrics"]).stdout;
     let counted =

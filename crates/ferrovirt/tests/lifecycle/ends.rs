@@ -22,8 +22,8 @@ fn a_guest_that_obeys_is_shut_down_and_one_that_does_not_is_killed() {
     room.wait_for_status("obeys", "Stopped");
     room.wait_until_gone("vmi/obeys");
     assert!(began.elapsed() < Duration::from_secs(300), "the guest was not asked: {:?}", began.elapsed());
-    let told = room.events("VirtualMachineInstance", "obeys");
-    assert!(told.contains(&"Normal ShuttingDown Signaled Graceful Shutdown".to_owned()), "{told:?}");
+    let asked = "Normal ShuttingDown Signaled Graceful Shutdown";
+    room.wait_for_event("VirtualMachineInstance", "obeys", asked);
     room.wait_until_empty();
 
     let mut deaf = machine("deaf", "Always", &Boot { image: &image, policy: "", guest: "hang" });

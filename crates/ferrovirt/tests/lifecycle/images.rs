@@ -1,7 +1,5 @@
 //! Where kernels come from: tags that move and vanish, and Secrets that are missing, wrong and right.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
 use crate::harness::Fixtures;
@@ -67,9 +65,10 @@ fn a_tag_that_is_not_there_is_told_and_its_machine_can_be_deleted() {
     let vmi = room.get("vmi/lost");
     assert_eq!(vmi["status"]["phase"], "Scheduling");
     assert!(matches!(synchronized_reason(&vmi), "ErrImagePull" | "ImagePullBackOff"), "{vmi}");
-    let told = room.events("Pod", &room.pod_of("lost"));
-    assert!(told.contains(&format!("Normal Pulling Pulling image \"{image}\"")), "{told:?}");
-    assert!(told.iter().any(|event| event.starts_with("Warning Failed Failed to pull image")), "{told:?}");
+    let pulling = format!("Normal Pulling Pulling image \"{image}\"");
+    for event in [&pulling, "Warning Failed Failed to pull image"] {
+        room.wait_for_event("Pod", &room.pod_of("lost"), event);
+    }
 
     // It appears, and the machine boots without a word from the user.
     room.push(&image, "vmlinuz");
@@ -143,8 +142,7 @@ fn never_and_a_path_that_is_not_there() {
     assert_eq!(astray["status"]["phase"], "Scheduled", "{}", astray["status"]);
     assert_eq!(synchronized_reason(&astray), "Synchronizing with the Domain failed.");
     assert!(astray["status"].to_string().contains("/boot/vmlinux-wrong"), "{}", astray["status"]);
-    let told = room.events("VirtualMachineInstance", "astray");
-    assert!(told.iter().any(|event| event.starts_with("Warning SyncFailed")), "{told:?}");
+    room.wait_for_event("VirtualMachineInstance", "astray", "Warning SyncFailed");
     room.kubectl(&["delete", "vmi", "astray"]);
     room.wait_until_empty();
 }
@@ -168,8 +166,7 @@ fn secrets_are_missing_then_wrong_then_right() {
     room.apply(&vmi);
     room.wait("vmi/private", "cannot pull", |vmi| !synchronized_reason(vmi).is_empty());
     let pod = room.pod_of("private");
-    let told = room.events("Pod", &pod);
-    assert!(told.iter().any(|event| event.contains("FailedToRetrieveImagePullSecret")), "{told:?}");
+    room.wait_for_event("Pod", &pod, "FailedToRetrieveImagePullSecret");
 
     let create = |password: &str| {
         room.kubectl(&["delete", "secret", "pull", "--ignore-not-found"]);
@@ -178,11 +175,7 @@ fn secrets_are_missing_then_wrong_then_right() {
         room.kubectl(&["create", "secret", "docker-registry", "pull", &server, &user, &password]);
     };
     create("wrong");
-    crate::server::wait_until("the wrong password is refused", || {
-        std::thread::sleep(Duration::from_millis(200));
-        let refused = "does not accept the credentials from pull secret `pull`";
-        room.events("Pod", &pod).iter().any(|event| event.contains(refused)).then_some(())
-    });
+    room.wait_for_event("Pod", &pod, "does not accept the credentials from pull secret `pull`");
     create(PASSWORD);
     room.wait_for_phase("vmi/private", "Running");
     let all = room.kubectl(&["get", "events,pods,vmi", "-o", "yaml"]).stdout;

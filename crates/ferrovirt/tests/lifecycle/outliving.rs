@@ -35,6 +35,8 @@ fn machines_outlive_the_daemon_and_a_new_one_adopts_them() {
     }
     let (before, launchers, guests) =
         (identities(&room), room.processes("launcher"), room.processes("qemu-system-x86_64"));
+    room.wait_for_event("VirtualMachineInstance", "one", "Normal Started ");
+    room.wait_for_event("Pod", &room.pod_of("one"), "Normal Started ");
     let told = [room.events("VirtualMachineInstance", "one"), room.events("Pod", &room.pod_of("one"))];
 
     room.kill_server();
@@ -112,8 +114,8 @@ fn a_killed_launcher_or_qemu_is_noticed_and_the_strategy_decides() {
                 wait_until_gone(process);
             }
         }
-        let told = room.events("VirtualMachineInstance", "alone");
-        assert!(told.contains(&"Warning Stopped The VirtualMachineInstance crashed.".to_owned()), "{told:?}");
+        let crashed = "Warning Stopped The VirtualMachineInstance crashed.";
+        room.wait_for_event("VirtualMachineInstance", "alone", crashed);
         room.kubectl(&["delete", "vmi", "alone"]);
         room.apply(&instance("alone", &hang));
     }

@@ -302,6 +302,21 @@ impl Room {
             .collect()
     }
 
+    /// Waits for an event about the object with this text in its `TYPE REASON MESSAGE`: it comes a moment after what it
+    /// tells of.
+    #[track_caller]
+    pub fn wait_for_event(&self, kind: &str, name: &str, text: &str) {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let told = self.events(kind, name);
+            if told.iter().any(|event| event.contains(text)) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "no event {text:?} about {kind} {name}; there are {told:?}");
+            std::thread::sleep(Duration::from_millis(60));
+        }
+    }
+
     /// A reference in the room's registry.
     pub fn reference(&self, name: &str) -> String {
         format!("{}/{name}", self.registry.host())
