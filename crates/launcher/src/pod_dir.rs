@@ -11,6 +11,7 @@
 //!     launch.json               what was started: [`LaunchRecord`]                             (launcher)
 //!     exit.json                 last `MachineStatus`, durable: also the termination message     (launcher)
 //!     logs/compute.log          what the launcher itself says, CRI log format                   (launcher)
+//!     logs/launcher.out         its standard output and error until it listens                  (node)
 //!     logs/guest-console-log.log    the serial console, CRI log format; `.1` the one before     (launcher)
 //!     qemu/                     QEMU's own directory with its monitor socket                    (vmm)
 //! ```
