@@ -33,10 +33,15 @@ fn machines_are_made_shown_changed_and_refused() {
         assert_eq!(kubectl.ok("apply -f vm.yaml"), "virtualmachine.kubevirt.io/demo unchanged\n");
         let table = rows(&kubectl.ok("get vm"));
         assert_eq!(table[0], "NAME AGE STATUS READY");
-        assert!(table[1].starts_with("demo ") && table[1].ends_with(" Stopped"), "{table:?}");
+        assert!(table[1].starts_with("demo ") && table[1].ends_with(" Stopped False"), "{table:?}");
         holds(
             &kubectl.ok("describe vm demo"),
-            &["Run Strategy:  Manual", "Guest:  512Mi", "Printable Status:  Stopped"],
+            &[
+                "Run Strategy:  Manual",
+                "Guest:  512Mi",
+                "Message:               VMI does not exist",
+                "Printable Status:        Stopped",
+            ],
         );
         assert_eq!(kubectl.names("virtualmachines"), ["virtualmachine.kubevirt.io/demo"]);
         assert_eq!(kubectl.field("vms/demo", ".metadata.generation"), "1");
