@@ -113,6 +113,8 @@ async fn what_happened_while_no_controller_looked_is_made_up_for() {
     world.patch(json!({"spec": {"runStrategy": "Halted"}})).await;
     world.start_controller();
     world.shows("Stopping").await;
+    // It is said before it is done.
+    world.instance("deletion", |instance| instance.metadata.deletion_timestamp.is_some()).await;
     world.stop_controller().await;
     world.end_instance("Succeeded").await;
     world.let_go().await;
