@@ -16,6 +16,7 @@ pub mod vm;
 pub mod vmi;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use launchers::Launchers;
 pub use metrics::Metrics;
@@ -23,6 +24,10 @@ pub use metrics::Metrics;
 /// Objects in one answer to a list. An answer is in memory several times over while it is read, and what it took there
 /// once is not given back soon.
 const PAGE: u32 = 100;
+
+/// What an object says on its way to running is not written where it is different again within this time: short enough
+/// for whoever looks on, and long enough for a machine whose image is there to run.
+const PASSING: Duration = Duration::from_millis(200);
 
 /// What the controllers are told once.
 #[derive(Debug, Clone)]

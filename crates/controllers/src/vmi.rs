@@ -73,6 +73,7 @@ pub async fn run(client: Client, settings: Settings, launchers: Arc<dyn Launcher
         followers: Followers::new(launchers, wake),
         recorder: Recorder::new(client.clone()),
         failures: Mutex::default(),
+        drafts: Mutex::default(),
     });
     let (instances, writer) = reflector::store();
     let instance_changes =

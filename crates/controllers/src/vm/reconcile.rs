@@ -24,10 +24,8 @@ use super::conditions::SyncError;
 use super::decision::{self, Action, Manner};
 use super::revision::{self, Drift};
 use super::{build, instance, last_boot, requests, status};
+use crate::PASSING;
 use crate::events::{CONTROLLER, Event, Recorder};
-
-/// How long details of an instance on its way to running may wait to be written to its machine's status.
-const MINOR_DELAY: Duration = Duration::from_millis(250);
 
 /// The first pause after something went wrong on the way to the API; each further one is twice as long.
 const FIRST_RETRY: Duration = Duration::from_millis(20);
@@ -415,7 +413,7 @@ impl<'a> Look<'a> {
             let note = notes.entry(self.key()).or_default();
             if status::is_minor(&present, &wanted) {
                 let waited = note.minor_since.get_or_insert_with(Instant::now).elapsed();
-                if let Some(left) = MINOR_DELAY.checked_sub(waited).filter(|left| !left.is_zero()) {
+                if let Some(left) = PASSING.checked_sub(waited).filter(|left| !left.is_zero()) {
                     return Ok((machine, Some(left)));
                 }
             }

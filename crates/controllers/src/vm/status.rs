@@ -119,11 +119,20 @@ fn snapshots(volume: &manifest::types::Volume) -> VolumeSnapshotStatus {
     }
 }
 
-/// Whether `after` tells nothing more than `before` but details of an instance that is on its way: writing it can wait a
-/// little, more will follow.
+/// Whether `after` tells nothing more than `before` but that there is an instance now, or details of one that is on its
+/// way: writing it can wait a little, more will follow.
 pub fn is_minor(before: &VirtualMachineStatus, after: &VirtualMachineStatus) -> bool {
+    let is_new = before.created.is_none()
+        && after.created.is_some()
+        && before.printable_status.as_deref() == Some("Stopped");
     let summary = |status: &VirtualMachineStatus| {
         let mut status = status.clone();
+        if is_new {
+            status.created = None;
+            status.printable_status = None;
+            status.run_strategy = None;
+            (status.desired_generation, status.observed_generation) = (None, None);
+        }
         for condition in &mut status.conditions {
             *condition = Condition {
                 type_: condition.type_.clone(),
@@ -134,6 +143,7 @@ pub fn is_minor(before: &VirtualMachineStatus, after: &VirtualMachineStatus) -> 
         status.conditions.retain(|condition| {
             ["Ready", "Failure", "RestartRequired", "Paused", manifest::keys::GUEST_PANICKED]
                 .contains(&condition.type_.as_str())
+                && (condition.type_ != "Ready" || condition.status == "True")
         });
         status
     };

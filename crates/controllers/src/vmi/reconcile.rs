@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod};
@@ -19,8 +19,9 @@ use super::conditions::{self, find};
 use super::followers::{Followers, Intent, Latest};
 use super::phase::Phase;
 use super::pod::{POD_GRACE_BEYOND_SECONDS, UNPAUSED, grace_seconds, launcher_pod, pod_name};
-use super::report::{self, Observed, Report, Teller, has_acpi, report};
+use super::report::{self, Observed, Report, Teller, can_wait, has_acpi, report};
 use super::view::{PodView, Stage, view};
+use crate::PASSING;
 use crate::events::{self, Event, Recorder, Source};
 use crate::metrics::{Metrics, PanicLabels};
 
@@ -45,6 +46,16 @@ pub(super) struct Context {
     pub followers: Followers,
     pub recorder: Recorder,
     pub failures: Mutex<HashMap<ObjectRef<VirtualMachineInstance>, u32>>,
+    /// By UID.
+    pub drafts: Mutex<HashMap<String, Draft>>,
+}
+
+/// What an instance is to say, and who is to be told, once it is worth a write. Losing it costs nothing: it is found
+/// out anew, and so it is when somebody else changes the instance.
+pub(super) struct Draft {
+    instance: Arc<VirtualMachineInstance>,
+    told: Vec<(Teller, Event)>,
+    since: Instant,
 }
 
 impl Context {
@@ -53,6 +64,7 @@ impl Context {
         let there: HashSet<_> =
             instances.state().iter().filter_map(|instance| instance.metadata.uid.clone()).collect();
         self.followers.retain(|uid| there.contains(uid));
+        lock(&self.drafts).retain(|uid, _| there.contains(uid));
         lock(&self.failures).retain(|object, _| instances.get(object).is_some());
     }
 }
@@ -116,9 +128,15 @@ pub(super) fn retry(instance: Arc<VirtualMachineInstance>, error: &Error, contex
 async fn pass(
     context: &Context,
     instances: &Api<VirtualMachineInstance>,
-    instance: &Arc<VirtualMachineInstance>,
+    stored: &Arc<VirtualMachineInstance>,
 ) -> Result<Pass, Error> {
-    let uid = instance.metadata.uid.clone().unwrap_or_default();
+    let uid = stored.metadata.uid.clone().unwrap_or_default();
+    let draft = lock(&context.drafts).remove(&uid);
+    let is_of = |draft: &Draft| draft.instance.metadata.resource_version == stored.metadata.resource_version;
+    let (instance, told_before, since) = match draft.filter(is_of) {
+        Some(draft) => (&draft.instance.clone(), draft.told, Some(draft.since)),
+        None => (stored, Vec::new(), None),
+    };
     let Some(phase) = phase_of(instance) else { return Ok(Pass::Done(Action::await_change())) };
     let deleting = instance.metadata.deletion_timestamp.is_some();
     if phase.is_final() && !deleting {
@@ -169,15 +187,25 @@ async fn pass(
         },
         _ => false,
     };
-    let report = if last_boot.is_some() || node_is_lost {
+    let mut report = if last_boot.is_some() || node_is_lost {
         report(instance, &Observed { last_boot: last_boot.as_ref(), node_is_lost, ..observed }, now)
     } else {
         draft
     };
-    if !write(context, instances, instance, &report).await? {
-        return Ok(Pass::Lost);
-    }
+    report.events.splice(0..0, told_before);
     let mut again_after = report.again_after;
+    match waits(stored, &report.instance, since) {
+        Some((since, left)) => {
+            again_after = again_after.into_iter().chain([left]).min();
+            let draft = Draft { instance: Arc::new(report.instance.clone()), told: report.events, since };
+            lock(&context.drafts).insert(uid.clone(), draft);
+        }
+        None => {
+            if !write(context, instances, stored, &report).await? {
+                return Ok(Pass::Lost);
+            }
+        }
+    }
     if let Some(pod) = &pod {
         if deleting {
             again_after = end_pod(context, &pods, instance, pod, now).await?.or(again_after);
@@ -191,6 +219,20 @@ async fn pass(
         Some(error) => Err(Error::Create(error)),
         None => Ok(Pass::Done(again_after.map_or_else(Action::await_change, Action::requeue))),
     }
+}
+
+/// Since when there is something to write that can wait, and how much longer it can.
+fn waits(
+    stored: &VirtualMachineInstance,
+    new: &VirtualMachineInstance,
+    since: Option<Instant>,
+) -> Option<(Instant, Duration)> {
+    if stored == new || !can_wait(stored, new) {
+        return None;
+    }
+    let since = since.unwrap_or_else(Instant::now);
+    let left = PASSING.checked_sub(since.elapsed()).filter(|left| !left.is_zero())?;
+    Some((since, left))
 }
 
 fn phase_of(instance: &VirtualMachineInstance) -> Option<Phase> {

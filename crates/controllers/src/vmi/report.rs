@@ -443,6 +443,20 @@ fn events(
     events
 }
 
+/// Whether nothing is new but that the instance has come further on its way to running: writing that can wait a little,
+/// more will follow. What keeps it from going on is a condition, and written at once.
+pub(super) fn can_wait(old: &VirtualMachineInstance, new: &VirtualMachineInstance) -> bool {
+    let phase = new.status.as_ref().and_then(|status| status.phase.as_deref());
+    let others = |instance: &VirtualMachineInstance| {
+        let conditions = instance.status.as_ref().map(|status| status.conditions.clone());
+        let others = conditions.unwrap_or_default().into_iter();
+        others.filter(|condition| condition.type_ != conditions::READY).collect::<Vec<_>>()
+    };
+    matches!(phase, Some("Scheduling" | "Scheduled"))
+        && new.metadata.deletion_timestamp.is_none()
+        && others(old) == others(new)
+}
+
 /// Whether the launcher may be given the instance.
 pub(super) fn may_start(instance: &VirtualMachineInstance, pod: &PodView) -> bool {
     pod.stage == Stage::Ready && instance.metadata.deletion_timestamp.is_none()

@@ -173,6 +173,15 @@ fn details_on_the_way_to_running_can_wait_and_nothing_else_can() {
         status::next(machine, &outcome(Some(&with_conditions(instance(phase), conditions))))
     };
     let created = at(&machine, "Pending", vec![]);
+    let stored = VirtualMachineStatus {
+        printable_status: Some("Stopped".to_owned()),
+        ..VirtualMachineStatus::default()
+    };
+    assert!(status::is_minor(&stored, &created));
+    let asked = VirtualMachineStatus { state_change_requests: vec![Default::default()], ..stored.clone() };
+    assert!(!status::is_minor(&asked, &created), "what was asked for is done");
+    let running = at(&machine, "Running", vec![]);
+    assert!(!status::is_minor(&stored, &running));
     machine.status = Some(created.clone());
     let ready = |reason| condition("Ready", "False", reason);
     let scheduling = at(&machine, "Scheduling", vec![ready("GuestNotRunning")]);

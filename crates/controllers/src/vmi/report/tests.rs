@@ -118,6 +118,34 @@ fn the_line_of_a_panic_is_told_however_much_follows_it() {
 }
 
 #[test]
+fn only_a_step_on_the_way_to_running_can_wait() {
+    let pending = instance(json!({}));
+    let after = |change: fn(&mut PodView), create_error: Option<&str>| {
+        let mut pod = pod(Stage::Waiting);
+        change(&mut pod);
+        let pod = create_error.is_none().then_some(&pod);
+        report(&pending, &Observed { pod, create_error, ..Observed::default() }, now()).instance
+    };
+    assert!(can_wait(&pending, &after(|_| {}, None)));
+    assert!(can_wait(&pending, &after(|pod| pod.stage = Stage::Ready, None)));
+    let progress = |pod: &mut PodView| {
+        let image = "i".to_owned();
+        pod.progress = Some(PullProgress { image, bytes: 1, total: 4, percent: 25 });
+    };
+    let told: [fn(&mut PodView); 4] = [
+        |pod| pod.image_failure = Some(said("ErrImagePull")),
+        |pod| pod.unschedulable = Some(said("Unschedulable")),
+        |pod| pod.stage = Stage::Ended,
+        progress,
+    ];
+    for change in told {
+        let after = after(change, None);
+        assert!(!can_wait(&pending, &after), "{:?}", after.status);
+    }
+    assert!(!can_wait(&pending, &after(|_| {}, Some("no"))));
+}
+
+#[test]
 fn a_lost_node_is_the_reason() {
     let running = instance(json!({"status": {"phase": "Running", "nodeName": "node1"}}));
     for (node_is_lost, expected) in [(true, Some("NodeUnresponsive")), (false, None)] {
