@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Api as KubeApi, Resource as _};
+use launcher::pod_dir::PodDir;
 use rustix::process::Signal;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -193,15 +194,15 @@ impl Worker {
         let mut until = now + IDLE;
         let mut no_later = |at: Option<Instant>| until = until.min(at.unwrap_or(until));
         no_later(self.retry_at.filter(|at| *at > now));
-        let mut process = None;
+        let (mut process, mut starting) = (None, None);
         match &mut self.runtime {
             None => no_later(self.waiting.as_ref().and_then(|(_, retry)| *retry)),
             Some(runtime) => {
                 match &runtime.phase {
                     Phase::Nameless => no_later(Some(now + SLOW_POLL)),
                     Phase::Starting(since) => {
-                        let is_new = now.duration_since(*since) < PATIENCE;
-                        no_later(Some(now + if is_new { START_POLL } else { SLOW_POLL }));
+                        no_later(Some(*since + START_LIMIT));
+                        starting = Some((runtime.directory.clone(), *since));
                     }
                     Phase::Told => no_later(self.end_by.map(|end_by| end_by.at)),
                     Phase::Listening | Phase::Killed | Phase::Ended { .. } => {}
@@ -215,9 +216,16 @@ impl Worker {
                 None => std::future::pending().await,
             }
         };
+        let listens = async {
+            match starting {
+                Some((directory, since)) => until_listening(&directory, since).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
             code = ended => self.note_end(code),
+            () = listens => {}
             // Who tells the views ends its workers too.
             _ = self.views.changed() => {}
             () = tokio::time::sleep_until(until) => {}
@@ -307,7 +315,7 @@ impl Worker {
         let Some(pod) = self.pod.clone() else { return Ok(()) };
         let stage = self.stage(&pod);
         let wanted = status::status(&pod, &stage, self.node.settings.address, Timestamp::now());
-        let patch = status::patch(&self.uid, &wanted)?;
+        let patch = status::patch(&self.uid, &self.node.settings.name, &wanted)?;
         let name = pod.metadata.name.as_deref().unwrap_or_default();
         let answer =
             self.pods().patch_status(name, &PatchParams::default(), &Patch::Strategic(&patch)).await?;
@@ -453,4 +461,12 @@ impl StepError {
 /// Of two objects of one UID the one with the higher number is newer; a version that is no number is the newest.
 fn revision(pod: &Pod) -> u64 {
     pod.metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(u64::MAX)
+}
+
+/// Comes back when the launcher that was started at `since` can be asked.
+async fn until_listening(directory: &PodDir, since: Instant) {
+    while !runtime::is_listening(directory) {
+        let pause = if since.elapsed() < PATIENCE { START_POLL } else { SLOW_POLL };
+        tokio::time::sleep(pause).await;
+    }
 }
