@@ -13,6 +13,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use launcher::pod_dir::ImageVolume;
+use manifest::keys;
 use manifest::machine_status::MAX_TERMINATION_MESSAGE_BYTES;
 use serde_json::{Value, json};
 
@@ -434,8 +435,9 @@ pub(super) fn is_reported(pod: &Pod, wanted: &PodStatus) -> bool {
     essence(&known) == essence(wanted)
 }
 
-/// The strategic merge patch that makes a Pod's status `wanted`; a conflict when another Pod has the name by now.
-pub(super) fn patch(uid: &str, wanted: &PodStatus) -> serde_json::Result<Value> {
+/// The strategic merge patch that makes a Pod's status `wanted`, with the label of its node, which the instance's controller
+/// would write otherwise; a conflict when another Pod has the name by now.
+pub(super) fn patch(uid: &str, node_name: &str, wanted: &PodStatus) -> serde_json::Result<Value> {
     let mut status = serde_json::to_value(wanted)?;
     // Conditions are merged by type: what is not said any more must be taken away.
     for condition in status["conditions"].as_array_mut().into_iter().flatten() {
@@ -445,7 +447,8 @@ pub(super) fn patch(uid: &str, wanted: &PodStatus) -> serde_json::Result<Value> 
             }
         }
     }
-    Ok(json!({"metadata": {"uid": uid}, "status": status}))
+    let metadata = json!({"uid": uid, "labels": {keys::NODE_NAME: node_name}});
+    Ok(json!({"metadata": metadata, "status": status}))
 }
 
 #[cfg(test)]
@@ -621,7 +624,7 @@ mod tests {
 
     #[test]
     fn a_patch_takes_away_what_is_not_said_any_more() {
-        let patch = patch(UID, &status_at(&pod(&BOTH), &Stage::Running(run()), 1)).unwrap();
+        let patch = patch(UID, "node-1", &status_at(&pod(&BOTH), &Stage::Running(run()), 1)).unwrap();
         assert_eq!(patch["metadata"]["uid"], UID);
         for condition in patch["status"]["conditions"].as_array().unwrap() {
             assert!(condition.as_object().unwrap().contains_key("message"), "{condition}");
