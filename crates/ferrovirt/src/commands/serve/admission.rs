@@ -46,6 +46,10 @@ impl Hooks for VirtualMachineHooks {
         match request.operation {
             Operation::Create => {
                 manifest::apply_vm(&mut machine, &defaults_context());
+                // What its controller would write before anything else.
+                if let Some(preparation) = controllers::vm::build::preparation(&machine) {
+                    json_patch::merge(object, &preparation);
+                }
                 // A status that a user sends is not what was observed.
                 machine.status = None;
                 object["status"] = match controllers::vm::status::at_rest(&machine, request.now) {
@@ -289,6 +293,9 @@ mod tests {
         assert!(Uuid::parse_str(spec["domain"]["firmware"]["uuid"].as_str().unwrap()).is_ok());
         assert_eq!(spec["domain"]["machine"]["type"], "q35");
         assert_eq!(object["status"], json!({"printableStatus": "Stopped"}));
+        // Its controller has nothing left to prepare.
+        assert_eq!(object["metadata"]["finalizers"], json!(["kubevirt.io/virtualMachineControllerFinalize"]));
+        assert_eq!(controllers::vm::build::preparation(&read_vm(&object).unwrap()), None);
         VirtualMachineHooks.validate(&request, &object, None, &mut warnings).unwrap();
     }
 
