@@ -101,18 +101,19 @@ impl Room {
         self.server.as_ref().unwrap().pid()
     }
 
-    /// How many writes the audit log has of objects whose name holds `name`.
-    pub fn writes_about(&self, name: &str) -> f64 {
+    /// The writes that the audit log has of objects whose name holds `name`, of Pods, and of events: `VERB PATH`.
+    pub fn writes_about(&self, name: &str) -> Vec<String> {
         let log = fs::read_to_string(self.world.path("audit.log")).unwrap();
-        let is_write = |line: &&str| {
+        let write = |line: &str| {
             let event: Value = serde_json::from_str(line).unwrap();
             let verb = event["verb"].as_str().unwrap_or_default();
             let uri = event["requestURI"].as_str().unwrap_or_default();
             let object = event["objectRef"]["name"].as_str().unwrap_or_default();
-            matches!(verb, "create" | "update" | "patch" | "delete")
-                && (object.contains(name) || ["/events", "/pods"].iter().any(|end| uri.contains(end)))
+            let is_write = matches!(verb, "create" | "update" | "patch" | "delete")
+                && (object.contains(name) || ["/events", "/pods"].iter().any(|end| uri.contains(end)));
+            is_write.then(|| format!("{verb} {uri}"))
         };
-        log.lines().filter(is_write).count() as f64
+        log.lines().filter_map(write).collect()
     }
 
     /// The same with a clock that is wrong by `offset`, `+2d`; `false` without the library that makes it so.
