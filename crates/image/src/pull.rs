@@ -149,6 +149,8 @@ pub struct PulledFile {
     pub path: PathBuf,
     /// Digest of the content.
     pub digest: Digest,
+    /// CRC-32 (IEEE) of the content, by which it was verified.
+    pub crc32: u32,
     /// Length in bytes.
     pub size_bytes: u64,
     /// Owner in the image.

@@ -88,14 +88,14 @@ impl BootImageError {
 pub struct BootImage {
     /// For QEMU.
     pub files: BootFiles,
-    /// What they are; checksums are 0 until [`BootImage::checksums`] has read them.
+    /// What they are; checksums that the node does not tell are 0 until [`BootImage::checksums`] has read the files.
     pub facts: BootFacts,
     /// When the pull began and ended, milliseconds since the Unix epoch.
     pub pull: (u64, u64),
     /// What is odd and boots all the same.
     pub warnings: Vec<String>,
-    /// The files as they are in the image: kernel, initrd.
-    sources: (PathBuf, Option<PathBuf>),
+    /// The files as they are in the image whose checksums are not known: kernel, initrd.
+    unread: (Option<PathBuf>, Option<PathBuf>),
 }
 
 /// Reads a node's record of an image volume.
@@ -143,8 +143,9 @@ pub fn prepare(
     let facts = |file: &ImageVolumeFile| FileFacts {
         path: file.requested.clone(),
         size_bytes: file.size_bytes,
-        checksum: 0,
+        checksum: file.crc32.unwrap_or_default(),
     };
+    let unread = |file: &ImageVolumeFile| file.crc32.is_none().then(|| file.path.clone());
     Ok(BootImage {
         files: BootFiles { kernel: prepared.path, initrd: initrd.map(|file| file.path.clone()) },
         facts: BootFacts {
@@ -156,24 +157,24 @@ pub fn prepare(
         },
         pull: (volume.pull_started, volume.pulled),
         warnings,
-        sources: (kernel.path.clone(), initrd.map(|file| file.path.clone())),
+        unread: (unread(kernel), initrd.and_then(unread)),
     })
 }
 
 impl BootImage {
-    /// The facts with the checksums of the files, which are read to their ends for it, by whoever runs this.
+    /// The facts with the checksums of the files, which are read to their ends for those that are not known, by whoever
+    /// runs this.
     ///
     /// # Errors
     /// When a file cannot be read.
     pub fn checksums(&self) -> impl FnOnce() -> io::Result<BootFacts> + Send + 'static {
-        let (facts, (kernel, initrd)) = (self.facts.clone(), self.sources.clone());
+        let (facts, (kernel, initrd)) = (self.facts.clone(), self.unread.clone());
         move || {
             let mut facts = facts;
-            if let Some(file) = &mut facts.kernel {
-                file.checksum = checksum(&kernel)?;
-            }
-            if let (Some(file), Some(initrd)) = (&mut facts.initrd, &initrd) {
-                file.checksum = checksum(initrd)?;
+            for (file, unread) in [(&mut facts.kernel, kernel), (&mut facts.initrd, initrd)] {
+                if let (Some(file), Some(path)) = (file, unread) {
+                    file.checksum = checksum(&path)?;
+                }
             }
             Ok(facts)
         }

@@ -116,6 +116,9 @@ pub struct ImageVolumeFile {
     pub path: PathBuf,
     /// Its size in bytes.
     pub size_bytes: u64,
+    /// Its CRC-32 (IEEE), where the node has read it; a launcher reads the file otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crc32: Option<u32>,
     /// Its owner in the image.
     pub uid: u32,
     /// Its group in the image.

@@ -449,6 +449,7 @@ fn record(
             resolved: file.resolved,
             path: file.path,
             size_bytes: file.size_bytes,
+            crc32: Some(file.crc32),
             uid: file.uid,
             gid: file.gid,
             mode: file.mode,

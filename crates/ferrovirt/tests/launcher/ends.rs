@@ -55,6 +55,19 @@ fn a_guest_that_powers_off_leaves_its_whole_story() {
 }
 
 #[test]
+fn a_checksum_that_the_node_has_told_is_not_computed_again() {
+    let pod = Pod::new();
+    let mut kernel = pod.file("/boot/vmlinuz", &fixture("vmlinuz"));
+    kernel.crc32 = Some(7);
+    pod.image(vec![kernel, pod.file("/boot/initrd", &fixture("initrd"))]);
+    let mut launcher = pod.start(30);
+    launcher.boot(&instance("guest=none", json!({})));
+    let boot = launcher.expect_end(0, MachineState::ShutOff, StateReason::Shutdown).boot.unwrap();
+    assert_eq!(boot.kernel.unwrap().checksum, 7);
+    assert!(boot.initrd.unwrap().checksum > 7);
+}
+
+#[test]
 fn sigterm_presses_the_button_and_a_guest_that_obeys_has_shut_down() {
     let pod = Pod::new();
     let mut launcher = pod.start(100);

@@ -79,6 +79,7 @@ impl Pod {
             resolved: requested.to_owned(),
             path: path.to_owned(),
             size_bytes: fs::metadata(path).unwrap().len(),
+            crc32: None,
             uid: 107,
             gid: 107,
             mode: 0o644,

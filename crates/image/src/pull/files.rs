@@ -118,6 +118,7 @@ pub(super) fn pulled(context: &Context, role: &str, file: ResolvedFile) -> Pulle
         requested: file.requested,
         resolved: file.resolved,
         digest: file.digest,
+        crc32: file.crc32,
         size_bytes: file.size_bytes,
         uid: file.uid,
         gid: file.gid,

@@ -400,6 +400,7 @@ async fn garbage_is_what_nobody_uses_the_longest_unused_first() {
             resolved: String::new(),
             path: file.path.clone(),
             size_bytes: 1,
+            crc32: None,
             uid: 0,
             gid: 0,
             mode: 0,
