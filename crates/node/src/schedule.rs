@@ -133,6 +133,11 @@ impl State {
         is_news
     }
 
+    /// Whether a Pod waits for a place; most events are of Pods that have theirs.
+    fn anyone_waits(&self) -> bool {
+        self.pods.iter().any(|(uid, pod)| fit::is_waiting(pod) && !self.bound.contains(uid))
+    }
+
     /// What is taken of the node and by whom, and who waits for the rest: the most important first, then the oldest.
     fn judge(&self, node_name: &str) -> (Amounts, Vec<Arc<Pod>>, Vec<Arc<Pod>>) {
         let (mut taken, mut there) = (Amounts::new(), Vec::new());
@@ -206,6 +211,9 @@ impl Scheduler {
 
     /// Judges all Pods that wait; whether every request to the API server was answered.
     async fn schedule(&mut self) -> bool {
+        if !self.state.anyone_waits() {
+            return true;
+        }
         let (mut taken, mut there, waiting) = self.state.judge(&self.node_name);
         let mut is_done = true;
         for pod in waiting {

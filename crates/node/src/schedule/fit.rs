@@ -111,8 +111,12 @@ pub fn requests(pod: &Pod) -> Amounts {
 /// Adds `other` to `sum`.
 pub fn add(sum: &mut Amounts, other: &Amounts) {
     for (name, amount) in other {
-        let sum = sum.entry(name.clone()).or_default();
-        *sum = sum.saturating_add(*amount);
+        match sum.get_mut(name) {
+            Some(sum) => *sum = sum.saturating_add(*amount),
+            None => {
+                sum.insert(name.clone(), *amount);
+            }
+        }
     }
 }
 
