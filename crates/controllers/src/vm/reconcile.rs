@@ -23,9 +23,14 @@ use super::claim::{self, Claim};
 use super::conditions::SyncError;
 use super::decision::{self, Action, Manner};
 use super::revision::{self, Drift};
+use super::status::News;
 use super::{build, instance, last_boot, requests, status};
 use crate::PASSING;
 use crate::events::{CONTROLLER, Event, Recorder};
+
+/// How long details of an instance on its way to running may wait to be written to its machine's status: the instance has
+/// them.
+const DETAILS_DELAY: Duration = Duration::from_secs(5);
 
 /// The first pause after something went wrong on the way to the API; each further one is twice as long.
 const FIRST_RETRY: Duration = Duration::from_millis(20);
@@ -52,7 +57,7 @@ struct Note {
     /// Failures in a row.
     failures: u32,
     /// Since when there is something to write that can wait.
-    minor_since: Option<Instant>,
+    waiting_since: Option<Instant>,
 }
 
 impl Context {
@@ -404,20 +409,23 @@ impl<'a> Look<'a> {
         let present = machine.status.clone().unwrap_or_default();
         if wanted == present {
             if let Some(note) = self.context.notes().get_mut(&self.key()) {
-                note.minor_since = None;
+                note.waiting_since = None;
             }
             return Ok((machine, None));
         }
         {
             let mut notes = self.context.notes();
             let note = notes.entry(self.key()).or_default();
-            if status::is_minor(&present, &wanted) {
-                let waited = note.minor_since.get_or_insert_with(Instant::now).elapsed();
-                if let Some(left) = PASSING.checked_sub(waited).filter(|left| !left.is_zero()) {
-                    return Ok((machine, Some(left)));
-                }
+            let patience = match status::news(&present, &wanted) {
+                News::Instance => PASSING,
+                News::Details => DETAILS_DELAY,
+                News::Other => Duration::ZERO,
+            };
+            let waited = note.waiting_since.get_or_insert_with(Instant::now).elapsed();
+            if let Some(left) = patience.checked_sub(waited).filter(|left| !left.is_zero()) {
+                return Ok((machine, Some(left)));
             }
-            note.minor_since = None;
+            note.waiting_since = None;
         }
         machine.status = Some(wanted);
         let machine = self.machines.replace_status(self.name, &PostParams::default(), &machine).await?;

@@ -119,9 +119,19 @@ fn snapshots(volume: &manifest::types::Volume) -> VolumeSnapshotStatus {
     }
 }
 
-/// Whether `after` tells nothing more than `before` but that there is an instance now, or details of one that is on its
-/// way: writing it can wait a little, more will follow.
-pub fn is_minor(before: &VirtualMachineStatus, after: &VirtualMachineStatus) -> bool {
+/// What is new in a status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum News {
+    /// There is an instance now.
+    Instance,
+    /// Details of an instance that is on its way.
+    Details,
+    /// Something that is waited for.
+    Other,
+}
+
+/// What `after` tells that `before` does not. Writing anything but [`News::Other`] can wait, more will follow.
+pub fn news(before: &VirtualMachineStatus, after: &VirtualMachineStatus) -> News {
     let is_new = before.created.is_none()
         && after.created.is_some()
         && before.printable_status.as_deref() == Some("Stopped");
@@ -147,5 +157,12 @@ pub fn is_minor(before: &VirtualMachineStatus, after: &VirtualMachineStatus) -> 
         });
         status
     };
-    after.printable_status.as_deref() == Some("Starting") && summary(before) == summary(after)
+    let is_starting = after.printable_status.as_deref() == Some("Starting");
+    if !is_starting || summary(before) != summary(after) {
+        News::Other
+    } else if is_new {
+        News::Instance
+    } else {
+        News::Details
+    }
 }

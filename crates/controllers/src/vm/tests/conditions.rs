@@ -1,7 +1,7 @@
 //! Conditions and the rest of the status.
 
 use super::super::conditions::{Facts, SyncError, next};
-use super::super::status::{self, Outcome};
+use super::super::status::{self, News, Outcome};
 use super::*;
 
 fn facts<'a>(instance: Option<&'a VirtualMachineInstance>, now: &'a Time) -> Facts<'a> {
@@ -177,18 +177,18 @@ fn details_on_the_way_to_running_can_wait_and_nothing_else_can() {
         printable_status: Some("Stopped".to_owned()),
         ..VirtualMachineStatus::default()
     };
-    assert!(status::is_minor(&stored, &created));
+    assert_eq!(status::news(&stored, &created), News::Instance);
     let asked = VirtualMachineStatus { state_change_requests: vec![Default::default()], ..stored.clone() };
-    assert!(!status::is_minor(&asked, &created), "what was asked for is done");
+    assert_eq!(status::news(&asked, &created), News::Other, "what was asked for is done");
     let running = at(&machine, "Running", vec![]);
-    assert!(!status::is_minor(&stored, &running));
+    assert_eq!(status::news(&stored, &running), News::Other);
     machine.status = Some(created.clone());
     let ready = |reason| condition("Ready", "False", reason);
     let scheduling = at(&machine, "Scheduling", vec![ready("GuestNotRunning")]);
     assert_ne!(created, scheduling);
-    assert!(status::is_minor(&created, &scheduling));
+    assert_eq!(status::news(&created, &scheduling), News::Details);
     let migratable = at(&machine, "Scheduled", vec![ready("x"), condition("LiveMigratable", "True", "")]);
-    assert!(status::is_minor(&created, &migratable));
+    assert_eq!(status::news(&created, &migratable), News::Details);
     let major = [
         at(&machine, "Running", vec![]),
         at(&machine, "Scheduling", vec![condition("Ready", "True", "")]),
@@ -197,6 +197,6 @@ fn details_on_the_way_to_running_can_wait_and_nothing_else_can() {
         status::next(&machine, &outcome(None)),
     ];
     for status in major {
-        assert!(!status::is_minor(&created, &status), "{status:?}");
+        assert_eq!(status::news(&created, &status), News::Other, "{status:?}");
     }
 }
