@@ -54,8 +54,8 @@ pub async fn serve(context: &Context, flags: &ServeFlags) -> Result<ExitCode, Fa
             format!("{KUBERNETES_VERSION}+ferrovirt.{}", env!("CARGO_PKG_VERSION")),
         )
     };
-    let kinds =
-        Kinds::new(builtin::kinds().into_iter().chain(kinds::kinds())).with_foreign(subresources::DISCOVERY);
+    let kinds = builtin::kinds().into_iter().chain(kinds::kinds(!flags.api_only));
+    let kinds = Kinds::new(kinds).with_foreign(subresources::DISCOVERY);
     let server = ApiServer::start(options, kinds).await?;
     let mut machines = prepared.map(|prepared| Machines::start(prepared, &server, counted));
     let address = server.address();

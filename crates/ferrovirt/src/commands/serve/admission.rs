@@ -29,7 +29,10 @@ fn is_kubevirt(request: &Admission<'_>) -> bool {
 
 /// Hooks of `VirtualMachine`.
 #[derive(Debug)]
-pub struct VirtualMachineHooks;
+pub struct VirtualMachineHooks {
+    /// Whether machines have a controller here, which takes off in the end what they are given for it.
+    pub has_controller: bool,
+}
 
 impl Hooks for VirtualMachineHooks {
     fn default(
@@ -47,7 +50,9 @@ impl Hooks for VirtualMachineHooks {
             Operation::Create => {
                 manifest::apply_vm(&mut machine, &defaults_context());
                 // What its controller would write before anything else.
-                if let Some(preparation) = controllers::vm::build::preparation(&machine) {
+                if self.has_controller
+                    && let Some(preparation) = controllers::vm::build::preparation(&machine)
+                {
                     json_patch::merge(object, &preparation);
                 }
                 // A status that a user sends is not what was observed.
@@ -245,6 +250,8 @@ mod tests {
 
     use super::*;
 
+    const HOOKS: VirtualMachineHooks = VirtualMachineHooks { has_controller: true };
+
     const USER: &str = "alice";
     const CONTROLLER: &str = "system:serviceaccount:kubevirt:kubevirt-controller";
 
@@ -288,7 +295,7 @@ mod tests {
         let mut object = machine();
         let mut warnings = Vec::new();
         let request = admission(Operation::Create, USER);
-        VirtualMachineHooks.default(&request, &mut object, None, &mut warnings).unwrap();
+        HOOKS.default(&request, &mut object, None, &mut warnings).unwrap();
         let spec = &object["spec"]["template"]["spec"];
         assert!(Uuid::parse_str(spec["domain"]["firmware"]["uuid"].as_str().unwrap()).is_ok());
         assert_eq!(spec["domain"]["machine"]["type"], "q35");
@@ -296,7 +303,13 @@ mod tests {
         // Its controller has nothing left to prepare.
         assert_eq!(object["metadata"]["finalizers"], json!(["kubevirt.io/virtualMachineControllerFinalize"]));
         assert_eq!(controllers::vm::build::preparation(&read_vm(&object).unwrap()), None);
-        VirtualMachineHooks.validate(&request, &object, None, &mut warnings).unwrap();
+        // Nobody would take it off again.
+        let mut alone = machine();
+        VirtualMachineHooks { has_controller: false }
+            .default(&request, &mut alone, None, &mut warnings)
+            .unwrap();
+        assert_eq!(alone["metadata"]["finalizers"], Value::Null);
+        HOOKS.validate(&request, &object, None, &mut warnings).unwrap();
     }
 
     #[test]
@@ -305,7 +318,7 @@ mod tests {
         object["spec"]["runStrategy"] = json!("Halted");
         object["status"] = json!({"created": true, "ready": true, "printableStatus": "Running"});
         let request = admission(Operation::Create, USER);
-        VirtualMachineHooks.default(&request, &mut object, None, &mut Vec::new()).unwrap();
+        HOOKS.default(&request, &mut object, None, &mut Vec::new()).unwrap();
         assert_eq!(
             object["status"],
             json!({
@@ -323,7 +336,7 @@ mod tests {
         let mut object = machine();
         object["spec"].as_object_mut().unwrap().remove("template");
         let request = admission(Operation::Create, USER);
-        let error = VirtualMachineHooks.default(&request, &mut object, None, &mut Vec::new()).unwrap_err();
+        let error = HOOKS.default(&request, &mut object, None, &mut Vec::new()).unwrap_err();
         assert_eq!((error.code, error.reason), (422, "Invalid"));
         assert_eq!(
             error.message,
@@ -333,7 +346,7 @@ mod tests {
 
         let mut object = machine();
         object["spec"]["runStrategy"] = json!("Sometimes");
-        let error = VirtualMachineHooks.validate(&request, &object, None, &mut Vec::new()).unwrap_err();
+        let error = HOOKS.validate(&request, &object, None, &mut Vec::new()).unwrap_err();
         assert_eq!(
             error.message,
             "admission webhook \"virtualmachine-validator.kubevirt.io\" denied the request: Invalid RunStrategy \
@@ -418,6 +431,6 @@ mod tests {
         let mut new = old.clone();
         new["metadata"]["labels"] = json!({"a": "b"});
         let request = admission(Operation::Update, USER);
-        VirtualMachineHooks.validate(&request, &new, Some(&old), &mut Vec::new()).unwrap();
+        HOOKS.validate(&request, &new, Some(&old), &mut Vec::new()).unwrap();
     }
 }

@@ -16,9 +16,9 @@ const GROUP: &str = "kubevirt.io";
 /// The current version and the deprecated one.
 const KUBEVIRT_VERSIONS: &[&str] = &["v1", "v1alpha3"];
 
-/// Every kind of KubeVirt.
-pub fn kinds() -> Vec<Kind> {
-    let mut kinds = vec![virtual_machine(), virtual_machine_instance(), kubevirt()];
+/// Every kind of KubeVirt; whether a controller of machines runs beside the server.
+pub fn kinds(has_controller: bool) -> Vec<Kind> {
+    let mut kinds = vec![virtual_machine(has_controller), virtual_machine_instance(), kubevirt()];
     kinds.extend(others::kinds());
     kinds
 }
@@ -58,9 +58,9 @@ fn custom(
     kind
 }
 
-fn virtual_machine() -> Kind {
+fn virtual_machine(has_controller: bool) -> Kind {
     let schema = SchemaSource::new(manifest::openapi::VIRTUAL_MACHINE, manifest::openapi::virtual_machine);
-    let hooks: Arc<dyn Hooks> = Arc::new(VirtualMachineHooks);
+    let hooks: Arc<dyn Hooks> = Arc::new(VirtualMachineHooks { has_controller });
     Kind {
         has_status: true,
         columns: vec![
@@ -159,7 +159,7 @@ mod tests {
     #[test]
     fn no_two_kinds_share_a_name() {
         let mut seen = std::collections::BTreeSet::new();
-        for kind in kinds() {
+        for kind in kinds(true) {
             for name in kind.names.short_names.iter().chain([&kind.names.plural, &kind.names.singular]) {
                 assert!(seen.insert((kind.group.clone(), name.clone())), "{name} of {} is taken", kind.group);
             }
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn machines_are_what_kubevirt_calls_them() {
-        let kinds = Kinds::new(kinds());
+        let kinds = Kinds::new(kinds(true));
         let machine = kinds.resource("kubevirt.io", "virtualmachines").unwrap();
         assert_eq!(machine.names.short_names, ["vm", "vms"]);
         assert_eq!(

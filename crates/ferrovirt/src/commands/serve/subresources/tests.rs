@@ -18,7 +18,7 @@ async fn start(directory: &Path) -> ApiServer {
         extensions: vec![extension(None)],
         ..Options::new(directory.join("state"), "v1.33.0+ferrovirt.0.1.0")
     };
-    let kinds = apiserver::builtin::kinds().into_iter().chain(kinds::kinds());
+    let kinds = apiserver::builtin::kinds().into_iter().chain(kinds::kinds(false));
     ApiServer::start(options, Kinds::new(kinds).with_foreign(DISCOVERY)).await.unwrap()
 }
 
