@@ -21,6 +21,7 @@ pub mod requests;
 mod resources;
 mod view;
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -44,6 +45,19 @@ const MOST_NEWS: usize = 256;
 
 /// How often followers of instances that are gone are looked for.
 const SWEEP: Duration = Duration::from_secs(30);
+
+/// Where the launcher of `instance` can be asked, while it runs.
+///
+/// # Errors
+/// When the API server does not say.
+pub async fn launcher_address(
+    client: Client,
+    instance: &VirtualMachineInstance,
+) -> Result<Option<SocketAddr>, kube::Error> {
+    let namespace = instance.metadata.namespace.as_deref().unwrap_or_default();
+    let found = Api::<Pod>::namespaced(client, namespace).get_opt(&pod::pod_name(instance)).await?;
+    Ok(found.and_then(|pod| view::view(&pod).control))
+}
 
 /// Runs until dropped.
 pub async fn run(client: Client, settings: Settings, launchers: Arc<dyn Launchers>) {

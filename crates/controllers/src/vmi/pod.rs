@@ -60,7 +60,7 @@ pub(super) fn grace_seconds(instance: &VirtualMachineInstance) -> i64 {
 
 /// Name of the instance's Pod. It looks like a generated one, but follows from the instance's name and UID, so that
 /// whoever creates it a second time is told that it exists.
-pub fn pod_name(instance: &VirtualMachineInstance) -> String {
+pub(super) fn pod_name(instance: &VirtualMachineInstance) -> String {
     let uid = instance.metadata.uid.as_deref().unwrap_or_default();
     let name = instance.metadata.name.as_deref().unwrap_or_default();
     let digest = digest::digest(&digest::SHA256, uid.as_bytes());

@@ -2,9 +2,6 @@
 //!
 //! Facts of KubeVirt's `pkg/virt-api/rest`: `lifecycle.go` and `console.go`.
 
-use std::net::SocketAddr;
-
-use k8s_openapi::api::core::v1::Pod;
 use manifest::types::VirtualMachineInstance;
 use serde::Deserialize;
 
@@ -13,7 +10,6 @@ use super::phase::Phase;
 use crate::vm::instance::phase;
 use crate::vm::requests::Subject;
 
-pub use super::pod::pod_name;
 pub use crate::vm::requests::Refusal;
 
 const GROUP: &str = "kubevirt.io";
@@ -121,11 +117,6 @@ pub fn console(instance: &VirtualMachineInstance) -> Result<(), Refusal> {
         return Err(bad_request("VMI is not running"));
     }
     Ok(())
-}
-
-/// Where the launcher of `pod` can be asked, while it runs.
-pub fn control_address(pod: &Pod) -> Option<SocketAddr> {
-    super::view::view(pod).control
 }
 
 fn name_of(instance: &VirtualMachineInstance) -> &str {

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use apiserver::http::extension::Call;
 use apiserver::status::ApiError;
 use controllers::vmi::requests::{self, PauseOptions, Refusal};
-use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client};
 use launcher::control::{self, ControlError};
 use manifest::types::VirtualMachineInstance;
@@ -92,9 +91,8 @@ impl Instance {
             .launchers
             .as_ref()
             .ok_or_else(|| failed(&"this server runs no machines, since it was started with `--api-only`"))?;
-        let pods: Api<Pod> = Api::namespaced(self.server.clone(), &self.namespace);
-        let pod = pods.get_opt(&requests::pod_name(instance)).await.map_err(ApiError::internal)?;
-        let at = pod.as_ref().and_then(requests::control_address);
+        let at = controllers::vmi::launcher_address(self.server.clone(), instance).await;
+        let at = at.map_err(ApiError::internal)?;
         // It has ended since, and the instance does not say so yet.
         Ok((launchers, at.ok_or_else(|| failed(&"the launcher of the instance does not run"))?))
     }
