@@ -25,6 +25,8 @@ mod test_server;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use kube::api::{DeleteParams, Preconditions};
+
 /// What a node is told once.
 #[derive(Clone)]
 pub struct Settings {
@@ -83,6 +85,17 @@ pub enum NodeError {
         /// Why.
         source: std::io::Error,
     },
+}
+
+/// Whether `error` says that the object is not there any more, or is another by now.
+fn is_gone(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if matches!(status.code, 404 | 409))
+}
+
+/// How the Pod of that UID, and no later one of its name, is deleted at once.
+fn by_force(uid: Option<String>) -> DeleteParams {
+    let preconditions = Preconditions { uid, resource_version: None };
+    DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default().grace_period(0) }
 }
 
 /// An error and its causes as one line.

@@ -19,13 +19,14 @@ use events::{Event, Recorder, Source};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod};
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions};
+use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, Resource as _};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::Settings;
 use crate::register::LEASE_NAMESPACE;
+use crate::schedule::has_ended;
+use crate::{Settings, by_force, is_gone};
 
 /// How often it is looked (`node-monitor-period` is 5 s, the Pod garbage collector's period 20 s).
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -130,21 +131,14 @@ impl Others {
         let pods: Api<Pod> =
             Api::namespaced(self.client.clone(), meta.namespace.as_deref().unwrap_or_default());
         // Others may have been faster.
-        let gone = |error: kube::Error| match error {
-            kube::Error::Api(status) if matches!(status.code, 404 | 409) => Ok(()),
-            error => Err(error),
-        };
-        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-        if !matches!(phase, Some("Succeeded" | "Failed")) {
+        let unless_gone = |error| if is_gone(&error) { Ok(()) } else { Err(error) };
+        if !has_ended(pod) {
             let patch = lost(pod, node, Timestamp::now());
             let written = pods.patch_status(name, &PatchParams::default(), &Patch::Strategic(&patch)).await;
-            written.map(drop).or_else(gone)?;
+            written.map(drop).or_else(unless_gone)?;
             tracing::warn!(namespace = ?meta.namespace, pod = name, node, "a Pod was lost with its node");
         }
-        let preconditions = Preconditions { uid: meta.uid.clone(), resource_version: None };
-        let force =
-            DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default().grace_period(0) };
-        pods.delete(name, &force).await.map(drop).or_else(gone)
+        pods.delete(name, &by_force(meta.uid.clone())).await.map(drop).or_else(unless_gone)
     }
 }
 

@@ -29,8 +29,8 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Resource as _};
 use serde_json::json;
 
-use crate::Settings;
-pub(crate) use fit::cpu_request;
+use crate::{Settings, is_gone};
+pub(crate) use fit::{cpu_request, has_ended};
 use fit::{Amounts, Capacity};
 
 /// Who binds.
@@ -145,7 +145,7 @@ impl State {
         for (uid, pod) in &self.pods {
             let on = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
             if on == Some(node_name) || self.bound.contains(uid) {
-                if !fit::has_ended(pod) {
+                if !has_ended(pod) {
                     fit::add(&mut taken, &fit::requests(pod));
                     there.push(Arc::clone(pod));
                 }
@@ -253,7 +253,7 @@ impl Scheduler {
             api.create_subresource("binding", name, &PostParams::default(), &binding).await;
         match answer {
             Ok(_) => {}
-            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => return Ok(false),
+            Err(error) if is_gone(&error) => return Ok(false),
             Err(error) => return Err(error),
         }
         let message = format!("Successfully assigned {namespace}/{name} to {}", self.node_name);
@@ -287,7 +287,7 @@ impl Scheduler {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
         match api.patch_status(name, &PatchParams::default(), &Patch::Strategic(&patch)).await {
             Ok(_) => {}
-            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => return Ok(()),
+            Err(error) if is_gone(&error) => return Ok(()),
             Err(error) => return Err(error),
         }
         self.state.refused.insert(uid(pod), message.to_owned());

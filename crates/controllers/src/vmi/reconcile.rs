@@ -344,7 +344,7 @@ async fn write(
         match instances.patch(&old.name_any(), &params, &Patch::Merge(&patch)).await {
             Ok(_) => {}
             // Gone, or changed: it is looked at again.
-            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => return Ok(false),
+            Err(error) if is_gone(&error) => return Ok(false),
             Err(error) => return Err(error.into()),
         }
     }
@@ -474,6 +474,11 @@ async fn end_pod(
     }
 }
 
+/// Whether `error` says that the object is not there any more, or is another by now.
+fn is_gone(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if matches!(status.code, 404 | 409))
+}
+
 /// Deletes the Pod, which has so many seconds then; that it is gone, or another, is as good.
 async fn delete(
     context: &Context,
@@ -489,7 +494,7 @@ async fn delete(
     };
     match pods.delete(&pod.name, &params).await {
         Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+        Err(error) if is_gone(&error) => Ok(()),
         Err(error) => {
             let message = format!("Failed to delete virtual machine pod {}", pod.name);
             tell(context, instance, &[(Teller::Controller, Event::warning("FailedDelete", message))]);
@@ -523,7 +528,7 @@ async fn open_gate(pods: &Api<Pod>, instance: &VirtualMachineInstance, pod: &Pod
     });
     match pods.patch_status(&pod.name, &PatchParams::default(), &Patch::Strategic(&patch)).await {
         Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+        Err(error) if is_gone(&error) => Ok(()),
         Err(error) => Err(error.into()),
     }
 }

@@ -12,6 +12,8 @@ use kube::api::{Patch, PatchParams};
 use manifest::keys::{PULL_PROGRESS, PullProgress};
 use serde_json::{Value, json};
 
+use crate::is_gone;
+
 /// A pull that is quicker is not told of; a longer one once in this time.
 pub const INTERVAL: Duration = Duration::from_secs(1);
 
@@ -84,7 +86,7 @@ async fn annotate(client: &kube::Client, pod: &Pod, value: Value) {
     let patch = json!({"metadata": {"uid": pod.metadata.uid, "annotations": {PULL_PROGRESS: value}}});
     match pods.patch_metadata(name, &PatchParams::default(), &Patch::Merge(&patch)).await {
         Ok(_) => {}
-        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
+        Err(error) if is_gone(&error) => {}
         Err(error) => tracing::debug!(%error, namespace, name, "progress of a pull could not be told"),
     }
 }

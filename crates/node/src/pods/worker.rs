@@ -11,7 +11,7 @@ use events::{Event, Source};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{Patch, PatchParams};
 use kube::{Api as KubeApi, Resource as _};
 use launcher::pod_dir::PodDir;
 use rustix::process::Signal;
@@ -25,7 +25,7 @@ use super::runtime::{self, Found, Phase, Runtime};
 use super::shape::{COMPUTE, UNSUPPORTED};
 use super::status::{self, Stage};
 use crate::images::{LaidOut, Waiting};
-use crate::logs;
+use crate::{by_force, is_gone, logs};
 use end::EndBy;
 use facts::was_started;
 
@@ -360,13 +360,7 @@ impl Worker {
 
     async fn delete_pod(&mut self) -> Result<(), StepError> {
         let (_, name) = self.full_name();
-        let preconditions = Preconditions { uid: Some(self.uid.clone()), resource_version: None };
-        let parameters = DeleteParams {
-            grace_period_seconds: Some(0),
-            preconditions: Some(preconditions),
-            ..DeleteParams::default()
-        };
-        match self.pods().delete(&name, &parameters).await {
+        match self.pods().delete(&name, &by_force(Some(self.uid.clone()))).await {
             Ok(answer) => {
                 let stays = answer.left().filter(|pod| {
                     pod.metadata.finalizers.as_ref().is_some_and(|finalizers| !finalizers.is_empty())
@@ -380,7 +374,7 @@ impl Worker {
                 }
             }
             // Another has its name, or none.
-            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => self.gone = Some(false),
+            Err(error) if is_gone(&error) => self.gone = Some(false),
             Err(error) => return Err(error.into()),
         }
         Ok(())
@@ -454,7 +448,7 @@ enum StepError {
 impl StepError {
     /// Whether the Pod is not there any more, which will be told soon.
     fn is_gone(&self) -> bool {
-        matches!(self, Self::Api(kube::Error::Api(status)) if matches!(status.code, 404 | 409))
+        matches!(self, Self::Api(error) if is_gone(error))
     }
 }
 

@@ -10,6 +10,7 @@ use super::super::shape::{LauncherPod, UNSUPPORTED};
 use super::super::status::{self, Stage};
 use super::{START_LIMIT, Worker};
 use crate::images::Waiting;
+use crate::schedule::has_ended;
 
 /// Whether the Pod's launcher has run, by its status.
 pub(super) fn was_started(pod: &Pod) -> bool {
@@ -47,9 +48,7 @@ impl Worker {
 
     fn api(&self) -> Api {
         let Some(pod) = self.pod.as_deref().filter(|_| self.gone.is_none()) else { return Api::Gone };
-        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-        let is_final = matches!(phase, Some("Succeeded" | "Failed"));
-        match (is_final, pod.metadata.deletion_timestamp.is_some()) {
+        match (has_ended(pod), pod.metadata.deletion_timestamp.is_some()) {
             (false, false) => Api::Live,
             (false, true) => Api::Deleting,
             (true, false) => Api::Final,
