@@ -13,7 +13,7 @@ use super::Node;
 use super::address::{Address, Addresses};
 use super::process::{self, Launch, Lock, Process};
 use super::record::{self, Contents, PodRecord};
-use super::shape::LauncherPod;
+use super::shape::{LauncherPod, niceness};
 use super::status::{End, Run};
 use crate::images::ImageManager;
 use crate::{Settings, chain, files};
@@ -81,7 +81,7 @@ pub(super) fn start(
         .map_err(|error| format!("cannot make its directory in `{}`: {error}", pods.display()))?;
     let launch = Launch {
         program: settings.program.clone(),
-        arguments: arguments(settings, &shape, directory.path(), address.get()),
+        arguments: arguments(settings, &shape, niceness(pod), directory.path(), address.get()),
         uid,
         output: output(&directory),
         scopes: node.scopes,
@@ -122,12 +122,13 @@ fn run_of(record: &PodRecord, volumes: Vec<(String, launcher::pod_dir::ImageVolu
 fn arguments(
     settings: &Settings,
     shape: &LauncherPod,
+    niceness: u8,
     directory: &Path,
     address: std::net::Ipv4Addr,
 ) -> Vec<String> {
     let mut arguments = settings.program_arguments.clone();
     arguments.push("launcher".to_owned());
-    arguments.extend(shape.arguments());
+    arguments.extend(shape.arguments(niceness));
     arguments.extend(["--pod-dir".to_owned(), directory.to_string_lossy().into_owned()]);
     arguments.extend(["--listen".to_owned(), format!("{address}:{}", launcher::pod_dir::CONTROL_PORT)]);
     arguments

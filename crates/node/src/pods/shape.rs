@@ -41,8 +41,6 @@ pub(super) struct LauncherPod {
     pub namespace: String,
     /// What the launcher is told to give the guest for its shutdown.
     pub grace_seconds: u64,
-    /// The nice level of its QEMU, from 0 to [`MOST_NICENESS`].
-    pub niceness: u8,
 }
 
 impl LauncherPod {
@@ -58,10 +56,10 @@ impl LauncherPod {
         })
     }
 
-    /// The arguments of the launcher that the Pod decides.
-    pub(super) fn arguments(&self) -> Vec<String> {
+    /// The arguments of the launcher that the Pod decides, `niceness` among them.
+    pub(super) fn arguments(&self, niceness: u8) -> Vec<String> {
         let grace = self.grace_seconds.to_string();
-        let niceness = self.niceness.to_string();
+        let niceness = niceness.to_string();
         [
             ("--name", self.instance.as_str()),
             ("--namespace", &self.namespace),
@@ -109,10 +107,7 @@ fn read(pod: &Pod) -> Result<LauncherPod, String> {
     if spec.containers.iter().chain(spec.init_containers.iter().flatten()).any(privileged) {
         return Err("it has a privileged container".to_owned());
     }
-    let launcher = LauncherPod {
-        niceness: niceness(cpu_request(pod)),
-        ..read_arguments(compute.args.as_deref().unwrap_or_default())?
-    };
+    let launcher = read_arguments(compute.args.as_deref().unwrap_or_default())?;
     if Some(launcher.namespace.as_str()) != pod.metadata.namespace.as_deref() {
         return Err("`--namespace` is not its own".to_owned());
     }
@@ -184,8 +179,12 @@ fn read_arguments(arguments: &[String]) -> Result<LauncherPod, String> {
         namespace: namespace.clone(),
         grace_seconds: grace_seconds
             .ok_or_else(|| format!("`--grace-period-seconds` is no number from 0 to {MOST_GRACE_SECONDS}"))?,
-        niceness: 0,
     })
+}
+
+/// The nice level of the QEMU of `pod`, from 0 to [`MOST_NICENESS`].
+pub(super) fn niceness(pod: &Pod) -> u8 {
+    nearest_level(cpu_request(pod))
 }
 
 /// The nice level whose share of the processors is nearest to what a kubelet gives for a CPU request in thousandths of a
@@ -193,7 +192,7 @@ fn read_arguments(arguments: &[String]) -> Result<LauncherPod, String> {
 /// before (`sched_prio_to_weight` of the kernel: a factor of 1.25). More than a core is level 0, since levels below are
 /// root's alone; and less than a third of one is [`MOST_NICENESS`], since a kubelet weighs Pods against each other only,
 /// while this weighs a guest against everything on its host.
-fn niceness(millis: i128) -> u8 {
+fn nearest_level(millis: i128) -> u8 {
     let millis = millis.clamp(1, 1000) as f64;
     ((1000.0 / millis).ln() / 1.25_f64.ln()).round().min(MOST_NICENESS) as u8
 }
@@ -254,11 +253,15 @@ mod tests {
         super::read(&serde_json::from_value(pod).unwrap())
     }
 
+    fn niceness_of(pod: Value) -> u8 {
+        niceness(&serde_json::from_value(pod).unwrap())
+    }
+
     #[test]
     fn a_launcher_pod_is_read_and_its_arguments_are_written_anew() {
         let launcher = read(launcher_pod()).unwrap();
         let expected = "--name vm --namespace default --uid u-1 --grace-period-seconds 45 --niceness 5";
-        assert_eq!(launcher.arguments().join(" "), expected);
+        assert_eq!(launcher.arguments(niceness_of(launcher_pod())).join(" "), expected);
         let mut turned = launcher_pod();
         turned["spec"]["containers"][0]["args"] = json!([
             "--uid",
@@ -277,7 +280,7 @@ mod tests {
     fn a_guest_stands_behind_by_what_its_pod_requests_of_the_processors() {
         let mut pod = launcher_pod();
         pod["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "500m"}});
-        assert_eq!(read(pod).unwrap().niceness, 3);
+        assert_eq!(niceness_of(pod), 3);
         // The kernel's weights of levels 5 to 0, as shares: 335, 423, 526, 655, 820, 1024.
         for (millis, level) in [
             (-1, 5),
@@ -291,7 +294,7 @@ mod tests {
             (1000, 0),
             (8000, 0),
         ] {
-            assert_eq!(niceness(millis), level, "{millis}m");
+            assert_eq!(nearest_level(millis), level, "{millis}m");
         }
     }
 
