@@ -249,7 +249,7 @@ pub async fn run(
     );
     listening();
 
-    let mut supervisor = Supervisor {
+    let supervisor = Supervisor {
         pod: &pod,
         settings: &settings,
         board: &board,
@@ -257,7 +257,7 @@ pub async fn run(
         orders: order_requests,
         order_sender: orders,
         port: port.clone(),
-        typed: Some(typed),
+        typed,
     };
     let end = supervisor.supervise(&mut signals.terminate).await;
     port.close();
@@ -308,12 +308,12 @@ struct Supervisor<'a> {
     order_sender: mpsc::Sender<Order>,
     port: SerialPort,
     /// What is typed on the port, until there is a guest to hear it.
-    typed: Option<mpsc::Receiver<Vec<u8>>>,
+    typed: mpsc::Receiver<Vec<u8>>,
 }
 
 impl Supervisor<'_> {
     /// Until the machine has ended, or there will be none.
-    async fn supervise(&mut self, terminate: &mut Signal) -> End {
+    async fn supervise(mut self, terminate: &mut Signal) -> End {
         loop {
             let Start { instance, done } = tokio::select! {
                 _ = terminate.recv() => return End::before_a_machine(),
@@ -364,7 +364,7 @@ impl Supervisor<'_> {
         }
     }
 
-    async fn follow(&mut self, started: Started, done: oneshot::Sender<()>, terminate: &mut Signal) -> End {
+    async fn follow(mut self, started: Started, done: oneshot::Sender<()>, terminate: &mut Signal) -> End {
         let Started {
             vm,
             console,
@@ -380,8 +380,7 @@ impl Supervisor<'_> {
         } = started;
         let board = self.board;
         let shut_down = (self.settings.grace, self.order_sender.clone());
-        let typed = self.typed.take().unwrap_or_else(|| mpsc::channel(1).1);
-        let typing = forward_input(typed, console_input);
+        let typing = forward_input(self.typed, console_input);
         tokio::pin!(typing);
         let checksums = tokio::task::spawn_blocking(image.checksums());
         tokio::pin!(checksums);

@@ -30,8 +30,8 @@ use kube::{Api, Resource as _};
 use serde_json::json;
 
 use crate::{Settings, is_gone};
-pub(crate) use fit::{cpu_request, has_ended};
 use fit::{Amounts, Capacity};
+pub(crate) use fit::{cpu_request, has_ended};
 
 /// Who binds.
 const SCHEDULER: Source<'static> = Source { component: "default-scheduler", host: "" };

@@ -191,8 +191,8 @@ impl Client {
                 Err(error) => Err(error),
             }
         };
-        let limit = ANSWER_LIMIT;
-        timeout(limit, answer).await.map_err(|_| unreachable(format!("no answer within {limit:?}")))?
+        let late = |_| unreachable(format!("no answer within {ANSWER_LIMIT:?}"));
+        timeout(ANSWER_LIMIT, answer).await.map_err(late)?
     }
 
     /// Sends over an idle connection where there is one. It may just have been closed by the other side: then, and if

@@ -110,6 +110,7 @@ pub(crate) async fn serve(
             drop(permit);
             match handshake {
                 Ok(Ok(stream)) => {
+                    // The semaphore is never closed.
                     let Ok(permit) = connections.acquire_owned().await else { return };
                     let console = connection(stream, doors, consoles, stop).await;
                     drop(permit);
@@ -179,6 +180,7 @@ async fn connection(
     if let Err(error) = served {
         tracing::debug!(%error, "a connection ended");
     }
+    // No connection but a console's has one, and nobody sends any more.
     seat.try_recv().ok()
 }
 

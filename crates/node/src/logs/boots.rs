@@ -45,6 +45,7 @@ pub fn boots(pods_dir: &Path, state_dir: &Path, namespace: &str, instance: &str)
     for kept in kept::boots(&directory)?.into_iter().rev() {
         // Copied, and the Pod's own not removed yet.
         if boots.iter().all(|boot| boot.pod_uid != kept.pod_uid) {
+            // A time beyond what can be told is a file that somebody else has made; 1970 is as good.
             let at = i64::try_from(kept.kept).ok().and_then(|at| Timestamp::from_millisecond(at).ok());
             boots.push(Boot {
                 pod_uid: kept.pod_uid.clone(),
