@@ -34,7 +34,7 @@ use manifest::types::{VirtualMachine, VirtualMachineInstance};
 use serde::de::DeserializeOwned;
 
 use super::installation::components;
-use instance::Instance;
+use instance::{Instance, Operation};
 
 /// The group's name.
 const GROUP: &str = "subresources.kubevirt.io";
@@ -95,8 +95,8 @@ async fn answer(mut call: Call, launchers: Option<launcher::control::Client>) ->
             let body = call.body(MOST_BODY_BYTES).await?;
             let instance = Instance::of(&call, launchers);
             match action.as_str() {
-                "pause" => instance.pause(read(&body)?).await?,
-                "unpause" => instance.unpause(read(&body)?).await?,
+                "pause" => instance.operate(Operation::Pause, read(&body)?).await?,
+                "unpause" => instance.operate(Operation::Unpause, read(&body)?).await?,
                 _ => instance.reset().await?,
             }
             Ok(extension::empty(StatusCode::OK))

@@ -19,6 +19,15 @@ pub struct Instance {
     name: String,
 }
 
+/// What is done to a machine whose state allows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// The virtual CPUs are stopped.
+    Pause,
+    /// They go on.
+    Unpause,
+}
+
 impl Instance {
     /// That of `call`.
     pub fn of(call: &Call, launchers: Option<control::Client>) -> Self {
@@ -30,24 +39,23 @@ impl Instance {
         }
     }
 
-    /// Stops the virtual CPUs.
-    pub async fn pause(&self, options: PauseOptions) -> Result<(), ApiError> {
-        let instance = self.checked(requests::pause).await?;
+    /// Does it, or only checks whether it could be done.
+    pub async fn operate(&self, operation: Operation, options: PauseOptions) -> Result<(), ApiError> {
+        let instance = self
+            .checked(match operation {
+                Operation::Pause => requests::pause,
+                Operation::Unpause => requests::unpause,
+            })
+            .await?;
         if is_dry_run(options.dry_run)? {
             return Ok(());
         }
         let (launchers, at) = self.launcher(&instance).await?;
-        launchers.pause(at).await.map(drop).map_err(|error| failed(&error))
-    }
-
-    /// Lets them go on.
-    pub async fn unpause(&self, options: PauseOptions) -> Result<(), ApiError> {
-        let instance = self.checked(requests::unpause).await?;
-        if is_dry_run(options.dry_run)? {
-            return Ok(());
-        }
-        let (launchers, at) = self.launcher(&instance).await?;
-        launchers.unpause(at).await.map(drop).map_err(|error| failed(&error))
+        let done = match operation {
+            Operation::Pause => launchers.pause(at).await,
+            Operation::Unpause => launchers.unpause(at).await,
+        };
+        done.map(drop).map_err(|error| failed(&error))
     }
 
     /// Presses the reset button.
