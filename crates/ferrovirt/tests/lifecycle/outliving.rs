@@ -131,8 +131,9 @@ fn a_killed_launcher_or_qemu_is_noticed_and_the_strategy_decides() {
     room.wait_until_empty();
 }
 
-#[test]
-fn after_a_reboot_of_the_host_nothing_is_claimed_to_run() {
+/// A room whose host was rebooted while the machine `back` and the instance `alone` ran, and the UID of the machine's
+/// instance. No server runs yet.
+fn rebooted() -> (Room, Value) {
     let mut room = Room::new();
     let image = room.reference("guests/reboot:1");
     room.push(&image, "vmlinuz");
@@ -142,6 +143,12 @@ fn after_a_reboot_of_the_host_nothing_is_claimed_to_run() {
     let first = room.wait_for_phase("vmi/back", "Running")["metadata"]["uid"].clone();
     room.wait_for_phase("vmi/alone", "Running");
     room.reboot();
+    (room, first)
+}
+
+#[test]
+fn after_a_reboot_of_the_host_nothing_is_claimed_to_run() {
+    let (mut room, first) = rebooted();
     room.start_server();
     room.wait_for_phase("vmi/alone", "Failed");
     room.wait("vmi/back", "runs anew", |vmi| {
@@ -154,15 +161,7 @@ fn after_a_reboot_of_the_host_nothing_is_claimed_to_run() {
 
 #[test]
 fn after_a_reboot_under_another_node_name_nothing_is_claimed_to_run() {
-    let mut room = Room::new();
-    let image = room.reference("guests/renamed:1");
-    room.push(&image, "vmlinuz");
-    let hang = Boot { image: &image, policy: "", guest: "hang" };
-    room.apply(&machine("back", "Always", &hang));
-    room.apply(&instance("alone", &hang));
-    let first = room.wait_for_phase("vmi/back", "Running")["metadata"]["uid"].clone();
-    room.wait_for_phase("vmi/alone", "Running");
-    room.reboot();
+    let (mut room, first) = rebooted();
     room.node_name = Some("node-2");
     room.start_server();
     // Sooner than its silence would tell.
