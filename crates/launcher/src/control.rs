@@ -8,7 +8,7 @@
 //! | `PUT /v1/machine` | the VirtualMachineInstance | 200, its status once the start has succeeded or failed, or after [`START_PATIENCE`] |
 //! | `GET /v1/status?after=REVISION` | | 200, the status once its revision is another than REVISION, or after [`POLL_PATIENCE`] |
 //! | `PUT /v1/shutdown` | `{"gracePeriodSeconds": N}` | 200, the status; the power button is pressed, or the machine killed |
-//! | `PUT /v1/pause`, `/v1/unpause`, `/v1/reset` | | 200, the status after it |
+//! | `PUT /v1/pause`, `/v1/unpause`, `/v1/reset`, `/v1/softreboot` | | 200, the status after it |
 //! | `GET /v1/console?readOnly=BOOL&replay=BOOL`, upgraded to `ferrovirt-console` | | 101, the bytes of the serial port both ways |
 //!
 //! A console that is over because the machine is ends with TLS' own farewell; one that was put off ends without.

@@ -34,7 +34,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use vmm::{
-    ConsoleReader, ConsoleWriter, ExitReport, Origin, PauseReason, QmpError, ShutdownReason, Vm, VmEvent,
+    ConsoleReader, ConsoleWriter, ExitReport, GuestReboot, Origin, PauseReason, PowerOff, QmpError,
+    ShutdownReason, Vm, VmEvent,
 };
 
 use crate::console::{Finding, Pattern, Scanner};
@@ -137,6 +138,7 @@ pub struct Session<'a> {
     has_panicked: bool,
     /// When the machine was restarted last.
     restarted_at: Option<Instant>,
+    soft_reboot: SoftReboot,
     /// When the power button is pressed next.
     press_at: Option<Instant>,
     /// When the machine is killed.
@@ -161,6 +163,17 @@ enum Stage {
     GuestEnded,
     /// The run ends for another reason; what the guest printed is passed on until then.
     Ending(Instant),
+}
+
+/// How far [`Order::SoftReboot`] is. A guest may take any time to power off, or restart by itself meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum SoftReboot {
+    #[default]
+    Unasked,
+    /// The guest's next power-off is a restart.
+    Asked,
+    /// The guest has powered off, and its machine is being reset.
+    Restarting,
 }
 
 /// What a step of the loop leads to.
@@ -194,6 +207,7 @@ impl<'a> Session<'a> {
             panic: None,
             has_panicked: false,
             restarted_at: None,
+            soft_reboot: SoftReboot::default(),
             press_at: None,
             kill_at: None,
             booted_version: None,
@@ -275,7 +289,7 @@ impl<'a> Session<'a> {
                 },
                 event = self.connections.vm.next_event(), if stage == Stage::Following => match event {
                     Some(VmEvent::Exited(exit)) => Step::Exited(exit),
-                    Some(event) => self.take_event(event),
+                    Some(event) => self.take_event(event).await,
                     None => Step::End,
                 },
                 Some(request) = self.connections.requests.recv() => {
@@ -418,7 +432,7 @@ impl<'a> Session<'a> {
         step
     }
 
-    fn take_event(&mut self, event: VmEvent) -> Step {
+    async fn take_event(&mut self, event: VmEvent) -> Step {
         match event {
             VmEvent::GuestPanicked { .. } => {
                 if let Rules::Launcher { panic, .. } = self.rules {
@@ -445,6 +459,21 @@ impl<'a> Session<'a> {
                 // A new boot of the same kernel: its marks are the ones that count.
                 self.progress.timeline.kernel_started = None;
                 self.progress.timeline.userspace_started = None;
+                if let Err(reason) = self.complete_soft_reboot().await {
+                    let reason = format!("QEMU does not let the machine go on after a restart: {reason}");
+                    self.decide(Verdict::VmmFailed { reason });
+                    return Step::End;
+                }
+            }
+            VmEvent::GuestShutdown { reason: ShutdownReason::GuestShutdown, .. }
+                if self.soft_reboot == SoftReboot::Asked =>
+            {
+                self.soft_reboot = SoftReboot::Restarting;
+                if let Err(reason) = limited(self.connections.vm.reset()).await {
+                    let reason = format!("QEMU does not reset a machine that has powered off: {reason}");
+                    self.decide(Verdict::VmmFailed { reason });
+                    return Step::End;
+                }
             }
             VmEvent::GuestShutdown { reason, .. } => {
                 self.sample_memory();
@@ -467,6 +496,8 @@ impl<'a> Session<'a> {
                 self.decide(Verdict::VmmFailed { reason: format!("QEMU's monitor is gone: {reason}") });
                 return Step::End;
             }
+            // On the way from the power-off to the reset.
+            VmEvent::Paused { .. } if self.soft_reboot == SoftReboot::Restarting => {}
             VmEvent::Paused { reason } => self.set_paused(Some(reason)),
             VmEvent::Resumed => self.set_paused(None),
             VmEvent::WatchdogFired { action } => tracing::info!(action, "the guest neglected its watchdog"),
@@ -482,11 +513,14 @@ impl<'a> Session<'a> {
         match order {
             Order::Shutdown { grace, reply } => {
                 answer(reply, Ok(()));
-                let has_no_button =
-                    matches!(self.rules, Rules::Launcher { power_button: PowerButton::Absent, .. });
-                if grace.is_zero() || has_no_button {
+                if grace.is_zero() || self.has_no_button() {
                     self.decide(Verdict::Destroyed);
                     return Step::End;
+                }
+                if self.soft_reboot == SoftReboot::Asked
+                    && let Err(reason) = self.complete_soft_reboot().await
+                {
+                    tracing::warn!(%reason, "a restart cannot be called off; the machine will be killed");
                 }
                 // A time beyond the clock's range never comes.
                 self.kill_at = earliest(self.kill_at, Instant::now().checked_add(grace));
@@ -507,8 +541,43 @@ impl<'a> Session<'a> {
                 answer_told(self, reply, outcome);
             }
             Order::Reset(reply) => answer(reply, limited(vm.reset()).await),
+            Order::SoftReboot(reply) => answer(reply, self.soft_reboot().await),
         }
         Step::GoOn
+    }
+
+    fn has_no_button(&self) -> bool {
+        matches!(self.rules, Rules::Launcher { power_button: PowerButton::Absent, .. })
+    }
+
+    /// Presses the power button for a restart. QEMU knows no such button: it is told to hold the machine when the guest
+    /// powers off, and then to reset it. Where a reboot ends the machine the power-off does so, too.
+    async fn soft_reboot(&mut self) -> Result<(), String> {
+        if self.has_no_button() {
+            return Err("the machine has no power button: `features.acpi.enabled` is false".to_owned());
+        }
+        if self.kill_at.is_some() {
+            return Err("the machine is being shut down".to_owned());
+        }
+        let vm = &self.connections.vm;
+        if let Rules::Launcher { reboot: GuestReboot::Restart, .. } = self.rules {
+            limited(vm.on_power_off(PowerOff::Holds)).await?;
+            self.soft_reboot = SoftReboot::Asked;
+        }
+        limited(vm.powerdown()).await
+    }
+
+    /// After a restart: the next power-off is an end again, and what stood still for the restart goes on.
+    async fn complete_soft_reboot(&mut self) -> Result<(), String> {
+        let vm = &self.connections.vm;
+        let until_here = std::mem::take(&mut self.soft_reboot);
+        if until_here != SoftReboot::Unasked {
+            limited(vm.on_power_off(PowerOff::Ends)).await?;
+        }
+        if until_here == SoftReboot::Restarting {
+            limited(vm.resume()).await?;
+        }
+        Ok(())
     }
 
     async fn press_power_button(&mut self) {

@@ -83,6 +83,15 @@ pub struct StartRequest<'a> {
     pub niceness: u8,
 }
 
+/// What the guest's power-off does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PowerOff {
+    /// QEMU ends, as it does unless it is told otherwise.
+    Ends,
+    /// The machine stands still, as after [`Vm::pause`]; it can be reset, and resumed then.
+    Holds,
+}
+
 /// A virtual machine whose QEMU has been started.
 #[derive(Debug)]
 pub struct Vm {
@@ -331,6 +340,18 @@ impl Vm {
     /// See [`QmpError`].
     pub async fn reset(&self) -> Result<(), QmpError> {
         self.command("system_reset").await
+    }
+
+    /// Says what becomes of QEMU when the guest powers itself off from here on.
+    ///
+    /// # Errors
+    /// See [`QmpError`].
+    pub async fn on_power_off(&self, power_off: PowerOff) -> Result<(), QmpError> {
+        let action = match power_off {
+            PowerOff::Ends => "poweroff",
+            PowerOff::Holds => "pause",
+        };
+        self.control()?.execute("set-action", json!({"shutdown": action}), COMMAND_LIMIT).await.map(drop)
     }
 
     /// Lets a paused machine run.

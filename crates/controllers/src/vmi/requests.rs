@@ -81,6 +81,26 @@ pub fn unpause(instance: &VirtualMachineInstance) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Whether the guest can be told to restart by itself.
+///
+/// # Errors
+/// When the instance does not run, is paused, or has neither an agent nor a power button.
+pub fn soft_reboot(instance: &VirtualMachineInstance) -> Result<(), Refusal> {
+    let name = name_of(instance);
+    if !is_running(instance) {
+        return Err(conflict(name, "VM is not running"));
+    }
+    if is_paused(instance) {
+        return Err(conflict(name, "VMI is paused"));
+    }
+    let acpi = instance.spec.domain.features.as_ref().and_then(|features| features.acpi.as_ref());
+    if acpi.is_some_and(|acpi| acpi.enabled == Some(false)) && !has_agent(instance) {
+        let why = "VMI neither have the agent connected nor the ACPI feature enabled";
+        return Err(conflict(name, why));
+    }
+    Ok(())
+}
+
 /// Whether the launcher can be asked at all, for what has no check of its own.
 ///
 /// # Errors
@@ -128,8 +148,17 @@ fn is_running(instance: &VirtualMachineInstance) -> bool {
 }
 
 fn is_paused(instance: &VirtualMachineInstance) -> bool {
+    is_true(instance, "Paused")
+}
+
+/// Whether an agent in the guest answers.
+fn has_agent(instance: &VirtualMachineInstance) -> bool {
+    is_true(instance, "AgentConnected")
+}
+
+fn is_true(instance: &VirtualMachineInstance, condition: &str) -> bool {
     let conditions = instance.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-    find(conditions, "Paused").is_some_and(|condition| condition.status == "True")
+    find(conditions, condition).is_some_and(|condition| condition.status == "True")
 }
 
 #[cfg(test)]
@@ -164,6 +193,7 @@ mod tests {
             let instance = instance(phase, false, Value::Null);
             assert_eq!(told(pause(&instance)), format!("409 {on} VM is not running"), "{phase}");
             assert_eq!(told(unpause(&instance)), format!("409 {on} VMI is not running"), "{phase}");
+            assert_eq!(told(soft_reboot(&instance)), format!("409 {on} VM is not running"), "{phase}");
             let expected = match phase {
                 "Failed" => format!("409 {on} VMI is in failed status"),
                 _ => "400 VMI is not running".to_owned(),
@@ -183,7 +213,10 @@ mod tests {
         assert_eq!(told(unpause(&running)), format!("409 {on} VMI is not paused"));
         let paused = instance("Running", true, Value::Null);
         assert_eq!(told(pause(&paused)), format!("409 {on} VMI is already paused"));
-        for allowed in [unpause(&paused), console(&paused), console(&running), reach(&running)] {
+        assert_eq!(told(soft_reboot(&paused)), format!("409 {on} VMI is paused"));
+        let allowed =
+            [unpause(&paused), console(&paused), console(&running), reach(&running), soft_reboot(&running)];
+        for allowed in allowed {
             assert_eq!(told(allowed), "ok");
         }
     }
@@ -202,6 +235,16 @@ mod tests {
              LivenessProbe is not supported"
         );
         assert_eq!(told(pause(&probed(json!({"guestAgentPing": {}})))), "ok");
+        let domain = json!({"devices": {}, "features": {"acpi": {"enabled": false}}});
+        let mut buttonless = instance("Running", false, json!({ "domain": domain }));
+        assert_eq!(
+            told(soft_reboot(&buttonless)),
+            "409 Operation cannot be fulfilled on virtualmachineinstance.kubevirt.io \"vm\": VMI neither have the agent \
+             connected nor the ACPI feature enabled"
+        );
+        let agent = json!([{"type": "AgentConnected", "status": "True"}]);
+        buttonless.status.as_mut().unwrap().conditions = serde_json::from_value(agent).unwrap();
+        assert_eq!(told(soft_reboot(&buttonless)), "ok");
         assert_eq!(told(Err(not_found("vm"))), "404 virtualmachineinstance.kubevirt.io \"vm\" not found");
     }
 }

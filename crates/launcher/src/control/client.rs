@@ -165,6 +165,16 @@ impl Client {
         self.call(at, call).await
     }
 
+    /// Has the guest restart by its power button, within whatever time it takes; where its reboot policy is `Terminate`
+    /// the machine ends then.
+    ///
+    /// # Errors
+    /// [`ControlError`]; refused without a machine, without a power button, and while it is being shut down.
+    pub async fn soft_reboot(&self, at: SocketAddr) -> Result<MachineStatus, ControlError> {
+        let call = Call { repeat: Repeat::Harmful, ..put("/v1/softreboot", Bytes::new(), Duration::ZERO) };
+        self.call(at, call).await
+    }
+
     /// Attaches to the serial port, over a connection of its own.
     ///
     /// # Errors

@@ -226,7 +226,9 @@ where
     let (head, body) = request.into_parts();
     let wanted = match head.uri.path() {
         "/v1/status" => Method::GET,
-        "/v1/machine" | "/v1/shutdown" | "/v1/pause" | "/v1/unpause" | "/v1/reset" => Method::PUT,
+        "/v1/machine" | "/v1/shutdown" | "/v1/pause" | "/v1/unpause" | "/v1/reset" | "/v1/softreboot" => {
+            Method::PUT
+        }
         path => return Err((StatusCode::NOT_FOUND, format!("there is no `{path}`"))),
     };
     if head.method != wanted {
@@ -244,7 +246,8 @@ where
         }
         "/v1/pause" => order(Order::Pause, doors).await,
         "/v1/unpause" => order(Order::Unpause, doors).await,
-        _ => order(Order::Reset, doors).await,
+        "/v1/reset" => order(Order::Reset, doors).await,
+        _ => order(Order::SoftReboot, doors).await,
     }
 }
 

@@ -202,6 +202,7 @@ async fn what_the_machine_does_not_allow_is_a_conflict() {
     assert_eq!(client.pause(address).await, refused);
     assert_eq!(client.unpause(address).await, refused);
     assert_eq!(client.reset(address).await, refused);
+    assert_eq!(client.soft_reboot(address).await, refused);
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use vmm::PauseReason;
+use vmm::{GuestReboot, PauseReason};
 
 use crate::timeline::Timeline;
 
@@ -19,6 +19,8 @@ pub enum Rules {
         panic: OnPanic,
         /// Whether the guest can be asked to shut down.
         power_button: PowerButton,
+        /// What a reboot does, [`Order::SoftReboot`] too.
+        reboot: GuestReboot,
     },
 }
 
@@ -57,6 +59,8 @@ pub enum Order {
     Unpause(Reply),
     /// Press the reset button.
     Reset(Reply),
+    /// Press the power button, and have the power-off that follows be a restart. Answered once it is pressed.
+    SoftReboot(Reply),
 }
 
 /// Where an order's outcome goes.
@@ -65,8 +69,11 @@ pub type Reply = oneshot::Sender<Result<(), String>>;
 impl Order {
     /// Answers without doing anything.
     pub fn refuse(self, reason: &str) {
-        let (Self::Shutdown { reply, .. } | Self::Pause(reply) | Self::Unpause(reply) | Self::Reset(reply)) =
-            self;
+        let (Self::Shutdown { reply, .. }
+        | Self::Pause(reply)
+        | Self::Unpause(reply)
+        | Self::Reset(reply)
+        | Self::SoftReboot(reply)) = self;
         answer(reply, Err(reason.to_owned()));
     }
 }

@@ -228,5 +228,6 @@ fn rules(spec: &LaunchSpec) -> Rules {
             Acpi::On => PowerButton::Present,
             Acpi::Off => PowerButton::Absent,
         },
+        reboot: spec.guest_reboot,
     }
 }

@@ -27,6 +27,7 @@ use apiserver::http::extension::{self, Call, Extends, Extension, Response};
 use apiserver::kind::ForeignGroup;
 use apiserver::status::{ApiError, Details};
 use controllers::vm::requests::{self, Change, Refusal, Target};
+use controllers::vmi::requests::PauseOptions;
 use http::StatusCode;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
@@ -50,6 +51,7 @@ pub const DISCOVERY: ForeignGroup = ForeignGroup {
         "virtualmachineinstances/console",
         "virtualmachineinstances/pause",
         "virtualmachineinstances/reset",
+        "virtualmachineinstances/softreboot",
         "virtualmachineinstances/unpause",
         "virtualmachines/restart",
         "virtualmachines/start",
@@ -89,7 +91,7 @@ async fn answer(mut call: Call, launchers: Option<launcher::control::Client>) ->
             expect("get")?;
             console::open(call, launchers).await
         }
-        (true, "virtualmachineinstances", action @ ("pause" | "unpause" | "reset")) => {
+        (true, "virtualmachineinstances", action @ ("pause" | "unpause" | "reset" | "softreboot")) => {
             let action = action.to_owned();
             expect("update")?;
             let body = call.body(MOST_BODY_BYTES).await?;
@@ -97,6 +99,7 @@ async fn answer(mut call: Call, launchers: Option<launcher::control::Client>) ->
             match action.as_str() {
                 "pause" => instance.operate(Operation::Pause, read(&body)?).await?,
                 "unpause" => instance.operate(Operation::Unpause, read(&body)?).await?,
+                "softreboot" => instance.operate(Operation::SoftReboot, PauseOptions::default()).await?,
                 _ => instance.reset().await?,
             }
             Ok(extension::empty(StatusCode::OK))

@@ -26,6 +26,8 @@ pub enum Operation {
     Pause,
     /// They go on.
     Unpause,
+    /// The guest is told to restart.
+    SoftReboot,
 }
 
 impl Instance {
@@ -45,6 +47,7 @@ impl Instance {
             .checked(match operation {
                 Operation::Pause => requests::pause,
                 Operation::Unpause => requests::unpause,
+                Operation::SoftReboot => requests::soft_reboot,
             })
             .await?;
         if is_dry_run(options.dry_run)? {
@@ -54,6 +57,7 @@ impl Instance {
         let done = match operation {
             Operation::Pause => launchers.pause(at).await,
             Operation::Unpause => launchers.unpause(at).await,
+            Operation::SoftReboot => launchers.soft_reboot(at).await,
         };
         done.map(drop).map_err(|error| failed(&error))
     }
