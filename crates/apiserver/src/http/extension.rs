@@ -116,6 +116,11 @@ pub fn json(code: StatusCode, document: &Value) -> Response {
     answer::bytes(code.as_u16(), "application/json", Bytes::from(document.to_string()))
 }
 
+/// An answer of a plain text.
+pub fn text(code: StatusCode, text: impl Into<String>) -> Response {
+    answer::text(code.as_u16(), text.into())
+}
+
 /// What answers.
 pub trait Handler: Send + Sync {
     /// Answers one request. What it returns is passed on as it is, with no timeout; an error becomes a `Status`.

@@ -14,6 +14,7 @@ pub use crate::vm::requests::Refusal;
 
 const GROUP: &str = "kubevirt.io";
 const INSTANCE: &str = "virtualmachineinstance";
+const NO_AGENT: &str = "VMI does not have guest agent connected";
 
 /// The options of `pause` and `unpause`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -21,6 +22,14 @@ const INSTANCE: &str = "virtualmachineinstance";
 pub struct PauseOptions {
     /// `All`: only the checks are made.
     pub dry_run: Option<Vec<String>>,
+}
+
+/// The options of `freeze`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct FreezeOptions {
+    /// When the guest goes on by itself, a duration such as `5m0s`.
+    pub unfreeze_timeout: Option<String>,
 }
 
 /// There is no such instance.
@@ -41,6 +50,11 @@ pub fn conflict(name: &str, why: impl std::fmt::Display) -> Refusal {
 fn about(code: u16, reason: &'static str, message: String, name: &str) -> Refusal {
     let subject = Some(Subject { group: GROUP, kind: INSTANCE, name: name.to_owned() });
     Refusal { code, reason, message, subject }
+}
+
+fn internal(why: &str) -> Refusal {
+    let message = format!("Internal error occurred: {why}");
+    Refusal { code: 500, reason: "InternalError", message, subject: None }
 }
 
 fn bad_request(message: impl Into<String>) -> Refusal {
@@ -122,6 +136,38 @@ pub fn reset_failed(instance: &VirtualMachineInstance, why: &dyn std::fmt::Displ
     }
 }
 
+/// Why the guest's agent cannot be asked: guests have no channel for one yet.
+pub fn guest_info(instance: &VirtualMachineInstance) -> Refusal {
+    let why = if is_running(instance) { NO_AGENT } else { "VMI is not running" };
+    conflict(name_of(instance), why)
+}
+
+/// Why the guest's file systems cannot be held still: it takes an agent.
+pub fn freeze(instance: &VirtualMachineInstance, options: &FreezeOptions) -> Refusal {
+    if is_running(instance) && options.unfreeze_timeout.is_none() {
+        return internal("Unfreeze timeout in freeze request is not set");
+    }
+    unfreeze(instance)
+}
+
+/// Why they cannot go on.
+pub fn unfreeze(instance: &VirtualMachineInstance) -> Refusal {
+    if !is_running(instance) {
+        return conflict(name_of(instance), "VM is not running");
+    }
+    internal(NO_AGENT)
+}
+
+/// Why there is no connection to a vsock: guests have none yet.
+pub fn vsock(_: &VirtualMachineInstance) -> Refusal {
+    bad_request("VSOCK is not attached.")
+}
+
+/// Why no USB device can be redirected: guests have no slot for one yet.
+pub fn usbredir(instance: &VirtualMachineInstance) -> Refusal {
+    conflict(name_of(instance), "Not configured with USB Redirection")
+}
+
 /// Whether a client can attach to the serial console. What asks again after a 400 waits for the boot.
 ///
 /// # Errors
@@ -194,6 +240,11 @@ mod tests {
             assert_eq!(told(pause(&instance)), format!("409 {on} VM is not running"), "{phase}");
             assert_eq!(told(unpause(&instance)), format!("409 {on} VMI is not running"), "{phase}");
             assert_eq!(told(soft_reboot(&instance)), format!("409 {on} VM is not running"), "{phase}");
+            let conflict = |refusal| told(Err(refusal));
+            assert_eq!(conflict(guest_info(&instance)), format!("409 {on} VMI is not running"), "{phase}");
+            let without = FreezeOptions::default();
+            assert_eq!(conflict(freeze(&instance, &without)), format!("409 {on} VM is not running"));
+            assert_eq!(conflict(unfreeze(&instance)), format!("409 {on} VM is not running"));
             let expected = match phase {
                 "Failed" => format!("409 {on} VMI is in failed status"),
                 _ => "400 VMI is not running".to_owned(),
@@ -211,6 +262,14 @@ mod tests {
         let running = instance("Running", false, Value::Null);
         assert_eq!(told(pause(&running)), "ok");
         assert_eq!(told(unpause(&running)), format!("409 {on} VMI is not paused"));
+        let refused = |refusal| told(Err(refusal));
+        assert_eq!(refused(guest_info(&running)), format!("409 {on} {NO_AGENT}"));
+        assert_eq!(
+            refused(freeze(&running, &FreezeOptions::default())),
+            "500 Internal error occurred: Unfreeze timeout in freeze request is not set"
+        );
+        let options: FreezeOptions = serde_json::from_value(json!({"unfreezeTimeout": "5m0s"})).unwrap();
+        assert_eq!(refused(freeze(&running, &options)), format!("500 Internal error occurred: {NO_AGENT}"));
         let paused = instance("Running", true, Value::Null);
         assert_eq!(told(pause(&paused)), format!("409 {on} VMI is already paused"));
         assert_eq!(told(soft_reboot(&paused)), format!("409 {on} VMI is paused"));

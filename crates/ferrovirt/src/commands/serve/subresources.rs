@@ -17,6 +17,8 @@
 
 mod about;
 mod console;
+mod expand;
+mod gates;
 mod instance;
 
 use std::sync::Arc;
@@ -27,12 +29,13 @@ use apiserver::http::extension::{self, Call, Extends, Extension, Response};
 use apiserver::kind::ForeignGroup;
 use apiserver::status::{ApiError, Details};
 use controllers::vm::requests::{self, Change, Refusal, Target};
-use controllers::vmi::requests::PauseOptions;
+use controllers::vmi::requests::{self as instance_requests, FreezeOptions, PauseOptions};
 use http::StatusCode;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use manifest::types::{VirtualMachine, VirtualMachineInstance};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::installation::components;
 use instance::{Instance, Operation};
@@ -43,16 +46,34 @@ const GROUP: &str = "subresources.kubevirt.io";
 /// The most bytes of options that are read; the largest that make sense have some hundred.
 const MOST_BODY_BYTES: usize = 64 * 1024;
 
+/// The most bytes of a whole machine that are read, as where machines are created.
+const MOST_OBJECT_BYTES: usize = 3 << 20;
+
 /// The group as discovery shows it.
 pub const DISCOVERY: ForeignGroup = ForeignGroup {
     name: GROUP,
     versions: &["v1", "v1alpha3"],
     resources: &[
+        "expand-vm-spec",
+        "virtualmachineinstances/addvolume",
         "virtualmachineinstances/console",
+        "virtualmachineinstances/filesystemlist",
+        "virtualmachineinstances/freeze",
+        "virtualmachineinstances/guestosinfo",
+        "virtualmachineinstances/objectgraph",
         "virtualmachineinstances/pause",
+        "virtualmachineinstances/removevolume",
         "virtualmachineinstances/reset",
+        "virtualmachineinstances/sev/fetchcertchain",
+        "virtualmachineinstances/sev/injectlaunchsecret",
+        "virtualmachineinstances/sev/querylaunchmeasurement",
+        "virtualmachineinstances/sev/setupsession",
         "virtualmachineinstances/softreboot",
+        "virtualmachineinstances/unfreeze",
         "virtualmachineinstances/unpause",
+        "virtualmachineinstances/userlist",
+        "virtualmachines/expand-spec",
+        "virtualmachines/objectgraph",
         "virtualmachines/restart",
         "virtualmachines/start",
         "virtualmachines/stop",
@@ -67,36 +88,41 @@ pub fn extension(launchers: Option<launcher::control::Client>) -> Extension {
 
 async fn answer(mut call: Call, launchers: Option<launcher::control::Client>) -> Result<Response, ApiError> {
     let info = &call.info;
-    let in_namespace = info.has_path_namespace;
-    if !info.rest.is_empty() || in_namespace != info.has_path_name {
-        return Err(ApiError::no_such_path());
-    }
     let verb = info.verb.clone();
     let expect = |wanted: &str| if verb == wanted { Ok(()) } else { Err(ApiError::no_such_method()) };
-    match (in_namespace, info.resource.as_str(), info.subresource.as_str()) {
-        (true, "virtualmachines", action @ ("start" | "stop" | "restart")) => {
-            let action = action.to_owned();
+    let resource = info.resource.clone();
+    let subresource = std::iter::once(&info.subresource).chain(&info.rest).map(String::as_str);
+    let subresource = subresource.collect::<Vec<_>>().join("/");
+    match (info.has_path_namespace, info.has_path_name, resource.as_str(), subresource.as_str()) {
+        (true, true, "virtualmachines", action @ ("start" | "stop" | "restart")) => {
             expect("update")?;
             let body = call.body(MOST_BODY_BYTES).await?;
-            let machine =
-                Machine { server: server(&call), namespace: &call.info.namespace, name: &call.info.name };
-            match action.as_str() {
+            let machine = Machine::of(&call);
+            match action {
                 "start" => machine.start(read(&body)?).await?,
                 "stop" => machine.stop(read(&body)?).await?,
                 _ => machine.restart(read(&body)?).await?,
             }
             Ok(extension::empty(StatusCode::ACCEPTED))
         }
-        (true, "virtualmachineinstances", "console") => {
+        (true, true, "virtualmachines", "expand-spec") => {
+            expect("get")?;
+            expand::stored(&Machine::of(&call)).await
+        }
+        (true, false, "expand-vm-spec", "") => {
+            expect("update")?;
+            let body = call.body(MOST_OBJECT_BYTES).await?;
+            expand::given(&body, &call.info.namespace)
+        }
+        (true, true, "virtualmachineinstances", "console") => {
             expect("get")?;
             console::open(call, launchers).await
         }
-        (true, "virtualmachineinstances", action @ ("pause" | "unpause" | "reset" | "softreboot")) => {
-            let action = action.to_owned();
+        (true, true, "virtualmachineinstances", action @ ("pause" | "unpause" | "reset" | "softreboot")) => {
             expect("update")?;
             let body = call.body(MOST_BODY_BYTES).await?;
             let instance = Instance::of(&call, launchers);
-            match action.as_str() {
+            match action {
                 "pause" => instance.operate(Operation::Pause, read(&body)?).await?,
                 "unpause" => instance.operate(Operation::Unpause, read(&body)?).await?,
                 "softreboot" => instance.operate(Operation::SoftReboot, PauseOptions::default()).await?,
@@ -104,13 +130,42 @@ async fn answer(mut call: Call, launchers: Option<launcher::control::Client>) ->
             }
             Ok(extension::empty(StatusCode::OK))
         }
-        (false, "version", "") => expect("list").map(|()| about::version()),
-        (false, "guestfs", "") => expect("list").map(|()| about::guestfs()),
-        (false, "healthz", "") => {
+        (true, true, "virtualmachineinstances", "guestosinfo" | "userlist" | "filesystemlist") => {
+            expect("get")?;
+            // Refusals are texts here, and all of them have this code, as KubeVirt's.
+            let error = Instance::of(&call, launchers).refused_by(instance_requests::guest_info).await;
+            Ok(extension::text(StatusCode::INTERNAL_SERVER_ERROR, error.message))
+        }
+        (true, true, "virtualmachineinstances", "freeze") => {
+            expect("update")?;
+            let options: FreezeOptions = read(&call.body(MOST_BODY_BYTES).await?)?;
+            let why = |found: &_| instance_requests::freeze(found, &options);
+            Err(Instance::of(&call, launchers).refused_by(why).await)
+        }
+        (true, true, "virtualmachineinstances", "unfreeze") => {
+            expect("update")?;
+            Err(Instance::of(&call, launchers).refused_by(instance_requests::unfreeze).await)
+        }
+        (true, true, "virtualmachineinstances", "vsock") => {
+            expect("get")?;
+            Err(Instance::of(&call, launchers).refused_by(instance_requests::vsock).await)
+        }
+        (true, true, "virtualmachineinstances", "usbredir") => {
+            expect("get")?;
+            Err(Instance::of(&call, launchers).refused_by(instance_requests::usbredir).await)
+        }
+        (false, false, "version", "") => expect("list").map(|()| about::version()),
+        (false, false, "guestfs", "") => expect("list").map(|()| about::guestfs()),
+        (false, false, "healthz", "") => {
             expect("list")?;
             about::health(server(&call)).await
         }
-        _ => Err(ApiError::no_such_path()),
+        (in_namespace, is_named, resource, subresource) => {
+            let gate = gates::find(in_namespace, is_named, resource, subresource);
+            let (verb, answer) = gate.ok_or_else(ApiError::no_such_path)?;
+            expect(verb)?;
+            answer
+        }
     }
 }
 
@@ -122,14 +177,22 @@ fn server(call: &Call) -> Client {
 
 /// Options out of a body in JSON or YAML, whatever it is said to be; an empty one asks for nothing in particular.
 fn read<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, ApiError> {
-    if body.trim_ascii().is_empty() {
-        return Ok(T::default());
+    match read_value(body)? {
+        Some(value) => serde_json::from_value(value).map_err(|error| unreadable(&error)),
+        None => Ok(T::default()),
     }
-    let bad = |error: &dyn std::fmt::Display| {
-        ApiError::bad_request(format!("Can not unmarshal Request body to struct, error: {error}"))
-    };
-    let value = decode::yaml(body).map_err(|error| bad(&error))?.value;
-    serde_json::from_value(value).map_err(|error| bad(&error))
+}
+
+/// A document in JSON or YAML; `None` for an empty body.
+fn read_value(body: &[u8]) -> Result<Option<Value>, ApiError> {
+    if body.trim_ascii().is_empty() {
+        return Ok(None);
+    }
+    decode::yaml(body).map(|decoded| Some(decoded.value)).map_err(|error| unreadable(&error))
+}
+
+fn unreadable(error: &dyn std::fmt::Display) -> ApiError {
+    ApiError::bad_request(format!("Can not unmarshal Request body to struct, error: {error}"))
 }
 
 /// The machine that a request is about.
@@ -139,7 +202,12 @@ struct Machine<'a> {
     name: &'a str,
 }
 
-impl Machine<'_> {
+impl<'a> Machine<'a> {
+    /// That of `call`.
+    fn of(call: &'a Call) -> Self {
+        Self { server: server(call), namespace: &call.info.namespace, name: &call.info.name }
+    }
+
     async fn start(&self, options: requests::StartOptions) -> Result<(), ApiError> {
         let (machine, instance) = self.current().await?;
         let changes = requests::start(&machine, instance.as_ref(), &options).map_err(refused)?;

@@ -73,6 +73,11 @@ impl Instance {
             .map_err(|error| failed(&requests::reset_failed(&instance, &error)))
     }
 
+    /// The refusal of what no instance has here, as `why` words it.
+    pub async fn refused_by(&self, why: impl FnOnce(&VirtualMachineInstance) -> Refusal) -> ApiError {
+        self.current().await.map_or_else(|error| error, |instance| refused(why(&instance)))
+    }
+
     /// Its console.
     pub async fn console(&self, how: launcher::serial_port::Attach) -> Result<control::Console, ApiError> {
         let instance = self.checked(requests::console).await?;
@@ -88,11 +93,15 @@ impl Instance {
         &self,
         check: impl FnOnce(&VirtualMachineInstance) -> Result<(), Refusal>,
     ) -> Result<VirtualMachineInstance, ApiError> {
-        let instances: Api<VirtualMachineInstance> = Api::namespaced(self.server.clone(), &self.namespace);
-        let instance = instances.get_opt(&self.name).await.map_err(ApiError::internal)?;
-        let instance = instance.ok_or_else(|| refused(requests::not_found(&self.name)))?;
+        let instance = self.current().await?;
         check(&instance).map_err(refused)?;
         Ok(instance)
+    }
+
+    async fn current(&self) -> Result<VirtualMachineInstance, ApiError> {
+        let instances: Api<VirtualMachineInstance> = Api::namespaced(self.server.clone(), &self.namespace);
+        let instance = instances.get_opt(&self.name).await.map_err(ApiError::internal)?;
+        instance.ok_or_else(|| refused(requests::not_found(&self.name)))
     }
 
     async fn launcher(

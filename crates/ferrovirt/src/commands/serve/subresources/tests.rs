@@ -169,6 +169,83 @@ async fn requests_are_left_in_the_status_and_instances_of_others_alone() {
 }
 
 #[tokio::test]
+async fn a_machine_is_expanded_to_itself() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = start(directory.path()).await;
+    let path = format!("/apis/{GROUP}/v1/namespaces/default/virtualmachines/tiny/expand-spec");
+    let missing = ask(&server, admin(), "GET", &path, "").await;
+    assert_eq!(words(&missing), "404 NotFound virtualmachine.kubevirt.io \"tiny\" not found");
+    make_machine(&server, "Halted").await;
+    let (code, expanded) = ask(&server, admin(), "GET", &path, "").await;
+    let stored = "/apis/kubevirt.io/v1/namespaces/default/virtualmachines/tiny";
+    let stored = ask(&server, admin(), "GET", stored, "").await.1;
+    assert_eq!((code, &expanded), (200, &stored));
+    assert_eq!(expanded["kind"], "VirtualMachine");
+
+    let path = format!("/apis/{GROUP}/v1/namespaces/default/expand-vm-spec");
+    let put = async |body: &str| ask(&server, admin(), "PUT", &path, body).await;
+    assert_eq!(put(&stored.to_string()).await, (200, stored));
+    assert_eq!(words(&put("").await), "400 BadRequest empty request body");
+    assert!(words(&put("{").await).starts_with("400 BadRequest Can not unmarshal Request body"));
+    let refusal = put(r#"{"kind": "VirtualMachine", "spec": {"template": 1}}"#).await;
+    assert_eq!(words(&refusal), "400 BadRequest Object is not a valid VirtualMachine");
+    let cause = "spec.template in body must be of type object: \"integer\"";
+    assert_eq!(refusal.1["details"]["causes"], json!([{ "message": cause }]));
+    let machine = |namespace: &str, more: Value| {
+        let mut machine = json!({
+            "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachine",
+            "metadata": {"name": "other", "namespace": namespace}, "spec": {"template": {"spec": spec()}},
+        });
+        machine["spec"].as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        machine.to_string()
+    };
+    let elsewhere = put(&machine("kube-system", json!({}))).await;
+    assert_eq!(words(&elsewhere), "400 BadRequest VM namespace must be empty or default");
+    assert_eq!(put(&machine("", json!({"runStrategy": "Manual"}))).await.0, 200);
+    let typed = put(&machine("default", json!({"instancetype": {"name": "large"}}))).await;
+    assert_eq!(words(&typed), "400 BadRequest spec.instancetype is not supported by ferrovirt");
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_is_off_says_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = start(directory.path()).await;
+    let ask = async |method: &str, path: &str, body: &str| {
+        ask(&server, admin(), method, &format!("/apis/{GROUP}/v1/{path}"), body).await
+    };
+    let graph = "400 BadRequest ObjectGraph feature gate not enabled: Unable to return object graph.";
+    let hotplug =
+        "400 BadRequest Enable DeclarativeHotplugVolumes or HotplugVolumes feature gate to use this API.";
+    let sev = "400 BadRequest 'WorkloadEncryptionSEV' feature gate is not enabled";
+    let missing = "404 NotFound virtualmachineinstance.kubevirt.io \"tiny\" not found";
+    for (method, path, expected) in [
+        ("GET", "virtualmachines/tiny/objectgraph", graph),
+        ("GET", "virtualmachineinstances/tiny/objectgraph", graph),
+        ("PUT", "virtualmachines/tiny/addvolume", hotplug),
+        ("PUT", "virtualmachineinstances/tiny/removevolume", hotplug),
+        ("GET", "virtualmachineinstances/tiny/sev/fetchcertchain", sev),
+        ("PUT", "virtualmachineinstances/tiny/sev/setupsession", sev),
+        ("PUT", "virtualmachineinstances/tiny/softreboot", missing),
+        ("PUT", "virtualmachineinstances/tiny/freeze", missing),
+        ("PUT", "virtualmachineinstances/tiny/unfreeze", missing),
+        ("GET", "virtualmachineinstances/tiny/vsock", missing),
+        ("GET", "virtualmachineinstances/tiny/usbredir", missing),
+    ] {
+        let refusal = ask(method, &format!("namespaces/default/{path}"), "").await;
+        assert_eq!(words(&refusal), expected, "{path}");
+    }
+    let text = json!("Unable to dump profiler results. \"ClusterProfiler\" feature gate must be enabled");
+    assert_eq!(ask("GET", "dump-cluster-profiler", "").await, (403, text));
+    for what in ["guestosinfo", "userlist", "filesystemlist"] {
+        let path = format!("namespaces/default/virtualmachineinstances/tiny/{what}");
+        let text = "virtualmachineinstance.kubevirt.io \"tiny\" not found";
+        assert_eq!(ask("GET", &path, "").await, (500, json!(text)));
+    }
+    server.shutdown().await;
+}
+
+#[tokio::test]
 async fn only_who_may_start_machines_does() {
     let directory = tempfile::tempdir().unwrap();
     let server = start(directory.path()).await;
