@@ -199,16 +199,7 @@ impl fmt::Display for Listing<'_> {
 ///
 /// The first fault of syntax, with line and column; else all faults of shape of all objects.
 pub fn decode_stream(source_name: &str, text: &str) -> Result<Vec<Document>, DecodeError> {
-    if text.len() > MAX_INPUT_BYTES {
-        return Err(DecodeError::TooLong { source_name: source_name.to_owned(), length_bytes: text.len() });
-    }
-    let documents = read_documents(text).map_err(|fault| DecodeError::Syntax {
-        source_name: source_name.to_owned(),
-        excerpt: excerpt(text, fault.line),
-        line: fault.line,
-        column: fault.column,
-        message: fault.message,
-    })?;
+    let documents = raw_documents(source_name, text)?;
     let mut reading = Reading::default();
     for (index, mut document) in documents.into_iter().enumerate() {
         reading.document = index + 1;
@@ -227,6 +218,52 @@ pub fn decode_stream(source_name: &str, text: &str) -> Result<Vec<Document>, Dec
             objects: reading.invalid.into_iter().map(|(object, _)| object).collect(),
         })
     }
+}
+
+/// Reads every object of `text` as it is written, whatever its kind: for a server that judges it. Lists and errors are
+/// as with [`decode_stream`]; each object has an `apiVersion` and a `kind`.
+///
+/// # Errors
+///
+/// The first fault of syntax; else every object that does not say what it is.
+pub fn decode_objects(source_name: &str, text: &str) -> Result<Vec<Value>, DecodeError> {
+    let mut reading = Reading { as_written: true, ..Reading::default() };
+    for (index, document) in raw_documents(source_name, text)?.into_iter().enumerate() {
+        reading.document = index + 1;
+        reading.value(document.value, "", None);
+    }
+    if reading.invalid.is_empty() {
+        return Ok(reading.objects);
+    }
+    let objects = reading.invalid.into_iter().map(|(object, _)| object).collect();
+    Err(DecodeError::Invalid { source_name: source_name.to_owned(), objects })
+}
+
+/// Writes a value as YAML.
+///
+/// # Errors
+///
+/// When the value nests too deep to be written.
+pub fn encode_yaml(value: &Value) -> Result<String, EncodeError> {
+    serde_saphyr::to_string(value).map_err(|error| EncodeError(error.to_string()))
+}
+
+/// Why a value cannot be written as YAML.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct EncodeError(String);
+
+fn raw_documents<'a>(source_name: &str, text: &'a str) -> Result<Vec<RawDocument<'a>>, DecodeError> {
+    if text.len() > MAX_INPUT_BYTES {
+        return Err(DecodeError::TooLong { source_name: source_name.to_owned(), length_bytes: text.len() });
+    }
+    read_documents(text).map_err(|fault| DecodeError::Syntax {
+        source_name: source_name.to_owned(),
+        excerpt: excerpt(text, fault.line),
+        line: fault.line,
+        column: fault.column,
+        message: fault.message,
+    })
 }
 
 /// Notes where the faults of an object at `prefix` of the document are.
@@ -259,6 +296,10 @@ struct Identity {
 struct Reading {
     document: usize,
     documents: Vec<Document>,
+    /// Whether objects are taken as they are written.
+    as_written: bool,
+    /// The objects, where they are.
+    objects: Vec<Value>,
     /// The objects refused, each with its path in the document.
     invalid: Vec<(InvalidObject, String)>,
 }
@@ -316,7 +357,13 @@ impl Reading {
         if faults.is_empty() { Ok(Identity { api_version, kind }) } else { Err(faults) }
     }
 
-    fn object(&mut self, identity: Identity, prefix: &str, map: Map<String, Value>) {
+    fn object(&mut self, identity: Identity, prefix: &str, mut map: Map<String, Value>) {
+        if self.as_written {
+            map.insert("apiVersion".to_owned(), identity.api_version.into());
+            map.insert("kind".to_owned(), identity.kind.into());
+            self.objects.push(Value::Object(map));
+            return;
+        }
         let name = name_of(&map);
         let is_machine = matches!(identity.kind.as_str(), "VirtualMachine" | "VirtualMachineInstance");
         let Identity { api_version, kind } = identity;

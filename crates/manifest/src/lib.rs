@@ -31,7 +31,10 @@ mod value;
 /// An instant, as objects hold it.
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-pub use decode::{DecodeError, Document, InvalidObject, decode_stream, decode_vm, decode_vmi};
+pub use decode::{
+    DecodeError, Document, EncodeError, InvalidObject, decode_objects, decode_stream, decode_vm, decode_vmi,
+    encode_yaml,
+};
 pub use defaults::{DefaultsContext, apply_vm, apply_vm_update, apply_vmi, initial_status, vmi_for};
 pub use locate::{Location, locate};
 pub use quantity::Quantity;

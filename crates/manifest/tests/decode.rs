@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 use manifest::decode::MAX_INPUT_BYTES;
-use manifest::{DecodeError, Document, decode_stream};
+use manifest::{DecodeError, Document, decode_objects, decode_stream, encode_yaml};
+use serde_json::json;
 
 fn read(text: &str) -> Vec<Document> {
     decode_stream("test.yaml", text).unwrap_or_else(|error| panic!("{error}"))
@@ -352,4 +353,31 @@ fn a_text_that_is_too_long_is_not_parsed() {
         "could not read manifest `test.yaml`: 3145729 bytes are more than the 3145728 allowed"
     );
     assert_eq!(read(&" ".repeat(MAX_INPUT_BYTES)), []);
+}
+
+#[test]
+fn objects_are_read_as_they_are_written() {
+    let text = "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Pod, spec: {nonsense: 0755}}\n---\n\
+                apiVersion: kubevirt.io/v1\nkind: VirtualMachineList\nitems: [{metadata: {name: a}}]\n---\n\
+                apiVersion: kubevirt.io/v9\nkind: VirtualMachine\n";
+    let objects = decode_objects("x", text).unwrap();
+    assert_eq!(
+        objects,
+        [
+            json!({"apiVersion": "v1", "kind": "Pod", "spec": {"nonsense": 493}}),
+            json!({"metadata": {"name": "a"}, "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachine"}),
+            json!({"apiVersion": "kubevirt.io/v9", "kind": "VirtualMachine"}),
+        ]
+    );
+    let error = decode_objects("x", "- 1\n---\nkind: Pod\n").unwrap_err().to_string();
+    assert!(error.contains("document 1") && error.contains("Pod in document 2"), "{error}");
+    assert!(matches!(decode_objects("x", "a: ["), Err(DecodeError::Syntax { .. })));
+}
+
+#[test]
+fn what_is_written_as_yaml_is_read_as_the_same() {
+    let value = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"a": "yes", "b": "0755", "c": "two\nlines\n",
+        "d": "~", "e": "", "f": "- x: [", "g": "\u{1b}"}, "list": [[], {}, null, 1.5, -3, true]});
+    let text = encode_yaml(&value).unwrap();
+    assert_eq!(decode_objects("x", &text).unwrap(), [value]);
 }
