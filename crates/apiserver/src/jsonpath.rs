@@ -79,6 +79,11 @@ impl Path {
         Some(at)
     }
 
+    /// Every value that the path leads to, in order; at most 10,000.
+    pub fn all<'a>(&self, value: &'a Value) -> Vec<&'a Value> {
+        self.walk(value, 0)
+    }
+
     /// Every value that the steps after the first `from` lead to, in order; at most [`MOST`].
     fn walk<'a>(&self, value: &'a Value, from: usize) -> Vec<&'a Value> {
         let mut found = vec![value];
