@@ -327,6 +327,31 @@ impl Bench {
         vec![Figure::ratio("list: 5,000 machines", "the same bytes from a file", &pairs, 3.0)]
     }
 
+    /// The table of 1,000 machines by `ferrovirt get` against kubectl's, both as whole processes.
+    fn get(&self) -> Vec<Figure> {
+        let (world, server, credentials) = self.server(Beside::Controllers);
+        self.fill(&credentials, server.address(), 1000);
+        settle(&server);
+        let arguments = ["get", "vm", "--no-headers"];
+        let run = |mut command: Command| {
+            command.env("KUBECONFIG", world.kubeconfig());
+            let started = Instant::now();
+            let output = command.output().unwrap();
+            let took = started.elapsed().as_secs_f64();
+            assert!(output.status.success(), "{output:?}");
+            assert_eq!(output.stdout.iter().filter(|&&byte| byte == b'\n').count(), 1000);
+            took
+        };
+        // kubectl asks for discovery the first time, and keeps it.
+        run(world.kubectl(arguments));
+        let mut pairs = Pairs::default();
+        for _ in 0..ROUNDS {
+            pairs.ours.push(run(world.ferrovirt(arguments)));
+            pairs.theirs.push(run(world.kubectl(arguments)));
+        }
+        vec![Figure::ratio("get: 1,000 machines, whole process", "kubectl get", &pairs, 0.2)]
+    }
+
     /// From sending a write to the event at each of 100 watchers.
     fn watch(&self) -> Vec<Figure> {
         let (_world, server, credentials) = self.server(Beside::Controllers);
@@ -585,10 +610,11 @@ fn main() -> ExitCode {
     let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
     let bench = Bench { runtime: Runtime::new().unwrap() };
     type Measure = fn(&Bench) -> Vec<Figure>;
-    let measures: [(&str, Measure); 5] = [
+    let measures: [(&str, Measure); 6] = [
         ("start", Bench::start_up),
         ("create", Bench::create),
         ("list", Bench::list),
+        ("get", Bench::get),
         ("watch", Bench::watch),
         ("memory", Bench::memory),
     ];

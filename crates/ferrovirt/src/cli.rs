@@ -7,6 +7,15 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+mod server;
+
+#[cfg(test)]
+pub use server::parse_until;
+pub use server::{
+    ApplyFlags, ConsoleFlags, DeleteFlags, DryRun, EventsFlags, GetFlags, InstanceFlags, RestartFlags,
+    StartFlags, StopFlags, Until, WaitFlags, WaitForFlags,
+};
+
 /// KubeVirt virtual machines from a kernel and an initrd in a container image, with one binary and QEMU.
 #[derive(Debug, Parser)]
 #[command(name = "ferrovirt", version, max_term_width = 110, disable_help_subcommand = true)]
@@ -29,6 +38,12 @@ pub struct GlobalFlags {
     /// Registry credentials, in place of the files of containers-auth.json(5) [env: REGISTRY_AUTH_FILE]
     #[arg(long, global = true, value_name = "FILE")]
     pub authfile: Option<PathBuf>,
+    /// Kubeconfig of commands that ask a server [env: KUBECONFIG; default: ~/.kube/config]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig, in place of its current one
+    #[arg(long, global = true, value_name = "NAME")]
+    pub context: Option<String>,
     /// Say less: no progress, no summary
     #[arg(short, long, global = true)]
     pub quiet: bool,
@@ -41,6 +56,32 @@ pub struct GlobalFlags {
 pub enum Command {
     /// Boot a VirtualMachine or VirtualMachineInstance in the foreground
     Run(Box<RunFlags>),
+    /// Print objects of a server
+    Get(GetFlags),
+    /// Create objects of a manifest, or change them, on a server
+    Apply(ApplyFlags),
+    /// Delete objects of a server
+    Delete(DeleteFlags),
+    /// Start machines
+    Start(StartFlags),
+    /// Stop machines
+    Stop(StopFlags),
+    /// Restart machines: each boots what its image holds now
+    Restart(RestartFlags),
+    /// Let the virtual CPUs of machines stand still
+    Pause(InstanceFlags),
+    /// Let the virtual CPUs of paused machines run again
+    Unpause(InstanceFlags),
+    /// Press the reset button of machines
+    Reset(InstanceFlags),
+    /// Ask the guests of machines to reboot
+    SoftReboot(InstanceFlags),
+    /// Connect to the serial console of a machine
+    Console(ConsoleFlags),
+    /// Wait until objects are as wanted, or a console says so
+    Wait(WaitForFlags),
+    /// Print what happened
+    Events(EventsFlags),
     /// Serve the Kubernetes API with KubeVirt's kinds on this machine
     Serve(ServeFlags),
     /// Print the kubeconfig of the server's administrator, or merge it into yours

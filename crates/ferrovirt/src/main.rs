@@ -21,6 +21,7 @@ use vmm::accelerator::{HELPER_COMMAND, helper_main};
 use vmm::process::{self, TRAMPOLINE_COMMAND};
 
 use cli::{Cli, Command};
+use commands::power::InstanceAction;
 use report::{ExitCode, Failure, ReaderGone, Reporter};
 use settings::{Mode, Settings};
 
@@ -76,6 +77,27 @@ fn dispatch(cli: Cli, reporter: Reporter) -> Result<ExitCode, Failure> {
         match cli.command {
             Command::Run(flags) => commands::run::run(&context, *flags).await,
             Command::Serve(flags) => commands::serve::serve(&context, &flags).await,
+            Command::Get(flags) => commands::get::get(&context, &flags).await,
+            Command::Apply(flags) => commands::apply::apply(&context, &flags).await,
+            Command::Delete(flags) => commands::delete::delete(&context, &flags).await,
+            Command::Start(flags) => commands::power::start(&context, &flags).await,
+            Command::Stop(flags) => commands::power::stop(&context, &flags).await,
+            Command::Restart(flags) => commands::power::restart(&context, &flags).await,
+            Command::Pause(flags) => {
+                commands::power::instances(&context, &flags, InstanceAction::Pause).await
+            }
+            Command::Unpause(flags) => {
+                commands::power::instances(&context, &flags, InstanceAction::Unpause).await
+            }
+            Command::Reset(flags) => {
+                commands::power::instances(&context, &flags, InstanceAction::Reset).await
+            }
+            Command::SoftReboot(flags) => {
+                commands::power::instances(&context, &flags, InstanceAction::SoftReboot).await
+            }
+            Command::Console(flags) => commands::console::console(&context, &flags).await,
+            Command::Wait(flags) => commands::wait::wait(&context, &flags).await,
+            Command::Events(flags) => commands::events::events(&context, &flags).await,
             Command::Kubeconfig(flags) => commands::kubeconfig::kubeconfig(&context, &flags),
             Command::Logs(flags) => commands::logs::logs(&context, &flags).await,
             Command::State(flags) => commands::state::state(&context, &flags.command),

@@ -27,6 +27,10 @@ pub struct Settings {
     pub run_dir: PathBuf,
     /// Registry credentials given by flag.
     pub authfile: Option<PathBuf>,
+    /// The kubeconfig given by flag.
+    pub kubeconfig: Option<PathBuf>,
+    /// The context of the kubeconfig given by flag.
+    pub kube_context: Option<String>,
 }
 
 impl Settings {
@@ -73,6 +77,8 @@ impl Settings {
             state_dir: std::path::absolute(state_dir).context("cannot make the state directory absolute")?,
             run_dir: std::path::absolute(run_dir).context("cannot make the run directory absolute")?,
             authfile: flags.authfile.clone(),
+            kubeconfig: flags.kubeconfig.clone(),
+            kube_context: flags.context.clone(),
         })
     }
 
@@ -157,7 +163,15 @@ mod tests {
     }
 
     fn no_flags() -> GlobalFlags {
-        GlobalFlags { state_dir: None, run_dir: None, authfile: None, quiet: false, verbose: 0 }
+        GlobalFlags {
+            state_dir: None,
+            run_dir: None,
+            authfile: None,
+            kubeconfig: None,
+            context: None,
+            quiet: false,
+            verbose: 0,
+        }
     }
 
     #[test]

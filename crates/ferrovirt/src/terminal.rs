@@ -1,9 +1,10 @@
 //! The user's terminal as the guest's console: raw mode while it lasts, and the key that leaves.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Read as _};
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::termios::{self, OptionalActions, Termios};
+use tokio::sync::mpsc;
 
 /// Ctrl-], which virtctl, virsh and telnet leave with.
 pub const LEAVE_KEY: u8 = 0x1d;
@@ -63,6 +64,36 @@ pub fn standard_input() -> StandardInput {
         // Where it is not this session's controlling terminal, there is no job control to stop us.
         _ => StandardInput::Terminal,
     }
+}
+
+/// Starts reading standard input into a channel, until it ends or nobody takes it; the key that leaves, on a terminal,
+/// calls `leave` and ends it.
+pub fn read_standard_input(
+    is_terminal: bool,
+    sender: mpsc::Sender<Vec<u8>>,
+    leave: impl FnOnce() + Send + 'static,
+) {
+    // A plain thread: a blocked read of a terminal cannot be cancelled, and must not keep the runtime from ending.
+    std::thread::spawn(move || {
+        let mut input = std::io::stdin().lock();
+        let mut buffer = [0u8; 4096];
+        loop {
+            let count = match input.read(&mut buffer) {
+                Ok(0) | Err(_) => return,
+                Ok(count) => count,
+            };
+            let (bytes, leaves) = match typed(&buffer[..count]) {
+                Typed::Leave(before) if is_terminal => (before, true),
+                _ => (&buffer[..count], false),
+            };
+            if !bytes.is_empty() && sender.blocking_send(bytes.to_vec()).is_err() {
+                return;
+            }
+            if leaves {
+                return leave();
+            }
+        }
+    });
 }
 
 /// What the user typed, split at the key that leaves.

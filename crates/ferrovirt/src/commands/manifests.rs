@@ -102,15 +102,23 @@ pub struct Manifest {
 /// # Errors
 /// When it cannot be read, is too large, or an object in it has the wrong shape.
 pub fn read(path: &Path) -> Result<Manifest, Failure> {
-    let source = path.display().to_string();
-    let text =
-        read_text(path).with_context(|| format!("cannot read the manifest `{source}`")).map_err(|error| {
+    parse(&path.display().to_string(), &text(path)?)
+}
+
+/// The text of the manifest at `path`, `-` being standard input; a text that is too long is cut behind the limit, which
+/// its decoder notices.
+///
+/// # Errors
+/// When it cannot be read, or is not UTF-8.
+pub fn text(path: &Path) -> Result<String, Failure> {
+    read_text(path).with_context(|| format!("cannot read the manifest `{}`", path.display())).map_err(
+        |error| {
             Failure::refused(
                 error,
                 Some("give the path of a YAML or JSON file, or `-` for standard input".to_owned()),
             )
-        })?;
-    parse(&source, &text)
+        },
+    )
 }
 
 /// Decodes a manifest's text.

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
 mod client;
+mod command_line;
 mod commands;
 mod crash;
 mod disk;

@@ -10,6 +10,7 @@
 mod boots;
 mod chaos;
 mod clients;
+mod command_line;
 mod console;
 mod ends;
 mod images;

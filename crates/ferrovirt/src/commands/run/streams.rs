@@ -1,6 +1,6 @@
 //! The run's ends in this process: standard output for the console, standard input for the guest, signals.
 
-use std::io::{ErrorKind, Read};
+use std::io::ErrorKind;
 
 use launcher::session::EndRequest;
 use tokio::io::AsyncWriteExt;
@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::report::Reporter;
-use crate::terminal::{self, RawMode, StandardInput, Typed};
+use crate::terminal::{self, RawMode, StandardInput};
 
 /// Console pieces that may wait for a slow reader of standard output, 16 KiB each.
 const OUTPUT_PIECES: usize = 32;
@@ -85,28 +85,9 @@ pub fn standard_input(
             Some(RawMode::enter()?)
         }
     };
-    // A plain thread: a blocked read of a terminal cannot be cancelled, and must not keep the runtime from ending.
-    std::thread::spawn(move || {
-        let mut input = std::io::stdin().lock();
-        let mut buffer = [0u8; 4096];
-        loop {
-            let count = match input.read(&mut buffer) {
-                Ok(0) | Err(_) => return,
-                Ok(count) => count,
-            };
-            let (bytes, leaves) = match (source, terminal::typed(&buffer[..count])) {
-                (InputSource::Terminal, Typed::Leave(before)) => (before, true),
-                (_, _) => (&buffer[..count], false),
-            };
-            if !bytes.is_empty() && sender.blocking_send(bytes.to_vec()).is_err() {
-                return;
-            }
-            if leaves {
-                // A full queue means that an end was asked for already.
-                let _ = requests.try_send(EndRequest::LeaveKey);
-                return;
-            }
-        }
+    terminal::read_standard_input(source == InputSource::Terminal, sender, move || {
+        // A full queue means that an end was asked for already.
+        let _ = requests.try_send(EndRequest::LeaveKey);
     });
     Ok((receiver, guard))
 }

@@ -1,0 +1,227 @@
+//! What a command line is about: `vm`, `vm demo other`, `vm/demo pod/x`, `vm,vmi`.
+
+use serde_json::Value;
+
+use super::resources::Resource;
+use super::{JSON, Server, query, text};
+use crate::report::Failure;
+
+/// A kind's word, and the name of one of its objects; without a name all of them are meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// The word as it was typed.
+    pub word: String,
+    /// The object.
+    pub name: Option<String>,
+}
+
+/// Reads the words of a command line as kubectl does.
+///
+/// # Errors
+/// When they make no sense, with how they would.
+pub fn read(words: &[String]) -> Result<Vec<Target>, String> {
+    if words.iter().any(|word| word.contains('/')) {
+        return words.iter().map(|word| pair(word)).collect();
+    }
+    let Some((kinds, names)) = words.split_first() else {
+        return Err("no resource is named; name one as in `vm` or `vm/NAME`".to_owned());
+    };
+    let kinds: Vec<_> = kinds.split(',').collect();
+    if let Some(bad) = names.iter().find(|name| !is_name(name)) {
+        return Err(format!("`{bad}` is no name of an object"));
+    }
+    if kinds.iter().any(|kind| kind.is_empty()) {
+        return Err(format!("`{}` has an empty resource", words[0]));
+    }
+    let mut targets = Vec::new();
+    for kind in kinds {
+        let target = |name: Option<&String>| Target { word: kind.to_owned(), name: name.cloned() };
+        match names {
+            [] => targets.push(target(None)),
+            names => targets.extend(names.iter().map(|name| target(Some(name)))),
+        }
+    }
+    Ok(targets)
+}
+
+/// Refuses a choice that is none: each target has a name, or none has and a selector or `--all` chooses.
+///
+/// # Errors
+/// How it would make sense.
+pub fn check_choice(targets: &[Target], all: bool, selector: Option<&str>) -> Result<(), &'static str> {
+    let chooses = all || selector.is_some();
+    match targets.iter().any(|target| target.name.is_none() != chooses) {
+        false => Ok(()),
+        true if chooses => Err("names are not given together with --all or a selector (-l)"),
+        true => Err("name the objects, as in `vm NAME`, or choose them with a selector (-l) or --all"),
+    }
+}
+
+/// An object of a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Object {
+    /// Its resource.
+    pub resource: Resource,
+    /// Its namespace, if it is in one.
+    pub namespace: Option<String>,
+    /// Its name.
+    pub name: String,
+}
+
+impl Object {
+    /// The object in an error: "VirtualMachine `default/demo`".
+    pub fn described(&self) -> String {
+        self.resource.object(self.namespace.as_deref(), &self.name)
+    }
+}
+
+impl Server {
+    /// The objects that are meant: those named, else all that the selector takes.
+    ///
+    /// # Errors
+    /// When a resource does not exist or cannot be listed.
+    pub async fn objects(
+        &self,
+        targets: Vec<Target>,
+        selector: Option<&str>,
+    ) -> Result<Vec<Object>, Failure> {
+        let mut objects = Vec::new();
+        for target in targets {
+            let resource = self.resource(&target.word).await?;
+            let namespace = self.namespace_of(&resource).map(str::to_owned);
+            let names = match target.name {
+                Some(name) => vec![name],
+                None => self.names(&resource, selector).await?,
+            };
+            objects.extend(names.into_iter().map(|name| Object {
+                resource: resource.clone(),
+                namespace: namespace.clone(),
+                name,
+            }));
+        }
+        Ok(objects)
+    }
+
+    /// The names of a resource's objects.
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    pub async fn names(&self, resource: &Resource, selector: Option<&str>) -> Result<Vec<String>, Failure> {
+        let selector = selector.map(|selector| ("labelSelector", selector));
+        let path = format!("{}{}", resource.path(self.namespace_of(resource), None), query(selector));
+        let list = self.get(&path, JSON).await;
+        let list = list.map_err(|error| error.failure(format!("cannot list {}", resource.plural), None))?;
+        let items = list["items"].as_array().into_iter().flatten();
+        Ok(items.map(|item: &Value| text(item, "/metadata/name").to_owned()).collect())
+    }
+}
+
+fn pair(word: &str) -> Result<Target, String> {
+    match word.split_once('/') {
+        Some((kind, name)) if !kind.is_empty() && is_name(name) => {
+            Ok(Target { word: kind.to_owned(), name: Some(name.to_owned()) })
+        }
+        _ => Err(format!("`{word}` is not of the form KIND/NAME")),
+    }
+}
+
+/// Whether a name can stand in a path (`IsValidPathSegmentName` of apimachinery).
+fn is_name(name: &str) -> bool {
+    !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '%'])
+}
+
+/// Which of a machine's two kinds a name is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MachineKind {
+    /// `VirtualMachine`.
+    Machine,
+    /// `VirtualMachineInstance`.
+    Instance,
+}
+
+/// Names of machines as virtctl and kubectl users write them: `demo`, `vm demo`, `vm/demo`, `vmi/demo`.
+///
+/// # Errors
+/// When a word is neither.
+pub fn machines(words: &[String]) -> Result<Vec<(Option<MachineKind>, String)>, String> {
+    let kind_of = |word: &str| match super::resources::well_known(word) {
+        Some(resource) if resource == super::resources::MACHINES => Some(MachineKind::Machine),
+        Some(resource) if resource == super::resources::INSTANCES => Some(MachineKind::Instance),
+        _ => None,
+    };
+    let (leading, names) = match words {
+        [first, rest @ ..] if !rest.is_empty() && kind_of(first).is_some() => (kind_of(first), rest),
+        all => (None, all),
+    };
+    let mut found = Vec::new();
+    for word in names {
+        found.push(match word.split_once('/') {
+            Some((kind, name)) if kind_of(kind).is_some() && is_name(name) => {
+                (kind_of(kind), name.to_owned())
+            }
+            None if is_name(word) => (leading, word.clone()),
+            _ => return Err(format!("`{word}` is not of the form NAME, vm/NAME or vmi/NAME")),
+        });
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn words(line: &str) -> Vec<String> {
+        line.split_whitespace().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn targets_are_kubectls() {
+        let target = |word: &str, name: &str| Target {
+            word: word.to_owned(),
+            name: Some(name.to_owned()).filter(|name| !name.is_empty()),
+        };
+        for (line, expected) in [
+            ("vm", vec![target("vm", "")]),
+            ("vm a b", vec![target("vm", "a"), target("vm", "b")]),
+            ("vm,vmi", vec![target("vm", ""), target("vmi", "")]),
+            ("vm,vmi a", vec![target("vm", "a"), target("vmi", "a")]),
+            ("vm/a pod/b", vec![target("vm", "a"), target("pod", "b")]),
+        ] {
+            assert_eq!(read(&words(line)).unwrap(), expected, "{line}");
+        }
+        for (line, message) in [
+            ("", "no resource is named; name one as in `vm` or `vm/NAME`"),
+            ("vm a/b/c", "`vm` is not of the form KIND/NAME"),
+            ("vm/", "`vm/` is not of the form KIND/NAME"),
+            ("/a", "`/a` is not of the form KIND/NAME"),
+            ("vm/a/b", "`vm/a/b` is not of the form KIND/NAME"),
+            ("vm ..", "`..` is no name of an object"),
+            ("vm,", "`vm,` has an empty resource"),
+        ] {
+            assert_eq!(read(&words(line)).unwrap_err(), message, "{line}");
+        }
+    }
+
+    #[test]
+    fn machines_are_named_as_virtctl_and_kubectl_do() {
+        use MachineKind::{Instance, Machine};
+        for (line, expected) in [
+            ("a", vec![(None, "a")]),
+            ("a b", vec![(None, "a"), (None, "b")]),
+            ("vm a b", vec![(Some(Machine), "a"), (Some(Machine), "b")]),
+            ("vmi a", vec![(Some(Instance), "a")]),
+            ("vm/a VMI/b", vec![(Some(Machine), "a"), (Some(Instance), "b")]),
+            // A machine may have any name.
+            ("vm", vec![(None, "vm")]),
+        ] {
+            let expected: Vec<_> =
+                expected.into_iter().map(|(kind, name): (_, &str)| (kind, name.to_owned())).collect();
+            assert_eq!(machines(&words(line)).unwrap(), expected, "{line}");
+        }
+        for line in ["pod/a", "vm/", "a/b/c", "vm/.."] {
+            let message = machines(&words(line)).unwrap_err();
+            assert_eq!(message, format!("`{line}` is not of the form NAME, vm/NAME or vmi/NAME"));
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! `ferrovirt delete`: objects by name, selector or manifest; it waits until they are gone.
+
+use http::Method;
+use serde_json::{Value, json};
+
+use super::api::refusal::RequestError;
+use super::api::targets::{self, Object};
+use super::api::watch::within;
+use super::api::{JSON, Server, request, text};
+use super::get::there;
+use super::{Context, apply};
+use crate::cli::{DeleteFlags, DryRun};
+use crate::report::{ExitCode, Failure, print};
+
+/// Deletes objects; one that is refused does not keep the rest.
+pub async fn delete(context: &Context, flags: &DeleteFlags) -> Result<ExitCode, Failure> {
+    let targets = match flags.filename.is_empty() {
+        true => targets::read(&flags.resources).map_err(Failure::usage)?,
+        false => Vec::new(),
+    };
+    targets::check_choice(&targets, flags.all, flags.selector.as_deref()).map_err(Failure::usage)?;
+    let server = Server::find(context, flags.namespace.namespace.as_deref()).await?;
+    let doomed = match flags.filename.is_empty() {
+        true => server.objects(targets, flags.selector.as_deref()).await?,
+        false => written(&server, flags).await?,
+    };
+    if doomed.is_empty() {
+        context.reporter.note("No resources found");
+    }
+    let mut code = ExitCode::Done;
+    let mut going = Vec::new();
+    for doomed in &doomed {
+        match remove(&server, flags, doomed).await {
+            Ok(None) => {}
+            Ok(Some(uid)) => {
+                let suffix = flags.dry_run.suffix();
+                print(&format!("{} \"{}\" deleted{suffix}\n", doomed.resource.title(), doomed.name))?;
+                going.push((doomed, uid));
+            }
+            Err(failure) => {
+                code = failure.code;
+                context.reporter.failure(&failure);
+            }
+        }
+    }
+    if flags.wait && flags.dry_run == DryRun::None {
+        let gone = async {
+            for (doomed, uid) in &going {
+                wait_until_gone(&server, doomed, uid).await?;
+            }
+            Ok(())
+        };
+        let what = || match going.as_slice() {
+            [(one, _)] => format!("{} to be gone", one.described()),
+            all => format!("{} objects to be gone", all.len()),
+        };
+        within(flags.timeout, what, gone).await?;
+    }
+    Ok(code)
+}
+
+async fn written(server: &Server, flags: &DeleteFlags) -> Result<Vec<Object>, Failure> {
+    let mut doomed = Vec::new();
+    for object in apply::read(&flags.filename)? {
+        let asked = flags.namespace.namespace.as_deref();
+        let (resource, namespace, name) = apply::place(server, asked, &object).await?;
+        doomed.push(Object { resource, namespace, name });
+    }
+    Ok(doomed)
+}
+
+/// Deletes one object; its UID, or nothing where it was not there and that is right.
+async fn remove(server: &Server, flags: &DeleteFlags, doomed: &Object) -> Result<Option<String>, Failure> {
+    let Object { resource, namespace, name } = doomed;
+    let namespace = namespace.as_deref();
+    let mut options = json!({"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"});
+    if let Some(seconds) = flags.grace_period {
+        options["gracePeriodSeconds"] = seconds.into();
+    }
+    if flags.dry_run == DryRun::Server {
+        options["dryRun"] = json!(["All"]);
+    }
+    let body = Some((JSON, options.to_string().into_bytes()));
+    let answer = match request(Method::DELETE, &resource.path(namespace, Some(name)), JSON, body) {
+        Ok(request) => server.call(request).await.and_then(|answer| answer.json()),
+        Err(error) => Err(error),
+    };
+    match answer {
+        Ok(answer) => Ok(Some(uid(&answer).to_owned())),
+        Err(error) if error.is_not_found() && flags.ignore_not_found => Ok(None),
+        Err(error) => {
+            let hint = error.is_not_found().then(|| there(resource, namespace));
+            Err(error.failure(format!("cannot delete {}", doomed.described()), hint))
+        }
+    }
+}
+
+/// The UID of what was deleted: in the answer's details, or in the object that is on its way out.
+fn uid(answer: &Value) -> &str {
+    match text(answer, "/details/uid") {
+        "" => text(answer, "/metadata/uid"),
+        uid => uid,
+    }
+}
+
+async fn wait_until_gone(server: &Server, doomed: &Object, uid: &str) -> Result<(), Failure> {
+    let Object { resource, namespace, name } = doomed;
+    let is_gone = |object: Option<&Value>| match object {
+        None => Some(()),
+        // Another one of that name is not the one that was to go.
+        Some(object) => (!uid.is_empty() && text(object, "/metadata/uid") != uid).then_some(()),
+    };
+    let waited = server.follow(resource, namespace.as_deref(), name, is_gone).await;
+    waited
+        .map_err(|error: RequestError| error.failure(format!("cannot wait for {}", doomed.described()), None))
+}

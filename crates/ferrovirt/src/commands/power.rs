@@ -1,0 +1,343 @@
+//! `start`, `stop`, `restart`, `pause`, `unpause`, `reset`, `soft-reboot`: what virtctl asks of machines, in its words.
+
+use http::Method;
+use manifest::keys;
+use serde_json::{Value, json};
+
+use super::Context;
+use super::api::refusal::RequestError;
+use super::api::resources::{INSTANCES, MACHINES, Resource};
+use super::api::targets::{self, MachineKind};
+use super::api::watch::within;
+use super::api::{JSON, Server, escape, request, text};
+use super::get::there;
+use crate::cli::{DryRun, InstanceFlags, RestartFlags, StartFlags, StopFlags, WaitFlags};
+use crate::report::{ExitCode, Failure, print};
+
+/// The group that is asked, in the version that KubeVirt prefers.
+const GROUP_PATH: &str = "/apis/subresources.kubevirt.io/v1";
+
+/// What is done to a VirtualMachine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum MachineAction {
+    Start,
+    Stop,
+    Restart,
+}
+
+/// What is done to a running VirtualMachineInstance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InstanceAction {
+    /// Its virtual CPUs stand still.
+    Pause,
+    /// They run again.
+    Unpause,
+    /// The reset button.
+    Reset,
+    /// The guest is told to restart itself.
+    SoftReboot,
+}
+
+impl InstanceAction {
+    /// The command's word.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Pause => "pause",
+            Self::Unpause => "unpause",
+            Self::Reset => "reset",
+            Self::SoftReboot => "soft-reboot",
+        }
+    }
+
+    fn subresource(self) -> &'static str {
+        match self {
+            Self::SoftReboot => "softreboot",
+            other => other.word(),
+        }
+    }
+}
+
+/// `ferrovirt start`
+pub async fn start(context: &Context, flags: &StartFlags) -> Result<ExitCode, Failure> {
+    let mut options = dry_run(flags.dry_run);
+    if flags.paused {
+        options["paused"] = true.into();
+    }
+    let server = Server::find(context, flags.namespace.namespace.as_deref()).await?;
+    each(context, &machines(&flags.machines)?, async |name| {
+        machine(&server, name, MachineAction::Start, &options).await?;
+        if flags.dry_run == DryRun::None {
+            wait_for_status(&server, name, &flags.waiting, "Running").await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// `ferrovirt stop`
+pub async fn stop(context: &Context, flags: &StopFlags) -> Result<ExitCode, Failure> {
+    let mut options = dry_run(flags.dry_run);
+    if let Some(seconds) = grace_period(flags.force, flags.grace_period) {
+        options["gracePeriod"] = seconds.into();
+    }
+    let server = Server::find(context, flags.namespace.namespace.as_deref()).await?;
+    each(context, &machines(&flags.machines)?, async |name| {
+        machine(&server, name, MachineAction::Stop, &options).await?;
+        if flags.dry_run == DryRun::None {
+            wait_for_status(&server, name, &flags.waiting, "Stopped").await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// `ferrovirt restart`
+pub async fn restart(context: &Context, flags: &RestartFlags) -> Result<ExitCode, Failure> {
+    let mut options = dry_run(flags.dry_run);
+    if let Some(seconds) = grace_period(flags.force, flags.grace_period) {
+        options["gracePeriodSeconds"] = seconds.into();
+    }
+    let server = Server::find(context, flags.namespace.namespace.as_deref()).await?;
+    each(context, &machines(&flags.machines)?, async |name| {
+        let waits = flags.waiting.wait && flags.dry_run == DryRun::None;
+        let before = if waits { instance(&server, name).await? } else { None };
+        machine(&server, name, MachineAction::Restart, &options).await?;
+        match before {
+            Some(before) => wait_for_next(&server, name, &flags.waiting, &before).await,
+            None => Ok(()),
+        }
+    })
+    .await
+}
+
+/// `ferrovirt pause`, `unpause`, `reset` and `soft-reboot`
+pub async fn instances(
+    context: &Context,
+    flags: &InstanceFlags,
+    action: InstanceAction,
+) -> Result<ExitCode, Failure> {
+    let names = targets::machines(&flags.machines).map_err(Failure::usage)?;
+    let names: Vec<_> = names.into_iter().map(|(_, name)| name).collect();
+    let options = dry_run(flags.dry_run);
+    let server = Server::find(context, flags.namespace.namespace.as_deref()).await?;
+    let word = action.word();
+    each(context, &names, async |name| {
+        let path = subresource(&server, &INSTANCES, name, action.subresource());
+        let what = || format!("cannot {word} {}", INSTANCES.object(Some(&server.namespace), name));
+        put(&server, &path, &options).await.map_err(|error| {
+            let hint = error.is_not_found().then(|| there(&INSTANCES, Some(&server.namespace)));
+            error.failure(what(), hint)
+        })?;
+        print(&format!("VMI {name} was scheduled to {word}\n"))
+    })
+    .await
+}
+
+/// Names of VirtualMachines; an instance is not what these commands are for.
+fn machines(words: &[String]) -> Result<Vec<String>, Failure> {
+    let found = targets::machines(words).map_err(Failure::usage)?;
+    if let Some((_, name)) = found.iter().find(|(kind, _)| *kind == Some(MachineKind::Instance)) {
+        return Err(Failure::usage(format!(
+            "`vmi/{name}` is an instance; this is for its VirtualMachine: vm/{name}"
+        )));
+    }
+    Ok(found.into_iter().map(|(_, name)| name).collect())
+}
+
+/// The grace period that is asked for: with force none at all, unless a time is given.
+fn grace_period(force: bool, seconds: Option<u32>) -> Option<u32> {
+    seconds.or_else(|| force.then_some(0))
+}
+
+fn dry_run(dry_run: DryRun) -> Value {
+    match dry_run {
+        DryRun::None => json!({}),
+        DryRun::Server => json!({"dryRun": ["All"]}),
+    }
+}
+
+/// Does it to each; one that fails does not keep the rest.
+async fn each(
+    context: &Context,
+    names: &[String],
+    act: impl AsyncFn(&str) -> Result<(), Failure>,
+) -> Result<ExitCode, Failure> {
+    if let [name] = names {
+        return act(name).await.map(|()| ExitCode::Done);
+    }
+    let mut code = ExitCode::Done;
+    for name in names {
+        if let Err(failure) = act(name).await {
+            code = failure.code;
+            context.reporter.failure(&failure);
+        }
+    }
+    Ok(code)
+}
+
+fn subresource(server: &Server, resource: &Resource, name: &str, word: &str) -> String {
+    let (namespace, name) = (escape(&server.namespace), escape(name));
+    format!("{GROUP_PATH}/namespaces/{namespace}/{}/{name}/{word}", resource.plural)
+}
+
+async fn put(server: &Server, path: &str, options: &Value) -> Result<(), RequestError> {
+    let body = Some((JSON, options.to_string().into_bytes()));
+    server.call(request(Method::PUT, path, "*/*", body)?).await.map(drop)
+}
+
+async fn machine(server: &Server, name: &str, action: MachineAction, options: &Value) -> Result<(), Failure> {
+    let word = match action {
+        MachineAction::Start => "start",
+        MachineAction::Stop => "stop",
+        MachineAction::Restart => "restart",
+    };
+    let namespace = Some(server.namespace.as_str());
+    put(server, &subresource(server, &MACHINES, name, word), options).await.map_err(|error| {
+        let hint = match &error {
+            error if error.is_not_found() => Some(there(&MACHINES, namespace)),
+            RequestError::Refused(refusal) => way_out(action, &refusal.message, name, &server.namespace),
+            RequestError::Failed(_) => None,
+        };
+        error.failure(format!("cannot {word} {}", MACHINES.object(namespace, name)), hint)
+    })?;
+    print(&format!("VM {name} was scheduled to {word}\n"))
+}
+
+/// What leads on from a refusal, where another command does.
+fn way_out(action: MachineAction, message: &str, name: &str, namespace: &str) -> Option<String> {
+    match action {
+        MachineAction::Start if message.contains("already running") => {
+            Some(format!("boot it anew: ferrovirt restart {name} -n {namespace}"))
+        }
+        MachineAction::Restart if message.contains("is not running") || message.contains("Halted") => {
+            Some(format!("start it: ferrovirt start {name} -n {namespace}"))
+        }
+        MachineAction::Stop if message.contains("shorter graceperiod") => {
+            Some(format!("end it at once: ferrovirt stop {name} -n {namespace} --force"))
+        }
+        _ => None,
+    }
+}
+
+/// The machine's instance, if there is one.
+async fn instance(server: &Server, name: &str) -> Result<Option<Value>, Failure> {
+    let namespace = Some(server.namespace.as_str());
+    match server.get(&INSTANCES.path(namespace, Some(name)), JSON).await {
+        Ok(instance) => Ok(Some(instance)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(super::get::not_got(error, &INSTANCES, namespace, name)),
+    }
+}
+
+/// With `--wait`, waits for a printable status.
+async fn wait_for_status(
+    server: &Server,
+    name: &str,
+    flags: &WaitFlags,
+    wanted: &str,
+) -> Result<(), Failure> {
+    if !flags.wait {
+        return Ok(());
+    }
+    let object = MACHINES.object(Some(&server.namespace), name);
+    let last = std::cell::RefCell::new(String::new());
+    let following = async {
+        let reached = server.follow(&MACHINES, Some(&server.namespace), name, |machine| {
+            let Some(machine) = machine else { return Some(false) };
+            let status = text(machine, "/status/printableStatus");
+            status.clone_into(&mut last.borrow_mut());
+            (status == wanted).then_some(true)
+        });
+        match reached.await.map_err(|error| error.failure(format!("cannot wait for {object}"), None))? {
+            true => Ok(()),
+            false => Err(Failure::refused(anyhow::anyhow!("{object} was deleted meanwhile"), None)),
+        }
+    };
+    within(flags.timeout, || format!("{object} to be `{wanted}`; it is `{}`", last.borrow()), following).await
+}
+
+/// Waits until another instance than `before` runs, and tells the kernels of both.
+async fn wait_for_next(
+    server: &Server,
+    name: &str,
+    flags: &WaitFlags,
+    before: &Value,
+) -> Result<(), Failure> {
+    let object = MACHINES.object(Some(&server.namespace), name);
+    let last = std::cell::RefCell::new(String::new());
+    let old = text(before, "/metadata/uid");
+    let following = async {
+        let found = server.follow(&INSTANCES, Some(&server.namespace), name, |instance| {
+            let instance = instance.filter(|instance| text(instance, "/metadata/uid") != old)?;
+            let phase = text(instance, "/status/phase");
+            phase.clone_into(&mut last.borrow_mut());
+            matches!(phase, "Running" | "Succeeded" | "Failed").then(|| instance.clone())
+        });
+        found.await.map_err(|error| error.failure(format!("cannot wait for {object}"), None))
+    };
+    let what = || match last.borrow().as_str() {
+        "" => format!("a new instance of {object}"),
+        phase => format!("the new instance of {object} to run; its phase is `{phase}`"),
+    };
+    let after = within(flags.timeout, what, following).await?;
+    if text(&after, "/status/phase") == "Failed" {
+        let hint = format!("see why: ferrovirt logs {name} -n {}", server.namespace);
+        let error = anyhow::anyhow!("the new instance of {object} has failed");
+        return Err(Failure::refused(error, Some(hint)));
+    }
+    print(&kernels(kernel_version(before), kernel_version(&after)))
+}
+
+/// The release of the kernel that an instance booted, where the server says it.
+fn kernel_version(instance: &Value) -> Option<&str> {
+    instance["metadata"]["annotations"][keys::KERNEL_VERSION].as_str()
+}
+
+/// What a restart did to the kernel.
+fn kernels(old: Option<&str>, new: Option<&str>) -> String {
+    match (old, new) {
+        (Some(old), Some(new)) if old == new => format!("kernel {new} (as before)\n"),
+        (Some(old), Some(new)) => format!("kernel {old} → {new}\n"),
+        (None, Some(new)) => format!("kernel {new}\n"),
+        (_, None) => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_restart_tells_both_kernels() {
+        assert_eq!(kernels(Some("6.1"), Some("6.2")), "kernel 6.1 → 6.2\n");
+        assert_eq!(kernels(Some("6.1"), Some("6.1")), "kernel 6.1 (as before)\n");
+        assert_eq!(kernels(None, Some("6.1")), "kernel 6.1\n");
+        assert_eq!(kernels(Some("6.1"), None), "");
+    }
+
+    #[test]
+    fn force_is_no_grace_and_a_time_is_that_time() {
+        assert_eq!(grace_period(false, None), None);
+        assert_eq!(grace_period(true, None), Some(0));
+        assert_eq!(grace_period(true, Some(5)), Some(5));
+    }
+
+    #[test]
+    fn refusals_lead_to_another_command() {
+        let hint = |action, message: &str| way_out(action, message, "a", "n");
+        let restart = hint(MachineAction::Start, "VM is already running");
+        assert_eq!(restart.unwrap(), "boot it anew: ferrovirt restart a -n n");
+        let start =
+            hint(MachineAction::Restart, "RunStategy Halted does not support manual restart requests");
+        assert_eq!(start.unwrap(), "start it: ferrovirt start a -n n");
+        assert_eq!(hint(MachineAction::Stop, "VM is not running"), None);
+    }
+
+    #[test]
+    fn an_instance_is_not_started() {
+        let failure = machines(&["vmi/a".to_owned()]).unwrap_err();
+        assert_eq!(failure.code, ExitCode::Usage);
+        assert!(failure.error.to_string().ends_with("vm/a"), "{failure:?}");
+    }
+}

@@ -1,0 +1,277 @@
+//! The commands that ask a server, as a user types them: whole sessions with what is printed and how each ends.
+//!
+//! No controller runs here, so that what is there is what was written. Sessions with machines that run are in the
+//! lifecycle tests.
+
+use std::fmt::Write as _;
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+
+use crate::server::{Server, World, finish, finish_with_input};
+
+/// A manifest of a machine that does not run.
+fn machine(name: &str, memory: &str) -> String {
+    format!(
+        "apiVersion: kubevirt.io/v1\nkind: VirtualMachine\nmetadata:\n  name: {name}\n  labels: {{app: {name}}}\nspec:\n  \
+         runStrategy: Halted\n  template:\n    spec:\n      domain:\n        devices: {{}}\n        memory: {{guest: \
+         {memory}}}\n        firmware:\n          kernelBoot:\n            container: {{image: 'localhost/x:1', kernelPath: \
+         /vmlinuz}}\n"
+    )
+}
+
+/// The cells of a table's line.
+fn cells(line: &str) -> impl Iterator<Item = &str> {
+    line.split("  ").map(str::trim).filter(|cell| !cell.is_empty())
+}
+
+/// A session: what was typed, printed and returned.
+struct Session<'a> {
+    world: &'a World,
+    text: String,
+}
+
+impl<'a> Session<'a> {
+    fn new(world: &'a World) -> Self {
+        Self { world, text: String::new() }
+    }
+
+    /// Types a command; its words are separated by spaces, and `␣` is a space within one.
+    fn run(&mut self, line: &str) {
+        self.feed(line, "");
+    }
+
+    fn feed(&mut self, line: &str, input: &str) {
+        let words = line.split_whitespace().map(|word| word.replace('␣', " "));
+        let mut command = self.world.ferrovirt(words);
+        command.env("KUBECONFIG", self.world.kubeconfig());
+        let outcome = if input.is_empty() { finish(command) } else { finish_with_input(command, input) };
+        let code = outcome.status.code().unwrap();
+        writeln!(self.text, "$ ferrovirt {line}").unwrap();
+        self.text.push_str(&outcome.stdout);
+        if !outcome.stdout.is_empty() && !outcome.stdout.ends_with('\n') {
+            self.text.push('\n');
+        }
+        for said in outcome.stderr.lines() {
+            writeln!(self.text, "! {said}").unwrap();
+        }
+        if code != 0 {
+            writeln!(self.text, "[{code}]").unwrap();
+        }
+    }
+
+    /// The whole, with what differs from run to run replaced.
+    fn end(self, server: &Server) -> String {
+        let text = self.text.replace(&server.address().to_string(), "SERVER");
+        let directory = self.world.path("x").parent().unwrap().display().to_string();
+        let text = text.replace(&directory, "WORLD");
+        let mut out = String::new();
+        for line in text.lines() {
+            let is_age = |word: &str| {
+                word.strip_suffix(['s', 'y']).is_some_and(|number| number.parse::<u16>().is_ok())
+            };
+            // How wide such a line is depends on the age.
+            if cells(line).any(is_age) && !line.starts_with(['$', '!']) {
+                let words: Vec<_> = cells(line).map(|word| if is_age(word) { "AGE" } else { word }).collect();
+                writeln!(out, "{}", words.join("   ")).unwrap();
+            } else {
+                writeln!(out, "{line}").unwrap();
+            }
+        }
+        out
+    }
+}
+
+#[test]
+fn objects_are_applied_got_and_deleted() {
+    let world = World::new();
+    let server = Server::start(&world);
+    let mut session = Session::new(&world);
+    session.run("get vm");
+    session.feed("apply -f - --dry-run", &machine("tiny", "64Mi"));
+    session.feed("apply -f -", &format!("{}---\n{}", machine("tiny", "64Mi"), machine("other", "1Gi")));
+    session.feed("apply -f -", &machine("tiny", "128Mi"));
+    session
+        .feed("apply -f - -o jsonpath={.spec.template.spec.domain.memory.guest}", &machine("tiny", "128Mi"));
+    session.run("get vm");
+    session.run("get vm -o wide");
+    session.run("get vm tiny -A");
+    session.run("get vm -A --no-headers");
+    session.run("get vm -l app=other -o name");
+    session.run(
+        "get vm tiny other -o jsonpath={range␣.items[*]}{.metadata.name}:{.spec.runStrategy}{\"\\n\"}{end}",
+    );
+    session.run("get vm/tiny -o jsonpath={.kind}");
+    session.run("get vm,ns -o name");
+    session.run("get vm,vmi,networkpolicies.networking.k8s.io");
+    session.run("get crd");
+    session.run("get vm missing tiny");
+    session.run("get vm missing -o yaml");
+    session.run("get nonsense");
+    session.run("get vm -n missing");
+    session.run("get");
+    session.run("get vm tiny -l app=tiny");
+    session.run("get vm -o table");
+    session.run("get vm -o jsonpath={.a");
+    session.run("get vm -n ..%2f");
+    session.run("delete vm tiny --dry-run");
+    session.run("delete vm/tiny");
+    session.run("delete vm tiny");
+    session.run("delete vm tiny --ignore-not-found");
+    session.run("delete vm");
+    session.run("delete vm other --all");
+    session.run("delete vm --all --timeout 60s");
+    session.run("get vm");
+    insta::assert_snapshot!(session.end(&server));
+}
+
+#[test]
+fn what_cannot_be_applied_is_told() {
+    let world = World::new();
+    let server = Server::start(&world);
+    let mut session = Session::new(&world);
+    session.run("apply -f missing.yaml");
+    session.feed("apply -f -", "a: [");
+    session.feed("apply -f -", "---\n");
+    session.feed("apply -f -", "kind: VirtualMachine\n");
+    session.feed("apply -f -", &machine("x", "64Mi").replace("name: x", "generateName: x"));
+    session.feed("apply -f -", &machine("x", "64Mi").replace("kubevirt.io/v1", "kubevirt.io/v9"));
+    session.feed("apply -f -", &machine("x", "64Mi").replace("name: x\n", "name: x\n  namespace: a\n"));
+    session.feed("apply -n b -f -", &machine("x", "64Mi").replace("name: x\n", "name: x\n  namespace: a\n"));
+    session.feed("apply -f -", &machine("x", "64Mi").replace("guest", "gest"));
+    session.feed("apply -f -", &format!("{}---\n{}", machine("X", "64Mi"), machine("mine", "64Mi")));
+    // Somebody else's field.
+    let theirs = machine("mine", "64Mi").replace("runStrategy: Halted", "runStrategy: Manual");
+    let manifest = world.file("theirs.yaml", theirs);
+    let kubectl = ["apply", "--server-side", "--force-conflicts", "-f"];
+    finish(world.kubectl(kubectl.iter().map(AsRef::as_ref).chain([manifest.as_os_str()]))).succeeded();
+    session.feed("apply -f -", &machine("mine", "64Mi"));
+    session.feed("apply -f - --force-conflicts", &machine("mine", "64Mi"));
+    session.feed("delete -f -", &machine("mine", "64Mi"));
+    session.run("delete -f theirs.yaml vm");
+    session.run("apply");
+    insta::assert_snapshot!(session.end(&server));
+}
+
+#[test]
+fn machines_are_started_and_stopped() {
+    let world = World::new();
+    let server = Server::start(&world);
+    let mut session = Session::new(&world);
+    session.feed("apply -f - -o name", &machine("tiny", "64Mi"));
+    session.run("start tiny --dry-run");
+    session.run("start vm/tiny");
+    session.run("start tiny --wait --timeout 100ms");
+    session.run("get vm tiny -o jsonpath=.spec.runStrategy");
+    session.run("start tiny missing");
+    session.run("restart tiny");
+    session.run("restart missing --wait");
+    session.run("stop tiny");
+    session.run("stop tiny");
+    session.run("stop tiny --grace-period 3");
+    session.run("restart tiny");
+    session.run("pause tiny");
+    session.run("unpause vmi tiny");
+    session.run("reset vm/tiny");
+    session.run("start vmi/tiny");
+    session.run("start pod/tiny");
+    session.run("start");
+    insta::assert_snapshot!(session.end(&server));
+}
+
+#[test]
+fn objects_are_waited_for_and_events_are_told() {
+    let world = World::new();
+    let server = Server::start(&world);
+    let mut session = Session::new(&world);
+    session.feed("apply -f - -o name", &machine("tiny", "64Mi"));
+    session.run("wait vm/tiny --for=jsonpath={.spec.runStrategy}=Halted");
+    session.run("wait vm tiny --for=create");
+    session.run("wait vm missing --for=delete");
+    session.run("wait vm missing --for=condition=Ready");
+    session.run("wait vm --all --for=condition=Ready --timeout 300ms");
+    session.run("wait vm -l app=other --for=condition=Ready");
+    session.run("wait vm tiny --for=Ready");
+    session.run("wait vm --for=delete");
+    session.run("wait pod/tiny --for=console=login:");
+    session.run("wait vmi/missing --for=console=login:");
+    session.run("wait vm/missing --for=console=login:");
+    session.run("wait vm/tiny --for=console=login: --timeout 300ms");
+    session.run("events");
+    let event = "{apiVersion: v1, kind: Event, metadata: {name: NAME, namespace: default}, involvedObject: {kind: \
+                 VirtualMachine, name: tiny, namespace: default}, type: TYPE, reason: Tested, message: NAME was here, \
+                 lastTimestamp: 'TIME'}\n";
+    let event = |name: &str, of: &str, time: &str| {
+        event.replace("NAME", name).replace("TYPE", of).replace("TIME", time)
+    };
+    let both = format!(
+        "{}---\n{}",
+        event("second", "Warning", "2001-01-01T00:00:00Z"),
+        event("first", "Normal", "2000-01-01T00:00:00Z")
+    );
+    session.feed("apply -f -", &both);
+    session.run("events");
+    session.run("events -A --type Warning");
+    session.run("events --for vm/tiny --type Normal");
+    session.run("events --for vm/other");
+    session.run("events --for vm");
+    session.run("console tiny");
+    session.run("console pod/tiny");
+    session.run("console");
+    insta::assert_snapshot!(session.end(&server));
+}
+
+#[test]
+fn a_watch_goes_on_with_what_changes() {
+    let world = World::new();
+    let _server = Server::start(&world);
+    let apply = |name: &str, memory: &str| {
+        let mut command = world.ferrovirt(["apply", "-f", "-"]);
+        command.env("KUBECONFIG", world.kubeconfig());
+        finish_with_input(command, &machine(name, memory)).succeeded();
+    };
+    apply("one", "64Mi");
+    let mut command = world.ferrovirt(["get", "vm", "-w", "-o", "jsonpath={.metadata.name}{\"\\n\"}"]);
+    command.env("KUBECONFIG", world.kubeconfig()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "one");
+    apply("two", "64Mi");
+    assert_eq!(lines.next().unwrap().unwrap(), "two");
+    apply("one", "128Mi");
+    assert_eq!(lines.next().unwrap().unwrap(), "one");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_server_must_be_named_and_there() {
+    let world = World::new();
+    let server = Server::start(&world);
+    let mut text = String::new();
+    let config = world.kubeconfig().display().to_string();
+    let garbage = world.file("garbage", "a: [").display().to_string();
+    let empty = world.file("empty", "apiVersion: v1\nkind: Config\n").display().to_string();
+    let away = world.file(
+        "away",
+        std::fs::read_to_string(world.kubeconfig())
+            .unwrap()
+            .replace(&server.address().to_string(), "127.0.0.1:1"),
+    );
+    let mut session = Session::new(&world);
+    session.run(&format!("get vm --kubeconfig {config} --context missing"));
+    session.run(&format!("get vm --kubeconfig {config} --context ferrovirt"));
+    session.run(&format!("get vm --kubeconfig {config}.missing"));
+    session.run(&format!("get vm --kubeconfig {garbage}"));
+    session.run(&format!("get vm --kubeconfig {empty}"));
+    session.run(&format!("get vm --kubeconfig {}", away.display()));
+    for kubeconfig in [None, Some(format!("{config}.missing")), Some(format!("{config}.missing:{config}"))] {
+        let mut command = world.ferrovirt(["get", "vm"]);
+        if let Some(list) = &kubeconfig {
+            command.env("KUBECONFIG", list);
+        }
+        let outcome = finish(command);
+        writeln!(text, "{}: {}", outcome.status, outcome.stderr).unwrap();
+    }
+    session.text.push_str(&text);
+    insta::assert_snapshot!(session.end(&server));
+}

@@ -1,0 +1,81 @@
+//! Machines that run, by the commands of `ferrovirt` alone.
+
+use std::process::Command;
+
+use crate::harness::Fixtures;
+use crate::room::{Boot, Room, machine};
+use crate::server::{Outcome, finish, finish_with_input};
+
+/// A command of the binary, as the administrator.
+fn command(room: &Room, line: &str) -> Command {
+    let mut command = room.world.command(line.split_whitespace());
+    command.env("KUBECONFIG", room.world.path("state/apiserver/admin.kubeconfig"));
+    command
+}
+
+fn run(room: &Room, line: &str) -> Outcome {
+    finish(command(room, line))
+}
+
+/// What a command prints; it must succeed.
+#[track_caller]
+fn ok(room: &Room, line: &str) -> String {
+    run(room, line).succeeded().stdout
+}
+
+#[test]
+fn a_machine_lives_by_the_commands_of_the_binary() {
+    let room = Room::new();
+    let image = room.reference("guests/commands:1");
+    room.push(&image, "vmlinuz");
+    let manifest = machine("vm", "Manual", &Boot { image: &image, policy: "Always", guest: "echo" });
+    let applied = finish_with_input(command(&room, "apply -f -"), &manifest.to_string()).succeeded();
+    assert_eq!(applied.stdout, "virtualmachine.kubevirt.io/vm created\n");
+    assert_eq!(
+        ok(&room, "wait vm/vm --for=jsonpath={.status.printableStatus}=Stopped"),
+        "virtualmachine.kubevirt.io/vm condition met\n"
+    );
+
+    assert_eq!(ok(&room, "start vm --wait --timeout 5m"), "VM vm was scheduled to start\n");
+    ok(&room, "wait vm vm --for=condition=Ready --timeout 5m");
+    ok(&room, "wait vmi/vm --for=console=^guest:.*is.ready$ --timeout 5m");
+    let table = ok(&room, "get vmi,pods");
+    assert!(
+        table.contains("virtualmachineinstance.kubevirt.io/vm") && table.contains("pod/virt-launcher-vm-"),
+        "{table}"
+    );
+
+    // What is typed before the end of the input is heard, and the session ends with the guest.
+    let typing = finish_with_input(command(&room, "console vm --replay"), "one\nend\n").succeeded();
+    for said in ["Linux version", "guest: heard one", "guest: powering off"] {
+        assert!(typing.stdout.contains(said), "{said}: {}", typing.stdout);
+    }
+    assert!(typing.stderr.contains("has ended with its guest"), "{}", typing.stderr);
+    ok(&room, "wait vm/vm --for=jsonpath={.status.printableStatus}=Stopped --timeout 5m");
+    let refused = run(&room, "console vm --timeout 0").failed();
+    assert!(refused.stderr.contains("cannot open the console"), "{}", refused.stderr);
+
+    ok(&room, "start vm --wait --timeout 5m");
+    let refused = run(&room, "start vm").failed();
+    assert!(refused.stderr.contains("hint: boot it anew: ferrovirt restart vm"), "{}", refused.stderr);
+    assert_eq!(ok(&room, "pause vm"), "VMI vm was scheduled to pause\n");
+    ok(&room, "wait vmi/vm --for=condition=Paused --timeout 5m");
+    let refused = run(&room, "pause vm").failed();
+    assert!(refused.stderr.contains("VMI is already paused"), "{}", refused.stderr);
+    assert_eq!(ok(&room, "unpause vmi/vm"), "VMI vm was scheduled to unpause\n");
+    assert_eq!(ok(&room, "reset vm"), "VMI vm was scheduled to reset\n");
+
+    room.push(&image, "vmlinuz-other");
+    let restarted = ok(&room, "restart vm --force --wait --timeout 5m");
+    let (old, new) = (Fixtures::version("vmlinuz"), Fixtures::version("vmlinuz-other"));
+    assert_eq!(restarted, format!("VM vm was scheduled to restart\nkernel {old} → {new}\n"));
+    let again = ok(&room, "restart vm --force --wait --timeout 5m");
+    assert!(again.ends_with(&format!("kernel {new} (as before)\n")), "{again}");
+
+    let events = ok(&room, "events --for vmi/vm");
+    assert!(events.contains("virtualmachineinstance/vm") && events.contains("Started"), "{events}");
+    assert_eq!(ok(&room, "stop vm --force --wait --timeout 5m"), "VM vm was scheduled to stop\n");
+    assert_eq!(ok(&room, "delete vm vm"), "virtualmachine.kubevirt.io \"vm\" deleted\n");
+    assert_eq!(ok(&room, "get vm,vmi,pods"), "");
+    room.wait_until_empty();
+}
