@@ -55,8 +55,8 @@ pub async fn launcher_address(
     instance: &VirtualMachineInstance,
 ) -> Result<Option<SocketAddr>, kube::Error> {
     let namespace = instance.metadata.namespace.as_deref().unwrap_or_default();
-    let found = Api::<Pod>::namespaced(client, namespace).get_opt(&pod::pod_name(instance)).await?;
-    Ok(found.and_then(|pod| view::view(&pod).control))
+    let pod = reconcile::stored_pod(&Api::namespaced(client, namespace), instance).await?;
+    Ok(pod.and_then(|pod| pod.control))
 }
 
 /// Runs until dropped.

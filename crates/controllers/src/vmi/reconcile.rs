@@ -246,12 +246,20 @@ async fn find_pod(
     pods: &Api<Pod>,
     instance: &VirtualMachineInstance,
 ) -> Result<Option<PodView>, Error> {
-    let name = pod_name(instance);
-    let key = ObjectRef::new(&name).within(instance.metadata.namespace.as_deref().unwrap_or_default());
+    let key = ObjectRef::new(&pod_name(instance))
+        .within(instance.metadata.namespace.as_deref().unwrap_or_default());
     if let Some(pod) = context.pods.get(&key).filter(|pod| belongs_to(pod, instance)) {
         return Ok(Some(view(&pod)));
     }
-    let pod = pods.get_opt(&name).await?;
+    Ok(stored_pod(pods, instance).await?)
+}
+
+/// The same as the server has it.
+pub(super) async fn stored_pod(
+    pods: &Api<Pod>,
+    instance: &VirtualMachineInstance,
+) -> Result<Option<PodView>, kube::Error> {
+    let pod = pods.get_opt(&pod_name(instance)).await?;
     Ok(pod.filter(|pod| belongs_to(pod, instance)).map(|pod| view(&pod)))
 }
 
@@ -276,11 +284,7 @@ async fn create_pod(
         Ok(pod) => Ok(Ok(view(&pod))),
         // The cache was late, or an earlier daemon was interrupted; or somebody else has taken the name.
         Err(kube::Error::Api(status)) if status.code == 409 => {
-            let there = pods.get_opt(&pod_name(instance)).await?;
-            Ok(there
-                .filter(|pod| belongs_to(pod, instance))
-                .map(|pod| view(&pod))
-                .ok_or_else(|| status.message.clone()))
+            Ok(stored_pod(pods, instance).await?.ok_or_else(|| status.message.clone()))
         }
         Err(kube::Error::Api(status)) => Ok(Err(status.message.clone())),
         Err(error) => Err(error.into()),
