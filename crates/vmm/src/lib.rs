@@ -17,6 +17,7 @@ mod clock;
 mod host_facts;
 pub mod kernel;
 mod launch_spec;
+pub mod priority;
 pub mod process;
 mod qmp;
 mod run_as;

@@ -5,11 +5,11 @@
 //! QEMU:
 //!
 //! ```text
-//!  supervisor ── spawn ──► ferrovirt __exec --parent PID [--nice N] [--uid U --gid G --groups A,B] -- qemu …
+//!  supervisor ── spawn ──► ferrovirt __exec --parent PID [--uid U --gid G --groups A,B] -- qemu …
 //!                            1 close descriptors     all but the standard streams; needs /proc/self/fd, which
 //!                                                    another user may not read: before 3
-//!                            2 step behind others    with N: a session of its own, whose share of the
-//!                                                    processors is that of the nice level; needs /proc too
+//!                            2 session of its own    a Ctrl-C on the terminal is for the supervisor; its share
+//!                                                    of the processors is that of the nice level; needs /proc
 //!                            3 groups, gid, uid      changing credentials clears the death signal: before 4
 //!                            4 death signal KILL     sent when the parent *thread* ends
 //!                            5 parent still PID?     else it died before 4, and nobody would ever kill QEMU
@@ -35,6 +35,7 @@ use std::process::{Command, Stdio};
 use rustix::process::{Pid, Signal};
 use rustix::thread::{Gid, Uid};
 
+use crate::priority;
 use crate::run_as::RunAs;
 
 /// First argument of the binary that makes it a trampoline.
@@ -61,24 +62,12 @@ impl Trampoline {
         Self { program: program.into() }
     }
 
-    /// The command that runs `binary` with `arguments` as `run_as`, with all three standard streams piped. With
-    /// niceness 0 it is in a process group of its own (a Ctrl-C on the terminal is for the supervisor), else in a
-    /// session of its own, which the leader of a group could not make.
-    pub(crate) fn command(
-        &self,
-        run_as: &RunAs,
-        niceness: u8,
-        binary: &Path,
-        arguments: &[String],
-    ) -> Command {
+    /// The command that runs `binary` with `arguments` as `run_as`, in a session of its own, with all three standard
+    /// streams piped.
+    pub(crate) fn command(&self, run_as: &RunAs, binary: &Path, arguments: &[String]) -> Command {
         let mut command = Command::new(&self.program);
         command.arg(TRAMPOLINE_COMMAND);
         command.args(["--parent", &std::process::id().to_string()]);
-        if niceness == 0 {
-            command.process_group(0);
-        } else {
-            command.args(["--nice", &niceness.to_string()]);
-        }
         if let RunAs::User { uid, gid, groups } = run_as {
             let groups: Vec<String> = groups.iter().map(u32::to_string).collect();
             command.args([
@@ -99,10 +88,6 @@ impl Trampoline {
 /// Where the kernel lists the open descriptors of whoever looks, proc(5).
 const OWN_DESCRIPTORS: &str = "/proc/self/fd";
 
-/// The nice level of the session's autogroup, sched(7): where the kernel groups processes by session, nice levels count
-/// inside a group only, and the groups have levels of their own.
-const OWN_AUTOGROUP: &str = "/proc/self/autogroup";
-
 /// Why the trampoline could not become the program.
 #[derive(Debug, thiserror::Error)]
 enum TrampolineError {
@@ -110,12 +95,8 @@ enum TrampolineError {
     Arguments(&'static str),
     #[error("cannot list the open descriptors in `{OWN_DESCRIPTORS}`")]
     Descriptors(#[source] io::Error),
-    #[error("cannot take the nice level {niceness}")]
-    Niceness {
-        niceness: u8,
-        #[source]
-        source: io::Error,
-    },
+    #[error("cannot make a session")]
+    Session(#[source] io::Error),
     #[error("cannot take the credentials {uid}:{gid}")]
     Credentials {
         uid: u32,
@@ -157,7 +138,6 @@ pub fn trampoline(arguments: impl IntoIterator<Item = OsString>) -> ! {
 #[derive(Debug, PartialEq, Eq)]
 struct Order {
     parent: i32,
-    niceness: u8,
     credentials: Option<(u32, u32, Vec<u32>)>,
     program: OsString,
     arguments: Vec<OsString>,
@@ -165,7 +145,7 @@ struct Order {
 
 fn read_order(mut arguments: impl Iterator<Item = OsString>) -> Result<Order, TrampolineError> {
     let wrong = TrampolineError::Arguments;
-    let (mut parent, mut niceness, mut uid, mut gid, mut groups) = (None, 0, None, None, None);
+    let (mut parent, mut uid, mut gid, mut groups) = (None, None, None, None);
     loop {
         let option = arguments.next().ok_or(wrong("no `--`"))?;
         if option == "--" {
@@ -176,7 +156,6 @@ fn read_order(mut arguments: impl Iterator<Item = OsString>) -> Result<Order, Tr
         let number = || value.parse::<u32>().map_err(|_| wrong("a value that is no number"));
         match option.to_str() {
             Some("--parent") => parent = Some(i32::try_from(number()?).map_err(|_| wrong("no process id"))?),
-            Some("--nice") => niceness = u8::try_from(number()?).map_err(|_| wrong("no nice level"))?,
             Some("--uid") => uid = Some(number()?),
             Some("--gid") => gid = Some(number()?),
             Some("--groups") => {
@@ -194,7 +173,6 @@ fn read_order(mut arguments: impl Iterator<Item = OsString>) -> Result<Order, Tr
     };
     Ok(Order {
         parent: parent.ok_or(wrong("no `--parent`"))?,
-        niceness,
         credentials,
         program: arguments.next().ok_or(wrong("no program"))?,
         arguments: arguments.collect(),
@@ -204,10 +182,8 @@ fn read_order(mut arguments: impl Iterator<Item = OsString>) -> Result<Order, Tr
 fn prepare_and_execute(arguments: impl Iterator<Item = OsString>) -> Result<Infallible, TrampolineError> {
     let order = read_order(arguments)?;
     close_inherited_descriptors().map_err(TrampolineError::Descriptors)?;
-    if order.niceness != 0 {
-        step_behind(order.niceness)
-            .map_err(|source| TrampolineError::Niceness { niceness: order.niceness, source })?;
-    }
+    let session = rustix::process::setsid().map_err(io::Error::from).and_then(|_| priority::take_along());
+    session.map_err(TrampolineError::Session)?;
     if let Some((uid, gid, groups)) = &order.credentials {
         take_credentials(*uid, *gid, groups).map_err(|source| TrampolineError::Credentials {
             uid: *uid,
@@ -254,19 +230,6 @@ fn close_inherited_descriptors() -> io::Result<()> {
     Ok(())
 }
 
-/// Leaves the processors to those with more right to them.
-fn step_behind(niceness: u8) -> io::Result<()> {
-    rustix::process::setsid()?;
-    rustix::process::setpriority_process(None, i32::from(niceness))?;
-    match std::fs::write(OWN_AUTOGROUP, niceness.to_string()) {
-        // The kernel does not group; or takes no more of these from a user at this moment (one in 100 ms).
-        Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::WouldBlock) => {
-            Err(error)
-        }
-        _ => Ok(()),
-    }
-}
-
 /// The user id goes last, since it takes away the right to change the others.
 fn take_credentials(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
     let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
@@ -293,7 +256,6 @@ mod tests {
         let run_as = RunAs::User { uid: 107, gid: 108, groups: vec![104, 36] };
         let command = Trampoline::program("/bin/x").command(
             &run_as,
-            10,
             Path::new("/bin/qemu"),
             &["-S".into(), "--".into()],
         );
@@ -303,17 +265,16 @@ mod tests {
             read_order(written).unwrap(),
             Order {
                 parent: std::process::id().try_into().unwrap(),
-                niceness: 10,
                 credentials: Some((107, 108, vec![104, 36])),
                 program: "/bin/qemu".into(),
                 arguments: vec!["-S".into(), "--".into()],
             }
         );
-        let command = Trampoline::program("/bin/x").command(&RunAs::Caller, 0, Path::new("/bin/qemu"), &[]);
+        let command = Trampoline::program("/bin/x").command(&RunAs::Caller, Path::new("/bin/qemu"), &[]);
         let order = read_order(command.get_args().skip(1).map(OsStr::to_owned)).unwrap();
-        assert_eq!((order.niceness, order.credentials), (0, None));
+        assert_eq!(order.credentials, None);
         let alone = RunAs::User { uid: 1, gid: 2, groups: vec![] };
-        let command = Trampoline::program("/bin/x").command(&alone, 0, Path::new("/bin/qemu"), &[]);
+        let command = Trampoline::program("/bin/x").command(&alone, Path::new("/bin/qemu"), &[]);
         let order = read_order(command.get_args().skip(1).map(OsStr::to_owned)).unwrap();
         assert_eq!(order.credentials, Some((1, 2, vec![])));
     }
@@ -324,7 +285,6 @@ mod tests {
             ("", "no `--`"),
             ("--parent", "an option without value"),
             ("--parent x -- a", "a value that is no number"),
-            ("--nice 300 -- a", "no nice level"),
             ("--uid 1 --gid 2 --parent 3 -- a", "`--uid`, `--gid` and `--groups` come together"),
             ("--uid 1 --gid 2 --groups 3,x --parent 3 -- a", "a group that is no number"),
             ("--speed 3 -- a", "an unknown option"),

@@ -38,6 +38,7 @@ use crate::args::{MAX_SOCKET_PATH_BYTES, RunPaths, qemu_args};
 use crate::clock::ClockStart;
 use crate::host_facts::HostFacts;
 use crate::launch_spec::{CpuFeature, FeaturePolicy, LaunchSpec};
+use crate::priority;
 use crate::process::Trampoline;
 use crate::qmp::{Qmp, QmpError};
 use crate::run_as::RunAs;
@@ -78,9 +79,6 @@ pub struct StartRequest<'a> {
     pub run_directory: &'a Path,
     /// The program that becomes QEMU.
     pub trampoline: &'a Trampoline,
-    /// How far QEMU stands behind other processes for a share of the processors: a nice level from 0 (not at all) to 19,
-    /// setpriority(2). Above 0 it is in a session of its own.
-    pub niceness: u8,
 }
 
 /// What the guest's power-off does.
@@ -132,7 +130,7 @@ impl Vm {
     pub async fn start(
         request: StartRequest<'_>,
     ) -> Result<(Self, ConsoleReader, ConsoleWriter), StartError> {
-        let StartRequest { spec, facts, run_directory, trampoline, niceness } = request;
+        let StartRequest { spec, facts, run_directory, trampoline } = request;
         spec.check(facts).map_err(|source| StartError::Spec { name: spec.name.clone(), source })?;
         let clock = ClockStart::of(&spec.clock, SystemTime::now())
             .map_err(|source| StartError::Spec { name: spec.name.clone(), source })?;
@@ -142,7 +140,7 @@ impl Vm {
         tracing::debug!(binary = %facts.qemu.binary.display(), ?arguments, "starting QEMU");
 
         let spawn_error = |source| StartError::Spawn { binary: facts.qemu.binary.clone(), source };
-        let command = trampoline.command(&facts.run_as, niceness, &facts.qemu.binary, &arguments);
+        let command = trampoline.command(&facts.run_as, &facts.qemu.binary, &arguments);
         let mut child =
             tokio::process::Command::from(command).kill_on_drop(true).spawn().map_err(spawn_error)?;
         let missing = || spawn_error(io::Error::other("the process has no standard streams"));
@@ -243,6 +241,18 @@ impl Vm {
     /// QEMU's process id. It may be in use by another process once [`VmEvent::Exited`] has come.
     pub fn process_id(&self) -> u32 {
         self.process_id
+    }
+
+    /// Lets QEMU stand behind other processes for a share of the processors, by a nice level from 0 (not at all) to 19,
+    /// setpriority(2). A start that did would wait for the guests of those before it.
+    ///
+    /// # Errors
+    /// When the kernel does not allow it. When QEMU has ended already, that is none.
+    pub fn step_behind(&self, niceness: u8) -> io::Result<()> {
+        match priority::set(self.process_id, i32::from(niceness)) {
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => Ok(()),
+            result => result,
+        }
     }
 
     /// The next event; `None` after [`VmEvent::Exited`].

@@ -57,11 +57,13 @@ pub async fn launcher(context: &Context, flags: LauncherFlags, verbose: u8) -> R
     }
 }
 
-/// Leaves the session of the caller, whose end would be told to everybody in it, and its standard input.
+/// Leaves the session of the caller, whose end would be told to everybody in it, and its standard input. Goes ahead of
+/// others until the machine is started.
 fn stand_alone() -> io::Result<()> {
     match rustix::process::setsid() {
+        Ok(_) => vmm::priority::step_ahead()?,
         // The leader of a process group has to stay where it is.
-        Ok(_) | Err(rustix::io::Errno::PERM) => {}
+        Err(rustix::io::Errno::PERM) => {}
         Err(error) => return Err(error.into()),
     }
     Ok(rustix::stdio::dup2_stdin(File::open("/dev/null")?)?)

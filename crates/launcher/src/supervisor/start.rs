@@ -7,6 +7,7 @@ use manifest::machine_status::MachineStatus;
 use manifest::types::VirtualMachineInstance;
 use tokio::time::Instant;
 use vmm::kernel::EntryChoice;
+use vmm::priority;
 use vmm::process::Trampoline;
 use vmm::{
     Accelerator, Acpi, ConsoleReader, ConsoleWriter, HostFacts, InitialState, LaunchSpec, PanicDevice, RunAs,
@@ -182,9 +183,11 @@ pub(super) async fn start(
         facts: &facts,
         run_directory: pod.path(),
         trampoline: &trampoline,
-        niceness: settings.niceness,
     };
     let (vm, console, console_input) = Vm::start(request).await?;
+    if let Err(error) = vm.step_behind(settings.niceness).and_then(|()| priority::step_back()) {
+        tracing::warn!(niceness = settings.niceness, %error, "the machine does not yield to others");
+    }
     let timeline = Timeline { prepared, vmm_ready: Some(began.elapsed()), ..Timeline::default() };
     // Of a guest that has ended already, or a QEMU that does not say, it stays unknown.
     let machine_type = vm.machine_type().await.ok();

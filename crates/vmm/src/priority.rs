@@ -1,0 +1,61 @@
+//! Shares of the processors: what starts a machine goes ahead, and what the guest does then stands behind others.
+//!
+//! A nice level, setpriority(2), is a process's alone, or a thread's. Where the kernel shares processors out by session
+//! (sched(7), "The autogroup feature"), levels of threads count inside a session only, and the sessions have levels of
+//! their own. So both are set, for the leader of a session and all that is in its process group.
+
+use std::io;
+use std::process;
+
+use rustix::process::{Pid, getpriority_process, setpriority_pgrp};
+
+/// The level at which a machine is started: some tens of milliseconds, which would be seconds among a dozen guests that
+/// boot at the same time. Each level is a factor of 1.25 (`sched_prio_to_weight` of the kernel), so nine times the share of
+/// a process at level 0.
+const START_LEVEL: i32 = -10;
+
+/// Goes ahead of others, where that is allowed: levels below 0 are root's. Call it as the leader of a session.
+///
+/// # Errors
+/// When the kernel does not do it for any other reason.
+pub fn step_ahead() -> io::Result<()> {
+    match set(process::id(), START_LEVEL) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        result => result,
+    }
+}
+
+/// Undoes [`step_ahead`].
+///
+/// # Errors
+/// When the kernel does not do it.
+pub fn step_back() -> io::Result<()> {
+    let own = process::id();
+    if level()? < 0 { set(own, 0) } else { Ok(()) }
+}
+
+/// Gives a new session the level of the process that leads it, the calling one.
+pub(crate) fn take_along() -> io::Result<()> {
+    match level()? {
+        0 => Ok(()),
+        level => set(process::id(), level),
+    }
+}
+
+/// The level of the calling thread.
+fn level() -> io::Result<i32> {
+    Ok(getpriority_process(None)?)
+}
+
+/// Sets the level of the session and the process group that `leader` leads.
+pub(crate) fn set(leader: u32, level: i32) -> io::Result<()> {
+    let group = i32::try_from(leader).ok().and_then(Pid::from_raw);
+    setpriority_pgrp(group, level)?;
+    match std::fs::write(format!("/proc/{leader}/autogroup"), level.to_string()) {
+        // The kernel does not group; or takes no more of these from a user at this moment (one in 100 ms).
+        Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::WouldBlock) => {
+            Err(error)
+        }
+        _ => Ok(()),
+    }
+}
