@@ -56,8 +56,10 @@ pub async fn run(client: kube::Client) {
     let machines = Api::<Machine>::all(client.clone());
     let instances = Api::<Identity<VirtualMachineInstance>>::all(client);
     // An instance concerns the machine of its name, whoever it belongs to.
-    let machine_of = |instance: Identity<VirtualMachineInstance>| {
+    let listening = Arc::clone(&context);
+    let machine_of = move |instance: Identity<VirtualMachineInstance>| {
         let (namespace, name) = instance.key();
+        listening.hear_of(namespace, name);
         Some(ObjectRef::<Machine>::new(name).within(namespace))
     };
     let reconcile = |machine: Arc<Machine>, context: Arc<Context>| async move {

@@ -1,10 +1,11 @@
 //! One look at one machine: read, decide, act, write down.
 //!
-//! Machine and instance are read anew each time, so a decision is never older than the request before it. Everything
+//! Machine and instance are read anew each time, so a decision is never older than the request before it. An instance
+//! that nobody has heard of is not asked for: most machines of a large installation are made and never started. Everything
 //! that could lose a race tests what it changes; who loses looks again. The status is written before an instance is
 //! deleted or let go, since what it says of that instance cannot be found out afterwards.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -46,6 +47,8 @@ pub(super) struct Context {
     client: kube::Client,
     recorder: Recorder,
     notes: Mutex<HashMap<Key, Note>>,
+    /// Where there may be an instance: all of which the watch has told, until one of them is not found.
+    heard_of: Mutex<HashSet<Key>>,
 }
 
 /// Namespace and name.
@@ -62,12 +65,22 @@ struct Note {
 
 impl Context {
     pub(super) fn new(client: kube::Client) -> Self {
-        Self { recorder: Recorder::new(client.clone()), client, notes: Mutex::default() }
+        Self { recorder: Recorder::new(client.clone()), client, notes: Mutex::default(), heard_of: Mutex::default() }
     }
 
     fn notes(&self) -> MutexGuard<'_, HashMap<Key, Note>> {
         // What is in there is never half changed.
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers that there may be an instance of this name.
+    pub(super) fn hear_of(&self, namespace: &str, name: &str) {
+        self.heard_of().insert((namespace.to_owned(), name.to_owned()));
+    }
+
+    fn heard_of(&self) -> MutexGuard<'_, HashSet<Key>> {
+        // Nor this.
+        self.heard_of.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How long to pause after another failure.
@@ -167,7 +180,7 @@ impl<'a> Look<'a> {
             self.forget();
             return Ok(Next::await_change());
         };
-        let found = self.instances.get_opt(self.name).await?;
+        let found = self.find_instance(&machine).await?;
         let claim = found.as_ref().map(|found| claim::claim(&machine, found));
         if let Some(found) = &found
             && claim != Some(Claim::Own)
@@ -197,6 +210,26 @@ impl<'a> Look<'a> {
             instance = Some(self.instances.patch(self.name, &PatchParams::default(), &patch).await?);
         }
         self.carry_out(machine, instance, claim).await
+    }
+
+    /// The instance of the machine's name. Where the watch is late and one is taken for absent, its event leads here again;
+    /// what is made in its place until then is refused as there already.
+    async fn find_instance(
+        &self,
+        machine: &VirtualMachine,
+    ) -> Result<Option<VirtualMachineInstance>, kube::Error> {
+        let key = (self.namespace.to_owned(), self.name.to_owned());
+        let has_one = machine.status.as_ref().and_then(|status| status.created).unwrap_or_default();
+        // Forgotten before the question, so that one that comes meanwhile is not.
+        let may_be_there = self.context.heard_of().remove(&key);
+        if !may_be_there && !has_one && machine.metadata.deletion_timestamp.is_none() {
+            return Ok(None);
+        }
+        let found = self.instances.get_opt(self.name).await;
+        if !matches!(found, Ok(None)) {
+            self.context.heard_of().insert(key);
+        }
+        found
     }
 
     async fn carry_out(
@@ -316,7 +349,10 @@ impl<'a> Look<'a> {
                 Ok(Ok(created))
             }
             // Somebody else made one in between.
-            Err(error) if has_code(&error, 409) && claim.is_none() => Err(error),
+            Err(error) if has_code(&error, 409) && claim.is_none() => {
+                self.context.hear_of(self.namespace, self.name);
+                Err(error)
+            }
             Err(kube::Error::Api(answer)) => {
                 let why = &answer.message;
                 let text = format!("Error creating virtual machine instance: {why}");
