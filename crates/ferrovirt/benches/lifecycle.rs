@@ -23,10 +23,13 @@ mod server;
 #[allow(dead_code, reason = "other benches use the rest")]
 mod support;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::net::UnixListener;
-use std::process::ExitCode;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::process::{ExitCode, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use http::Method;
@@ -36,7 +39,7 @@ use serde_json::{Value, json};
 use client::{Credentials, Events};
 use room::{Boot, Room, instance, machine};
 use server::memory_kib;
-use support::{Figure, finish};
+use support::{Figure, Pairs, finish};
 
 const INSTANCES: &str = "/apis/kubevirt.io/v1/namespaces/default/virtualmachineinstances";
 
@@ -140,6 +143,8 @@ fn burst() -> Vec<Figure> {
     let boot = Boot { image: &image, policy: "IfNotPresent", guest: "halt" };
     // The image is there from here on.
     create_and_wait(&room, &[instance("first", &boot)], Duration::ZERO);
+    let first = room.processes("qemu-system-x86_64")[0];
+    let by_hand = burst_by_hand(&room, first);
     room.kubectl(&["delete", "vmi", "first"]);
     room.wait_until_empty();
 
@@ -161,6 +166,12 @@ fn burst() -> Vec<Figure> {
     vec![
         Figure::plain("burst of 20: create to Running, p50", "ms", vec![quantile(&took, 0.5)], 150.0),
         Figure::plain("burst of 20: create to Running, p95", "ms", vec![quantile(&took, 0.95)], 500.0),
+        Figure::ratio(
+            "burst of 20: create to Running, last",
+            "20 QEMUs by hand",
+            &Pairs { ours: vec![quantile(&took, 1.0) / 1e3], theirs: vec![quantile(&by_hand, 1.0) / 1e3] },
+            1.5,
+        ),
         Figure::plain("launcher, PSS (median of 20)", "MiB", launchers, 6.0),
         Figure::plain(
             "start of a daemon until it has 20 machines in hand",
@@ -169,6 +180,55 @@ fn burst() -> Vec<Figure> {
             1.0,
         ),
     ]
+}
+
+/// Starts as many QEMUs at once by hand as a burst has, each with the command line of `example`; when each of them
+/// answered on its monitor, in milliseconds.
+fn burst_by_hand(room: &Room, example: Pid) -> Vec<f64> {
+    let words = std::fs::read(format!("/proc/{}/cmdline", example.as_raw_pid())).unwrap();
+    let words: Vec<_> = words.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
+    let began = Instant::now();
+    let mut guests: Vec<_> = (0..BURST)
+        .map(|number| {
+            let socket = room.world.path(&format!("by-hand-{number}.sock"));
+            let own = |word: &Cow<'_, str>| match word.strip_prefix("socket,id=qmp,path=") {
+                Some(rest) => {
+                    let options = rest.split_once(',').unwrap().1;
+                    format!("socket,id=qmp,path={},{options}", socket.display())
+                }
+                None => word.clone().into_owned(),
+            };
+            let mut qemu = std::process::Command::new(words[0].as_ref());
+            let arguments = words[1..].iter().filter(|word| !word.is_empty()).map(own);
+            qemu.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
+            (qemu.spawn().unwrap(), socket)
+        })
+        .collect();
+    let answered = thread::scope(|scope| {
+        let waiting = |socket: &Path| {
+            let socket = socket.to_owned();
+            scope.spawn(move || {
+                let stream = loop {
+                    match UnixStream::connect(&socket) {
+                        Ok(stream) => break stream,
+                        Err(_) if began.elapsed() < server::DEADLINE => {
+                            thread::sleep(Duration::from_millis(4))
+                        }
+                        Err(error) => panic!("QEMU by hand does not answer: {error}"),
+                    }
+                };
+                BufReader::new(stream).read_line(&mut String::new()).unwrap();
+                began.elapsed().as_secs_f64() * 1e3
+            })
+        };
+        let waiting: Vec<_> = guests.iter().map(|(_, socket)| waiting(socket)).collect();
+        waiting.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    for (qemu, _) in &mut guests {
+        qemu.kill().unwrap();
+        qemu.wait().unwrap();
+    }
+    answered
 }
 
 /// An unchanged image, from the end of the old QEMU to the new one; and how much is written for a machine.

@@ -66,7 +66,7 @@ async fn supervise(
     run_directory: &std::path::Path,
 ) -> Result<(), AnyError> {
     let trampoline = Trampoline::this_program();
-    let request = StartRequest { spec, facts, run_directory, trampoline: &trampoline };
+    let request = StartRequest { spec, facts, run_directory, trampoline: &trampoline, niceness: 0 };
     // Dropping the writer would only close the guest's input.
     let (mut vm, mut console, _input) = Vm::start(request).await?;
     say(&format!("process {}", vm.process_id()));

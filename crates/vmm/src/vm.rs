@@ -21,7 +21,6 @@ mod error;
 mod event;
 mod stderr;
 
-use std::collections::VecDeque;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -37,7 +36,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use crate::args::{MAX_SOCKET_PATH_BYTES, RunPaths, qemu_args};
 use crate::clock::ClockStart;
 use crate::host_facts::HostFacts;
-use crate::launch_spec::{CpuFeature, FeaturePolicy, LaunchSpec};
+use crate::launch_spec::{CpuFeature, FeaturePolicy, InitialState, LaunchSpec};
 use crate::priority;
 use crate::process::Trampoline;
 use crate::qmp::{Qmp, QmpError};
@@ -79,6 +78,9 @@ pub struct StartRequest<'a> {
     pub run_directory: &'a Path,
     /// The program that becomes QEMU.
     pub trampoline: &'a Trampoline,
+    /// How far the guest stands behind other processes for a share of the processors: a nice level from 0 (not at all) to
+    /// 19, setpriority(2). Where it cannot be had there is a warning.
+    pub niceness: u8,
 }
 
 /// What the guest's power-off does.
@@ -97,13 +99,14 @@ pub struct Vm {
     process_id: u32,
     qmp: Option<Qmp>,
     stderr: Stderr,
-    /// Events found out before the caller asked.
-    early_events: VecDeque<VmEvent>,
+    machine_type: Option<String>,
     exit_status: Option<ExitStatus>,
     /// When the end of the QMP connection becomes a fault, once it has ended.
     control_lost: Option<Instant>,
     /// Whether the virtual CPUs were stopped, and why is still to be asked and told.
     stopped: bool,
+    /// Whether the guest was let run by the start, which is still to be told.
+    is_starting: bool,
     phase: Phase,
 }
 
@@ -119,24 +122,26 @@ enum Phase {
 }
 
 impl Vm {
-    /// Starts QEMU and returns when it answers, with both ends of the guest's console. The guest runs
-    /// already.
+    /// Starts QEMU and returns when it answers, with both ends of the guest's console. The guest runs from then on, unless
+    /// `spec` has it paused; before, it would take the processors from QEMU's start and from those of others.
     ///
-    /// A guest so short that QEMU has ended well before it could answer is no error: [`Vm::next_event`] tells
-    /// of it.
+    /// A QEMU that was told to end before it could answer is no error: [`Vm::next_event`] tells of it.
     ///
     /// # Errors
     /// See [`StartError`]; after an error no process is left.
     pub async fn start(
         request: StartRequest<'_>,
     ) -> Result<(Self, ConsoleReader, ConsoleWriter), StartError> {
-        let StartRequest { spec, facts, run_directory, trampoline } = request;
+        let StartRequest { spec, facts, run_directory, trampoline, niceness } = request;
         spec.check(facts).map_err(|source| StartError::Spec { name: spec.name.clone(), source })?;
         let clock = ClockStart::of(&spec.clock, SystemTime::now())
             .map_err(|source| StartError::Spec { name: spec.name.clone(), source })?;
         let paths = RunPaths::in_directory(run_directory);
         prepare_socket_directory(&paths, &facts.run_as)?;
-        let arguments = qemu_args(spec, facts, &paths, &clock);
+        let mut arguments = qemu_args(spec, facts, &paths, &clock);
+        if spec.initial_state == InitialState::Running {
+            arguments.push("-S".to_owned());
+        }
         tracing::debug!(binary = %facts.qemu.binary.display(), ?arguments, "starting QEMU");
 
         let spawn_error = |source| StartError::Spawn { binary: facts.qemu.binary.clone(), source };
@@ -154,14 +159,27 @@ impl Vm {
             process_id,
             qmp: None,
             stderr,
-            early_events: VecDeque::new(),
+            machine_type: None,
             exit_status: None,
             control_lost: None,
             stopped: false,
+            is_starting: false,
             phase: Phase::Supervised,
         };
         vm.establish_control(&paths).await?;
-        vm.check_features(&spec.cpu_features, &paths).await?;
+        if let Some(qmp) = &vm.qmp {
+            let lost = |source| vm.control_error(&paths, source);
+            check_features(qmp, &spec.cpu_features, &lost).await?;
+            let machine_type = machine_type(qmp).await.map_err(lost)?;
+            if let Err(error) = priority::set(process_id, i32::from(niceness)) {
+                tracing::warn!(niceness, %error, "the guest does not yield to others");
+            }
+            let is_starting = spec.initial_state == InitialState::Running;
+            if is_starting {
+                qmp.execute("cont", Value::Null, COMMAND_LIMIT).await.map_err(lost)?;
+            }
+            (vm.machine_type, vm.is_starting) = (Some(machine_type), is_starting);
+        }
         Ok((vm, console_reader, console_writer))
     }
 
@@ -175,59 +193,20 @@ impl Vm {
             }
         };
         match connected {
-            Ok((qmp, run_state)) => {
-                if run_state == "guest-panicked" {
-                    let action = "pause".to_owned();
-                    self.early_events.push_back(VmEvent::GuestPanicked { action, info: Value::Null });
-                }
+            Ok(qmp) => {
                 self.qmp = Some(qmp);
                 Ok(())
             }
             // The connection ends when QEMU does, which may be noticed first.
             Err(source) => match timeout(DRAIN_LIMIT, self.child.wait()).await {
                 Ok(Ok(status)) => self.ended_early(status).await,
-                _ => Err(StartError::Control {
-                    socket: paths.qmp_socket.clone(),
-                    stderr: self.stderr.so_far(),
-                    source,
-                }),
+                _ => Err(self.control_error(paths, source)),
             },
         }
     }
 
-    /// Whether the machine has the CPU features that it requires, on an accelerator without those that it forbids. Both
-    /// were switched on, and QEMU has left out what the accelerator does not have.
-    ///
-    /// The guest runs in its firmware while QEMU is asked, a few milliseconds.
-    async fn check_features(&self, features: &[CpuFeature], paths: &RunPaths) -> Result<(), StartError> {
-        let Some(qmp) = &self.qmp else { return Ok(()) };
-        let lost = |source| StartError::Control {
-            socket: paths.qmp_socket.clone(),
-            stderr: self.stderr.so_far(),
-            source,
-        };
-        let checked =
-            |feature: &&CpuFeature| matches!(feature.policy, FeaturePolicy::Require | FeaturePolicy::Forbid);
-        let mut features = features.iter().filter(checked).peekable();
-        if features.peek().is_none() {
-            return Ok(());
-        }
-        let processor = first_processor(qmp).await.map_err(lost)?;
-        for CpuFeature { name, policy } in features {
-            // Only the command line knows `_` in every name (`feat2prop` in QEMU's `target/i386/cpu.c`).
-            let question = json!({"path": processor, "property": name.replace('_', "-")});
-            let answer = qmp.execute("qom-get", question, COMMAND_LIMIT).await.map_err(lost)?;
-            match (policy, answer == Value::Bool(true)) {
-                (FeaturePolicy::Require, false) => {
-                    return Err(StartError::FeatureMissing { feature: name.clone() });
-                }
-                (FeaturePolicy::Forbid, true) => {
-                    return Err(StartError::FeatureForbidden { feature: name.clone() });
-                }
-                _ => {}
-            }
-        }
-        Ok(())
+    fn control_error(&self, paths: &RunPaths, source: QmpError) -> StartError {
+        StartError::Control { socket: paths.qmp_socket.clone(), stderr: self.stderr.so_far(), source }
     }
 
     async fn ended_early(&mut self, status: ExitStatus) -> Result<(), StartError> {
@@ -243,18 +222,6 @@ impl Vm {
         self.process_id
     }
 
-    /// Lets QEMU stand behind other processes for a share of the processors, by a nice level from 0 (not at all) to 19,
-    /// setpriority(2). A start that did would wait for the guests of those before it.
-    ///
-    /// # Errors
-    /// When the kernel does not allow it. When QEMU has ended already, that is none.
-    pub fn step_behind(&self, niceness: u8) -> io::Result<()> {
-        match priority::set(self.process_id, i32::from(niceness)) {
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => Ok(()),
-            result => result,
-        }
-    }
-
     /// The next event; `None` after [`VmEvent::Exited`].
     ///
     /// Cancel safe: an event is taken only when it is returned.
@@ -262,9 +229,6 @@ impl Vm {
         loop {
             if self.phase == Phase::Over {
                 return None;
-            }
-            if let Some(event) = self.early_events.pop_front() {
-                return Some(event);
             }
             if self.stopped {
                 // Asked again if this call is dropped; the answer is the state at that time.
@@ -294,6 +258,8 @@ impl Vm {
             };
             match event {
                 Some(event) if event.name == "STOP" => self.stopped = true,
+                // The start's own.
+                Some(event) if event.name == "RESUME" && std::mem::take(&mut self.is_starting) => {}
                 Some(event) => return Some(translate(event)),
                 None => {
                     // The socket closes a moment before the process is gone; only a longer moment is a fault.
@@ -388,15 +354,9 @@ impl Vm {
         self.command("quit").await
     }
 
-    /// The machine type as QEMU resolved it: `pc-q35-7.2` for `q35`.
-    ///
-    /// # Errors
-    /// See [`QmpError`].
-    pub async fn machine_type(&self) -> Result<String, QmpError> {
-        let question = json!({"path": "/machine", "property": "type"});
-        let answer = self.control()?.execute("qom-get", question, COMMAND_LIMIT).await?;
-        let class = answer.as_str().unwrap_or_default();
-        Ok(class.strip_suffix("-machine").unwrap_or(class).to_owned())
+    /// The machine type as QEMU resolved it: `pc-q35-7.2` for `q35`. None of a QEMU that has ended before it answered.
+    pub fn machine_type(&self) -> Option<&str> {
+        self.machine_type.as_deref()
     }
 
     /// QEMU's run state, e.g. `running`, `paused`, `guest-panicked`.
@@ -404,7 +364,8 @@ impl Vm {
     /// # Errors
     /// See [`QmpError`].
     pub async fn run_state(&self) -> Result<String, QmpError> {
-        run_state(self.control()?).await
+        let status = self.control()?.execute("query-status", Value::Null, COMMAND_LIMIT).await?;
+        Ok(status.get("status").and_then(Value::as_str).unwrap_or("unknown").to_owned())
     }
 
     /// Kills QEMU without a word. [`VmEvent::Exited`] follows. Nothing happens when it has ended already.
@@ -474,9 +435,8 @@ fn prepare_socket_directory(paths: &RunPaths, run_as: &RunAs) -> Result<(), Star
     }
 }
 
-/// Connects as soon as QEMU has made its socket, and learns the run state: whatever happened before the
-/// connection was there has not been told as an event.
-async fn connect(socket: &Path) -> Result<(Qmp, String), QmpError> {
+/// Connects as soon as QEMU has made its socket.
+async fn connect(socket: &Path) -> Result<Qmp, QmpError> {
     let deadline = Instant::now() + START_LIMIT;
     let (mut pause, longest_pause) = SOCKET_PAUSES;
     let stream = loop {
@@ -489,20 +449,51 @@ async fn connect(socket: &Path) -> Result<(Qmp, String), QmpError> {
         }
         pause = (pause * 2).min(longest_pause);
     };
-    let qmp = Qmp::start(stream, START_LIMIT).await?;
-    let state = run_state(&qmp).await?;
-    Ok((qmp, state))
+    Qmp::start(stream, START_LIMIT).await
+}
+
+/// Whether the machine has the CPU features that it requires, on an accelerator without those that it forbids. Both were
+/// switched on, and QEMU has left out what the accelerator does not have.
+async fn check_features(
+    qmp: &Qmp,
+    features: &[CpuFeature],
+    lost: &impl Fn(QmpError) -> StartError,
+) -> Result<(), StartError> {
+    let checked =
+        |feature: &&CpuFeature| matches!(feature.policy, FeaturePolicy::Require | FeaturePolicy::Forbid);
+    let mut features = features.iter().filter(checked).peekable();
+    if features.peek().is_none() {
+        return Ok(());
+    }
+    let processor = first_processor(qmp).await.map_err(lost)?;
+    for CpuFeature { name, policy } in features {
+        // Only the command line knows `_` in every name (`feat2prop` in QEMU's `target/i386/cpu.c`).
+        let question = json!({"path": processor, "property": name.replace('_', "-")});
+        let answer = qmp.execute("qom-get", question, COMMAND_LIMIT).await.map_err(lost)?;
+        match (policy, answer == Value::Bool(true)) {
+            (FeaturePolicy::Require, false) => {
+                return Err(StartError::FeatureMissing { feature: name.clone() });
+            }
+            (FeaturePolicy::Forbid, true) => {
+                return Err(StartError::FeatureForbidden { feature: name.clone() });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+async fn machine_type(qmp: &Qmp) -> Result<String, QmpError> {
+    let question = json!({"path": "/machine", "property": "type"});
+    let answer = qmp.execute("qom-get", question, COMMAND_LIMIT).await?;
+    let class = answer.as_str().unwrap_or_default();
+    Ok(class.strip_suffix("-machine").unwrap_or(class).to_owned())
 }
 
 /// Where QEMU keeps the first virtual CPU among its objects.
 async fn first_processor(qmp: &Qmp) -> Result<Value, QmpError> {
     let processors = qmp.execute("query-cpus-fast", Value::Null, COMMAND_LIMIT).await?;
     Ok(processors[0]["qom-path"].clone())
-}
-
-async fn run_state(qmp: &Qmp) -> Result<String, QmpError> {
-    let status = qmp.execute("query-status", Value::Null, COMMAND_LIMIT).await?;
-    Ok(status.get("status").and_then(Value::as_str).unwrap_or("unknown").to_owned())
 }
 
 #[cfg(test)]
@@ -542,10 +533,11 @@ mod tests {
             child,
             qmp: Some(qmp.unwrap()),
             stderr,
-            early_events: VecDeque::new(),
+            machine_type: None,
             exit_status: None,
             control_lost: None,
             stopped: false,
+            is_starting: false,
             phase: Phase::Supervised,
         };
         (vm, input, theirs)

@@ -41,8 +41,7 @@ async fn a_guest_talks_and_powers_off() {
 #[tokio::test]
 async fn qemu_stands_behind_as_far_as_it_is_told() {
     for niceness in [0, 7] {
-        let running = Bench::new().start().await.unwrap();
-        running.vm.step_behind(niceness).unwrap();
+        let running = Bench { niceness, ..Bench::new() }.start().await.unwrap();
         let of_process = |name: &str| {
             std::fs::read_to_string(format!("/proc/{}/{name}", running.vm.process_id())).unwrap()
         };
@@ -134,7 +133,7 @@ async fn a_paused_guest_waits_to_be_resumed() {
     bench.spec.initial_state = InitialState::Paused;
     let mut running = bench.start().await.unwrap();
     assert_eq!(running.vm.run_state().await.unwrap(), "prelaunch");
-    assert_eq!(running.vm.machine_type().await.unwrap(), newest_q35());
+    assert_eq!(running.vm.machine_type().unwrap(), newest_q35());
     running.vm.resume().await.unwrap();
     assert_eq!(running.notable_event().await, VmEvent::Resumed);
     running.expect(GREETING).await;
@@ -237,7 +236,7 @@ async fn qemu_takes_every_setting() {
         let machine_type = bench.spec.machine_type.clone();
         let mut running = bench.start().await.unwrap();
         if machine_type != "q35" {
-            assert_eq!(running.vm.machine_type().await.unwrap(), machine_type);
+            assert_eq!(running.vm.machine_type().unwrap(), machine_type);
         }
         let report = running.vm.terminate(LIMIT).await.unwrap();
         assert!(report.status.success(), "{report:?}");

@@ -65,7 +65,12 @@ struct Note {
 
 impl Context {
     pub(super) fn new(client: kube::Client) -> Self {
-        Self { recorder: Recorder::new(client.clone()), client, notes: Mutex::default(), heard_of: Mutex::default() }
+        Self {
+            recorder: Recorder::new(client.clone()),
+            client,
+            notes: Mutex::default(),
+            heard_of: Mutex::default(),
+        }
     }
 
     fn notes(&self) -> MutexGuard<'_, HashMap<Key, Note>> {

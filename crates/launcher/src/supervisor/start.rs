@@ -112,10 +112,10 @@ impl Known {
     }
 }
 
-fn known(settings: &Settings, image: &BootImage, facts: &HostFacts, machine_type: Option<String>) -> Known {
+fn known(settings: &Settings, image: &BootImage, facts: &HostFacts, machine_type: Option<&str>) -> Known {
     Known {
         uid: settings.uid.clone(),
-        machine_type,
+        machine_type: machine_type.map(str::to_owned),
         accelerator: match facts.accelerator {
             Accelerator::Kvm => "kvm",
             Accelerator::Tcg { .. } => "tcg",
@@ -183,21 +183,20 @@ pub(super) async fn start(
         facts: &facts,
         run_directory: pod.path(),
         trampoline: &trampoline,
+        niceness: settings.niceness,
     };
     let (vm, console, console_input) = Vm::start(request).await?;
-    if let Err(error) = vm.step_behind(settings.niceness).and_then(|()| priority::step_back()) {
-        tracing::warn!(niceness = settings.niceness, %error, "the machine does not yield to others");
+    if let Err(error) = priority::step_back() {
+        tracing::warn!(%error, "the launcher stays ahead of others");
     }
     let timeline = Timeline { prepared, vmm_ready: Some(began.elapsed()), ..Timeline::default() };
-    // Of a guest that has ended already, or a QEMU that does not say, it stays unknown.
-    let machine_type = vm.machine_type().await.ok();
     tracing::info!(process = vm.process_id(), accelerator = ?facts.accelerator, "QEMU runs");
     Ok(Started {
+        known: known(settings, &image, &facts, vm.machine_type()),
         vm,
         console,
         console_input,
         console_log,
-        known: known(settings, &image, &facts, machine_type),
         image,
         rules: rules(&spec),
         initial_state: spec.initial_state,

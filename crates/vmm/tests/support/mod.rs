@@ -112,6 +112,7 @@ pub struct Bench {
     pub directory: TempDir,
     pub spec: LaunchSpec,
     pub facts: HostFacts,
+    pub niceness: u8,
 }
 
 impl Bench {
@@ -124,7 +125,7 @@ impl Bench {
     pub fn inside(name: &str) -> Self {
         let directory = tempfile::Builder::new().prefix("vmm-").tempdir().unwrap();
         let bench =
-            Self { spec: LaunchSpec::new("tiny", "", 64 << 20), facts: facts(), directory };
+            Self { spec: LaunchSpec::new("tiny", "", 64 << 20), facts: facts(), directory, niceness: 0 };
         let run_directory = bench.directory.path().join(name);
         std::fs::create_dir(&run_directory).unwrap();
         let kernel = run_directory.join("kernel");
@@ -142,6 +143,7 @@ impl Bench {
             facts: &self.facts,
             run_directory: self.run_directory(),
             trampoline: &Trampoline::program(boot_example()),
+            niceness: self.niceness,
         };
         let (vm, console, input) = timeout(LIMIT, Vm::start(request)).await.unwrap()?;
         Ok(Running { vm, console, input })

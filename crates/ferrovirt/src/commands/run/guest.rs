@@ -63,7 +63,7 @@ pub async fn boot(
     }
     let trampoline = Trampoline::this_program();
     let request =
-        StartRequest { spec, facts, run_directory: machine_dir.path(), trampoline: &trampoline };
+        StartRequest { spec, facts, run_directory: machine_dir.path(), trampoline: &trampoline, niceness: 0 };
     let (vm, console, console_input) = tokio::select! {
         started = Vm::start(request) => started.map_err(start_failure)?,
         Some(request) = receiver.recv() => return Err(Failure::interrupted(&request)),
