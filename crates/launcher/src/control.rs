@@ -11,9 +11,12 @@
 //! | `PUT /v1/pause`, `/v1/unpause`, `/v1/reset`, `/v1/softreboot` | | 200, the status after it |
 //! | `GET /v1/console?readOnly=BOOL&replay=BOOL`, upgraded to `ferrovirt-console` | | 101, the bytes of the serial port both ways |
 //!
+//! | `GET /v1/vnc?preserve=BOOL`, upgraded to `ferrovirt-vnc` | | 101, the bytes of the display's VNC both ways |
+//! | `GET /v1/screenshot?moveCursor=BOOL` | | 200, `image/png` |
+//!
 //! A console that is over because the machine is ends with TLS' own farewell; one that was put off ends without.
 //!
-//! Every answer of 200 is a [`MachineStatus`](manifest::machine_status::MachineStatus). Any other is
+//! Every other answer of 200 is a [`MachineStatus`](manifest::machine_status::MachineStatus). Any other is
 //! `{"error": "…"}`: 400 for what cannot be read, 403 for the instance of another launcher, 404 for an unknown path, 405
 //! for another method, 408 for a body that does not arrive, 409 for what the machine's state does not allow, 413 for a body above [`MAX_BODY_BYTES`], 426 for a console
 //! without the upgrade, 429 for one too many, 500
@@ -31,6 +34,7 @@ mod server;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod vnc;
 
 use std::time::Duration;
 

@@ -23,6 +23,7 @@ pub mod console;
 pub mod console_log;
 pub mod control;
 pub mod cri_log;
+mod display;
 pub mod exit_record;
 pub mod host;
 pub mod machine_dir;

@@ -4,7 +4,7 @@
 //! machines/
 //!   NAMESPACE.NAME/      0711: QEMU, which may be another user, passes through but cannot look around
 //!     lock               held (flock) as long as the machine runs; free = nothing of it is alive
-//!     qemu/              QEMU's own directory with its monitor socket (made by `vmm`)
+//!     qemu/              QEMU's own directory with its sockets (made by `vmm`)
 //!     console.log        the serial console of this run, kept until the next one (bounded)
 //!     console.log.1      what came before, where it was too much for one file
 //!   NAMESPACE.NAME-2/    a second machine of the same name, while the first runs

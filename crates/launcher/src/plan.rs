@@ -122,6 +122,7 @@ pub fn plan(
     launch.serial_console = domain.devices.autoattach_serial_console.unwrap_or(true);
     launch.rng = domain.devices.rng.is_some();
     launch.memory_balloon = domain.devices.autoattach_mem_balloon.unwrap_or(true);
+    launch.graphics = domain.devices.autoattach_graphics_device.unwrap_or(true);
     launch.inputs = domain.devices.inputs.iter().map(|input| tablet_bus(input.bus.as_deref())).collect();
     launch.watchdog = watchdog(domain);
     launch.acpi = acpi(domain);
@@ -279,6 +280,7 @@ mod tests {
             LaunchSpec {
                 initrd: Some("/store/initrd".into()),
                 memory_balloon: true,
+                graphics: true,
                 ..LaunchSpec::new("vm", "/store/kernel", 1 << 30)
             }
         );
@@ -375,6 +377,7 @@ mod tests {
             with_device("autoattachMemBalloon: false", Box::new(|spec| spec.memory_balloon = false)),
             with_device("autoattachMemBalloon: true", nothing()),
             with_device("autoattachGraphicsDevice: true, autoattachPodInterface: true", nothing()),
+            with_device("autoattachGraphicsDevice: false", Box::new(|spec| spec.graphics = false)),
             with_device("logSerialConsole: false", nothing()),
             with_device(
                 "inputs: [{name: a, type: tablet}, {name: b, type: tablet, bus: usb}, \

@@ -13,7 +13,7 @@
 //!     logs/compute.log          what the launcher itself says, CRI log format                   (launcher)
 //!     logs/launcher.out         its standard output and error until it listens                  (node)
 //!     logs/guest-console-log.log    the serial console, CRI log format; `.1` the one before     (launcher)
-//!     qemu/                     QEMU's own directory with its monitor socket                    (vmm)
+//!     qemu/                     QEMU's own directory: monitor, display and its pictures        (vmm)
 //! ```
 //!
 //! Documents are JSON. A reader ignores fields that it does not know: launcher and node may be of different versions.

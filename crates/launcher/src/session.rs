@@ -34,8 +34,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use vmm::{
-    ConsoleReader, ConsoleWriter, ExitReport, GuestReboot, Origin, PauseReason, PowerOff, QmpError,
-    ShutdownReason, Vm, VmEvent,
+    ConsoleReader, ConsoleWriter, ExitReport, GuestReboot, Origin, PauseReason, PowerOff, ShutdownReason, Vm,
+    VmEvent,
 };
 
 use crate::console::{Finding, Pattern, Scanner};
@@ -542,6 +542,13 @@ impl<'a> Session<'a> {
             }
             Order::Reset(reply) => answer(reply, limited(vm.reset()).await),
             Order::SoftReboot(reply) => answer(reply, self.soft_reboot().await),
+            Order::Picture { move_cursor, reply } => {
+                // The picture is what is wanted, with a mouse or without.
+                if move_cursor && let Err(reason) = limited(vm.nudge_mouse()).await {
+                    tracing::debug!(%reason, "the mouse cannot be moved");
+                }
+                answer(reply, limited(vm.picture()).await);
+            }
         }
         Step::GoOn
     }
@@ -650,9 +657,12 @@ fn answer_told(session: &mut Session<'_>, reply: Reply, outcome: Result<(), Stri
 }
 
 /// A command to QEMU, which must not keep the session.
-async fn limited(command: impl Future<Output = Result<(), QmpError>>) -> Result<(), String> {
+async fn limited<T, E: std::error::Error>(command: impl Future<Output = Result<T, E>>) -> Result<T, String> {
     match timeout(COMMAND_LIMIT, command).await {
-        Ok(outcome) => outcome.map_err(|error| error.to_string()),
+        Ok(outcome) => outcome.map_err(|error| match error.source() {
+            Some(cause) => format!("{error}: {cause}"),
+            None => error.to_string(),
+        }),
         Err(_) => Err(format!("QEMU has not answered within {COMMAND_LIMIT:?}")),
     }
 }

@@ -38,6 +38,7 @@ use vmm::{InitialState, PauseReason};
 use crate::console::Pattern;
 use crate::control::{self, Doors, Identity, IdentityError, Start};
 use crate::cri_log::{CriLog, Stream};
+use crate::display::Display;
 use crate::exit_record::ExitRecord;
 use crate::host::Host;
 use crate::machine_dir;
@@ -230,6 +231,7 @@ pub async fn run(
         orders: orders.clone(),
         status: board.watch(),
         port: port.clone(),
+        display: Display::new(vmm::RunPaths::in_directory(pod.path()).vnc_socket),
     };
     let (stop, stopped) = watch::channel(false);
     let server = tokio::spawn(control::serve(listener, acceptor, doors, stopped));

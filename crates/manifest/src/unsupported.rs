@@ -120,7 +120,7 @@ pub const SPEC_FIELDS: &[SupportedField] = &[
     row("domain.cpu.model", Name, "`host-model` and `host-passthrough` are the host's CPU"),
     row("domain.cpu.sockets", Full, ""),
     row("domain.cpu.threads", Full, "per core"),
-    row("domain.devices.autoattachGraphicsDevice", NoEffectUnless(&["false"]), "guests have no display yet"),
+    row("domain.devices.autoattachGraphicsDevice", Full, "a VGA adapter, seen over VNC"),
     row("domain.devices.autoattachInputDevice", Full, "a USB tablet for the guest of a VirtualMachine"),
     row(
         "domain.devices.autoattachMemBalloon",

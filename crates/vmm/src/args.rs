@@ -35,6 +35,8 @@
 //! - `-object rng-random`, `-device virtio-rng-pci`: entropy, only when asked for (`-object rng-random`).
 //! - `-device virtio-balloon-pci,free-page-reporting=on`: the guest hands back pages that it has freed, without
 //!   being told to (virtio specification 1.2, 5.5.6.7).
+//! - `-device VGA`, `-vnc unix:…`: a display and the socket on which it is served, only when asked for (`-vnc`). With
+//!   it SeaBIOS runs one option ROM more.
 //! - `-device qemu-xhci`, `usb-tablet`, `virtio-tablet-pci`: pointing devices, only when asked for.
 //! - `-no-reboot`: a reboot ends the guest, only when the guest asks for that (`-no-reboot`).
 //! - `-S`: stopped before the first instruction, only when asked for (`-S`).
@@ -66,6 +68,10 @@ use crate::launch_spec::{
 pub struct RunPaths {
     /// UNIX socket on which QEMU serves QMP, at most [`MAX_SOCKET_PATH_BYTES`] long.
     pub qmp_socket: PathBuf,
+    /// UNIX socket on which QEMU serves the guest's display, no longer than the other.
+    pub vnc_socket: PathBuf,
+    /// Where QEMU writes a picture of the display when it is told to.
+    pub picture: PathBuf,
 }
 
 /// Longest path of a UNIX socket: `sun_path` has 108 bytes with its final zero, unix(7).
@@ -75,7 +81,12 @@ impl RunPaths {
     /// The paths inside a run directory. QEMU gets a directory of its own there (`qemu`), since it may run as
     /// another user who must not be able to touch the rest.
     pub fn in_directory(run_directory: &Path) -> Self {
-        Self { qmp_socket: run_directory.join("qemu").join("qmp.sock") }
+        let own = run_directory.join("qemu");
+        Self {
+            qmp_socket: own.join("qmp.sock"),
+            vnc_socket: own.join("vnc.sock"),
+            picture: own.join("screen.png"),
+        }
     }
 }
 
@@ -131,6 +142,10 @@ pub fn qemu_args(spec: &LaunchSpec, facts: &HostFacts, paths: &RunPaths, clock: 
     }
     if spec.memory_balloon {
         args.pair("-device", "virtio-balloon-pci,free-page-reporting=on");
+    }
+    if spec.graphics {
+        args.pair("-device", "VGA");
+        args.pair("-vnc", format!("unix:{}", option_value(&path(&paths.vnc_socket))));
     }
     inputs(&mut args, &spec.inputs);
     match spec.guest_reboot {

@@ -77,6 +77,7 @@ fn everything() -> LaunchSpec {
     spec.cpu_features = FEATURES.iter().map(|(name, policy)| feature(name, *policy)).collect();
     spec.rng = true;
     spec.memory_balloon = true;
+    spec.graphics = true;
     spec.inputs = vec![TabletBus::Usb, TabletBus::Virtio, TabletBus::Usb];
     spec.watchdog = Some(WatchdogAction::Poweroff);
     spec.acpi = Acpi::Off;

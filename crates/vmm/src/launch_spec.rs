@@ -70,6 +70,9 @@ pub struct LaunchSpec {
     /// Whether the guest has a virtio memory balloon, through which it hands back memory that it does not use.
     #[serde(default)]
     pub memory_balloon: bool,
+    /// Whether the guest has a VGA adapter, whose display QEMU serves as VNC on a socket.
+    #[serde(default)]
+    pub graphics: bool,
     /// Pointing devices, one tablet each, [`MAX_INPUTS`] at most.
     #[serde(default)]
     pub inputs: Vec<TabletBus>,
@@ -111,6 +114,7 @@ impl LaunchSpec {
             serial_console: true,
             rng: false,
             memory_balloon: false,
+            graphics: false,
             inputs: Vec::new(),
             watchdog: None,
             acpi: Acpi::On,
@@ -701,6 +705,7 @@ mod tests {
         let spec = LaunchSpec {
             cpu_features: vec![feature("avx2", FeaturePolicy::Force), feature("vmx", FeaturePolicy::Forbid)],
             memory_balloon: true,
+            graphics: true,
             inputs: vec![TabletBus::Usb, TabletBus::Virtio],
             watchdog: Some(WatchdogAction::Poweroff),
             acpi: Acpi::Off,

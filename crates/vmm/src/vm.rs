@@ -19,12 +19,13 @@
 mod console;
 mod error;
 mod event;
+mod picture;
 mod stderr;
 
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::{Duration, SystemTime};
 
@@ -45,6 +46,7 @@ use crate::run_as::RunAs;
 pub use console::ConsoleReader;
 pub use error::{Fault, StartError};
 pub use event::{ExitReport, Origin, PauseReason, ShutdownReason, VmEvent};
+pub use picture::{MAX_PICTURE_BYTES, PictureError};
 
 use event::translate;
 use stderr::Stderr;
@@ -98,6 +100,7 @@ pub struct Vm {
     child: Child,
     process_id: u32,
     qmp: Option<Qmp>,
+    picture: PathBuf,
     stderr: Stderr,
     machine_type: Option<String>,
     exit_status: Option<ExitStatus>,
@@ -158,6 +161,7 @@ impl Vm {
             child,
             process_id,
             qmp: None,
+            picture: paths.picture.clone(),
             stderr,
             machine_type: None,
             exit_status: None,
@@ -328,6 +332,28 @@ impl Vm {
             PowerOff::Holds => "pause",
         };
         self.control()?.execute("set-action", json!({"shutdown": action}), COMMAND_LIMIT).await.map(drop)
+    }
+
+    /// The guest's display as it is, a PNG of at most [`MAX_PICTURE_BYTES`].
+    ///
+    /// # Errors
+    /// See [`PictureError`]. A machine without graphics has no display.
+    pub async fn picture(&self) -> Result<Vec<u8>, PictureError> {
+        let path = self.picture.to_string_lossy();
+        let arguments = json!({"filename": path, "format": "png"});
+        self.control()?.execute("screendump", arguments, COMMAND_LIMIT).await?;
+        picture::take(&self.picture)
+            .map_err(|source| PictureError::Read { path: self.picture.clone(), source })
+    }
+
+    /// Moves the guest's mouse a little, as somebody does who wants a dark screen to light up.
+    ///
+    /// # Errors
+    /// See [`QmpError`].
+    pub async fn nudge_mouse(&self) -> Result<(), QmpError> {
+        let step = |axis| json!({"type": "rel", "data": {"axis": axis, "value": 1}});
+        let arguments = json!({"events": [step("x"), step("y")]});
+        self.control()?.execute("input-send-event", arguments, COMMAND_LIMIT).await.map(drop)
     }
 
     /// Lets a paused machine run.
@@ -532,6 +558,7 @@ mod tests {
             process_id: child.id().unwrap(),
             child,
             qmp: Some(qmp.unwrap()),
+            picture: PathBuf::new(),
             stderr,
             machine_type: None,
             exit_status: None,

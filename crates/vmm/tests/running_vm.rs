@@ -190,6 +190,7 @@ async fn qemu_takes_every_setting() {
         |spec| {
             spec.rng = true;
             spec.memory_balloon = true;
+            spec.graphics = true;
             spec.inputs = vec![TabletBus::Usb, TabletBus::Virtio, TabletBus::Usb, TabletBus::Usb];
             spec.watchdog = Some(WatchdogAction::Shutdown);
             spec.panic_device = PanicDevice::Pci;

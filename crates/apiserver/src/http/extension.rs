@@ -121,6 +121,11 @@ pub fn text(code: StatusCode, text: impl Into<String>) -> Response {
     answer::text(code.as_u16(), text.into())
 }
 
+/// An answer of these bytes.
+pub fn bytes(content_type: &'static str, body: Bytes) -> Response {
+    answer::bytes(StatusCode::OK.as_u16(), content_type, body)
+}
+
 /// What answers.
 pub trait Handler: Send + Sync {
     /// Answers one request. What it returns is passed on as it is, with no timeout; an error becomes a `Status`.

@@ -185,6 +185,20 @@ pub fn console(instance: &VirtualMachineInstance) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Whether there is a display to be seen.
+///
+/// # Errors
+/// When there is none, or the instance does not run.
+pub fn vnc(instance: &VirtualMachineInstance) -> Result<(), Refusal> {
+    if instance.spec.domain.devices.autoattach_graphics_device == Some(false) {
+        return Err(bad_request("No graphics devices are present."));
+    }
+    if !is_running(instance) {
+        return Err(bad_request("VMI is not running"));
+    }
+    Ok(())
+}
+
 fn name_of(instance: &VirtualMachineInstance) -> &str {
     instance.metadata.name.as_deref().unwrap_or_default()
 }
@@ -250,6 +264,7 @@ mod tests {
                 _ => "400 VMI is not running".to_owned(),
             };
             assert_eq!(told(console(&instance)), expected, "{phase}");
+            assert_eq!(told(vnc(&instance)), "400 VMI is not running", "{phase}");
             let expected = match phase {
                 "Scheduled" => "ok".to_owned(),
                 _ => format!(
@@ -287,6 +302,9 @@ mod tests {
             told(console(&instance("Running", false, without))),
             "400 No serial consoles are present."
         );
+        let without = json!({"domain": {"devices": {"autoattachGraphicsDevice": false}}});
+        assert_eq!(told(vnc(&instance("Running", false, without))), "400 No graphics devices are present.");
+        assert_eq!(told(vnc(&instance("Running", true, Value::Null))), "ok");
         let probed = |probe: Value| instance("Running", false, json!({"livenessProbe": probe}));
         assert_eq!(
             told(pause(&probed(json!({"tcpSocket": {"port": 22}})))),

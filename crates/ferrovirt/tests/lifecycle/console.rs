@@ -18,9 +18,36 @@ use crate::server::DEADLINE;
 
 const PROTOCOL: &str = "plain.kubevirt.io";
 
+/// A client's end of a WebSocket.
+pub type Socket = WebSocketStream<TlsStream<TcpStream>>;
+
+/// Opens a stream of the instance `name`; otherwise the code and the body of the answer.
+pub async fn open(room: &Room, name: &str, subresource: &str) -> Result<Socket, (u16, Value)> {
+    let credentials = Credentials::read_file(&room.world.path("state/apiserver/admin.kubeconfig"));
+    let stream = credentials.stream(room.address()).await.unwrap();
+    let path = format!(
+        "wss://localhost:{}/apis/subresources.kubevirt.io/v1/namespaces/default/virtualmachineinstances/{name}/{subresource}",
+        room.address().port()
+    );
+    let mut request = path.into_client_request().unwrap();
+    request.headers_mut().insert("sec-websocket-protocol", PROTOCOL.parse().unwrap());
+    match timeout(DEADLINE, tokio_tungstenite::client_async(request, stream)).await.unwrap() {
+        Ok((socket, response)) => {
+            assert_eq!(response.headers()["sec-websocket-protocol"], PROTOCOL);
+            Ok(socket)
+        }
+        Err(Error::Http(response)) => {
+            assert_eq!(response.headers()["content-type"], "application/json");
+            let code = response.status().as_u16();
+            Err((code, serde_json::from_slice(response.body().as_deref().unwrap()).unwrap()))
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
 /// A client's end of a console.
 struct Terminal {
-    socket: WebSocketStream<TlsStream<TcpStream>>,
+    socket: Socket,
     seen: String,
 }
 
@@ -35,26 +62,8 @@ enum End {
 impl Terminal {
     /// Opens the console of `name`; otherwise the code and the body of the answer.
     async fn open(room: &Room, name: &str, query: &str) -> Result<Self, (u16, Value)> {
-        let credentials = Credentials::read_file(&room.world.path("state/apiserver/admin.kubeconfig"));
-        let stream = credentials.stream(room.address()).await.unwrap();
-        let path = format!(
-            "wss://localhost:{}/apis/subresources.kubevirt.io/v1/namespaces/default/virtualmachineinstances/{name}/console{query}",
-            room.address().port()
-        );
-        let mut request = path.into_client_request().unwrap();
-        request.headers_mut().insert("sec-websocket-protocol", PROTOCOL.parse().unwrap());
-        match timeout(DEADLINE, tokio_tungstenite::client_async(request, stream)).await.unwrap() {
-            Ok((socket, response)) => {
-                assert_eq!(response.headers()["sec-websocket-protocol"], PROTOCOL);
-                Ok(Self { socket, seen: String::new() })
-            }
-            Err(Error::Http(response)) => {
-                assert_eq!(response.headers()["content-type"], "application/json");
-                let code = response.status().as_u16();
-                Err((code, serde_json::from_slice(response.body().as_deref().unwrap()).unwrap()))
-            }
-            Err(error) => panic!("{error}"),
-        }
+        let socket = open(room, name, &format!("console{query}")).await?;
+        Ok(Self { socket, seen: String::new() })
     }
 
     async fn type_line(&mut self, line: &str) {

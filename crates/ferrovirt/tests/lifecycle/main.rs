@@ -18,6 +18,7 @@ mod outliving;
 #[allow(dead_code, reason = "the bench uses the rest")]
 mod room;
 mod strategies;
+mod vnc;
 
 #[allow(dead_code, reason = "other test targets use the rest")]
 #[path = "../api/client.rs"]

@@ -10,17 +10,20 @@ use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use manifest::machine_status::MachineStatus;
 use manifest::types::VirtualMachineInstance;
 use rustls::pki_types::ServerName;
 use serde::Serialize;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::console::{self, Console};
 use super::tls::{Identity, IdentityError, client_config};
+use super::vnc;
 use super::{POLL_PATIENCE, Refusal, START_PATIENCE, ShutdownRequest};
 use crate::serial_port::Attach;
 
@@ -32,6 +35,9 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
 /// Largest answer in bytes; a status is kept below 4 KiB by the launcher.
 const MAX_ANSWER_BYTES: usize = 64 << 10;
+
+/// Largest picture in bytes.
+const MAX_SCREENSHOT_BYTES: usize = vmm::MAX_PICTURE_BYTES as usize;
 
 /// What hyper may buffer of a head, in bytes (its least).
 const HEAD_BUFFER_BYTES: usize = 8192;
@@ -180,29 +186,78 @@ impl Client {
     /// # Errors
     /// [`ControlError`]; refused where too many have.
     pub async fn console(&self, at: SocketAddr, how: Attach) -> Result<Console, ControlError> {
+        self.upgraded(at, &console::uri(how), console::PROTOCOL, Duration::ZERO).await.map(Console::new)
+    }
+
+    /// Connects to the VNC of the display, over a connection of its own. Whoever has it is put off, unless that is to be
+    /// preserved.
+    ///
+    /// # Errors
+    /// [`ControlError`]; refused with 409 without a display, and with 503 where another client is preserved.
+    pub async fn vnc(
+        &self,
+        at: SocketAddr,
+        preserve: bool,
+    ) -> Result<impl AsyncRead + AsyncWrite + Send + Unpin + use<>, ControlError> {
+        self.upgraded(at, &vnc::uri(preserve), vnc::PROTOCOL, Duration::ZERO).await.map(TokioIo::new)
+    }
+
+    /// A picture of the display, a PNG; the mouse may be moved before, for a screen that has gone dark.
+    ///
+    /// # Errors
+    /// [`ControlError`]; refused without a display.
+    pub async fn screenshot(&self, at: SocketAddr, move_cursor: bool) -> Result<Bytes, ControlError> {
         let unreachable = |reason: String| ControlError::Unreachable { address: at, reason };
         let mut sender = self.connect(at).await?;
-        let mut request = Request::get(console::uri(how)).header(http::header::HOST, at.to_string());
-        for (name, value) in console::upgrade_headers() {
-            request = request.header(name, value);
-        }
+        let request = Request::get(format!("/v1/screenshot?moveCursor={move_cursor}"))
+            .header(http::header::HOST, at.to_string())
+            .body(Full::default())
+            .map_err(|error| unreachable(error.to_string()))?;
+        let answer = async {
+            let response =
+                sender.send_request(request).await.map_err(|error| unreachable(described(&error)))?;
+            let (head, body) = response.into_parts();
+            let body = collect(body, MAX_SCREENSHOT_BYTES).await.map_err(unreachable)?;
+            if head.status == StatusCode::OK {
+                return Ok(body);
+            }
+            Err(refused(at, head.status, &body))
+        };
+        let late = |_| unreachable(format!("no answer within {ANSWER_LIMIT:?}"));
+        timeout(ANSWER_LIMIT, answer).await.map_err(late)?
+    }
+
+    /// A connection that has become something else than HTTP. The launcher may mean to wait for `patience` before.
+    async fn upgraded(
+        &self,
+        at: SocketAddr,
+        uri: &str,
+        protocol: &str,
+        patience: Duration,
+    ) -> Result<Upgraded, ControlError> {
+        let unreachable = |reason: String| ControlError::Unreachable { address: at, reason };
+        let mut sender = self.connect(at).await?;
+        let request = Request::get(uri)
+            .header(http::header::HOST, at.to_string())
+            .header(http::header::CONNECTION, "upgrade")
+            .header(http::header::UPGRADE, protocol);
         let request = request.body(Full::default()).map_err(|error| unreachable(error.to_string()))?;
         let answer = async {
             let response =
                 sender.send_request(request).await.map_err(|error| unreachable(described(&error)))?;
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 let upgraded = hyper::upgrade::on(response).await;
-                return upgraded.map(Console::new).map_err(|error| unreachable(described(&error)));
+                return upgraded.map_err(|error| unreachable(described(&error)));
             }
             let (head, body) = response.into_parts();
-            let body = collect(body).await.map_err(unreachable)?;
+            let body = collect(body, MAX_ANSWER_BYTES).await.map_err(unreachable)?;
             match read_answer(at, head.status, &body) {
-                Ok(_) => Err(unreachable("it answers with a status and no console".to_owned())),
+                Ok(_) => Err(unreachable(format!("it answers with a status and no `{protocol}`"))),
                 Err(error) => Err(error),
             }
         };
-        let late = |_| unreachable(format!("no answer within {ANSWER_LIMIT:?}"));
-        timeout(ANSWER_LIMIT, answer).await.map_err(late)?
+        let limit = patience + ANSWER_LIMIT;
+        timeout(limit, answer).await.map_err(|_| unreachable(format!("no answer within {limit:?}")))?
     }
 
     /// Sends over an idle connection where there is one. It may just have been closed by the other side: then, and if
@@ -249,7 +304,7 @@ impl Client {
                 if error.is_canceled() { Broken::Before } else { Broken::Perhaps(described(&error)) }
             })?;
             let (head, body) = response.into_parts();
-            let body = collect(body).await.map_err(Broken::Perhaps)?;
+            let body = collect(body, MAX_ANSWER_BYTES).await.map_err(Broken::Perhaps)?;
             Ok((head.status, body))
         };
         let late = || {
@@ -342,8 +397,8 @@ fn json(value: &impl Serialize) -> Bytes {
     serde_json::to_vec(value).map_or_else(|_| Bytes::new(), Bytes::from)
 }
 
-async fn collect(body: Incoming) -> Result<Bytes, String> {
-    match Limited::new(body, MAX_ANSWER_BYTES).collect().await {
+async fn collect(body: Incoming, most_bytes: usize) -> Result<Bytes, String> {
+    match Limited::new(body, most_bytes).collect().await {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) => Err(error.to_string()),
     }
@@ -356,9 +411,13 @@ fn read_answer(at: SocketAddr, status: StatusCode, body: &[u8]) -> Result<Machin
             reason: format!("its answer is no status: {error}"),
         });
     }
+    Err(refused(at, status, body))
+}
+
+fn refused(at: SocketAddr, status: StatusCode, body: &[u8]) -> ControlError {
     let reason = serde_json::from_slice::<Refusal>(body)
         .map_or_else(|_| format!("the launcher at {at} answered {status}"), |refusal| refusal.error);
-    Err(ControlError::Refused { code: status.as_u16(), reason })
+    ControlError::Refused { code: status.as_u16(), reason }
 }
 
 /// An error with its causes, in one line.

@@ -19,7 +19,7 @@ use crate::serial_port::{Attach, Attachment, SerialPort};
 pub(super) const PATH: &str = "/v1/console";
 
 /// What the connection becomes (`Upgrade` of RFC 9110).
-const PROTOCOL: &str = "ferrovirt-console";
+pub(super) const PROTOCOL: &str = "ferrovirt-console";
 
 /// Bytes of input that are read at a time.
 const INPUT_BYTES: usize = 16 << 10;
@@ -29,8 +29,8 @@ pub(super) fn uri(how: Attach) -> String {
     format!("{PATH}?readOnly={}&replay={}", how.read_only, how.replay)
 }
 
-/// The headers of a request.
-pub(super) fn upgrade_headers() -> [(header::HeaderName, HeaderValue); 2] {
+/// The headers of an answer.
+fn upgrade_headers() -> [(header::HeaderName, HeaderValue); 2] {
     [
         (header::CONNECTION, HeaderValue::from_static("upgrade")),
         (header::UPGRADE, HeaderValue::from_static(PROTOCOL)),

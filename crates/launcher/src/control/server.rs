@@ -4,6 +4,7 @@
 //! else out for longer than [`HANDSHAKE_LIMIT`], and memory stays bounded whatever is sent.
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,10 +24,11 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use super::console::{self, Granted};
 use super::{MAX_BODY_BYTES, POLL_PATIENCE, Refusal, START_PATIENCE, ShutdownRequest};
+use super::{console, vnc};
+use crate::display::Display;
 use crate::serial_port::SerialPort;
-use crate::session::Order;
+use crate::session::{Order, Reply};
 
 /// Handshakes at a time.
 const HANDSHAKES: usize = 8;
@@ -77,6 +79,8 @@ pub(crate) struct Doors {
     pub status: watch::Receiver<MachineStatus>,
     /// Its serial port.
     pub port: SerialPort,
+    /// Its display.
+    pub display: Display,
 }
 
 /// Serves until `stop` is true, then finishes the requests at hand. Never fails: what a client does ends its connection.
@@ -112,10 +116,10 @@ pub(crate) async fn serve(
                 Ok(Ok(stream)) => {
                     // The semaphore is never closed.
                     let Ok(permit) = connections.acquire_owned().await else { return };
-                    let console = connection(stream, doors, consoles, stop).await;
+                    let stream = connection(stream, doors, consoles, stop).await;
                     drop(permit);
-                    if let Some((console, _permit)) = console {
-                        console.carry().await;
+                    if let Some(stream) = stream {
+                        stream.await;
                     }
                 }
                 // Anybody on this machine can connect and be refused: nobody has to act on it.
@@ -138,24 +142,31 @@ async fn accept(
     Ok((stream, permit))
 }
 
-/// A console that was granted, and its place among [`CONSOLES`].
-type Seat = (Granted, OwnedSemaphorePermit);
+/// What a connection becomes after an upgrade, to its end.
+type Stream = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Answers what is asked, up to a console, which is what the connection becomes.
+/// Answers what is asked, up to an upgrade.
 async fn connection(
     stream: tokio_rustls::server::TlsStream<TcpStream>,
     doors: Doors,
     consoles: Arc<Semaphore>,
     mut stop: watch::Receiver<bool>,
-) -> Option<Seat> {
-    let (granted, mut seat) = mpsc::channel(1);
+) -> Option<Stream> {
+    let (granted, mut streams) = mpsc::channel(1);
     let service = service_fn(move |mut request: Request<Incoming>| {
         let (doors, consoles, granted) = (doors.clone(), Arc::clone(&consoles), granted.clone());
         async move {
-            Ok::<_, Infallible>(if request.uri().path() == console::PATH {
-                grant(&mut request, &doors.port, consoles, &granted)
-            } else {
-                answer(request, &doors).await
+            let upgraded = match request.uri().path() {
+                console::PATH => grant_console(&mut request, &doors.port, consoles),
+                vnc::PATH => grant_vnc(&mut request, &doors.display, consoles).await,
+                _ => return Ok::<_, Infallible>(answer(request, &doors).await),
+            };
+            Ok(match upgraded {
+                Ok((response, stream)) => match granted.try_send(stream) {
+                    Ok(()) => response,
+                    Err(_) => refusal(StatusCode::CONFLICT, "this connection is a stream".to_owned()),
+                },
+                Err((code, error)) => refusal(code, error),
             })
         }
     });
@@ -180,27 +191,47 @@ async fn connection(
     if let Err(error) = served {
         tracing::debug!(%error, "a connection ended");
     }
-    // No connection but a console's has one, and nobody sends any more.
-    seat.try_recv().ok()
+    // No connection has one without an upgrade, and nobody sends any more.
+    streams.try_recv().ok()
 }
 
-fn grant(
+/// A console, with its place among [`CONSOLES`].
+fn grant_console(
     request: &mut Request<Incoming>,
     port: &SerialPort,
     consoles: Arc<Semaphore>,
-    granted: &mpsc::Sender<Seat>,
-) -> Response<Full<Bytes>> {
-    let refuse = |code, error| response(code, &Refusal { error });
-    let Ok(permit) = consoles.try_acquire_owned() else {
-        return refuse(StatusCode::TOO_MANY_REQUESTS, format!("{CONSOLES} consoles are open"));
+) -> Result<(Response<Full<Bytes>>, Stream), Refused> {
+    let permit = seat(consoles)?;
+    let (response, console) = console::grant(request, port)?;
+    let stream = async move {
+        console.carry().await;
+        drop(permit);
     };
-    match console::grant(request, port) {
-        Ok((response, console)) => match granted.try_send((console, permit)) {
-            Ok(()) => response,
-            Err(_) => refuse(StatusCode::CONFLICT, "this connection is a console".to_owned()),
-        },
-        Err((code, error)) => refuse(code, error),
-    }
+    Ok((response, Box::pin(stream)))
+}
+
+/// The display, with a place among [`CONSOLES`].
+async fn grant_vnc(
+    request: &mut Request<Incoming>,
+    display: &Display,
+    consoles: Arc<Semaphore>,
+) -> Result<(Response<Full<Bytes>>, Stream), Refused> {
+    let permit = seat(consoles)?;
+    let (response, vnc) = vnc::grant(request, display).await?;
+    let stream = async move {
+        vnc.carry().await;
+        drop(permit);
+    };
+    Ok((response, Box::pin(stream)))
+}
+
+fn seat(consoles: Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Refused> {
+    let taken = |_| (StatusCode::TOO_MANY_REQUESTS, format!("{CONSOLES} consoles are open"));
+    consoles.try_acquire_owned().map_err(taken)
+}
+
+fn refusal(code: StatusCode, error: String) -> Response<Full<Bytes>> {
+    response(code, &Refusal { error })
 }
 
 /// Why a request is refused.
@@ -212,10 +243,30 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    if request.uri().path() == SCREENSHOT {
+        let picture = screenshot(request.method(), request.uri().query().unwrap_or_default(), doors).await;
+        return picture.unwrap_or_else(|(code, error)| refusal(code, error));
+    }
     match answered(request, doors).await {
         Ok(status) => response(StatusCode::OK, &status),
-        Err((code, error)) => response(code, &Refusal { error }),
+        Err((code, error)) => refusal(code, error),
     }
+}
+
+/// Where the picture of the display is.
+const SCREENSHOT: &str = "/v1/screenshot";
+
+async fn screenshot(method: &Method, query: &str, doors: &Doors) -> Result<Response<Full<Bytes>>, Refused> {
+    if method != Method::GET {
+        return Err((StatusCode::METHOD_NOT_ALLOWED, format!("`{SCREENSHOT}` takes GET, not {method}")));
+    }
+    let move_cursor = query.strip_prefix("moveCursor=").and_then(|value| value.parse().ok());
+    let move_cursor = move_cursor
+        .ok_or_else(|| (StatusCode::BAD_REQUEST, format!("`{query}` is not `moveCursor=BOOL`")))?;
+    let picture = carried_out(|reply| Order::Picture { move_cursor, reply }, doors).await?;
+    let mut response = Response::new(Full::new(Bytes::from(picture)));
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("image/png"));
+    Ok(response)
 }
 
 async fn answered<B>(request: Request<B>, doors: &Doors) -> Result<MachineStatus, Refused>
@@ -296,18 +347,21 @@ async fn put_machine(instance: VirtualMachineInstance, doors: &Doors) -> Result<
     Ok(current(doors))
 }
 
+/// Has the supervisor carry out an order, for the status after it.
+async fn order(make: impl FnOnce(Reply) -> Order, doors: &Doors) -> Result<MachineStatus, Refused> {
+    carried_out(make, doors).await?;
+    Ok(current(doors))
+}
+
 /// Has the supervisor carry out an order.
-async fn order(
-    make: impl FnOnce(oneshot::Sender<Result<(), String>>) -> Order,
-    doors: &Doors,
-) -> Result<MachineStatus, Refused> {
+async fn carried_out<T>(make: impl FnOnce(Reply<T>) -> Order, doors: &Doors) -> Result<T, Refused> {
     let (reply, outcome) = oneshot::channel();
     let carried_out = async {
         doors.orders.send(make(reply)).await.map_err(drop)?;
         outcome.await.map_err(drop)
     };
     match timeout(ORDER_LIMIT, carried_out).await {
-        Ok(Ok(Ok(()))) => Ok(current(doors)),
+        Ok(Ok(Ok(done))) => Ok(done),
         Ok(Ok(Err(reason))) => Err((StatusCode::CONFLICT, reason)),
         Ok(Err(())) => Err((StatusCode::CONFLICT, "the machine has ended".to_owned())),
         Err(_) => Err((

@@ -18,6 +18,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use super::server::{Doors, Start, answer, serve};
 use super::tls::{Identity, client_config, server_config};
 use super::{Client, ControlError, MAX_BODY_BYTES};
+use crate::display::Display;
 use crate::serial_port::{Attach, SerialPort};
 use crate::session::{Order, answer as reply_to};
 
@@ -71,8 +72,9 @@ fn doors() -> (Doors, watch::Sender<MachineStatus>, mpsc::Receiver<Start>, mpsc:
     let (starts, start_requests) = mpsc::channel(4);
     let (orders, order_requests) = mpsc::channel(4);
     let (port, _) = SerialPort::new();
+    let display = Display::new("/nonexistent/vnc.sock".into());
     (
-        Doors { uid: UID.to_owned(), starts, orders, status: watched, port },
+        Doors { uid: UID.to_owned(), starts, orders, status: watched, port, display },
         status,
         start_requests,
         order_requests,
@@ -203,6 +205,8 @@ async fn what_the_machine_does_not_allow_is_a_conflict() {
     assert_eq!(client.unpause(address).await, refused);
     assert_eq!(client.reset(address).await, refused);
     assert_eq!(client.soft_reboot(address).await, refused);
+    let Err(refused) = refused else { panic!() };
+    assert_eq!(client.screenshot(address, false).await, Err(refused));
 }
 
 #[tokio::test]
@@ -425,6 +429,8 @@ async fn bad_requests_are_told_what_is_wrong() {
         ("PUT", "/v1/status", "", 405, "`/v1/status` takes GET, not PUT"),
         ("GET", "/v1/status?before=1", "", 400, "`before=1` is not `after=REVISION`"),
         ("GET", "/v1/status?after=-1", "", 400, "`after=-1` is not `after=REVISION`"),
+        ("PUT", "/v1/screenshot", "", 405, "`/v1/screenshot` takes GET, not PUT"),
+        ("GET", "/v1/screenshot?moveCursor=1", "", 400, "`moveCursor=1` is not `moveCursor=BOOL`"),
         (
             "PUT",
             "/v1/shutdown",

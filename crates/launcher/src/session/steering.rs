@@ -61,25 +61,34 @@ pub enum Order {
     Reset(Reply),
     /// Press the power button, and have the power-off that follows be a restart. Answered once it is pressed.
     SoftReboot(Reply),
+    /// Take a picture of the display.
+    Picture {
+        /// Whether the mouse is moved before, for a screen that has gone dark.
+        move_cursor: bool,
+        /// The picture, a PNG.
+        reply: Reply<Vec<u8>>,
+    },
 }
 
 /// Where an order's outcome goes.
-pub type Reply = oneshot::Sender<Result<(), String>>;
+pub type Reply<T = ()> = oneshot::Sender<Result<T, String>>;
 
 impl Order {
     /// Answers without doing anything.
     pub fn refuse(self, reason: &str) {
-        let (Self::Shutdown { reply, .. }
-        | Self::Pause(reply)
-        | Self::Unpause(reply)
-        | Self::Reset(reply)
-        | Self::SoftReboot(reply)) = self;
-        answer(reply, Err(reason.to_owned()));
+        match self {
+            Self::Shutdown { reply, .. }
+            | Self::Pause(reply)
+            | Self::Unpause(reply)
+            | Self::Reset(reply)
+            | Self::SoftReboot(reply) => answer(reply, Err(reason.to_owned())),
+            Self::Picture { reply, .. } => answer(reply, Err(reason.to_owned())),
+        }
     }
 }
 
 /// Whoever asked may have gone away meanwhile.
-pub(crate) fn answer(reply: Reply, outcome: Result<(), String>) {
+pub(crate) fn answer<T>(reply: Reply<T>, outcome: Result<T, String>) {
     let _ = reply.send(outcome);
 }
 

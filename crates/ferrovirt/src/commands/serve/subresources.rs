@@ -20,6 +20,7 @@ mod console;
 mod expand;
 mod gates;
 mod instance;
+mod vnc;
 
 use std::sync::Arc;
 
@@ -72,6 +73,8 @@ pub const DISCOVERY: ForeignGroup = ForeignGroup {
         "virtualmachineinstances/unfreeze",
         "virtualmachineinstances/unpause",
         "virtualmachineinstances/userlist",
+        "virtualmachineinstances/vnc",
+        "virtualmachineinstances/vnc/screenshot",
         "virtualmachines/expand-spec",
         "virtualmachines/objectgraph",
         "virtualmachines/restart",
@@ -145,6 +148,14 @@ async fn answer(mut call: Call, launchers: Option<launcher::control::Client>) ->
         (true, true, "virtualmachineinstances", "unfreeze") => {
             expect("update")?;
             Err(Instance::of(&call, launchers).refused_by(instance_requests::unfreeze).await)
+        }
+        (true, true, "virtualmachineinstances", "vnc") => {
+            expect("get")?;
+            vnc::open(call, launchers).await
+        }
+        (true, true, "virtualmachineinstances", "vnc/screenshot") => {
+            expect("get")?;
+            vnc::screenshot(call, launchers).await
         }
         (true, true, "virtualmachineinstances", "vsock") => {
             expect("get")?;

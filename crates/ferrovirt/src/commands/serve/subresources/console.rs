@@ -16,17 +16,17 @@ use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_
 use bytes::Bytes;
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt as _, StreamExt as _};
-use launcher::control::{self, Console};
+use launcher::control;
 use launcher::serial_port::Attach;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use super::instance::Instance;
 
 /// KubeVirt's sub-protocol: a stream of bytes.
-const PROTOCOL: &str = "plain.kubevirt.io";
+pub(super) const PROTOCOL: &str = "plain.kubevirt.io";
 
 /// Longest message from a client, in bytes: what somebody pastes is in one.
-const MOST_MESSAGE_BYTES: usize = 16 << 20;
+pub(super) const MOST_MESSAGE_BYTES: usize = 16 << 20;
 
 /// Bytes that are read of a launcher at a time.
 const PIECE_BYTES: usize = 32 << 10;
@@ -52,7 +52,11 @@ pub async fn open(call: Call, launchers: Option<control::Client>) -> Result<Resp
 }
 
 /// Carries bytes until either side ends, or the server does.
-async fn carry(socket: WebSocket, console: Console, stopped: impl Future<Output = ()> + Send) {
+pub(super) async fn carry(
+    socket: WebSocket,
+    console: impl AsyncRead + AsyncWrite + Send,
+    stopped: impl Future<Output = ()> + Send,
+) {
     let (mut to_client, from_client) = socket.split();
     let (said, typed) = tokio::io::split(console);
     let why = tokio::select! {

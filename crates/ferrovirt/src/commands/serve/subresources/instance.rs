@@ -4,10 +4,12 @@ use std::net::SocketAddr;
 
 use apiserver::http::extension::Call;
 use apiserver::status::ApiError;
+use bytes::Bytes;
 use controllers::vmi::requests::{self, PauseOptions, Refusal};
 use kube::{Api, Client};
 use launcher::control::{self, ControlError};
 use manifest::types::VirtualMachineInstance;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{is_dry_run, refused, server};
 
@@ -71,6 +73,29 @@ impl Instance {
             .await
             .map(drop)
             .map_err(|error| failed(&requests::reset_failed(&instance, &error)))
+    }
+
+    /// The VNC of its display, as whose only client unless another is preserved.
+    pub async fn vnc(
+        &self,
+        preserve: bool,
+    ) -> Result<impl AsyncRead + AsyncWrite + Send + Unpin + use<>, ApiError> {
+        let instance = self.checked(requests::vnc).await?;
+        let (launchers, at) = self.launcher(&instance).await?;
+        launchers.vnc(at, preserve).await.map_err(|error| match error {
+            ControlError::Refused { code: 429, reason } => ApiError::new(429, "TooManyRequests", reason),
+            ControlError::Refused { code: 503, reason } => {
+                failed(&format_args!("Can't connect to websocket (503): {reason}"))
+            }
+            error => failed(&error),
+        })
+    }
+
+    /// A picture of its display, a PNG.
+    pub async fn screenshot(&self, move_cursor: bool) -> Result<Bytes, ApiError> {
+        let instance = self.checked(requests::vnc).await?;
+        let (launchers, at) = self.launcher(&instance).await?;
+        launchers.screenshot(at, move_cursor).await.map_err(|error| failed(&error))
     }
 
     /// The refusal of what no instance has here, as `why` words it.
