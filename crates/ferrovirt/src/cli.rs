@@ -12,8 +12,8 @@ mod server;
 #[cfg(test)]
 pub use server::parse_until;
 pub use server::{
-    ApplyFlags, ConsoleFlags, DeleteFlags, DryRun, EventsFlags, GetFlags, InstanceFlags, RestartFlags,
-    StartFlags, StopFlags, Until, WaitFlags, WaitForFlags,
+    ApplyFlags, ConsoleFlags, DeleteFlags, DescribeFlags, DryRun, EventsFlags, GetFlags, InstanceFlags,
+    NamespaceFlag, RestartFlags, StartFlags, StopFlags, Until, WaitFlags, WaitForFlags,
 };
 
 /// KubeVirt virtual machines from a kernel and an initrd in a container image, with one binary and QEMU.
@@ -60,6 +60,8 @@ pub enum Command {
     Get(GetFlags),
     /// Create objects of a manifest, or change them, on a server
     Apply(ApplyFlags),
+    /// Describe objects of a server; of machines also their boot
+    Describe(DescribeFlags),
     /// Delete objects of a server
     Delete(DeleteFlags),
     /// Start machines
@@ -86,7 +88,7 @@ pub enum Command {
     Serve(ServeFlags),
     /// Print the kubeconfig of the server's administrator, or merge it into yours
     Kubeconfig(KubeconfigFlags),
-    /// Print what a machine of `serve` said, in this boot or an earlier one
+    /// Print what a machine said, in this boot or an earlier one
     Logs(LogsFlags),
     /// Back up, restore or check the state that `serve` keeps
     State(StateFlags),
@@ -163,9 +165,11 @@ pub struct KubeconfigFlags {
 pub struct LogsFlags {
     /// The VirtualMachineInstance, which has its VirtualMachine's name
     pub name: String,
-    /// Its namespace
-    #[arg(short, long, value_name = "NAME", default_value = "default")]
-    pub namespace: String,
+    #[command(flatten)]
+    pub namespace: NamespaceFlag,
+    /// Read the files of this machine and ask no server
+    #[arg(long)]
+    pub local: bool,
     /// Which boot: 0 is the newest, -1 the one before it; the last three are kept after they have ended
     #[arg(short, long, value_name = "NUMBER", default_value_t = 0, allow_negative_numbers = true,
           value_parser = clap::value_parser!(i32).range(..=0))]

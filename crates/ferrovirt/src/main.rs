@@ -11,9 +11,10 @@ mod settings;
 mod terminal;
 
 use std::io::IsTerminal;
+use std::path::Path;
 use std::process::ExitCode as ProcessExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory as _, FromArgMatches as _};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -37,7 +38,7 @@ fn main() -> ProcessExitCode {
         Some(first) if first == HELPER_COMMAND => std::process::exit(helper_main()),
         _ => {}
     }
-    let cli = Cli::parse();
+    let cli = parse();
     let reporter = Reporter {
         color: std::io::stderr().is_terminal()
             && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
@@ -56,6 +57,14 @@ fn main() -> ProcessExitCode {
         }
     };
     ProcessExitCode::from(code as u8)
+}
+
+/// What was typed. As `kubectl-ferrovirt` in the search path this is a plugin of kubectl, and called by its words.
+fn parse() -> Cli {
+    let program = std::env::args_os().next().unwrap_or_default();
+    let is_plugin = Path::new(&program).file_stem().is_some_and(|name| name == "kubectl-ferrovirt");
+    let command = if is_plugin { Cli::command().bin_name("kubectl ferrovirt") } else { Cli::command() };
+    Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
 }
 
 fn dispatch(cli: Cli, reporter: Reporter) -> Result<ExitCode, Failure> {
@@ -79,6 +88,7 @@ fn dispatch(cli: Cli, reporter: Reporter) -> Result<ExitCode, Failure> {
             Command::Serve(flags) => commands::serve::serve(&context, &flags).await,
             Command::Get(flags) => commands::get::get(&context, &flags).await,
             Command::Apply(flags) => commands::apply::apply(&context, &flags).await,
+            Command::Describe(flags) => commands::describe::describe(&context, &flags).await,
             Command::Delete(flags) => commands::delete::delete(&context, &flags).await,
             Command::Start(flags) => commands::power::start(&context, &flags).await,
             Command::Stop(flags) => commands::power::stop(&context, &flags).await,

@@ -264,6 +264,15 @@ pub fn write_line(text: &str) {
     let _ = std::io::stderr().lock().write_all(lines.as_bytes());
 }
 
+/// `1.23 s`, or `4.5 ms` below a tenth of a second.
+pub fn seconds(milliseconds: f64) -> String {
+    if milliseconds < 100.0 {
+        format!("{milliseconds:.1} ms")
+    } else {
+        format!("{:.2} s", milliseconds / 1000.0)
+    }
+}
+
 /// `bytes` in a unit that reads well, e.g. `12.3 MB` (decimal, as registries and disks count).
 pub fn decimal_bytes(bytes: u64) -> String {
     scaled(bytes, 1000, &["B", "kB", "MB", "GB", "TB"])

@@ -87,6 +87,11 @@ impl Settings {
         self.state_dir.join("apiserver")
     }
 
+    /// The administrator's kubeconfig, which the API server writes.
+    pub fn admin_kubeconfig(&self) -> PathBuf {
+        self.api_dir().join("admin.kubeconfig")
+    }
+
     /// The image store's directory.
     pub fn image_dir(&self) -> PathBuf {
         self.state_dir.join("images")

@@ -209,6 +209,19 @@ pub struct InstanceFlags {
     pub dry_run: DryRun,
 }
 
+/// `ferrovirt describe`
+#[derive(Debug, Args)]
+pub struct DescribeFlags {
+    /// `vm NAME` or `vm/NAME`, of any resource; without a name all of them
+    #[arg(value_name = "RESOURCE", required = true)]
+    pub resources: Vec<String>,
+    #[command(flatten)]
+    pub namespace: NamespaceFlag,
+    /// Only objects with these labels, e.g. `app=web`
+    #[arg(short = 'l', long, value_name = "SELECTOR")]
+    pub selector: Option<String>,
+}
+
 /// `ferrovirt wait`
 #[derive(Debug, Args)]
 pub struct WaitForFlags {

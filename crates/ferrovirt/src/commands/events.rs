@@ -74,7 +74,7 @@ pub async fn events(context: &Context, flags: &EventsFlags) -> Result<ExitCode, 
 }
 
 /// When an event was seen last; texts of RFC 3339 in UTC are in the order of time.
-fn instant(event: &Value) -> &str {
+pub fn instant(event: &Value) -> &str {
     [
         "/series/lastObservedTime",
         "/lastTimestamp",

@@ -12,7 +12,7 @@ use crate::report::{ExitCode, Failure, print};
 
 /// Prints the administrator's kubeconfig, or merges it into the user's own.
 pub fn kubeconfig(context: &Context, flags: &KubeconfigFlags) -> Result<ExitCode, Failure> {
-    let ours = context.settings.api_dir().join("admin.kubeconfig");
+    let ours = context.settings.admin_kubeconfig();
     let text = match std::fs::read_to_string(&ours) {
         Ok(text) => text,
         Err(error) => {

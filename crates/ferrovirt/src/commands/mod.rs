@@ -4,6 +4,7 @@ pub mod api;
 pub mod apply;
 pub mod console;
 pub mod delete;
+pub mod describe;
 pub mod doctor;
 pub mod events;
 pub mod get;

@@ -66,6 +66,12 @@ impl<'a> Session<'a> {
         let text = text.replace(&directory, "WORLD");
         let mut out = String::new();
         for line in text.lines() {
+            if let Some((name, _)) =
+                line.split_once(char::is_whitespace).filter(|(name, _)| *name == "Created:")
+            {
+                writeln!(out, "{name} TIME").unwrap();
+                continue;
+            }
             let is_age = |word: &str| {
                 word.strip_suffix(['s', 'y']).is_some_and(|number| number.parse::<u16>().is_ok())
             };
@@ -214,10 +220,38 @@ fn objects_are_waited_for_and_events_are_told() {
     session.run("events --for vm/tiny --type Normal");
     session.run("events --for vm/other");
     session.run("events --for vm");
+    session.run("describe vm tiny");
+    session.run("describe vm/missing ns/default");
+    session.run("describe vm -l app=other");
+    session.run("describe");
+    session.run("logs tiny");
+    session.run("logs tiny --state-dir elsewhere");
+    session.run("logs tiny --state-dir elsewhere --boot -2");
+    session.run("logs tiny --state-dir elsewhere --list-boots");
+    session.run("logs tiny --local --list-boots");
+    session.run("logs tiny -c sidecar");
     session.run("console tiny");
     session.run("console pod/tiny");
     session.run("console");
     insta::assert_snapshot!(session.end(&server));
+}
+
+#[test]
+fn kubectl_finds_it_as_a_plugin() {
+    let world = World::new();
+    let _server = Server::start(&world);
+    let directory = world.path("plugins");
+    std::fs::create_dir(&directory).unwrap();
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_ferrovirt"), directory.join("kubectl-ferrovirt")).unwrap();
+    let search_path = format!("{}:{}", directory.display(), std::env::var("PATH").unwrap());
+    let run = |line: &str| {
+        let mut command = world.kubectl(line.split(' '));
+        command.env("PATH", &search_path);
+        finish(command)
+    };
+    assert_eq!(run("ferrovirt get ns default -o name").succeeded().stdout, "namespace/default\n");
+    let usage = run("ferrovirt get").failed();
+    assert!(usage.stderr.contains("Usage: kubectl ferrovirt get <RESOURCE>"), "{}", usage.stderr);
 }
 
 #[test]

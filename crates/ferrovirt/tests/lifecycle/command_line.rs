@@ -69,8 +69,36 @@ fn a_machine_lives_by_the_commands_of_the_binary() {
     let restarted = ok(&room, "restart vm --force --wait --timeout 5m");
     let (old, new) = (Fixtures::version("vmlinuz"), Fixtures::version("vmlinuz-other"));
     assert_eq!(restarted, format!("VM vm was scheduled to restart\nkernel {old} → {new}\n"));
+    ok(&room, "wait vmi/vm --for=console=is.ready --timeout 5m");
     let again = ok(&room, "restart vm --force --wait --timeout 5m");
     assert!(again.ends_with(&format!("kernel {new} (as before)\n")), "{again}");
+
+    // Of this machine's own server the files are read; another's is asked.
+    ok(&room, "wait vmi/vm --for=console=is.ready --timeout 5m");
+    for place in ["", " --local", " --state-dir elsewhere"] {
+        let logs = ok(&room, &format!("logs vm{place}"));
+        assert!(
+            logs.contains(&format!("Linux version {new}")) && logs.contains("guest: kernel"),
+            "{place}: {logs}"
+        );
+        assert_eq!(ok(&room, &format!("logs vm --tail 1{place}")).lines().count(), 1);
+        let before = ok(&room, &format!("logs vm --boot -1{place}"));
+        assert!(before.contains("Linux version"), "{place}: {before}");
+    }
+    let refused = run(&room, "logs vm --boot -2 --state-dir elsewhere").failed();
+    assert!(refused.stderr.contains("hint: on the machine where it runs"), "{}", refused.stderr);
+
+    room.wait("vmi/vm", "tells of its user space", |vmi| {
+        let timeline = vmi["metadata"]["annotations"]["ferrovirt.dev/boot-timeline"].as_str();
+        timeline.unwrap_or_default().contains("userspaceStarted")
+    });
+    let described = ok(&room, "describe vm/vm");
+    println!("{described}");
+    let (about, chart) = described.split_once("\nBoot timeline: ").unwrap();
+    assert!(about.contains(&format!("\nKernel:        {new} (as in the last boot)\n")), "{about}");
+    assert!(about.contains("\nStatus:        Running\n") && about.contains("Started"), "{about}");
+    let names: Vec<_> = chart.lines().skip(1).filter_map(|line| line.split_whitespace().next()).collect();
+    assert_eq!(names, ["pull", "prepare", "VMM", "kernel"], "{chart}");
 
     let events = ok(&room, "events --for vmi/vm");
     assert!(events.contains("virtualmachineinstance/vm") && events.contains("Started"), "{events}");

@@ -13,12 +13,26 @@ use crate::settings::Settings;
 /// How a server of this machine is made known.
 const HINT: &str = "make the server of this machine known: ferrovirt kubeconfig --merge";
 
+/// Set in every Pod (Kubernetes, "Accessing the API from within a Pod").
+const IN_CLUSTER: &str = "KUBERNETES_SERVICE_HOST";
+
+/// Whether anything names a server.
+pub fn is_named(settings: &Settings) -> bool {
+    settings.kubeconfig.is_some()
+        || settings.kube_context.is_some()
+        || files(variable("KUBECONFIG"), variable("HOME")).iter().any(|file| file.exists())
+        || variable(IN_CLUSTER).is_some()
+}
+
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
 /// Finds it by kubectl's rules.
 ///
 /// # Errors
 /// When nothing names a server, or what does cannot be read.
 pub async fn find(settings: &Settings) -> Result<Config, Failure> {
-    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     let files = match &settings.kubeconfig {
         Some(file) => vec![file.clone()],
         None => files(variable("KUBECONFIG"), variable("HOME")),
@@ -27,7 +41,7 @@ pub async fn find(settings: &Settings) -> Result<Config, Failure> {
     let present: Vec<_> =
         files.iter().filter(|file| settings.kubeconfig.is_some() || file.exists()).collect();
     if present.is_empty() {
-        if settings.kube_context.is_none() && variable("KUBERNETES_SERVICE_HOST").is_some() {
+        if settings.kube_context.is_none() && variable(IN_CLUSTER).is_some() {
             let config = Config::incluster_env().context("cannot use the credentials of this Pod");
             return config.map_err(|error| {
                 Failure::refused(error, Some("name a kubeconfig with --kubeconfig".to_owned()))

@@ -38,6 +38,8 @@ const MAX_ANSWER_BYTES: usize = 1 << 30;
 pub struct Server {
     client: kube::Client,
     url: String,
+    /// Whose certificates are trusted, DER; nothing where the system's authorities are.
+    pub authority: Option<Vec<Vec<u8>>>,
     /// From `--namespace`, else the context's, else `default`.
     pub namespace: String,
 }
@@ -72,12 +74,13 @@ impl Server {
         let config = config::find(&context.settings).await?;
         let url = config.cluster_url.to_string();
         let namespace = namespace.unwrap_or(&config.default_namespace).to_owned();
+        let authority = config.root_cert.clone();
         let client = kube::Client::try_from(config)
             .with_context(|| format!("cannot use the kubeconfig's credentials for `{url}`"))
             .map_err(|error| {
                 Failure::refused(error, Some("choose another context with --context".to_owned()))
             })?;
-        Ok(Server { client, url, namespace })
+        Ok(Server { client, url, authority, namespace })
     }
 
     /// Where the server is.

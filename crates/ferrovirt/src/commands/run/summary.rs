@@ -6,7 +6,7 @@ use std::time::Duration;
 use launcher::timeline::{Phase, Timeline};
 use serde::{Serialize, Serializer};
 
-use crate::report::{ExitCode, binary_bytes, decimal_bytes};
+use crate::report::{ExitCode, binary_bytes, decimal_bytes, seconds};
 
 /// Everything that is told about a finished run.
 #[derive(Debug, Serialize)]
@@ -174,15 +174,6 @@ impl Summary {
 
 fn milliseconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
-}
-
-/// `1.23 s`, or `4.5 ms` below a tenth of a second.
-fn seconds(milliseconds: f64) -> String {
-    if milliseconds < 100.0 {
-        format!("{milliseconds:.1} ms")
-    } else {
-        format!("{:.2} s", milliseconds / 1000.0)
-    }
 }
 
 fn code_as_number<S: Serializer>(code: &ExitCode, serializer: S) -> Result<S::Ok, S::Error> {
