@@ -10,14 +10,23 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use serde::{Deserialize, Deserializer};
 
-/// Which object of kind `K` this is. Whatever else it has is skipped while it is read.
+/// Which object of kind `K` this is, and what was noted of it when it was read. Without a note, whatever else it has is
+/// skipped.
 #[derive(Debug, Clone)]
-pub(crate) struct Identity<K> {
+pub(crate) struct Identity<K, N = ()> {
     metadata: ObjectMeta,
+    pub(crate) note: N,
     kind: PhantomData<K>,
 }
 
-impl<K> Identity<K> {
+impl<K, N> Identity<K, N> {
+    /// Of `metadata`, no more than is needed.
+    pub(crate) fn new(metadata: ObjectMeta, note: N) -> Self {
+        let ObjectMeta { name, namespace, uid, resource_version, .. } = metadata;
+        let metadata = ObjectMeta { name, namespace, uid, resource_version, ..ObjectMeta::default() };
+        Self { metadata, note, kind: PhantomData }
+    }
+
     /// Namespace and name; the namespace is empty where there is none.
     pub(crate) fn key(&self) -> (&str, &str) {
         let metadata = &self.metadata;
@@ -42,11 +51,11 @@ impl<'de, K> Deserialize<'de> for Identity<K> {
         }
         let Kept { name, namespace, uid, resource_version } = Object::deserialize(deserializer)?.metadata;
         let metadata = ObjectMeta { name, namespace, uid, resource_version, ..ObjectMeta::default() };
-        Ok(Self { metadata, kind: PhantomData })
+        Ok(Self { metadata, note: (), kind: PhantomData })
     }
 }
 
-impl<K: Resource> Resource for Identity<K> {
+impl<K: Resource, N> Resource for Identity<K, N> {
     type DynamicType = K::DynamicType;
     type Scope = K::Scope;
 

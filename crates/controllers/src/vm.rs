@@ -31,11 +31,15 @@ mod tests;
 use std::sync::Arc;
 
 use futures::StreamExt;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
 use kube::runtime::controller::{Action, Config, Controller, Error};
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
 use manifest::types::{VirtualMachine, VirtualMachineInstance};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
 use crate::PAGE;
 use crate::identity::Identity;
@@ -47,8 +51,31 @@ const CONCURRENCY: u16 = 16;
 /// How often it is tried to let an instance go whose machine does not exist; about a minute passes until the last try.
 const RELEASE_ATTEMPTS: u32 = 12;
 
-/// What is kept of a machine between two looks: its name is enough.
-type Machine = Identity<VirtualMachine>;
+/// What is kept of a machine between two looks: its name, and whether there is nothing to do about it.
+type Machine = Identity<VirtualMachine, Rest>;
+
+/// Whether nothing is to be done about a machine that has no instance: what a look would find out, with all that it needs
+/// at hand already. Most machines of a large installation are made, and not started for long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Rest(bool);
+
+impl<'de> Deserialize<'de> for Machine {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let object = Value::deserialize(deserializer)?;
+        // A machine that cannot be read must not keep others from being watched; looking at it tells what is wrong.
+        match VirtualMachine::deserialize(&object) {
+            Ok(machine) => {
+                let rest = Rest(status::rests(&machine, Timestamp::now()));
+                Ok(Self::new(machine.metadata, rest))
+            }
+            Err(_) => {
+                let metadata =
+                    ObjectMeta::deserialize(&object["metadata"]).map_err(serde::de::Error::custom)?;
+                Ok(Self::new(metadata, Rest(false)))
+            }
+        }
+    }
+}
 
 /// Runs until dropped.
 pub async fn run(client: kube::Client) {
@@ -64,6 +91,9 @@ pub async fn run(client: kube::Client) {
     };
     let reconcile = |machine: Arc<Machine>, context: Arc<Context>| async move {
         let (namespace, name) = machine.key();
+        if machine.note.0 && !context.has_heard_of(namespace, name) {
+            return Ok(Action::await_change());
+        }
         Look::new(&context, namespace, name).reconcile().await
     };
     let on_error = |machine: Arc<Machine>, error: &kube::Error, context: Arc<Context>| {

@@ -83,6 +83,11 @@ impl Context {
         self.heard_of().insert((namespace.to_owned(), name.to_owned()));
     }
 
+    /// Whether there may be an instance of this name.
+    pub(super) fn has_heard_of(&self, namespace: &str, name: &str) -> bool {
+        self.heard_of().contains(&(namespace.to_owned(), name.to_owned()))
+    }
+
     fn heard_of(&self) -> MutexGuard<'_, HashSet<Key>> {
         // Nor this.
         self.heard_of.lock().unwrap_or_else(PoisonError::into_inner)

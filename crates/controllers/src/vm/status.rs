@@ -12,7 +12,7 @@ use super::decision::{self, Action};
 use super::pending::Asked;
 use super::printable::{self, Storage};
 use super::strategy::Strategy;
-use super::{instance, pending};
+use super::{build, instance, pending};
 
 /// What the status depends on beside the machine: how things are once everything was done that could be.
 #[derive(Debug, Clone)]
@@ -91,6 +91,13 @@ pub fn at_rest(machine: &VirtualMachine, now: Timestamp) -> Option<VirtualMachin
         now: Time(now),
     };
     (decision.action == Action::Nothing).then(|| next(machine, &outcome))
+}
+
+/// Whether nothing is to be done about `machine` while it has no instance, and nothing to be written.
+pub fn rests(machine: &VirtualMachine, now: Timestamp) -> bool {
+    machine.metadata.deletion_timestamp.is_none()
+        && build::preparation(machine).is_none()
+        && at_rest(machine, now).is_some_and(|status| machine.status == Some(status))
 }
 
 /// Whether strategy or request want the machine to run.

@@ -1,6 +1,8 @@
 //! Conditions and the rest of the status.
 
+use super::super::build;
 use super::super::conditions::{Facts, SyncError, next};
+
 use super::super::status::{self, News, Outcome};
 use super::*;
 
@@ -127,6 +129,30 @@ fn a_new_machine_is_at_rest_unless_it_is_to_run() {
             assert_eq!(Some(status::next(&new, &later)), status, "{strategy}");
         }
     }
+}
+
+#[test]
+fn a_machine_rests_once_it_is_prepared_and_says_so_and_nobody_wants_anything_of_it() {
+    let prepared = |strategy: &str| {
+        let mut new = VirtualMachine { status: None, ..machine(strategy) };
+        let patch = build::preparation(&new).unwrap();
+        new.metadata.annotations = serde_json::from_value(patch["metadata"]["annotations"].clone()).unwrap();
+        new.metadata.finalizers = serde_json::from_value(patch["metadata"]["finalizers"].clone()).unwrap();
+        new
+    };
+    let mut resting = prepared("Halted");
+    assert!(!status::rests(&resting, now()), "it has no status yet");
+    resting.status = status::at_rest(&resting, now());
+    assert!(status::rests(&resting, now()));
+
+    assert!(!status::rests(&prepared("Always"), now()), "it is to be started");
+    let unprepared = VirtualMachine { metadata: machine("Halted").metadata, ..resting.clone() };
+    assert!(!status::rests(&unprepared, now()), "it has no finalizer");
+    let deleted = deleting(resting.clone(), |machine| &mut machine.metadata);
+    assert!(!status::rests(&deleted, now()), "it is to be let go");
+    let mut asked = resting;
+    asked.status.as_mut().unwrap().state_change_requests = vec![start()];
+    assert!(!status::rests(&asked, now()), "it is asked to start");
 }
 
 #[test]
