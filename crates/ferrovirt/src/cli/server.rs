@@ -132,21 +132,28 @@ pub struct DeleteFlags {
     pub dry_run: DryRun,
 }
 
-/// `ferrovirt start`
+/// The machines that `start`, `stop` and `restart` are for.
 #[derive(Debug, Args)]
-pub struct StartFlags {
+pub struct MachinesFlags {
     /// VirtualMachines: NAME or vm/NAME
     #[arg(value_name = "NAME", required = true)]
     pub machines: Vec<String>,
     #[command(flatten)]
     pub namespace: NamespaceFlag,
-    /// Leave its virtual CPUs standing still
-    #[arg(long)]
-    pub paused: bool,
     /// Only let the server check it
     #[arg(long, value_enum, default_value_t = DryRun::None, default_missing_value = "server", num_args = 0..=1,
           require_equals = true)]
     pub dry_run: DryRun,
+}
+
+/// `ferrovirt start`
+#[derive(Debug, Args)]
+pub struct StartFlags {
+    #[command(flatten)]
+    pub on: MachinesFlags,
+    /// Leave its virtual CPUs standing still
+    #[arg(long)]
+    pub paused: bool,
     #[command(flatten)]
     pub waiting: WaitFlags,
 }
@@ -154,21 +161,14 @@ pub struct StartFlags {
 /// `ferrovirt stop`
 #[derive(Debug, Args)]
 pub struct StopFlags {
-    /// VirtualMachines: NAME or vm/NAME
-    #[arg(value_name = "NAME", required = true)]
-    pub machines: Vec<String>,
     #[command(flatten)]
-    pub namespace: NamespaceFlag,
+    pub on: MachinesFlags,
     /// End it at once
     #[arg(long)]
     pub force: bool,
     /// With --force: how long the guest may take to shut down
     #[arg(long, value_name = "SECONDS", requires = "force")]
     pub grace_period: Option<u32>,
-    /// Only let the server check it
-    #[arg(long, value_enum, default_value_t = DryRun::None, default_missing_value = "server", num_args = 0..=1,
-          require_equals = true)]
-    pub dry_run: DryRun,
     #[command(flatten)]
     pub waiting: WaitFlags,
 }
@@ -176,21 +176,14 @@ pub struct StopFlags {
 /// `ferrovirt restart`
 #[derive(Debug, Args)]
 pub struct RestartFlags {
-    /// VirtualMachines: NAME or vm/NAME
-    #[arg(value_name = "NAME", required = true)]
-    pub machines: Vec<String>,
     #[command(flatten)]
-    pub namespace: NamespaceFlag,
+    pub on: MachinesFlags,
     /// End it at once
     #[arg(long)]
     pub force: bool,
     /// With --force: how long the guest may take to shut down; KubeVirt takes 0 only
     #[arg(long, value_name = "SECONDS", requires = "force")]
     pub grace_period: Option<u32>,
-    /// Only let the server check it
-    #[arg(long, value_enum, default_value_t = DryRun::None, default_missing_value = "server", num_args = 0..=1,
-          require_equals = true)]
-    pub dry_run: DryRun,
     #[command(flatten)]
     pub waiting: WaitFlags,
 }

@@ -59,14 +59,14 @@ impl InstanceAction {
 
 /// `ferrovirt start`
 pub async fn start(context: &Context, flags: &StartFlags) -> Result<ExitCode, Failure> {
-    let mut options = dry_run(flags.dry_run);
+    let mut options = dry_run(flags.on.dry_run);
     if flags.paused {
         options["paused"] = true.into();
     }
-    let server = Server::find(context, flags.namespace.namespace.as_deref()).await?;
-    each(context, &machines(&flags.machines)?, async |name| {
+    let server = Server::find(context, flags.on.namespace.namespace.as_deref()).await?;
+    each(context, &machines(&flags.on.machines)?, async |name| {
         machine(&server, name, MachineAction::Start, &options).await?;
-        if flags.dry_run == DryRun::None {
+        if flags.on.dry_run == DryRun::None {
             wait_for_status(&server, name, &flags.waiting, "Running").await?;
         }
         Ok(())
@@ -76,14 +76,14 @@ pub async fn start(context: &Context, flags: &StartFlags) -> Result<ExitCode, Fa
 
 /// `ferrovirt stop`
 pub async fn stop(context: &Context, flags: &StopFlags) -> Result<ExitCode, Failure> {
-    let mut options = dry_run(flags.dry_run);
+    let mut options = dry_run(flags.on.dry_run);
     if let Some(seconds) = grace_period(flags.force, flags.grace_period) {
         options["gracePeriod"] = seconds.into();
     }
-    let server = Server::find(context, flags.namespace.namespace.as_deref()).await?;
-    each(context, &machines(&flags.machines)?, async |name| {
+    let server = Server::find(context, flags.on.namespace.namespace.as_deref()).await?;
+    each(context, &machines(&flags.on.machines)?, async |name| {
         machine(&server, name, MachineAction::Stop, &options).await?;
-        if flags.dry_run == DryRun::None {
+        if flags.on.dry_run == DryRun::None {
             wait_for_status(&server, name, &flags.waiting, "Stopped").await?;
         }
         Ok(())
@@ -93,13 +93,13 @@ pub async fn stop(context: &Context, flags: &StopFlags) -> Result<ExitCode, Fail
 
 /// `ferrovirt restart`
 pub async fn restart(context: &Context, flags: &RestartFlags) -> Result<ExitCode, Failure> {
-    let mut options = dry_run(flags.dry_run);
+    let mut options = dry_run(flags.on.dry_run);
     if let Some(seconds) = grace_period(flags.force, flags.grace_period) {
         options["gracePeriodSeconds"] = seconds.into();
     }
-    let server = Server::find(context, flags.namespace.namespace.as_deref()).await?;
-    each(context, &machines(&flags.machines)?, async |name| {
-        let waits = flags.waiting.wait && flags.dry_run == DryRun::None;
+    let server = Server::find(context, flags.on.namespace.namespace.as_deref()).await?;
+    each(context, &machines(&flags.on.machines)?, async |name| {
+        let waits = flags.waiting.wait && flags.on.dry_run == DryRun::None;
         let before = if waits { instance(&server, name).await? } else { None };
         machine(&server, name, MachineAction::Restart, &options).await?;
         match before {
