@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::client::{self, Credentials};
 use crate::room::{Boot, Room, instance};
-use crate::server::DEADLINE;
+use crate::server::{DEADLINE, wait_until};
 
 const PROTOCOL: &str = "plain.kubevirt.io";
 
@@ -201,6 +201,42 @@ fn a_guest_is_paused_goes_on_is_reset_and_its_console_outlives_the_daemon() {
         terminal.type_line("end").await;
         assert_eq!(terminal.end().await, End::Closed(CloseCode::Normal));
     });
+    room.kubectl(&["delete", "vmi", "vm"]);
+    room.wait_until_empty();
+}
+
+#[test]
+fn a_guest_restarts_by_its_power_button_and_stays_the_same_instance() {
+    let room = Room::new();
+    let image = room.reference("guests/soft:1");
+    room.push(&image, "vmlinuz");
+    room.apply(&instance("vm", &Boot { image: &image, policy: "", guest: "obey" }));
+    let before = room.wait_for_phase("vmi/vm", "Running");
+    let put = |action: &str| room.put_to("virtualmachineinstances", "vm", action, &json!({}));
+    let button = "guest: listening to the power button";
+    room.wait_for_console("vm", button);
+    let qemu = room.processes("qemu-system-x86_64");
+    put("softreboot").succeeded();
+    wait_until("the second boot", || {
+        std::thread::sleep(Duration::from_millis(60));
+        (room.console("vm").matches(button).count() == 2).then_some(())
+    });
+    let after = room.get("vmi/vm");
+    assert_eq!(
+        (&after["metadata"]["uid"], &after["status"]["phase"]),
+        (&before["metadata"]["uid"], &json!("Running"))
+    );
+    assert_eq!(room.processes("qemu-system-x86_64"), qemu);
+    put("pause").succeeded();
+    room.wait("vmi/vm", "is paused", |found| {
+        found["status"]["conditions"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|condition| condition["type"] == "Paused")
+    });
+    let about = "Operation cannot be fulfilled on virtualmachineinstance.kubevirt.io \"vm\":";
+    assert!(put("softreboot").stderr.contains(&format!("{about} VMI is paused")));
     room.kubectl(&["delete", "vmi", "vm"]);
     room.wait_until_empty();
 }
