@@ -5,18 +5,23 @@
 #   vmlinuz-other    another version of it, for tests in which an image's kernel changes
 #   initrd           demo/init, a busybox and the few modules that it loads
 #   initrd-other     the same for the other version
+#   initrd-network   a busybox, the modules of a virtio network card, and the init in crates/ferrovirt/tests/lifecycle
 #   versions         `FILE VERSION` a line, the version as `uname -r` prints it in the guest
 #   modules/VERSION  the modules, as a directory for `image build --modules`
 #
 # Nothing is installed: the packages are downloaded and unpacked, which any user may do. The bytes of the
-# initrds depend on the packages and demo/init alone. A second call does nothing unless this script or demo/init changed.
+# initrds depend on the packages and what goes into them alone. A second call does nothing unless this script or that
+# changed.
 set -euo pipefail
 export LC_ALL=C
 
 cd "$(dirname "$0")/.."
 readonly out=target/fixtures
 
-stamp=$(cat "$0" demo/init | cksum)
+readonly network_files=crates/ferrovirt/tests/lifecycle
+readonly network_modules="failover net_failover virtio_net"
+
+stamp=$(cat "$0" demo/init "$network_files"/network-{init,lease} | cksum)
 is_ready() { [[ -f $out/stamp && $(<"$out/stamp") == "$stamp" ]]; }
 if is_ready; then
     exit 0
@@ -118,13 +123,13 @@ other_kernel_packages() {
 
 # --- parts ----------------------------------------------------------------------------------------------------------
 
-# The modules that demo/init loads, from the unpacked packages in $1 for kernel $2, uncompressed.
+# The modules after $2, from the unpacked packages in $1 into the directory $2, uncompressed.
 take_modules() {
-    local from=$1 version=$2 to=$work/result/modules/$2 modules module file
-    modules=$(sed -n 's/^modules="\(.*\)"$/\1/p' demo/init)
+    local from=$1 to=$2 module file
+    shift 2
     mkdir -p "$to"
-    # The list in demo/init; file names use `-` and `_` alike.
-    for module in $modules; do
+    # File names use `-` and `_` alike.
+    for module in "$@"; do
         file=$(find "$from" -name "${module//_/[-_]}.ko*" -type f | head -n 1)
         case $file in
             '') continue ;; # built in, or absent from this kernel
@@ -141,7 +146,7 @@ take_modules() {
 
 # Unpacks kernel package $1 and takes its kernel as file $2 of the result.
 take_kernel() {
-    local tree=$work/$2.tree name kernel version
+    local tree=$work/$2.tree name kernel version modules
     unpack "$1" "$tree" || return 1
     # Ubuntu keeps the modules in packages of their own.
     for name in $(kernel_dependencies "$1" | grep '^linux-modules-' || true); do
@@ -153,7 +158,11 @@ take_kernel() {
     # Ubuntu's are readable by root only; QEMU does not run as root.
     install --mode 0644 "$kernel" "$work/result/$2"
     echo "$2 $version" >>"$work/result/versions"
-    take_modules "$tree" "$version"
+    # The list in demo/init is one of words.
+    read -ra modules < <(sed -n 's/^modules="\(.*\)"$/\1/p' demo/init)
+    take_modules "$tree" "$work/result/modules/$version" "${modules[@]}"
+    read -ra modules <<<"$network_modules"
+    take_modules "$tree" "$work/network-modules/$version" "${modules[@]}"
     rm -rf "$tree"
 }
 
@@ -185,10 +194,28 @@ make_initrd() {
     cp demo/init "$root/init"
     find "$work/result/${modules#lib/}" -name '*.ko' -exec cp {} "$root/$modules" \;
     chmod 0755 "$root/init" "$root/bin/busybox"
-    find "$root" -type d -exec chmod 0755 {} +
-    find "$root" -exec touch --no-dereference --date=@0 {} +
-    (cd "$root" && find . -mindepth 1 -printf '%P\0' | sort --zero-terminated |
-        cpio --null --create --format=newc --reproducible --owner=0:0 --quiet) | gzip --no-name -9 >"$work/result/$1"
+    pack "$root" "$1"
+}
+
+# Makes initrd-network for the kernel vmlinuz around the busybox $1.
+make_network_initrd() {
+    local root=$work/initrd-network.root version
+    version=$(sed -n 's/^vmlinuz //p' "$work/result/versions")
+    mkdir -p "$root"/bin "$root/lib/modules/$version"
+    install --mode 0755 "$1" "$root/bin/busybox"
+    install --mode 0755 "$network_files/network-init" "$root/init"
+    install --mode 0755 "$network_files/network-lease" "$root/lease"
+    find "$work/result/modules/$version" "$work/network-modules/$version" -name '*.ko' \
+        -exec cp {} "$root/lib/modules/$version" \;
+    pack "$root" initrd-network
+}
+
+# Packs the directory $1 as the initrd $2, whose bytes depend on nothing but what is in there.
+pack() {
+    find "$1" -type d -exec chmod 0755 {} +
+    find "$1" -exec touch --no-dereference --date=@0 {} +
+    (cd "$1" && find . -mindepth 1 -printf '%P\0' | sort --zero-terminated |
+        cpio --null --create --format=newc --reproducible --owner=0:0 --quiet) | gzip --no-name -9 >"$work/result/$2"
 }
 
 # --- the whole ------------------------------------------------------------------------------------------------------
@@ -229,6 +256,7 @@ fi
 take_busybox "$work/busybox.static"
 make_initrd initrd vmlinuz "$work/busybox.static"
 make_initrd initrd-other vmlinuz-other "$work/busybox.static"
+make_network_initrd "$work/busybox.static"
 echo "$stamp" >"$work/result/stamp"
 chmod 0755 "$work/result" "$work/result/modules"
 rm -rf "$out"

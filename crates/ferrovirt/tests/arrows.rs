@@ -37,6 +37,7 @@ const RESTRICTED: &[(&str, &[&str], &str)] = &[
     ("rusqlite", &["apiserver"], "the API's state is kept in one place"),
     ("axum", &["apiserver", "launcher", "ferrovirt"], "HTTP is served where an API is"),
     ("rcgen", &["apiserver", "node"], "certificates are made by the two authorities"),
+    ("smoltcp", &["launcher"], "a guest's network is served in one place"),
     ("anyhow", &["ferrovirt"], "libraries have error types of their own"),
     ("clap", &["ferrovirt"], "flags are the binary's"),
     ("indicatif", &["ferrovirt"], "progress is drawn by the binary"),

@@ -10,6 +10,7 @@
 //! | `PUT /v1/shutdown` | `{"gracePeriodSeconds": N}` | 200, the status; the power button is pressed, or the machine killed |
 //! | `PUT /v1/pause`, `/v1/unpause`, `/v1/reset`, `/v1/softreboot` | | 200, the status after it |
 //! | `GET /v1/console?readOnly=BOOL&replay=BOOL`, upgraded to `ferrovirt-console` | | 101, the bytes of the serial port both ways |
+//! | `GET /v1/portforward?port=NUMBER`, upgraded to `ferrovirt-portforward` | | 101 once the guest has taken the connection, the bytes of it both ways |
 //!
 //! | `GET /v1/vnc?preserve=BOOL`, upgraded to `ferrovirt-vnc` | | 101, the bytes of the display's VNC both ways |
 //! | `GET /v1/screenshot?moveCursor=BOOL` | | 200, `image/png` |
@@ -19,8 +20,8 @@
 //! Every other answer of 200 is a [`MachineStatus`](manifest::machine_status::MachineStatus). Any other is
 //! `{"error": "…"}`: 400 for what cannot be read, 403 for the instance of another launcher, 404 for an unknown path, 405
 //! for another method, 408 for a body that does not arrive, 409 for what the machine's state does not allow, 413 for a body above [`MAX_BODY_BYTES`], 426 for a console
-//! without the upgrade, 429 for one too many, 500
-//! where QEMU refused.
+//! or a port without the upgrade, 429 for one too many, 500
+//! where QEMU refused, 502 where the guest has not taken a connection.
 //!
 //! A machine that cannot be started is no error: the status says so in `syncError`, and the same request tries again.
 //!
@@ -30,6 +31,7 @@
 
 mod client;
 mod console;
+mod port_forward;
 mod server;
 #[cfg(test)]
 mod tests;

@@ -96,7 +96,16 @@ fn excess_bytes(status: &MachineStatus) -> usize {
 
 fn texts(status: &mut MachineStatus) -> impl Iterator<Item = &mut String> {
     let MachineStatus {
-        vmi_uid, sync_error, machine_type, accelerator, selinux_context, boot, panic, ..
+        vmi_uid,
+        sync_error,
+        machine_type,
+        accelerator,
+        selinux_context,
+        interfaces,
+        warnings,
+        boot,
+        panic,
+        ..
     } = status;
     let boot = boot.iter_mut().flat_map(|boot| {
         let files = [&mut boot.kernel, &mut boot.initrd].into_iter().flatten().map(|file| &mut file.path);
@@ -104,7 +113,8 @@ fn texts(status: &mut MachineStatus) -> impl Iterator<Item = &mut String> {
     });
     let panic = panic.iter_mut().flat_map(|panic| panic.line.iter_mut().chain(&mut panic.tail));
     let single = [vmi_uid].into_iter().chain(sync_error).chain(machine_type).chain(accelerator);
-    single.chain(selinux_context).chain(boot).chain(panic)
+    let names = interfaces.iter_mut().map(|interface| &mut interface.name);
+    single.chain(selinux_context).chain(names).chain(warnings).chain(boot).chain(panic)
 }
 
 /// Cuts at a character's boundary, and shows that it did.

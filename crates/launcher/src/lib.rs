@@ -13,6 +13,7 @@
 //! ```text
 //! Pod's directory ──► supervisor ◄──► control (HTTP over mutual TLS) ◄── controllers
 //!  (volumes, tls)      │  boot_image, host, plan ──► session ──► logs (cri_log), serial_port
+//!                      │               network: the guest's card ◄──► DHCP, port-forward, passt
 //!                      └► launcher.json, launch.json, exit_record
 //! ```
 
@@ -28,6 +29,7 @@ pub mod exit_record;
 pub mod host;
 pub mod machine_dir;
 pub mod memory;
+pub mod network;
 pub mod plan;
 pub mod pod_dir;
 pub mod serial_port;

@@ -172,11 +172,15 @@ pub fn directory_name(namespace: &str, name: &str) -> String {
     if safe.len() <= MAX_NAME_BYTES && safe == whole {
         return safe;
     }
-    // FNV-1a, 64 bits: no adversary gains anything from a collision, the lock still keeps two machines apart.
-    let sum = whole
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    // No adversary gains anything from a collision, the lock still keeps two machines apart.
+    let sum = fnv1a(&whole);
     format!("{}-{sum:016x}", &safe[..safe.len().min(MAX_NAME_BYTES - 17)])
+}
+
+/// FNV-1a of 64 bits, for names that need be no secret.
+pub(crate) fn fnv1a(text: &str) -> u64 {
+    text.bytes()
+        .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use vmm::{
 };
 
 use crate::command_line;
+use crate::network::network;
 
 /// The files on this machine that QEMU is given.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,6 +125,7 @@ pub fn plan(
     launch.memory_balloon = domain.devices.autoattach_mem_balloon.unwrap_or(true);
     launch.graphics = domain.devices.autoattach_graphics_device.unwrap_or(true);
     launch.inputs = domain.devices.inputs.iter().map(|input| tablet_bus(input.bus.as_deref())).collect();
+    launch.network_card = network(instance).map(|network| network.card);
     launch.watchdog = watchdog(domain);
     launch.acpi = acpi(domain);
     launch.clock = clock(domain);

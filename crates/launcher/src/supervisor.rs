@@ -24,6 +24,7 @@ use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use manifest::machine_status::{BootFacts, MachineStatus};
@@ -42,6 +43,7 @@ use crate::display::Display;
 use crate::exit_record::ExitRecord;
 use crate::host::Host;
 use crate::machine_dir;
+use crate::network::Door;
 use crate::pod_dir::{LauncherRecord, PodDir};
 use crate::serial_port::SerialPort;
 use crate::session::{
@@ -225,6 +227,7 @@ pub async fn run(
     let (orders, order_requests) = mpsc::channel(QUEUE);
     let board = Board::default();
     let (port, typed) = SerialPort::new();
+    let network = Arc::new(OnceLock::new());
     let doors = Doors {
         uid: settings.uid.clone(),
         starts,
@@ -232,6 +235,7 @@ pub async fn run(
         status: board.watch(),
         port: port.clone(),
         display: Display::new(vmm::RunPaths::in_directory(pod.path()).vnc_socket),
+        network: Arc::clone(&network),
     };
     let (stop, stopped) = watch::channel(false);
     let server = tokio::spawn(control::serve(listener, acceptor, doors, stopped));
@@ -259,6 +263,7 @@ pub async fn run(
         orders: order_requests,
         order_sender: orders,
         port: port.clone(),
+        network,
         typed,
     };
     let end = supervisor.supervise(&mut signals.terminate).await;
@@ -309,6 +314,8 @@ struct Supervisor<'a> {
     orders: mpsc::Receiver<Order>,
     order_sender: mpsc::Sender<Order>,
     port: SerialPort,
+    /// The way to the guest, once it runs and if it has a network.
+    network: Arc<OnceLock<Door>>,
     /// What is typed on the port, until there is a guest to hear it.
     typed: mpsc::Receiver<Vec<u8>>,
 }
@@ -374,6 +381,7 @@ impl Supervisor<'_> {
             console_log,
             image,
             known,
+            door,
             rules,
             initial_state,
             began,
@@ -381,6 +389,10 @@ impl Supervisor<'_> {
             timeline,
         } = started;
         let board = self.board;
+        if let Some(door) = door {
+            // Once: a launcher has one machine.
+            let _ = self.network.set(door);
+        }
         let shut_down = (self.settings.grace, self.order_sender.clone());
         let typing = forward_input(self.typed, console_input);
         tokio::pin!(typing);

@@ -54,6 +54,10 @@ pub const BOOT_TIMELINE: &str = "ferrovirt.dev/boot-timeline";
 /// JSON.
 pub const LAST_BOOT: &str = "ferrovirt.dev/last-boot";
 
+/// Annotation on an instance (in a VirtualMachine, on its template): `true` lets the guest reach services on the host's
+/// loopback 127.0.0.1, the API server's among them, at 10.0.2.4.
+pub const HOST_LOOPBACK: &str = "ferrovirt.dev/host-loopback";
+
 /// Type of the condition of an instance whose guest panicked.
 pub const GUEST_PANICKED: &str = "ferrovirt.dev/GuestPanicked";
 

@@ -38,6 +38,12 @@ pub struct MachineStatus {
     /// SELinux context that QEMU runs in, `none` where there is no SELinux.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub selinux_context: Option<String>,
+    /// Its network cards.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub interfaces: Vec<MachineInterface>,
+    /// What its owner should know and do about, in a sentence each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// What was booted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub boot: Option<BootFacts>,
@@ -94,6 +100,23 @@ pub enum StateReason {
     #[default]
     #[serde(other)]
     None,
+}
+
+/// A network card of a machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct MachineInterface {
+    /// Name of the interface in the instance.
+    pub name: String,
+    /// Its hardware address, `02:00:00:00:00:01`.
+    pub mac: String,
+}
+
+impl MachineInterface {
+    /// The card of interface `name` with this hardware address.
+    pub fn new(name: &str, mac: [u8; 6]) -> Self {
+        Self { name: name.to_owned(), mac: mac.map(|octet| format!("{octet:02x}")).join(":") }
+    }
 }
 
 /// What a machine booted.

@@ -79,6 +79,7 @@ fn everything() -> LaunchSpec {
     spec.memory_balloon = true;
     spec.graphics = true;
     spec.inputs = vec![TabletBus::Usb, TabletBus::Virtio, TabletBus::Usb];
+    spec.network_card = Some(NetworkCard { model: CardModel::Virtio, mac: [2, 0, 0xde, 0xad, 0xbe, 0xef] });
     spec.watchdog = Some(WatchdogAction::Poweroff);
     spec.acpi = Acpi::Off;
     spec.clock = Clock::Utc { offset_seconds: 3600 };
@@ -181,6 +182,31 @@ fn each_setting_has_its_words() {
     }
 }
 
+#[test]
+fn each_model_of_a_network_card_is_a_device() {
+    let table = [
+        (CardModel::Virtio, "virtio-net-pci"),
+        (CardModel::E1000, "e1000"),
+        (CardModel::E1000e, "e1000e"),
+        (CardModel::Igb, "igb"),
+        (CardModel::Ne2kPci, "ne2k_pci"),
+        (CardModel::Pcnet, "pcnet"),
+        (CardModel::Rtl8139, "rtl8139"),
+    ];
+    for (model, device) in table {
+        let mut spec = reference();
+        spec.panic_device = PanicDevice::None;
+        spec.network_card = Some(NetworkCard { model, mac: [2, 0, 0, 0, 0, 10] });
+        let arguments = qemu_args(&spec, &test_facts(), &paths(), &ClockStart::default());
+        assert_eq!(
+            value_of(&arguments, "-netdev", 0),
+            "stream,id=net0,server=off,addr.type=unix,addr.path=/run/ferrovirt/web/qemu/net.sock"
+        );
+        let expected = format!("{device},netdev=net0,mac=02:00:00:00:00:0a,romfile=");
+        assert_eq!(value_of(&arguments, "-device", 0), expected);
+    }
+}
+
 /// Without a panic device QEMU is told nothing of panics: the guest's kernel decides.
 #[test]
 fn panics_are_watched_for_where_there_is_a_device() {
@@ -261,6 +287,7 @@ proptest! {
         let mut spec = reference();
         spec.name = name.clone();
         spec.smbios.chassis.asset = Some(asset.clone());
+        spec.network_card = Some(NetworkCard { model: CardModel::E1000, mac: [2; 6] });
         let paths = RunPaths::in_directory(Path::new(&directory));
         let arguments = qemu_args(&spec, &test_facts(), &paths, &ClockStart::default());
 
@@ -271,6 +298,10 @@ proptest! {
         let parts = split_option(value_of(&arguments, "-chardev", 1));
         let socket = paths.qmp_socket.to_str().unwrap();
         prop_assert_eq!(&parts[2], &format!("path={socket}"));
+        prop_assert_eq!(parts.len(), 5);
+        let parts = split_option(value_of(&arguments, "-netdev", 0));
+        let socket = paths.network_socket.to_str().unwrap();
+        prop_assert_eq!(&parts[4], &format!("addr.path={socket}"));
         prop_assert_eq!(parts.len(), 5);
     }
 

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::host_facts::HostFacts;
+use crate::host_facts::{HostFacts, QemuVersion};
 
 /// The version of [`LaunchSpec`] that this crate writes and reads.
 pub const LAUNCH_SPEC_VERSION: u32 = 1;
@@ -30,6 +30,9 @@ pub const MAX_CPU_FEATURES: usize = 512;
 
 /// Most tablets. Those on USB share one controller, which has four ports of each speed (QEMU, `qemu-xhci`).
 pub const MAX_INPUTS: usize = 4;
+
+/// Oldest QEMU that a guest with a network card runs on: the first with the network backend `stream`.
+pub const OLDEST_QEMU_WITH_NETWORK: QemuVersion = QemuVersion { major: 7, minor: 2, micro: 0 };
 
 /// Longest kernel command line in bytes that x86 Linux keeps (`COMMAND_LINE_SIZE` of 2048, minus its final
 /// zero).
@@ -76,6 +79,9 @@ pub struct LaunchSpec {
     /// Pointing devices, one tablet each, [`MAX_INPUTS`] at most.
     #[serde(default)]
     pub inputs: Vec<TabletBus>,
+    /// A network card, whose frames go through [`Vm::network`](crate::Vm::network).
+    #[serde(default)]
+    pub network_card: Option<NetworkCard>,
     /// A watchdog on the PCI bus (i6300ESB), and what happens when the guest neglects it.
     #[serde(default)]
     pub watchdog: Option<WatchdogAction>,
@@ -116,6 +122,7 @@ impl LaunchSpec {
             memory_balloon: false,
             graphics: false,
             inputs: Vec::new(),
+            network_card: None,
             watchdog: None,
             acpi: Acpi::On,
             clock: Clock::default(),
@@ -186,6 +193,37 @@ pub enum TabletBus {
     Usb,
     /// virtio over PCI.
     Virtio,
+}
+
+/// A network card.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkCard {
+    /// What the guest finds.
+    pub model: CardModel,
+    /// Its hardware address, which must be one of a single station.
+    pub mac: [u8; 6],
+}
+
+/// Models of network cards, by KubeVirt's names.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CardModel {
+    /// virtio over PCI.
+    #[default]
+    Virtio,
+    /// Intel 82540EM.
+    E1000,
+    /// Intel 82574L.
+    E1000e,
+    /// Intel 82576. QEMU has it from version 8.0 on.
+    Igb,
+    /// NE2000 over PCI.
+    Ne2kPci,
+    /// AMD PCnet.
+    Pcnet,
+    /// Realtek 8139.
+    Rtl8139,
 }
 
 /// What happens when a guest that has started its watchdog neglects it.
@@ -429,6 +467,15 @@ pub enum SpecError {
         /// The text.
         text: String,
     },
+    /// A network card with the hardware address of a group of stations.
+    #[error("the hardware address of the network card is not that of a single station")]
+    GroupAddress,
+    /// A network card, and a QEMU that cannot hand its frames on.
+    #[error("the guest has a network card, and QEMU {found} is older than {OLDEST_QEMU_WITH_NETWORK}")]
+    Network {
+        /// QEMU's version.
+        found: QemuVersion,
+    },
     /// More devices or features of one kind than there can be.
     #[error("the guest wants {wanted} {what}, {most} are possible")]
     TooMany {
@@ -483,6 +530,12 @@ impl SpecError {
                  /usr/share/zoneinfo (Debian: package `tzdata`)"
                     .to_owned(),
             ),
+            Self::Network { .. } => Some(format!(
+                "install QEMU {OLDEST_QEMU_WITH_NETWORK} or newer, or set `autoattachPodInterface: false`"
+            )),
+            Self::GroupAddress => {
+                Some("choose a `macAddress` whose first two digits make an even number".to_owned())
+            }
             Self::Version { .. }
             | Self::Unprintable { .. }
             | Self::Uuid { .. }
@@ -549,6 +602,15 @@ impl LaunchSpec {
             _ => Ok(()),
         };
         few(self.inputs.len(), MAX_INPUTS, "tablets")?;
+        if let Some(card) = &self.network_card {
+            // The lowest bit of the first octet: IEEE 802, 8.2.2.
+            if card.mac[0] & 1 == 1 {
+                return Err(SpecError::GroupAddress);
+            }
+            if facts.qemu.version < OLDEST_QEMU_WITH_NETWORK {
+                return Err(SpecError::Network { found: facts.qemu.version });
+            }
+        }
         few(self.cpu_features.len(), MAX_CPU_FEATURES, "CPU features")?;
         let mut seen = BTreeSet::new();
         for CpuFeature { name, .. } in &self.cpu_features {
@@ -611,7 +673,7 @@ mod tests {
     fn each_impossibility_is_named() {
         let host = test_facts();
         type Change = fn(&mut LaunchSpec);
-        let cases: [(Change, &str); 20] = [
+        let cases: [(Change, &str); 21] = [
             (|spec| spec.version = 2, "the launch spec has version 2, only 1 is understood"),
             (|spec| spec.memory_bytes = 0, "the guest has no memory"),
             (
@@ -656,11 +718,29 @@ mod tests {
                 |spec| spec.inputs = vec![TabletBus::Usb; MAX_INPUTS + 1],
                 "the guest wants 5 tablets, 4 are possible",
             ),
+            (
+                |spec| spec.network_card = Some(NetworkCard { model: CardModel::Igb, mac: [1; 6] }),
+                "the hardware address of the network card is not that of a single station",
+            ),
         ];
         for (change, expected) in cases {
             let mut spec = spec();
             change(&mut spec);
             assert_eq!(spec.check(&host).unwrap_err().to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn a_network_card_needs_a_qemu_that_hands_its_frames_on() {
+        let mut host = test_facts();
+        let mut spec = spec();
+        spec.network_card = Some(NetworkCard { model: CardModel::Virtio, mac: [2; 6] });
+        for (minor, expected) in [
+            (2, Ok(())),
+            (1, Err("the guest has a network card, and QEMU 7.1.0 is older than 7.2.0".to_owned())),
+        ] {
+            host.qemu.version = QemuVersion { major: 7, minor, micro: 0 };
+            assert_eq!(spec.check(&host).map_err(|error| error.to_string()), expected);
         }
     }
 
@@ -707,6 +787,7 @@ mod tests {
             memory_balloon: true,
             graphics: true,
             inputs: vec![TabletBus::Usb, TabletBus::Virtio],
+            network_card: Some(NetworkCard { model: CardModel::Ne2kPci, mac: [2, 0, 0, 0, 0, 255] }),
             watchdog: Some(WatchdogAction::Poweroff),
             acpi: Acpi::Off,
             clock: Clock::Zone { name: "Europe/Berlin".to_owned() },

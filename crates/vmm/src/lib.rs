@@ -4,7 +4,8 @@
 //! ```text
 //!  LaunchSpec ─┐
 //!  HostFacts  ─┼─► qemu_args ─► Vm::start ─► trampoline ─► QEMU ─► console (stdin, stdout)
-//!  RunPaths   ─┘   (pure)          ▲                         └────► QMP socket ─► VmEvent
+//!  RunPaths   ─┘   (pure)          ▲                         ├────► QMP socket ─► VmEvent
+//!                                  │                         └────► network socket ─► frames
 //!                                  └── events, powerdown, quit, kill
 //! ```
 //!
@@ -30,9 +31,10 @@ pub use host_facts::{
     QemuVersion, Sandbox,
 };
 pub use launch_spec::{
-    Acpi, Chassis, Clock, CpuFeature, CpuTopology, FeaturePolicy, GuestReboot, InitialState,
+    Acpi, CardModel, Chassis, Clock, CpuFeature, CpuTopology, FeaturePolicy, GuestReboot, InitialState,
     LAUNCH_SPEC_VERSION, LaunchSpec, MAX_COMMAND_LINE_BYTES, MAX_CPU_FEATURES, MAX_INPUTS, MAX_VCPUS,
-    PanicDevice, PitTicks, RtcSource, Smbios, SpecError, TabletBus, Timers, WatchdogAction,
+    NetworkCard, OLDEST_QEMU_WITH_NETWORK, PanicDevice, PitTicks, RtcSource, Smbios, SpecError, TabletBus,
+    Timers, WatchdogAction,
 };
 pub use qmp::{EVENT_QUEUE_LENGTH, MAX_LINE_BYTES, Qmp, QmpError, QmpEvent};
 pub use run_as::{Access, Need, Node, QEMU_GID, QEMU_UID, RunAs, RunAsFacts, choose_run_as};

@@ -4,6 +4,7 @@
 //!  Vm::start ─► QEMU ─┬─ stdout ─► ConsoleReader      the caller copies them
 //!                     ├─ stdin  ◄─ ConsoleWriter
 //!                     ├─ stderr ─► the last lines, kept for messages
+//!                     ├─ frames ◄► network(): what the guest's network card sends and gets
 //!                     └─ QMP    ─► next_event(): GuestPanicked, GuestReset, GuestShutdown, …, Exited
 //! ```
 //!
@@ -30,7 +31,7 @@ use std::process::ExitStatus;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
-use tokio::net::UnixStream;
+use tokio::net::{UnixListener, UnixStream};
 use tokio::process::{Child, ChildStdin};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -111,6 +112,8 @@ pub struct Vm {
     /// Whether the guest was let run by the start, which is still to be told.
     is_starting: bool,
     phase: Phase,
+    /// Until it is taken.
+    network: Option<UnixStream>,
 }
 
 /// How far the stream of events has come.
@@ -141,6 +144,7 @@ impl Vm {
             .map_err(|source| StartError::Spec { name: spec.name.clone(), source })?;
         let paths = RunPaths::in_directory(run_directory);
         prepare_socket_directory(&paths, &facts.run_as)?;
+        let network_listener = spec.network_card.map(|_| listen_for_network(&paths)).transpose()?;
         let mut arguments = qemu_args(spec, facts, &paths, &clock);
         if spec.initial_state == InitialState::Running {
             arguments.push("-S".to_owned());
@@ -169,8 +173,12 @@ impl Vm {
             stopped: false,
             is_starting: false,
             phase: Phase::Supervised,
+            network: None,
         };
         vm.establish_control(&paths).await?;
+        if let (Some(_), Some(listener)) = (&vm.qmp, network_listener) {
+            vm.accept_network(&listener, &paths).await?;
+        }
         if let Some(qmp) = &vm.qmp {
             let lost = |source| vm.control_error(&paths, source);
             check_features(qmp, &spec.cpu_features, &lost).await?;
@@ -211,6 +219,29 @@ impl Vm {
 
     fn control_error(&self, paths: &RunPaths, source: QmpError) -> StartError {
         StartError::Control { socket: paths.qmp_socket.clone(), stderr: self.stderr.so_far(), source }
+    }
+
+    /// Takes QEMU's end of the network card's wire, which QEMU connects while it starts.
+    async fn accept_network(&mut self, listener: &UnixListener, paths: &RunPaths) -> Result<(), StartError> {
+        let accepted = tokio::select! {
+            accepted = timeout(COMMAND_LIMIT, listener.accept()) => accepted,
+            status = self.child.wait() => {
+                let status = status.map_err(|source| StartError::Spawn { binary: "QEMU".into(), source })?;
+                return self.ended_early(status).await;
+            }
+        };
+        let failed = |source| StartError::Network { socket: paths.network_socket.clone(), source };
+        let (stream, _) = accepted.map_err(|_| failed(io::ErrorKind::TimedOut.into()))?.map_err(failed)?;
+        // Nobody else has anything to connect there.
+        std::fs::remove_file(&paths.network_socket).map_err(failed)?;
+        self.network = Some(stream);
+        Ok(())
+    }
+
+    /// The other end of the guest's network card, once: Ethernet frames without checksum, each after its length in
+    /// bytes as a big-endian number of four bytes. `None` for a guest without a card, or one that has ended already.
+    pub fn network(&mut self) -> Option<UnixStream> {
+        self.network.take()
     }
 
     async fn ended_early(&mut self, status: ExitStatus) -> Result<(), StartError> {
@@ -455,10 +486,22 @@ fn prepare_socket_directory(paths: &RunPaths, run_as: &RunAs) -> Result<(), Star
     if let RunAs::User { uid, gid, .. } = run_as {
         std::os::unix::fs::chown(directory, Some(*uid), Some(*gid)).map_err(failed(directory))?;
     }
-    match std::fs::remove_file(socket) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(socket)(error)),
-        _ => Ok(()),
+    for socket in [socket, &paths.network_socket] {
+        match std::fs::remove_file(socket) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(socket)(error)),
+            _ => {}
+        }
     }
+    Ok(())
+}
+
+/// Listens where QEMU will connect the network card. Anybody may who gets into the directory, which is QEMU's user.
+fn listen_for_network(paths: &RunPaths) -> Result<UnixListener, StartError> {
+    let socket = &paths.network_socket;
+    let failed = |source| StartError::Network { socket: socket.clone(), source };
+    let listener = UnixListener::bind(socket).map_err(failed)?;
+    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o666)).map_err(failed)?;
+    Ok(listener)
 }
 
 /// Connects as soon as QEMU has made its socket.
@@ -566,6 +609,7 @@ mod tests {
             stopped: false,
             is_starting: false,
             phase: Phase::Supervised,
+            network: None,
         };
         (vm, input, theirs)
     }

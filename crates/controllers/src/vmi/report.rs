@@ -10,10 +10,11 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use manifest::Quantity;
 use manifest::keys;
-use manifest::machine_status::{BootFacts, BootTimeline, FileFacts, MachineStatus};
+use manifest::machine_status::{BootFacts, BootTimeline, FileFacts, MachineInterface, MachineStatus};
 use manifest::types::{
     Condition, FileChecksum, KernelBootStatus, Machine, VirtualMachineInstance,
-    VirtualMachineInstancePhaseTransitionTimestamp, VirtualMachineInstanceStatus, VolumeStatus,
+    VirtualMachineInstanceNetworkInterface, VirtualMachineInstancePhaseTransitionTimestamp,
+    VirtualMachineInstanceStatus, VolumeStatus,
 };
 
 use super::conditions::{self, find, set};
@@ -179,6 +180,12 @@ fn fill_status(
     if let Some(machine_type) = &machine.machine_type {
         status.machine = Some(Machine { type_: Some(cut(machine_type).to_owned()) });
     }
+    if let Some(pod) = observed.pod
+        && phase == Phase::Running
+    {
+        let address = pod.control.map(|control| control.ip().to_string());
+        status.interfaces = interfaces(machine, address);
+    }
     if let Some(user) = machine.qemu_user {
         status.runtime_user = Some(u64::from(user));
     }
@@ -195,6 +202,25 @@ fn fill_status(
     if status.volume_status.is_empty() && phase == Phase::Running {
         status.volume_status = volume_status(instance);
     }
+}
+
+/// The machine's network cards. Their address is the Pod's, as with KubeVirt's `masquerade`.
+fn interfaces(
+    machine: &MachineStatus,
+    pod_address: Option<String>,
+) -> Vec<VirtualMachineInstanceNetworkInterface> {
+    let interface = |card: &MachineInterface| VirtualMachineInstanceNetworkInterface {
+        name: Some(cut(&printable(&card.name)).to_owned()),
+        mac: Some(cut(&printable(&card.mac)).to_owned()),
+        ip_address: pod_address.clone(),
+        ip_addresses: pod_address.iter().cloned().collect(),
+        pod_interface_name: Some("eth0".to_owned()),
+        info_source: Some("domain".to_owned()),
+        queue_count: Some(1),
+        link_state: Some("up".to_owned()),
+        interface_name: None,
+    };
+    machine.interfaces.iter().map(interface).collect()
 }
 
 /// Each volume and the device that shows it to the guest, by the volumes' names.
@@ -400,6 +426,9 @@ fn events(
     if entered.contains(&Phase::Running) {
         tell(Teller::Handler, Event::normal("Created", "VirtualMachineInstance defined."));
         tell(Teller::Handler, Event::normal("Started", "VirtualMachineInstance started."));
+        for warning in machine.iter().flat_map(|machine| &machine.warnings) {
+            tell(Teller::Handler, Event::warning("MachineRestricted", cut(&printable(warning)).to_owned()));
+        }
         let migrates = conditions_of(new, conditions::LIVE_MIGRATABLE);
         if new.spec.eviction_strategy.as_deref() == Some("LiveMigrate")
             && let Some(condition) = migrates.filter(|condition| condition.status == "False")

@@ -199,6 +199,21 @@ pub fn vnc(instance: &VirtualMachineInstance) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Whether a port of the guest can be connected to. No phase is asked for, as by KubeVirt: without interfaces in the status
+/// there is nobody to connect to.
+///
+/// # Errors
+/// When the virtual CPUs stand still, or there is no network.
+pub fn port_forward(instance: &VirtualMachineInstance) -> Result<(), Refusal> {
+    if is_paused(instance) {
+        return Err(conflict(name_of(instance), "VMI is paused"));
+    }
+    if instance.status.as_ref().is_none_or(|status| status.interfaces.is_empty()) {
+        return Err(bad_request("no network interfaces are present"));
+    }
+    Ok(())
+}
+
 fn name_of(instance: &VirtualMachineInstance) -> &str {
     instance.metadata.name.as_deref().unwrap_or_default()
 }
@@ -293,6 +308,23 @@ mod tests {
         for allowed in allowed {
             assert_eq!(told(allowed), "ok");
         }
+    }
+
+    #[test]
+    fn a_port_needs_an_interface_and_a_guest_that_runs() {
+        let none = "400 no network interfaces are present";
+        for phase in ["Pending", "Running", "Failed"] {
+            assert_eq!(told(port_forward(&instance(phase, false, Value::Null))), none, "{phase}");
+        }
+        let with_interface = |paused| {
+            let mut instance = instance("Running", paused, Value::Null);
+            instance.status.as_mut().unwrap().interfaces.push(Default::default());
+            told(port_forward(&instance))
+        };
+        assert_eq!(with_interface(false), "ok");
+        let conflict =
+            "409 Operation cannot be fulfilled on virtualmachineinstance.kubevirt.io \"vm\": VMI is paused";
+        assert_eq!(with_interface(true), conflict);
     }
 
     #[test]

@@ -22,6 +22,7 @@ use launcher::command_line;
 use launcher::console::{Pattern, default_fail_patterns};
 use launcher::host::{Host, facts, kernel_entry};
 use launcher::machine_dir::MachineDir;
+use launcher::network::{Outside, network};
 use launcher::plan::{PanicDevices, plan};
 use launcher::session::Conditions;
 use launcher::timeline::Timeline;
@@ -114,14 +115,28 @@ async fn run_machine(context: &Context, flags: &RunFlags) -> Result<(ExitCode, O
     } else {
         context.reporter.warning("`autoattachSerialConsole` is false: the guest has no console to show");
     }
+    let network = network(&instance).map(|network| {
+        let outside = Outside::find(&host.search_path, network.host_loopback);
+        (network, outside)
+    });
+    if let Some(warning) = network.as_ref().and_then(|(_, outside)| outside.warning()) {
+        context.reporter.warning(warning);
+    }
     if flags.dry_run {
         let paths = RunPaths::in_directory(machine_dir.path());
         return Ok((dry_run::print_plan(&boot, &spec, &facts, &paths)?, None));
     }
     timeline.prepared = Some(began.elapsed());
 
-    let planned =
-        Planned { spec: &spec, facts: &facts, machine_dir: &machine_dir, conditions, began, timeline };
+    let planned = Planned {
+        spec: &spec,
+        facts: &facts,
+        machine_dir: &machine_dir,
+        network,
+        conditions,
+        began,
+        timeline,
+    };
     let outcome = guest::boot(context, flags, planned, &mut requests).await?;
     let changed_from = remember(context, &instance, &boot);
     let console_log = machine_dir.console_log();

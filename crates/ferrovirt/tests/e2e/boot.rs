@@ -52,7 +52,7 @@ fn the_hardware_of_a_manifest_is_what_the_guest_finds() {
     let world = World::new();
     let manifest = format!(
         r#"{{apiVersion: kubevirt.io/v1, kind: VirtualMachineInstance, metadata: {{name: hardware}}, spec: {{
-            startStrategy: Paused, terminationGracePeriodSeconds: 60, hostname: told-by-nobody, domain: {{
+            startStrategy: Paused, terminationGracePeriodSeconds: 60, priorityClassName: of-nothing, domain: {{
             memory: {{guest: 256Mi}}, machine: {{type: pc-q35-6.0}}, features: {{acpi: {{enabled: false}}}},
             cpu: {{model: max, features: [{{name: avx, policy: disable}}, {{name: sse4_2}},
                                           {{name: avx512f, policy: forbid}}]}},
@@ -74,7 +74,7 @@ fn the_hardware_of_a_manifest_is_what_the_guest_finds() {
         .expect_stdout(POWERING_OFF)
         .expect_stderr("spec.startStrategy has no effect")
         .expect_stderr("spec.terminationGracePeriodSeconds has no effect")
-        .expect_stderr("spec.hostname has no effect");
+        .expect_stderr("spec.priorityClassName has no effect");
     // The watchdog, the memory balloon, the panic device and the controller of the tablet, by vendor and device.
     for device in ["8086:25ab", "1af4:1002", "1b36:0011", "1b36:000d"] {
         assert!(outcome.stdout.contains(&format!("[{device}]")), "no device {device}: {outcome}");

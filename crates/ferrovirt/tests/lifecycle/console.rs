@@ -46,7 +46,7 @@ pub async fn open(room: &Room, name: &str, subresource: &str) -> Result<Socket, 
 }
 
 /// A client's end of a console.
-struct Terminal {
+pub struct Terminal {
     socket: Socket,
     seen: String,
 }
@@ -61,17 +61,22 @@ enum End {
 
 impl Terminal {
     /// Opens the console of `name`; otherwise the code and the body of the answer.
-    async fn open(room: &Room, name: &str, query: &str) -> Result<Self, (u16, Value)> {
+    pub async fn open(room: &Room, name: &str, query: &str) -> Result<Self, (u16, Value)> {
         let socket = open(room, name, &format!("console{query}")).await?;
         Ok(Self { socket, seen: String::new() })
     }
 
-    async fn type_line(&mut self, line: &str) {
+    pub async fn type_line(&mut self, line: &str) {
         self.socket.send(Message::Binary(format!("{line}\n").into_bytes().into())).await.unwrap();
     }
 
     /// Reads until `text` has come.
-    async fn expect(&mut self, text: &str) {
+    pub async fn expect(&mut self, text: &str) {
+        self.read_to(text).await;
+    }
+
+    /// The same; what came before it.
+    pub async fn read_to(&mut self, text: &str) -> String {
         let reading = async {
             while !self.seen.contains(text) {
                 match self.socket.next().await.unwrap().unwrap() {
@@ -83,8 +88,9 @@ impl Terminal {
         };
         let outcome = timeout(DEADLINE, reading).await;
         assert!(outcome.is_ok(), "waited in vain for {text:?}: {}", self.seen);
-        let end = self.seen.find(text).unwrap() + text.len();
-        self.seen.drain(..end);
+        let rest = self.seen.split_off(self.seen.find(text).unwrap() + text.len());
+        let before = std::mem::replace(&mut self.seen, rest);
+        before.strip_suffix(text).unwrap().to_owned()
     }
 
     /// Reads to the end.

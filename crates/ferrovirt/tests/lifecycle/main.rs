@@ -14,6 +14,7 @@ mod command_line;
 mod console;
 mod ends;
 mod images;
+mod network;
 mod outliving;
 #[allow(dead_code, reason = "the bench uses the rest")]
 mod room;

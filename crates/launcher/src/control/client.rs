@@ -22,9 +22,11 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::console::{self, Console};
+use super::port_forward;
 use super::tls::{Identity, IdentityError, client_config};
 use super::vnc;
 use super::{POLL_PATIENCE, Refusal, START_PATIENCE, ShutdownRequest};
+use crate::network::DIAL_LIMIT;
 use crate::serial_port::Attach;
 
 /// How long connecting may take, TLS included. Launchers are on this machine, which may be busy.
@@ -187,6 +189,19 @@ impl Client {
     /// [`ControlError`]; refused where too many have.
     pub async fn console(&self, at: SocketAddr, how: Attach) -> Result<Console, ControlError> {
         self.upgraded(at, &console::uri(how), console::PROTOCOL, Duration::ZERO).await.map(Console::new)
+    }
+
+    /// Connects to a TCP port of the guest, over a connection of its own.
+    ///
+    /// # Errors
+    /// [`ControlError`]; refused with 502 where the guest does not take it.
+    pub async fn connect_to_guest(
+        &self,
+        at: SocketAddr,
+        port: u16,
+    ) -> Result<impl AsyncRead + AsyncWrite + Send + Unpin + use<>, ControlError> {
+        let upgraded = self.upgraded(at, &port_forward::uri(port), port_forward::PROTOCOL, DIAL_LIMIT).await;
+        upgraded.map(TokioIo::new)
     }
 
     /// Connects to the VNC of the display, over a connection of its own. Whoever has it is put off, unless that is to be

@@ -5,7 +5,7 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,8 +25,9 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::{MAX_BODY_BYTES, POLL_PATIENCE, Refusal, START_PATIENCE, ShutdownRequest};
-use super::{console, vnc};
+use super::{console, port_forward, vnc};
 use crate::display::Display;
+use crate::network::Door;
 use crate::serial_port::SerialPort;
 use crate::session::{Order, Reply};
 
@@ -81,6 +82,8 @@ pub(crate) struct Doors {
     pub port: SerialPort,
     /// Its display.
     pub display: Display,
+    /// The way to the guest, once it runs and if it has a network.
+    pub network: Arc<OnceLock<Door>>,
 }
 
 /// Serves until `stop` is true, then finishes the requests at hand. Never fails: what a client does ends its connection.
@@ -159,6 +162,7 @@ async fn connection(
             let upgraded = match request.uri().path() {
                 console::PATH => grant_console(&mut request, &doors.port, consoles),
                 vnc::PATH => grant_vnc(&mut request, &doors.display, consoles).await,
+                port_forward::PATH => grant_port(&mut request, &doors).await,
                 _ => return Ok::<_, Infallible>(answer(request, &doors).await),
             };
             Ok(match upgraded {
@@ -208,6 +212,15 @@ fn grant_console(
         drop(permit);
     };
     Ok((response, Box::pin(stream)))
+}
+
+/// A connection to a port of the guest; the network counts them.
+async fn grant_port(
+    request: &mut Request<Incoming>,
+    doors: &Doors,
+) -> Result<(Response<Full<Bytes>>, Stream), Refused> {
+    let (response, connection) = port_forward::grant(request, doors).await?;
+    Ok((response, Box::pin(connection.carry())))
 }
 
 /// The display, with a place among [`CONSOLES`].

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Request, StatusCode};
@@ -74,7 +75,15 @@ fn doors() -> (Doors, watch::Sender<MachineStatus>, mpsc::Receiver<Start>, mpsc:
     let (port, _) = SerialPort::new();
     let display = Display::new("/nonexistent/vnc.sock".into());
     (
-        Doors { uid: UID.to_owned(), starts, orders, status: watched, port, display },
+        Doors {
+            uid: UID.to_owned(),
+            starts,
+            orders,
+            status: watched,
+            port,
+            display,
+            network: Arc::default(),
+        },
         status,
         start_requests,
         order_requests,

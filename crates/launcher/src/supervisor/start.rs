@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use manifest::machine_status::MachineStatus;
+use manifest::machine_status::{MachineInterface, MachineStatus};
 use manifest::types::VirtualMachineInstance;
 use tokio::time::Instant;
 use vmm::kernel::EntryChoice;
@@ -19,6 +19,7 @@ use crate::boot_image::{self, BootImage, BootImageError};
 use crate::command_line;
 use crate::cri_log::{CriLog, Stream};
 use crate::host::{self, HostError};
+use crate::network::{self, Door, Outside, network};
 use crate::plan::{PanicDevices, plan};
 use crate::pod_dir::{LaunchRecord, PodDir};
 use crate::session::{OnPanic, PowerButton, Rules};
@@ -82,6 +83,8 @@ pub(super) struct Started {
     pub console_log: Option<CriLog>,
     pub image: BootImage,
     pub known: Known,
+    /// The way to the guest, where it has a network.
+    pub door: Option<Door>,
     pub rules: Rules,
     pub initial_state: InitialState,
     pub began: Instant,
@@ -98,6 +101,8 @@ pub(super) struct Known {
     qemu_user: u32,
     selinux_context: Option<String>,
     pull: (u64, u64),
+    interfaces: Vec<MachineInterface>,
+    warnings: Vec<String>,
 }
 
 impl Known {
@@ -108,6 +113,8 @@ impl Known {
         status.accelerator = Some(self.accelerator.to_owned());
         status.qemu_user = Some(self.qemu_user);
         status.selinux_context.clone_from(&self.selinux_context);
+        status.interfaces.clone_from(&self.interfaces);
+        status.warnings.clone_from(&self.warnings);
         (status.timeline.pull_started, status.timeline.pulled) = (Some(self.pull.0), Some(self.pull.1));
     }
 }
@@ -126,6 +133,8 @@ fn known(settings: &Settings, image: &BootImage, facts: &HostFacts, machine_type
         },
         selinux_context: selinux_context(),
         pull: image.pull,
+        interfaces: Vec::new(),
+        warnings: Vec::new(),
     }
 }
 
@@ -185,18 +194,30 @@ pub(super) async fn start(
         trampoline: &trampoline,
         niceness: settings.niceness,
     };
-    let (vm, console, console_input) = Vm::start(request).await?;
+    let (mut vm, console, console_input) = Vm::start(request).await?;
     if let Err(error) = priority::step_back() {
         tracing::warn!(%error, "the launcher stays ahead of others");
     }
     let timeline = Timeline { prepared, vmm_ready: Some(began.elapsed()), ..Timeline::default() };
     tracing::info!(process = vm.process_id(), accelerator = ?facts.accelerator, "QEMU runs");
+    let mut known = known(settings, &image, &facts, vm.machine_type());
+    let mut door = None;
+    if let Some(network) = network(instance) {
+        let outside = Outside::find(&settings.host.search_path, network.host_loopback);
+        if let Some(warning) = outside.warning() {
+            tracing::warn!("{warning}");
+            known.warnings.push(warning.to_owned());
+        }
+        known.interfaces.push(MachineInterface::new(&network.interface, network.card.mac));
+        door = vm.network().map(|wire| network::serve(wire, network, outside));
+    }
     Ok(Started {
-        known: known(settings, &image, &facts, vm.machine_type()),
+        known,
         vm,
         console,
         console_input,
         console_log,
+        door,
         image,
         rules: rules(&spec),
         initial_state: spec.initial_state,

@@ -48,6 +48,15 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    /// The guest's network card could not be connected.
+    #[error("cannot connect the network card through `{}`", socket.display())]
+    Network {
+        /// The socket.
+        socket: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// QEMU ended before the machine ran.
     #[error("QEMU ended at once with {status}: {}", said(stderr))]
     Exited {
@@ -115,7 +124,7 @@ impl StartError {
                 Some(_) => Fault::Setup,
                 None => Fault::Vmm,
             },
-            Self::Spawn { .. } => Fault::Vmm,
+            Self::Spawn { .. } | Self::Network { .. } => Fault::Vmm,
         }
     }
 
@@ -133,7 +142,7 @@ impl StartError {
             Self::FeatureForbidden { .. } => {
                 Some("use the policy `disable` in `cpu.features`, or another host".to_owned())
             }
-            Self::RunDirectory { .. } | Self::Spawn { .. } => None,
+            Self::RunDirectory { .. } | Self::Spawn { .. } | Self::Network { .. } => None,
         }
     }
 }

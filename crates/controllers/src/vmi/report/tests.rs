@@ -391,3 +391,31 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn network_cards_and_what_is_restricted_are_told_once_the_machine_runs() {
+    let mut pod = pod(Stage::Ready);
+    pod.control = Some(([127, 88, 0, 9], 8443).into());
+    let machine = MachineStatus {
+        vmi_uid: "u".to_owned(),
+        state: MachineState::Running,
+        interfaces: vec![MachineInterface::new("default", [2, 0, 0, 0, 0, 10])],
+        warnings: vec!["nothing outside".to_owned()],
+        ..MachineStatus::default()
+    };
+    let observed = Observed { pod: Some(&pod), machine: Some(&machine), ..Observed::default() };
+    let scheduled = instance(json!({"status": {"phase": "Scheduled"}}));
+    let told = report(&scheduled, &observed, now());
+    let status = serde_json::to_value(told.instance.status.as_ref().unwrap()).unwrap();
+    assert_eq!(
+        status["interfaces"],
+        json!([{
+            "name": "default", "mac": "02:00:00:00:00:0a", "ipAddress": "127.88.0.9", "ipAddresses": ["127.88.0.9"],
+            "podInterfaceName": "eth0", "infoSource": "domain", "queueCount": 1, "linkState": "up",
+        }])
+    );
+    let restricted = (Teller::Handler, Event::warning("MachineRestricted", "nothing outside".to_owned()));
+    assert!(told.events.contains(&restricted), "{:?}", told.events);
+    let again = report(&told.instance, &observed, now());
+    assert!(again.events.is_empty(), "{:?}", again.events);
+}

@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use launcher::console_log::{ConsoleLog, Limit};
 use launcher::machine_dir::MachineDir;
+use launcher::network::{self, Network, Outside};
 use launcher::session::{
     self, Conditions, Connections, EndRequest, FLUSH_GRACE, Log, Outcome, Session, Verdict,
 };
@@ -28,6 +29,8 @@ pub struct Planned<'a> {
     pub facts: &'a HostFacts,
     /// Its directory.
     pub machine_dir: &'a MachineDir,
+    /// Its network, and what is outside of it.
+    pub network: Option<(Network, Outside)>,
     /// What ends the run.
     pub conditions: Conditions,
     /// When the run began.
@@ -54,7 +57,7 @@ pub async fn boot(
     planned: Planned<'_>,
     requests: &mut Requests,
 ) -> Result<Outcome, Failure> {
-    let Planned { spec, facts, machine_dir, conditions, began, mut timeline } = planned;
+    let Planned { spec, facts, machine_dir, network, conditions, began, mut timeline } = planned;
     let Requests { sender, receiver } = requests;
     let deadline = conditions.deadline;
     let mut logs = vec![log(&machine_dir.console_log(), Limit::Rotate)?];
@@ -64,12 +67,16 @@ pub async fn boot(
     let trampoline = Trampoline::this_program();
     let request =
         StartRequest { spec, facts, run_directory: machine_dir.path(), trampoline: &trampoline, niceness: 0 };
-    let (vm, console, console_input) = tokio::select! {
+    let (mut vm, console, console_input) = tokio::select! {
         started = Vm::start(request) => started.map_err(start_failure)?,
         Some(request) = receiver.recv() => return Err(Failure::interrupted(&request)),
         () = expired(deadline) => return Err(timed_out_before_the_guest()),
     };
     timeline.vmm_ready = Some(began.elapsed());
+    if let (Some(wire), Some((network, outside))) = (vm.network(), network) {
+        // Nobody here connects to the guest.
+        drop(network::serve(wire, network, outside));
+    }
 
     let standard_input = terminal::standard_input();
     if standard_input == StandardInput::BackgroundTerminal {

@@ -9,6 +9,7 @@
 //! ```text
 //! PUT …/virtualmachineinstances/NAME/pause   ─► controllers::vmi::requests ─► Pod ─► launcher ─► 200
 //! GET …/virtualmachineinstances/NAME/console ─► the same, then a WebSocket over the launcher's console
+//! GET …/portforward/PORT                     ─► the same, over a connection to the guest
 //! ```
 //!
 //! What a request changes, and why one is refused, the controllers' crate decides; here are the bodies, the reading and
@@ -20,6 +21,7 @@ mod console;
 mod expand;
 mod gates;
 mod instance;
+mod port_forward;
 mod vnc;
 
 use std::sync::Arc;
@@ -40,6 +42,7 @@ use serde_json::Value;
 
 use super::installation::components;
 use instance::{Instance, Operation};
+use port_forward::Of;
 
 /// The group's name.
 const GROUP: &str = "subresources.kubevirt.io";
@@ -63,6 +66,7 @@ pub const DISCOVERY: ForeignGroup = ForeignGroup {
         "virtualmachineinstances/guestosinfo",
         "virtualmachineinstances/objectgraph",
         "virtualmachineinstances/pause",
+        "virtualmachineinstances/portforward",
         "virtualmachineinstances/removevolume",
         "virtualmachineinstances/reset",
         "virtualmachineinstances/sev/fetchcertchain",
@@ -120,6 +124,13 @@ async fn answer(mut call: Call, launchers: Option<launcher::control::Client>) ->
         (true, true, "virtualmachineinstances", "console") => {
             expect("get")?;
             console::open(call, launchers).await
+        }
+        (true, true, kind @ ("virtualmachineinstances" | "virtualmachines"), path)
+            if path == "portforward" || path.starts_with("portforward/") =>
+        {
+            let of = if kind == "virtualmachines" { Of::Machine } else { Of::Instance };
+            expect("get")?;
+            port_forward::open(call, of, launchers).await
         }
         (true, true, "virtualmachineinstances", action @ ("pause" | "unpause" | "reset" | "softreboot")) => {
             expect("update")?;

@@ -113,6 +113,19 @@ impl Instance {
         })
     }
 
+    /// A connection to a TCP port of its guest.
+    pub async fn port(
+        &self,
+        port: u16,
+    ) -> Result<impl AsyncRead + AsyncWrite + Send + Unpin + use<>, ApiError> {
+        let instance = self.checked(requests::port_forward).await?;
+        let (launchers, at) = self.launcher(&instance).await?;
+        launchers.connect_to_guest(at, port).await.map_err(|error| match error {
+            ControlError::Refused { code: 429, reason } => ApiError::new(429, "TooManyRequests", reason),
+            error => failed(&format_args!("dialing VM: {error}")),
+        })
+    }
+
     /// The instance, if `check` allows what is asked.
     async fn checked(
         &self,

@@ -1,0 +1,102 @@
+//! `GET …/virtualmachineinstances/NAME/portforward/PORT[/PROTOCOL]` and the same of `virtualmachines`: a connection to the
+//! guest over a WebSocket, as virtctl speaks it.
+//!
+//! The guest is connected to before the WebSocket opens, so that whatever is in the way is an ordinary answer. When the
+//! guest ends the connection, so does the WebSocket; when the client does, the guest sees the end.
+
+use apiserver::http::extension::{Call, Response};
+use apiserver::status::ApiError;
+use axum::extract::FromRequestParts;
+use axum::extract::ws::WebSocketUpgrade;
+use launcher::control;
+use manifest::types::VirtualMachine;
+
+use super::console::{self, MOST_MESSAGE_BYTES, PROTOCOL};
+use super::instance::Instance;
+use super::{Machine, refused, server};
+
+/// Whose port is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Of {
+    /// An instance's.
+    Instance,
+    /// That of a machine's instance.
+    Machine,
+}
+
+/// Answers with the connection. `rest` is the path after `portforward`.
+pub async fn open(call: Call, of: Of, launchers: Option<control::Client>) -> Result<Response, ApiError> {
+    let port = port(&call.info.rest)?;
+    if of == Of::Machine {
+        let machine =
+            Machine { server: server(&call), namespace: &call.info.namespace, name: &call.info.name };
+        let (found, instance) = machine.current().await?;
+        if !is_started(&found) {
+            return Err(refused(controllers::vm::requests::Refusal::conflict(
+                &call.info.name,
+                "VMI is not started",
+            )));
+        }
+        if instance.is_none() {
+            return Err(refused(controllers::vmi::requests::not_found(&call.info.name)));
+        }
+    }
+    let instance = Instance::of(&call, launchers);
+    let stopped = call.stopped();
+    let (mut head, _) = call.request.into_parts();
+    let upgrade = WebSocketUpgrade::from_request_parts(&mut head, &()).await;
+    // As for a console: what is the matter with the guest comes first.
+    let guest = instance.port(port).await?;
+    let upgrade = upgrade.map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
+    let upgrade = upgrade.protocols([PROTOCOL]).max_message_size(MOST_MESSAGE_BYTES);
+    Ok(upgrade.max_frame_size(MOST_MESSAGE_BYTES).on_upgrade(|socket| console::carry(socket, guest, stopped)))
+}
+
+fn is_started(machine: &VirtualMachine) -> bool {
+    machine.status.as_ref().is_some_and(|status| status.created == Some(true))
+}
+
+/// `PORT` or `PORT/tcp`, from the path.
+fn port(rest: &[String]) -> Result<u16, ApiError> {
+    let dialing = |why: String| ApiError::internal(format_args!("dialing VM: {why}"));
+    let (port, protocol) = match rest {
+        [] => return Err(ApiError::bad_request("port must not be empty")),
+        [port] => (port, "tcp"),
+        [port, protocol] => (port, protocol.as_str()),
+        _ => return Err(ApiError::no_such_path()),
+    };
+    match protocol {
+        "tcp" => {}
+        "udp" => return Err(dialing("UDP is not supported by ferrovirt".to_owned())),
+        other => return Err(dialing(format!("unknown network {other}"))),
+    }
+    port.parse().map_err(|_| dialing(format!("`{port}` is not a port")))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn the_path_says_which_port() {
+        let read = |rest: &[&str]| {
+            let rest: Vec<String> = rest.iter().map(|part| (*part).to_owned()).collect();
+            port(&rest).map_err(|error| format!("{} {}", error.code, error.message))
+        };
+        assert_eq!(read(&["22"]), Ok(22));
+        assert_eq!(read(&["65535", "tcp"]), Ok(65535));
+        let internal = "500 Internal error occurred: dialing VM:";
+        for (rest, expected) in [
+            (&[][..], "400 port must not be empty".to_owned()),
+            (&["ssh"], format!("{internal} `ssh` is not a port")),
+            (&["65536"], format!("{internal} `65536` is not a port")),
+            (&["53", "udp"], format!("{internal} UDP is not supported by ferrovirt")),
+            (&["53", "sctp"], format!("{internal} unknown network sctp")),
+        ] {
+            assert_eq!(read(rest), Err(expected));
+        }
+        assert!(read(&["22", "tcp", "x"]).unwrap_err().starts_with("404"));
+    }
+}

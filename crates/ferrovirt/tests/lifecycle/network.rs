@@ -1,0 +1,291 @@
+//! Guests with a network: DHCP, what they reach, what they do not, and how they are reached.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, UdpSocket};
+
+use futures::{SinkExt as _, StreamExt as _};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Error, Message};
+
+use crate::client::{self, Credentials};
+use crate::console::Terminal;
+use crate::harness::{Fixtures, Session};
+use crate::room::{Boot, Room, instance, machine};
+use crate::server::DEADLINE;
+
+const PROTOCOL: &str = "plain.kubevirt.io";
+
+/// An address among those of launchers that no Pod has.
+const LAUNCHERS: Ipv4Addr = Ipv4Addr::new(127, 88, 255, 250);
+
+/// Pushes the image of a guest with a network.
+fn push(room: &Room, reference: &str) {
+    let mut command = room.world.command(["image", "build", "--push", "--tag", reference]);
+    command.arg("--kernel").arg(Fixtures::path("vmlinuz"));
+    command.arg("--initrd").arg(Fixtures::path("initrd-network"));
+    Session::start(command).finish().expect_code(0);
+}
+
+/// A connection through the API to a port of the guest.
+struct Connection(WebSocketStream<TlsStream<TcpStream>>);
+
+impl Connection {
+    /// Connects to `virtualmachineinstances/NAME/portforward/PORT` or the like; otherwise code and message of the answer.
+    async fn open(room: &Room, path: &str) -> Result<Self, (u16, String)> {
+        let credentials = Credentials::read_file(&room.world.path("state/apiserver/admin.kubeconfig"));
+        let stream = credentials.stream(room.address()).await.unwrap();
+        let uri = format!(
+            "wss://localhost:{}/apis/subresources.kubevirt.io/v1/namespaces/default/{path}",
+            room.address().port()
+        );
+        let mut request = uri.into_client_request().unwrap();
+        request.headers_mut().insert("sec-websocket-protocol", PROTOCOL.parse().unwrap());
+        match timeout(DEADLINE, tokio_tungstenite::client_async(request, stream)).await.unwrap() {
+            Ok((socket, response)) => {
+                assert_eq!(response.headers()["sec-websocket-protocol"], PROTOCOL);
+                Ok(Self(socket))
+            }
+            Err(Error::Http(response)) => {
+                assert_eq!(response.headers()["content-type"], "application/json");
+                let status: Value = serde_json::from_slice(response.body().as_deref().unwrap()).unwrap();
+                Err((response.status().as_u16(), status["message"].as_str().unwrap().to_owned()))
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    async fn send(&mut self, bytes: &[u8]) {
+        self.0.send(Message::Binary(bytes.to_vec().into())).await.unwrap();
+    }
+
+    /// Reads `length` bytes, or to the end where there are fewer.
+    async fn read(&mut self, length: usize) -> Vec<u8> {
+        let mut read = Vec::new();
+        while read.len() < length {
+            let message = timeout(DEADLINE, self.0.next()).await.expect("the guest answers");
+            match message.unwrap().unwrap() {
+                Message::Binary(bytes) => read.extend_from_slice(&bytes),
+                Message::Ping(_) => {}
+                Message::Close(frame) => {
+                    assert_eq!(frame.unwrap().code, CloseCode::Normal);
+                    break;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        read
+    }
+}
+
+/// The address of this host on its network: none where it has no network, and passt nothing to go by.
+fn own_address() -> Option<Ipv4Addr> {
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    // Nothing is sent: the kernel only chooses a way.
+    socket.connect("192.0.2.250:9").ok()?;
+    match socket.local_addr().unwrap() {
+        SocketAddr::V4(address) if !address.ip().is_loopback() => Some(*address.ip()),
+        _ => None,
+    }
+}
+
+/// A server that says `text` to everybody who connects.
+fn greeter(address: Ipv4Addr, text: &'static str) -> u16 {
+    let listener = TcpListener::bind((address, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            // Who is gone already wants nothing.
+            let _ = stream.write_all(text.as_bytes());
+            let _ = stream.shutdown(Shutdown::Write);
+            let _ = stream.read(&mut [0; 64]);
+        }
+    });
+    port
+}
+
+#[test]
+fn a_guest_has_a_lease_and_is_reached_through_the_api() {
+    let room = Room::new();
+    let image = room.reference("guests/network:1");
+    push(&room, &image);
+    client::runtime().block_on(async {
+        let web = "virtualmachines/web/portforward/80";
+        let (code, message) = Connection::open(&room, web).await.err().unwrap();
+        assert_eq!((code, message.as_str()), (404, "virtualmachine.kubevirt.io \"web\" not found"));
+        let mut web = machine("web", "Halted", &Boot { image: &image, policy: "", guest: "network" });
+        web["spec"]["template"]["spec"]["hostname"] = json!("named");
+        room.apply(&web);
+        let refused = Connection::open(&room, "virtualmachines/web/portforward/80").await.err().unwrap();
+        let conflict =
+            "Operation cannot be fulfilled on virtualmachine.kubevirt.io \"web\": VMI is not started";
+        assert_eq!(refused, (409, conflict.to_owned()));
+
+        room.put("web", "start", &json!({})).succeeded();
+        let found = room.wait("vmi/web", "has an interface", |found| {
+            found["status"]["interfaces"].as_array().is_some_and(|interfaces| !interfaces.is_empty())
+        });
+        room.wait_for_console("web", "guest: shell is ready");
+        let console = room.console("web");
+        let lease = "guest: lease 10.0.2.2/24 from 10.0.2.1, router 10.0.2.1";
+        assert!(console.contains(lease) && console.contains("host named, mtu 65520"), "{console}");
+        let pod = &room.pods_of("web")[0];
+        let interface = &found["status"]["interfaces"][0];
+        assert!(console.contains(&format!("guest: card {}", interface["mac"].as_str().unwrap())));
+        assert_eq!(
+            *interface,
+            json!({
+                "name": "default", "mac": interface["mac"], "ipAddress": pod["status"]["podIP"],
+                "ipAddresses": [pod["status"]["podIP"]], "podInterfaceName": "eth0", "infoSource": "domain",
+                "queueCount": 1, "linkState": "up",
+            })
+        );
+
+        for path in ["virtualmachines/web/portforward/80", "virtualmachineinstances/web/portforward/80/tcp"] {
+            let mut http = Connection::open(&room, path).await.unwrap();
+            http.send(b"GET / HTTP/1.0\r\n\r\n").await;
+            let answer = http.read(usize::MAX).await;
+            let answer = String::from_utf8_lossy(&answer).into_owned();
+            assert!(
+                answer.starts_with("HTTP/1.1 200") && answer.ends_with("served by the guest\n"),
+                "{answer}"
+            );
+        }
+        // Nothing is lost or changed on the way, however much it is.
+        let echo = Connection::open(&room, "virtualmachineinstances/web/portforward/7").await.unwrap();
+        let sent: Vec<u8> =
+            (0..3_000_000u32).flat_map(|number| number.to_be_bytes()).take(3_000_001).collect();
+        let (mut writer, mut reader) = echo.0.split();
+        let writing = async {
+            for piece in sent.chunks(100_000) {
+                writer.send(Message::Binary(piece.to_vec().into())).await.unwrap();
+            }
+        };
+        let mut back = Vec::new();
+        let reading = async {
+            while back.len() < sent.len() {
+                if let Message::Binary(bytes) = reader.next().await.unwrap().unwrap() {
+                    back.extend_from_slice(&bytes);
+                }
+            }
+        };
+        timeout(DEADLINE, async { tokio::join!(writing, reading) }).await.expect("all of it comes back");
+        assert!(back == sent, "the guest's echo is another than what was said");
+
+        let refused =
+            Connection::open(&room, "virtualmachineinstances/web/portforward/81").await.err().unwrap();
+        let message = "Internal error occurred: dialing VM: the guest refuses connections to port 81";
+        assert_eq!(refused, (500, message.to_owned()));
+        room.put_to("virtualmachineinstances", "web", "pause", &json!({})).succeeded();
+        room.wait("vmi/web", "is paused", |found| {
+            let conditions = found["status"]["conditions"].as_array().unwrap();
+            conditions.iter().any(|condition| condition["type"] == "Paused" && condition["status"] == "True")
+        });
+        let refused = Connection::open(&room, "virtualmachines/web/portforward/80").await.err().unwrap();
+        assert_eq!(refused.0, 409);
+        assert!(refused.1.ends_with("\"web\": VMI is paused"), "{}", refused.1);
+    });
+    room.kubectl(&["delete", "vm", "web"]);
+    room.wait_until_empty();
+}
+
+/// What a guest is told that connects there, with a full stop behind.
+async fn ask(terminal: &mut Terminal, address: Ipv4Addr, port: u16) -> String {
+    // The guest's end of the connection stays open for a moment: passt forgets the other one's when both close at once.
+    let client = format!("sleep 1 | timeout 9 nc -w 4 {address} {port} 2>/dev/null");
+    let command = format!("echo guest: said \"$({client}).\"");
+    terminal.type_line(&command).await;
+    terminal.expect("guest: said ").await;
+    terminal.read_to("\r\n").await
+}
+
+/// A guest asks for addresses by name, by the gateway and by force: only what is on the host's network answers.
+#[test]
+fn a_guest_reaches_the_hosts_network_and_not_its_loopback() {
+    let Some(own) = own_address() else {
+        println!("this machine has no network for a guest to reach");
+        return;
+    };
+    let room = Room::new();
+    let image = room.reference("guests/outward:1");
+    push(&room, &image);
+    let outside = greeter(own, "from the host's network");
+    let closed = greeter(Ipv4Addr::LOCALHOST, "from the loopback");
+    let launchers = greeter(LAUNCHERS, "from a launcher");
+    let mut open = instance("open", &Boot { image: &image, policy: "", guest: "network" });
+    open["metadata"]["annotations"] = json!({"ferrovirt.dev/host-loopback": "true"});
+    room.apply(&open);
+    room.apply(&instance("closed", &Boot { image: &image, policy: "", guest: "network" }));
+    client::runtime().block_on(async {
+        for name in ["open", "closed"] {
+            room.wait_for_phase(&format!("vmi/{name}"), "Running");
+            let mut terminal = Terminal::open(&room, name, "?replay=true").await.unwrap();
+            terminal.expect("guest: shell is ready").await;
+            let network = "from the host's network.";
+            assert_eq!(ask(&mut terminal, own, outside).await, network, "{name}");
+            let expected = if name == "open" { "from the loopback." } else { "." };
+            assert_eq!(ask(&mut terminal, Ipv4Addr::new(10, 0, 2, 4), closed).await, expected, "{name}");
+            // The gateway is not the host.
+            assert_eq!(ask(&mut terminal, Ipv4Addr::new(10, 0, 2, 1), closed).await, ".", "{name}");
+            // A guest's kernel may be told to send outside what is for its loopback.
+            let forced = "echo 1 >/proc/sys/net/ipv4/conf/all/route_localnet && ip addr del 127.0.0.1/8 dev lo && \
+                          ip route add 127.0.0.0/8 via 10.0.2.1 dev eth0 src 10.0.2.2";
+            terminal.type_line(forced).await;
+            terminal.expect("guest: status 0").await;
+            assert_eq!(ask(&mut terminal, Ipv4Addr::LOCALHOST, closed).await, ".", "{name}");
+            assert_eq!(ask(&mut terminal, LAUNCHERS, launchers).await, ".", "{name}");
+            assert_eq!(ask(&mut terminal, own, outside).await, network, "{name}");
+        }
+    });
+    room.kubectl(&["delete", "vmi", "open", "closed"]);
+    room.wait_until_empty();
+}
+
+/// Without a network there is no card; with ports, only they are reached; and who is not there yet is told so.
+#[test]
+fn a_guest_is_reached_as_far_as_its_manifest_says() {
+    let room = Room::new();
+    let image = room.reference("guests/ports:1");
+    push(&room, &image);
+    let boot = Boot { image: &image, policy: "", guest: "network" };
+    let mut lonely = instance("lonely", &boot);
+    lonely["spec"]["domain"]["devices"]["autoattachPodInterface"] = json!(false);
+    let mut listed = instance("listed", &boot);
+    listed["spec"]["networks"] = json!([{"name": "default", "pod": {}}]);
+    listed["spec"]["domain"]["devices"]["interfaces"] = json!([{
+        "name": "default", "masquerade": {}, "macAddress": "de:ad:00:00:be:af", "ports": [{"port": 80}],
+    }]);
+    room.apply(&lonely);
+    room.apply(&listed);
+    for name in ["lonely", "listed"] {
+        room.wait_for_phase(&format!("vmi/{name}"), "Running");
+        room.wait_for_console(name, "guest: shell is ready");
+    }
+    assert!(room.console("lonely").contains("guest: no card"));
+    assert!(room.console("listed").contains("guest: card de:ad:00:00:be:af"));
+    client::runtime().block_on(async {
+        let port = async |name: &str, port: u16| {
+            Connection::open(&room, &format!("virtualmachineinstances/{name}/portforward/{port}")).await
+        };
+        let none = (400, "no network interfaces are present".to_owned());
+        assert_eq!(port("lonely", 80).await.err(), Some(none));
+        assert!(port("listed", 80).await.is_ok());
+        let message = "dialing VM: port 7 is not among the `ports` of the guest's interface";
+        let message = format!("Internal error occurred: {message}");
+        assert_eq!(port("listed", 7).await.err(), Some((500, message)));
+        let mut open = port("listed", 80).await.unwrap();
+        // The connection ends with the guest.
+        room.kubectl(&["delete", "vmi", "listed", "--wait=false"]);
+        let end = timeout(DEADLINE, open.0.next()).await.expect("the connection ends");
+        assert!(!matches!(end, Some(Ok(Message::Binary(_)))), "{end:?}");
+    });
+    room.kubectl(&["delete", "vmi", "lonely"]);
+    room.wait_until_gone("vmi/listed");
+    room.wait_until_empty();
+}

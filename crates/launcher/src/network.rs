@@ -1,0 +1,174 @@
+//! The default pod network of one guest, without any privilege.
+//!
+//! ```text
+//!                        ┌─ way::of ─► Inside  ─► stack (our own TCP/IP): the gateway. DHCP, and connections to the guest
+//!  QEMU ◄──wire──► relay ┤
+//!   one network card     ├──────────► Outside ─► passt ─► the host's network
+//!                        └──────────► Nowhere    loopback and everything else that is not IPv4 to one station
+//! ```
+//!
+//! | address | is |
+//! |---|---|
+//! | 10.0.2.1 | the gateway: this process |
+//! | 10.0.2.2 | the guest, by DHCP |
+//! | 10.0.2.3 | the host's name servers, by way of passt |
+//! | 10.0.2.4 | the host's own loopback 127.0.0.1, only where the manifest asks for it ([`HOST_LOOPBACK`](manifest::keys::HOST_LOOPBACK)) |
+//!
+//! These are KubeVirt's addresses behind `masquerade`. With `bridge` they are the same, since the Pod's own address is one
+//! of the host's loopback, which no guest could have.
+//!
+//! The way into the guest is a TCP/IP stack of our own rather than ports of the host that passt or QEMU would listen on:
+//! nobody else on the host can use it, any port can be reached at any time, and whether the guest takes a connection is
+//! known before somebody is told that it has. The way out is passt's, started with the first frame that goes there.
+//!
+//! # Guarantees
+//! - Frames to an address of the host's loopback go nowhere. passt alone does not see to that: without a gateway that
+//!   stands for the host it still connects wherever a guest sends a packet to, 127.0.0.1 included (seen with
+//!   0.0~git20230309).
+//! - Everything ends with the wire, which ends with QEMU. passt ends with its socket, also when this process is killed.
+
+mod dhcp;
+mod frame;
+mod outside;
+mod plan;
+mod stack;
+mod way;
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use tokio::io::{AsyncWriteExt, BufReader, DuplexStream};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{Mutex, mpsc, oneshot};
+
+pub use outside::{Outside, Passt};
+pub use plan::{HostLoopback, Network, Ports, Protocol, network};
+
+use frame::Frame;
+use stack::{Dial, Stack};
+use way::Way;
+
+pub use stack::DIAL_LIMIT;
+
+/// The gateway of every guest, KubeVirt's behind `masquerade`.
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 1);
+
+/// The guest.
+pub const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
+
+/// Where the guest asks for names.
+const NAME_SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 3);
+
+/// The host's loopback, where that is open.
+const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 4);
+
+/// Bits of the network's prefix.
+const PREFIX_LENGTH: u8 = 24;
+
+/// The gateway's hardware address, and passt's: it is the same station to the guest.
+const GATEWAY_MAC: [u8; 6] = [0x52, 0x55, 10, 0, 2, 1];
+
+/// Frames on their way to the stack.
+const QUEUE: usize = 64;
+
+/// Bytes that are read of a wire at a time: two of the largest frames.
+const WIRE_BUFFER_BYTES: usize = 128 << 10;
+
+/// Why there is no connection to the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum DialError {
+    /// The manifest does not name the port.
+    #[error("port {port} is not among the `ports` of the guest's interface")]
+    Closed {
+        /// The port.
+        port: u16,
+    },
+    /// The guest has nobody there.
+    #[error("the guest refuses connections to port {port}")]
+    Refused {
+        /// The port.
+        port: u16,
+    },
+    /// The guest says nothing: it has no network yet, or drops what is for the port.
+    #[error("the guest does not answer on port {port} within {} seconds", stack::DIAL_LIMIT.as_secs())]
+    Silent {
+        /// The port.
+        port: u16,
+    },
+    /// Too many connections are open.
+    #[error("{} connections to the guest are open", stack::MOST_CONNECTIONS)]
+    TooMany,
+    /// The machine has ended.
+    #[error("the guest's network has ended")]
+    Ended,
+}
+
+/// The way to a guest. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Door {
+    ports: Arc<Ports>,
+    dials: mpsc::Sender<Dial>,
+}
+
+impl Door {
+    /// Connects to a TCP port of the guest.
+    ///
+    /// # Errors
+    /// [`DialError`].
+    pub async fn connect(&self, port: u16) -> Result<DuplexStream, DialError> {
+        if !self.ports.allow(Protocol::Tcp, port) {
+            return Err(DialError::Closed { port });
+        }
+        let (reply, answer) = oneshot::channel();
+        self.dials.send(Dial { port, reply }).await.map_err(|_| DialError::Ended)?;
+        answer.await.map_err(|_| DialError::Ended)?
+    }
+}
+
+/// Serves the network of a guest whose card is at the other end of `wire`, in tasks that end with it.
+pub fn serve(wire: UnixStream, network: Network, outside: Outside) -> Door {
+    let (from_guest, to_guest) = wire.into_split();
+    let to_guest = Wire(Arc::new(Mutex::new(to_guest)));
+    let (frames, inside) = mpsc::channel(QUEUE);
+    let (dials, asked) = mpsc::channel(QUEUE);
+    let stack = Stack::new(&network, outside.is_open());
+    tokio::spawn(stack.run(inside, asked, to_guest.clone()));
+    tokio::spawn(relay(from_guest, frames, outside, to_guest));
+    Door { ports: Arc::new(network.ports), dials }
+}
+
+/// Hands on what the guest sends.
+async fn relay(wire: OwnedReadHalf, inside: mpsc::Sender<Frame>, mut outside: Outside, to_guest: Wire) {
+    let mut wire = BufReader::with_capacity(WIRE_BUFFER_BYTES, wire);
+    let mut frame = Frame::default();
+    loop {
+        match frame.read(&mut wire).await {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => {
+                tracing::warn!(%error, "the guest's network has ended");
+                return;
+            }
+        }
+        match way::of(frame.bytes()) {
+            Way::Inside => {
+                if inside.send(std::mem::take(&mut frame)).await.is_err() {
+                    return;
+                }
+            }
+            Way::Outside => outside.send(&frame, &to_guest).await,
+            Way::Nowhere => {}
+        }
+    }
+}
+
+/// The way of frames to the guest, which more than one has something for.
+#[derive(Debug, Clone)]
+struct Wire(Arc<Mutex<OwnedWriteHalf>>);
+
+impl Wire {
+    async fn send(&self, frame: &Frame) -> std::io::Result<()> {
+        self.0.lock().await.write_all(frame.on_the_wire()).await
+    }
+}
