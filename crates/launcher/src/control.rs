@@ -36,6 +36,7 @@ mod server;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod upgrade;
 mod vnc;
 
 use std::time::Duration;

@@ -188,7 +188,9 @@ impl Client {
     /// # Errors
     /// [`ControlError`]; refused where too many have.
     pub async fn console(&self, at: SocketAddr, how: Attach) -> Result<Console, ControlError> {
-        self.upgraded(at, &console::uri(how), console::PROTOCOL, Duration::ZERO).await.map(Console::new)
+        self.upgraded(at, &console::uri(how), console::UPGRADE.protocol, Duration::ZERO)
+            .await
+            .map(Console::new)
     }
 
     /// Connects to a TCP port of the guest, over a connection of its own.
@@ -200,7 +202,8 @@ impl Client {
         at: SocketAddr,
         port: u16,
     ) -> Result<impl AsyncRead + AsyncWrite + Send + Unpin + use<>, ControlError> {
-        let upgraded = self.upgraded(at, &port_forward::uri(port), port_forward::PROTOCOL, DIAL_LIMIT).await;
+        let upgraded =
+            self.upgraded(at, &port_forward::uri(port), port_forward::UPGRADE.protocol, DIAL_LIMIT).await;
         upgraded.map(TokioIo::new)
     }
 
@@ -214,7 +217,7 @@ impl Client {
         at: SocketAddr,
         preserve: bool,
     ) -> Result<impl AsyncRead + AsyncWrite + Send + Unpin + use<>, ControlError> {
-        self.upgraded(at, &vnc::uri(preserve), vnc::PROTOCOL, Duration::ZERO).await.map(TokioIo::new)
+        self.upgraded(at, &vnc::uri(preserve), vnc::UPGRADE.protocol, Duration::ZERO).await.map(TokioIo::new)
     }
 
     /// A picture of the display, a PNG; the mouse may be moved before, for a screen that has gone dark.

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::upgrade::{OnUpgrade, Upgraded};
@@ -13,28 +13,18 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::server::Refused;
+use super::upgrade::Upgrade;
 use crate::serial_port::{Attach, Attachment, SerialPort};
 
-/// Where it is.
-pub(super) const PATH: &str = "/v1/console";
-
-/// What the connection becomes (`Upgrade` of RFC 9110).
-pub(super) const PROTOCOL: &str = "ferrovirt-console";
+/// How it is asked for.
+pub(super) const UPGRADE: Upgrade = Upgrade { path: "/v1/console", protocol: "ferrovirt-console" };
 
 /// Bytes of input that are read at a time.
 const INPUT_BYTES: usize = 16 << 10;
 
 /// Path and query of a request.
 pub(super) fn uri(how: Attach) -> String {
-    format!("{PATH}?readOnly={}&replay={}", how.read_only, how.replay)
-}
-
-/// The headers of an answer.
-fn upgrade_headers() -> [(header::HeaderName, HeaderValue); 2] {
-    [
-        (header::CONNECTION, HeaderValue::from_static("upgrade")),
-        (header::UPGRADE, HeaderValue::from_static(PROTOCOL)),
-    ]
+    format!("{}?readOnly={}&replay={}", UPGRADE.path, how.read_only, how.replay)
 }
 
 fn read_query(query: &str) -> Result<Attach, String> {
@@ -66,19 +56,9 @@ pub(super) fn grant(
     request: &mut Request<Incoming>,
     port: &SerialPort,
 ) -> Result<(Response<Full<Bytes>>, Granted), Refused> {
-    if request.method() != Method::GET {
-        let text = format!("`{PATH}` takes GET, not {}", request.method());
-        return Err((StatusCode::METHOD_NOT_ALLOWED, text));
-    }
-    if request.headers().get(header::UPGRADE).is_none_or(|protocol| protocol != PROTOCOL) {
-        return Err((StatusCode::UPGRADE_REQUIRED, format!("`{PATH}` is for an upgrade to `{PROTOCOL}`")));
-    }
-    let how = read_query(request.uri().query().unwrap_or_default());
-    let how = how.map_err(|text| (StatusCode::BAD_REQUEST, text))?;
-    let mut response = Response::new(Full::default());
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    response.headers_mut().extend(upgrade_headers().map(|(name, value)| (Some(name), value)));
-    let granted = Granted { upgrade: hyper::upgrade::on(request), attachment: port.attach(how) };
+    let how = UPGRADE.asked(request, read_query)?;
+    let (response, upgrade) = UPGRADE.granted(request);
+    let granted = Granted { upgrade, attachment: port.attach(how) };
     Ok((response, granted))
 }
 

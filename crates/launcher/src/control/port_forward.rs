@@ -1,7 +1,7 @@
 //! A connection to a port of the guest, over a connection of its own: HTTP's upgrade, then the bytes both ways.
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -9,17 +9,15 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{DuplexStream, copy_bidirectional};
 
 use super::server::{Doors, Refused};
+use super::upgrade::Upgrade;
 use crate::network::DialError;
 
-/// Where it is.
-pub(super) const PATH: &str = "/v1/portforward";
-
-/// What the connection becomes (`Upgrade` of RFC 9110).
-pub(super) const PROTOCOL: &str = "ferrovirt-portforward";
+/// How it is asked for.
+pub(super) const UPGRADE: Upgrade = Upgrade { path: "/v1/portforward", protocol: "ferrovirt-portforward" };
 
 /// Path and query of a request.
 pub(super) fn uri(port: u16) -> String {
-    format!("{PATH}?port={port}")
+    format!("{}?port={port}", UPGRADE.path)
 }
 
 fn read_query(query: &str) -> Result<u16, String> {
@@ -41,24 +39,12 @@ pub(super) async fn grant(
     request: &mut Request<Incoming>,
     doors: &Doors,
 ) -> Result<(Response<Full<Bytes>>, Granted), Refused> {
-    if request.method() != Method::GET {
-        let text = format!("`{PATH}` takes GET, not {}", request.method());
-        return Err((StatusCode::METHOD_NOT_ALLOWED, text));
-    }
-    if request.headers().get(header::UPGRADE).is_none_or(|protocol| protocol != PROTOCOL) {
-        return Err((StatusCode::UPGRADE_REQUIRED, format!("`{PATH}` is for an upgrade to `{PROTOCOL}`")));
-    }
-    let port = read_query(request.uri().query().unwrap_or_default());
-    let port = port.map_err(|text| (StatusCode::BAD_REQUEST, text))?;
+    let port = UPGRADE.asked(request, read_query)?;
     let door = doors.network.get();
     let door = door.ok_or_else(|| (StatusCode::CONFLICT, "the machine has no network".to_owned()))?;
     let guest = door.connect(port).await.map_err(|error| (code(error), error.to_string()))?;
-    let mut response = Response::new(Full::default());
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    let headers = response.headers_mut();
-    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-    headers.insert(header::UPGRADE, HeaderValue::from_static(PROTOCOL));
-    Ok((response, Granted { upgrade: hyper::upgrade::on(request), guest }))
+    let (response, upgrade) = UPGRADE.granted(request);
+    Ok((response, Granted { upgrade, guest }))
 }
 
 fn code(error: DialError) -> StatusCode {

@@ -160,9 +160,9 @@ async fn connection(
         let (doors, consoles, granted) = (doors.clone(), Arc::clone(&consoles), granted.clone());
         async move {
             let upgraded = match request.uri().path() {
-                console::PATH => grant_console(&mut request, &doors.port, consoles),
-                vnc::PATH => grant_vnc(&mut request, &doors.display, consoles).await,
-                port_forward::PATH => grant_port(&mut request, &doors).await,
+                path if path == console::UPGRADE.path => grant_console(&mut request, &doors.port, consoles),
+                path if path == vnc::UPGRADE.path => grant_vnc(&mut request, &doors.display, consoles).await,
+                path if path == port_forward::UPGRADE.path => grant_port(&mut request, &doors).await,
                 _ => return Ok::<_, Infallible>(answer(request, &doors).await),
             };
             Ok(match upgraded {

@@ -1,24 +1,22 @@
 //! The display over a connection of its own: HTTP's upgrade, then the bytes of VNC both ways.
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
 use super::server::Refused;
+use super::upgrade::Upgrade;
 use crate::display::{Display, DisplayError, Session};
 
-/// Where it is.
-pub(super) const PATH: &str = "/v1/vnc";
-
-/// What the connection becomes (`Upgrade` of RFC 9110).
-pub(super) const PROTOCOL: &str = "ferrovirt-vnc";
+/// How it is asked for.
+pub(super) const UPGRADE: Upgrade = Upgrade { path: "/v1/vnc", protocol: "ferrovirt-vnc" };
 
 /// Path and query of a request.
 pub(super) fn uri(preserve: bool) -> String {
-    format!("{PATH}?preserve={preserve}")
+    format!("{}?preserve={preserve}", UPGRADE.path)
 }
 
 fn read_query(query: &str) -> Result<bool, String> {
@@ -40,22 +38,10 @@ pub(super) async fn grant(
     request: &mut Request<Incoming>,
     display: &Display,
 ) -> Result<(Response<Full<Bytes>>, Granted), Refused> {
-    if request.method() != Method::GET {
-        let text = format!("`{PATH}` takes GET, not {}", request.method());
-        return Err((StatusCode::METHOD_NOT_ALLOWED, text));
-    }
-    if request.headers().get(header::UPGRADE).is_none_or(|protocol| protocol != PROTOCOL) {
-        return Err((StatusCode::UPGRADE_REQUIRED, format!("`{PATH}` is for an upgrade to `{PROTOCOL}`")));
-    }
-    let preserve = read_query(request.uri().query().unwrap_or_default());
-    let preserve = preserve.map_err(|text| (StatusCode::BAD_REQUEST, text))?;
+    let preserve = UPGRADE.asked(request, read_query)?;
     let session = display.connect(preserve).await.map_err(|error| (code(&error), error.to_string()))?;
-    let mut response = Response::new(Full::default());
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    let headers = response.headers_mut();
-    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-    headers.insert(header::UPGRADE, HeaderValue::from_static(PROTOCOL));
-    Ok((response, Granted { upgrade: hyper::upgrade::on(request), session }))
+    let (response, upgrade) = UPGRADE.granted(request);
+    Ok((response, Granted { upgrade, session }))
 }
 
 fn code(error: &DisplayError) -> StatusCode {
