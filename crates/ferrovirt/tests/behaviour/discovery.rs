@@ -73,11 +73,12 @@ async fn both_forms_of_discovery_say_the_same() {
                             let kind = &of["responseKind"]["kind"];
                             format!("{version_name} {name} {kind} {}", sorted(&of["verbs"]))
                         };
+                        let subresources = resource["subresources"].as_array().into_iter().flatten();
                         // A resource that only carries subresources has no line of its own in the older form.
-                        if resource["verbs"] != json!([]) {
+                        if resource["verbs"] != json!([]) || subresources.clone().next().is_none() {
                             aggregated.insert(line(plural, resource));
                         }
-                        for below in resource["subresources"].as_array().into_iter().flatten() {
+                        for below in subresources {
                             let name = format!("{plural}/{}", below["subresource"].as_str().unwrap());
                             aggregated.insert(line(&name, below));
                         }
