@@ -137,7 +137,8 @@ impl Pod {
         let text = fs::read(self.dir.log(container)).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         let mut contents = String::new();
-        for record in text.lines() {
+        // The last one may be half there, when it is being written across two pages of the file.
+        for record in text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')) {
             let [_, _, tag, content] = record.splitn(4, ' ').collect::<Vec<_>>()[..] else {
                 panic!("`{record}` is no record");
             };
