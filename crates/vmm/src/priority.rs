@@ -47,8 +47,14 @@ fn level() -> io::Result<i32> {
     Ok(getpriority_process(None)?)
 }
 
+/// Lets the session that `leader` leads stand behind others, as far as `niceness` says and at least as far as the calling
+/// thread does: whoever started this program with a level of its own meant the guest too.
+pub(crate) fn step_behind(leader: u32, niceness: u8) -> io::Result<()> {
+    set(leader, i32::from(niceness).max(level()?))
+}
+
 /// Sets the level of the session and the process group that `leader` leads.
-pub(crate) fn set(leader: u32, level: i32) -> io::Result<()> {
+fn set(leader: u32, level: i32) -> io::Result<()> {
     let group = i32::try_from(leader).ok().and_then(Pid::from_raw);
     setpriority_pgrp(group, level)?;
     match std::fs::write(format!("/proc/{leader}/autogroup"), level.to_string()) {

@@ -183,7 +183,7 @@ impl Vm {
             let lost = |source| vm.control_error(&paths, source);
             check_features(qmp, &spec.cpu_features, &lost).await?;
             let machine_type = machine_type(qmp).await.map_err(lost)?;
-            if let Err(error) = priority::set(process_id, i32::from(niceness)) {
+            if let Err(error) = priority::step_behind(process_id, niceness) {
                 tracing::warn!(niceness, %error, "the guest does not yield to others");
             }
             let is_starting = spec.initial_state == InitialState::Running;
