@@ -13,7 +13,7 @@ mod server;
 pub use server::parse_until;
 pub use server::{
     ApplyFlags, ConsoleFlags, DeleteFlags, DescribeFlags, DryRun, EventsFlags, GetFlags, InstanceFlags,
-    NamespaceFlag, RestartFlags, StartFlags, StopFlags, Until, WaitFlags, WaitForFlags,
+    MachinesFlags, NamespaceFlag, RestartFlags, StartFlags, StopFlags, Until, WaitFlags, WaitForFlags,
 };
 
 /// KubeVirt virtual machines from a kernel and an initrd in a container image, with one binary and QEMU.

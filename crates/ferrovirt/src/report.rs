@@ -60,6 +60,11 @@ impl Failure {
         }
     }
 
+    /// Nobody reads standard output any more, which is no failure.
+    pub fn reader_gone() -> Failure {
+        Failure { code: ExitCode::Done, ..Failure::refused(ReaderGone, None) }
+    }
+
     /// Ended from outside before there was a guest.
     pub fn interrupted(request: &EndRequest) -> Failure {
         let by = match request {
@@ -234,9 +239,7 @@ pub fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
     let mut output = std::io::stdout().lock();
     match output.write_all(bytes).and_then(|()| output.flush()) {
         Ok(()) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
-            Err(Failure { code: ExitCode::Done, ..Failure::refused(ReaderGone, None) })
-        }
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(Failure::reader_gone()),
         Err(error) => {
             Err(Failure::from(anyhow::Error::new(error).context("cannot write to standard output")))
         }

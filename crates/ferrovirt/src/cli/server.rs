@@ -37,6 +37,15 @@ impl DryRun {
     }
 }
 
+/// Whether it is only tried.
+#[derive(Debug, Args)]
+pub struct DryRunFlag {
+    /// Only let the server check it
+    #[arg(long = "dry-run", value_name = "DRY_RUN", value_enum, default_value_t = DryRun::None, default_missing_value = "server",
+          num_args = 0..=1, require_equals = true)]
+    pub mode: DryRun,
+}
+
 /// Waiting for what was asked for.
 #[derive(Debug, Args)]
 pub struct WaitFlags {
@@ -84,10 +93,8 @@ pub struct ApplyFlags {
     pub filename: Vec<PathBuf>,
     #[command(flatten)]
     pub namespace: NamespaceFlag,
-    /// Only let the server check it
-    #[arg(long, value_enum, default_value_t = DryRun::None, default_missing_value = "server", num_args = 0..=1,
-          require_equals = true)]
-    pub dry_run: DryRun,
+    #[command(flatten)]
+    pub dry_run: DryRunFlag,
     /// Take over fields that somebody else owns
     #[arg(long)]
     pub force_conflicts: bool,
@@ -126,10 +133,8 @@ pub struct DeleteFlags {
     /// An object that is not there is as good as deleted
     #[arg(long)]
     pub ignore_not_found: bool,
-    /// Only let the server check it
-    #[arg(long, value_enum, default_value_t = DryRun::None, default_missing_value = "server", num_args = 0..=1,
-          require_equals = true)]
-    pub dry_run: DryRun,
+    #[command(flatten)]
+    pub dry_run: DryRunFlag,
 }
 
 /// The machines that `start`, `stop` and `restart` are for.
@@ -140,10 +145,8 @@ pub struct MachinesFlags {
     pub machines: Vec<String>,
     #[command(flatten)]
     pub namespace: NamespaceFlag,
-    /// Only let the server check it
-    #[arg(long, value_enum, default_value_t = DryRun::None, default_missing_value = "server", num_args = 0..=1,
-          require_equals = true)]
-    pub dry_run: DryRun,
+    #[command(flatten)]
+    pub dry_run: DryRunFlag,
 }
 
 /// `ferrovirt start`
@@ -196,10 +199,8 @@ pub struct InstanceFlags {
     pub machines: Vec<String>,
     #[command(flatten)]
     pub namespace: NamespaceFlag,
-    /// Only let the server check it
-    #[arg(long, value_enum, default_value_t = DryRun::None, default_missing_value = "server", num_args = 0..=1,
-          require_equals = true)]
-    pub dry_run: DryRun,
+    #[command(flatten)]
+    pub dry_run: DryRunFlag,
 }
 
 /// `ferrovirt describe`

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::api::output;
 use super::api::resources::Resource;
 use super::api::{JSON, Server, query, request, text};
-use super::{Context, manifests};
+use super::{Context, each, manifests};
 use crate::cli::{ApplyFlags, DryRun};
 use crate::report::{ExitCode, Failure, print};
 
@@ -19,17 +19,7 @@ const FIELD_MANAGER: &str = "ferrovirt";
 pub async fn apply(context: &Context, flags: &ApplyFlags) -> Result<ExitCode, Failure> {
     let objects = read(&flags.filename)?;
     let server = Server::find(context, flags.namespace.namespace.as_deref()).await?;
-    let mut code = ExitCode::Done;
-    for object in objects {
-        match one(&server, flags, object).await {
-            Ok(line) => print(&line)?,
-            Err(failure) => {
-                code = failure.code;
-                context.reporter.failure(&failure);
-            }
-        }
-    }
-    Ok(code)
+    each(context, objects, async |object| print(&one(&server, flags, object).await?)).await
 }
 
 /// The objects of files, each with a name.
@@ -99,7 +89,7 @@ async fn one(server: &Server, flags: &ApplyFlags, object: Value) -> Result<Strin
     if flags.force_conflicts {
         pairs.push(("force", "true"));
     }
-    if flags.dry_run == DryRun::Server {
+    if flags.dry_run.mode == DryRun::Server {
         pairs.push(("dryRun", "All"));
     }
     let path = format!("{}{}", resource.path(namespace.as_deref(), Some(&name)), query(pairs));
@@ -121,5 +111,5 @@ async fn one(server: &Server, flags: &ApplyFlags, object: Value) -> Result<Strin
         return output.text(&resource, &object);
     }
     let done = if answer.status == StatusCode::CREATED { "created" } else { "serverside-applied" };
-    Ok(format!("{}/{name} {done}{}\n", resource.title(), flags.dry_run.suffix()))
+    Ok(format!("{}/{name} {done}{}\n", resource.title(), flags.dry_run.mode.suffix()))
 }

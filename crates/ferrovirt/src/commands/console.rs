@@ -15,7 +15,7 @@ use super::api::resources::INSTANCES;
 use super::api::targets;
 use super::get::there;
 use crate::cli::ConsoleFlags;
-use crate::report::{ExitCode, Failure, ReaderGone};
+use crate::report::{ExitCode, Failure};
 use crate::terminal::{self, RawMode, StandardInput};
 
 /// How often a machine that does not run yet is asked for its console (virtctl's interval).
@@ -49,7 +49,7 @@ pub async fn console(context: &Context, flags: &ConsoleFlags) -> Result<ExitCode
             );
             Err(Failure::refused(error, Some(hint)))
         }
-        End::OutputClosed => Err(Failure { code: ExitCode::Done, ..Failure::refused(ReaderGone, None) }),
+        End::OutputClosed => Err(Failure::reader_gone()),
     }
 }
 

@@ -8,7 +8,7 @@ use super::api::targets::{self, Object};
 use super::api::watch::within;
 use super::api::{JSON, Server, request, text};
 use super::get::there;
-use super::{Context, apply};
+use super::{Context, apply, each};
 use crate::cli::{DeleteFlags, DryRun};
 use crate::report::{ExitCode, Failure, print};
 
@@ -27,23 +27,16 @@ pub async fn delete(context: &Context, flags: &DeleteFlags) -> Result<ExitCode, 
     if doomed.is_empty() {
         context.reporter.note("No resources found");
     }
-    let mut code = ExitCode::Done;
     let mut going = Vec::new();
-    for doomed in &doomed {
-        match remove(&server, flags, doomed).await {
-            Ok(None) => {}
-            Ok(Some(uid)) => {
-                let suffix = flags.dry_run.suffix();
-                print(&format!("{} \"{}\" deleted{suffix}\n", doomed.resource.title(), doomed.name))?;
-                going.push((doomed, uid));
-            }
-            Err(failure) => {
-                code = failure.code;
-                context.reporter.failure(&failure);
-            }
-        }
-    }
-    if flags.wait && flags.dry_run == DryRun::None {
+    let code = each(context, &doomed, async |doomed| {
+        let Some(uid) = remove(&server, flags, doomed).await? else { return Ok(()) };
+        let suffix = flags.dry_run.mode.suffix();
+        print(&format!("{} \"{}\" deleted{suffix}\n", doomed.resource.title(), doomed.name))?;
+        going.push((doomed, uid));
+        Ok(())
+    })
+    .await?;
+    if flags.wait && flags.dry_run.mode == DryRun::None {
         let gone = async {
             for (doomed, uid) in &going {
                 wait_until_gone(&server, doomed, uid).await?;
@@ -77,7 +70,7 @@ async fn remove(server: &Server, flags: &DeleteFlags, doomed: &Object) -> Result
     if let Some(seconds) = flags.grace_period {
         options["gracePeriodSeconds"] = seconds.into();
     }
-    if flags.dry_run == DryRun::Server {
+    if flags.dry_run.mode == DryRun::Server {
         options["dryRun"] = json!(["All"]);
     }
     let body = Some((JSON, options.to_string().into_bytes()));

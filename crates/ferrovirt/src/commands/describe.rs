@@ -8,7 +8,6 @@ use manifest::keys;
 use manifest::machine_status::BootTimeline;
 use serde_json::{Map, Value};
 
-use super::Context;
 use super::api::refusal::RequestError;
 use super::api::resources::{EVENTS, INSTANCES, MACHINES};
 use super::api::table::Rows;
@@ -16,6 +15,7 @@ use super::api::targets::{self, Object};
 use super::api::{JSON, Server, query, text};
 use super::events::{instant, last_seen};
 use super::get::not_got;
+use super::{Context, each};
 use crate::cli::DescribeFlags;
 use crate::report::{ExitCode, Failure, print, seconds};
 
@@ -40,21 +40,13 @@ pub async fn describe(context: &Context, flags: &DescribeFlags) -> Result<ExitCo
     if objects.is_empty() {
         context.reporter.note("No resources found");
     }
-    let mut code = ExitCode::Done;
     let mut gap = "";
-    for object in &objects {
-        match one(&server, object).await {
-            Ok(said) => {
-                print(&format!("{gap}{said}"))?;
-                gap = "\n\n";
-            }
-            Err(failure) => {
-                code = failure.code;
-                context.reporter.failure(&failure);
-            }
-        }
-    }
-    Ok(code)
+    each(context, &objects, async |object| {
+        print(&format!("{gap}{}", one(&server, object).await?))?;
+        gap = "\n\n";
+        Ok(())
+    })
+    .await
 }
 
 async fn one(server: &Server, object: &Object) -> Result<String, Failure> {
@@ -96,6 +88,7 @@ async fn one(server: &Server, object: &Object) -> Result<String, Failure> {
     out.push_str(&events_told(told));
     let annotation =
         instance.as_ref().map(|instance| &instance["metadata"]["annotations"][keys::BOOT_TIMELINE]);
+    // What cannot be read is not drawn: the annotation may be another program's.
     let timeline = annotation.and_then(Value::as_str).and_then(|text| serde_json::from_str(text).ok());
     out.push_str(&timeline.as_ref().map(chart).unwrap_or_default());
     Ok(out)
@@ -251,6 +244,7 @@ fn chart(timeline: &BootTimeline) -> String {
     let total = phases.iter().map(|(_, _, to)| to - began).max().unwrap_or_default();
     #[expect(clippy::cast_precision_loss, reason = "milliseconds of a boot")]
     let told = |milliseconds: u64| seconds(milliseconds as f64);
+    // A time that no calendar has is left out.
     let at = i64::try_from(began).ok().and_then(|began| Timestamp::from_millisecond(began).ok());
     let at = at.map(|at| format!(" from {at:.3}")).unwrap_or_default();
     let mut out = format!("Boot timeline: {}{at}\n", told(total));

@@ -21,7 +21,7 @@ pub mod state;
 pub mod validate;
 pub mod wait;
 
-use crate::report::Reporter;
+use crate::report::{ExitCode, Failure, ReaderGone, Reporter};
 use crate::settings::Settings;
 
 /// What every command works with.
@@ -31,4 +31,27 @@ pub struct Context {
     pub settings: Settings,
     /// Where messages go.
     pub reporter: Reporter,
+}
+
+/// Does `act` for each of `items`; one that fails is told and does not keep the rest. Leaves with the last failure's code.
+///
+/// # Errors
+/// When nobody reads standard output any more, which ends all of it.
+async fn each<T>(
+    context: &Context,
+    items: impl IntoIterator<Item = T>,
+    mut act: impl AsyncFnMut(T) -> Result<(), Failure>,
+) -> Result<ExitCode, Failure> {
+    let mut code = ExitCode::Done;
+    for item in items {
+        match act(item).await {
+            Ok(()) => {}
+            Err(failure) if failure.error.is::<ReaderGone>() => return Err(failure),
+            Err(failure) => {
+                code = failure.code;
+                context.reporter.failure(&failure);
+            }
+        }
+    }
+    Ok(code)
 }

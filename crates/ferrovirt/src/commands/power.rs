@@ -1,17 +1,19 @@
 //! `start`, `stop`, `restart`, `pause`, `unpause`, `reset`, `soft-reboot`: what virtctl asks of machines, in its words.
 
+use std::time::Duration;
+
 use http::Method;
 use manifest::keys;
 use serde_json::{Value, json};
 
-use super::Context;
 use super::api::refusal::RequestError;
 use super::api::resources::{INSTANCES, MACHINES, Resource};
 use super::api::targets::{self, MachineKind};
 use super::api::watch::within;
 use super::api::{JSON, Server, escape, request, text};
 use super::get::there;
-use crate::cli::{DryRun, InstanceFlags, RestartFlags, StartFlags, StopFlags, WaitFlags};
+use super::{Context, each};
+use crate::cli::{DryRun, InstanceFlags, MachinesFlags, RestartFlags, StartFlags, StopFlags, WaitFlags};
 use crate::report::{ExitCode, Failure, print};
 
 /// The group that is asked, in the version that KubeVirt prefers.
@@ -59,32 +61,36 @@ impl InstanceAction {
 
 /// `ferrovirt start`
 pub async fn start(context: &Context, flags: &StartFlags) -> Result<ExitCode, Failure> {
-    let mut options = dry_run(flags.on.dry_run);
+    let mut options = dry_run(flags.on.dry_run.mode);
     if flags.paused {
         options["paused"] = true.into();
     }
-    let server = Server::find(context, flags.on.namespace.namespace.as_deref()).await?;
-    each(context, &machines(&flags.on.machines)?, async |name| {
-        machine(&server, name, MachineAction::Start, &options).await?;
-        if flags.on.dry_run == DryRun::None {
-            wait_for_status(&server, name, &flags.waiting, "Running").await?;
-        }
-        Ok(())
-    })
-    .await
+    switch(context, &flags.on, &flags.waiting, MachineAction::Start, &options, "Running").await
 }
 
 /// `ferrovirt stop`
 pub async fn stop(context: &Context, flags: &StopFlags) -> Result<ExitCode, Failure> {
-    let mut options = dry_run(flags.on.dry_run);
+    let mut options = dry_run(flags.on.dry_run.mode);
     if let Some(seconds) = grace_period(flags.force, flags.grace_period) {
         options["gracePeriod"] = seconds.into();
     }
-    let server = Server::find(context, flags.on.namespace.namespace.as_deref()).await?;
-    each(context, &machines(&flags.on.machines)?, async |name| {
-        machine(&server, name, MachineAction::Stop, &options).await?;
-        if flags.on.dry_run == DryRun::None {
-            wait_for_status(&server, name, &flags.waiting, "Stopped").await?;
+    switch(context, &flags.on, &flags.waiting, MachineAction::Stop, &options, "Stopped").await
+}
+
+/// Does it to each machine, and waits for a printable status where that is wanted.
+async fn switch(
+    context: &Context,
+    on: &MachinesFlags,
+    waiting: &WaitFlags,
+    action: MachineAction,
+    options: &Value,
+    wanted: &str,
+) -> Result<ExitCode, Failure> {
+    let server = Server::find(context, on.namespace.namespace.as_deref()).await?;
+    each(context, machines(&on.machines)?, async |name| {
+        machine(&server, &name, action, options).await?;
+        if waiting.wait && on.dry_run.mode == DryRun::None {
+            wait_for_status(&server, &name, waiting.timeout, wanted).await?;
         }
         Ok(())
     })
@@ -93,17 +99,17 @@ pub async fn stop(context: &Context, flags: &StopFlags) -> Result<ExitCode, Fail
 
 /// `ferrovirt restart`
 pub async fn restart(context: &Context, flags: &RestartFlags) -> Result<ExitCode, Failure> {
-    let mut options = dry_run(flags.on.dry_run);
+    let mut options = dry_run(flags.on.dry_run.mode);
     if let Some(seconds) = grace_period(flags.force, flags.grace_period) {
         options["gracePeriodSeconds"] = seconds.into();
     }
     let server = Server::find(context, flags.on.namespace.namespace.as_deref()).await?;
-    each(context, &machines(&flags.on.machines)?, async |name| {
-        let waits = flags.waiting.wait && flags.on.dry_run == DryRun::None;
-        let before = if waits { instance(&server, name).await? } else { None };
-        machine(&server, name, MachineAction::Restart, &options).await?;
+    each(context, machines(&flags.on.machines)?, async |name| {
+        let waits = flags.waiting.wait && flags.on.dry_run.mode == DryRun::None;
+        let before = if waits { instance(&server, &name).await? } else { None };
+        machine(&server, &name, MachineAction::Restart, &options).await?;
         match before {
-            Some(before) => wait_for_next(&server, name, &flags.waiting, &before).await,
+            Some(before) => wait_for_next(&server, &name, flags.waiting.timeout, &before).await,
             None => Ok(()),
         }
     })
@@ -117,13 +123,12 @@ pub async fn instances(
     action: InstanceAction,
 ) -> Result<ExitCode, Failure> {
     let names = targets::machines(&flags.machines).map_err(Failure::usage)?;
-    let names: Vec<_> = names.into_iter().map(|(_, name)| name).collect();
-    let options = dry_run(flags.dry_run);
+    let options = dry_run(flags.dry_run.mode);
     let server = Server::find(context, flags.namespace.namespace.as_deref()).await?;
     let word = action.word();
-    each(context, &names, async |name| {
-        let path = subresource(&server, &INSTANCES, name, action.subresource());
-        let what = || format!("cannot {word} {}", INSTANCES.object(Some(&server.namespace), name));
+    each(context, names, async |(_, name)| {
+        let path = subresource(&server, &INSTANCES, &name, action.subresource());
+        let what = || format!("cannot {word} {}", INSTANCES.object(Some(&server.namespace), &name));
         put(&server, &path, &options).await.map_err(|error| {
             let hint = error.is_not_found().then(|| there(&INSTANCES, Some(&server.namespace)));
             error.failure(what(), hint)
@@ -154,25 +159,6 @@ fn dry_run(dry_run: DryRun) -> Value {
         DryRun::None => json!({}),
         DryRun::Server => json!({"dryRun": ["All"]}),
     }
-}
-
-/// Does it to each; one that fails does not keep the rest.
-async fn each(
-    context: &Context,
-    names: &[String],
-    act: impl AsyncFn(&str) -> Result<(), Failure>,
-) -> Result<ExitCode, Failure> {
-    if let [name] = names {
-        return act(name).await.map(|()| ExitCode::Done);
-    }
-    let mut code = ExitCode::Done;
-    for name in names {
-        if let Err(failure) = act(name).await {
-            code = failure.code;
-            context.reporter.failure(&failure);
-        }
-    }
-    Ok(code)
 }
 
 fn subresource(server: &Server, resource: &Resource, name: &str, word: &str) -> String {
@@ -229,16 +215,13 @@ async fn instance(server: &Server, name: &str) -> Result<Option<Value>, Failure>
     }
 }
 
-/// With `--wait`, waits for a printable status.
+/// Waits for a printable status.
 async fn wait_for_status(
     server: &Server,
     name: &str,
-    flags: &WaitFlags,
+    bound: Option<Duration>,
     wanted: &str,
 ) -> Result<(), Failure> {
-    if !flags.wait {
-        return Ok(());
-    }
     let object = MACHINES.object(Some(&server.namespace), name);
     let last = std::cell::RefCell::new(String::new());
     let following = async {
@@ -253,14 +236,14 @@ async fn wait_for_status(
             false => Err(Failure::refused(anyhow::anyhow!("{object} was deleted meanwhile"), None)),
         }
     };
-    within(flags.timeout, || format!("{object} to be `{wanted}`; it is `{}`", last.borrow()), following).await
+    within(bound, || format!("{object} to be `{wanted}`; it is `{}`", last.borrow()), following).await
 }
 
 /// Waits until another instance than `before` runs, and tells the kernels of both.
 async fn wait_for_next(
     server: &Server,
     name: &str,
-    flags: &WaitFlags,
+    bound: Option<Duration>,
     before: &Value,
 ) -> Result<(), Failure> {
     let object = MACHINES.object(Some(&server.namespace), name);
@@ -279,7 +262,7 @@ async fn wait_for_next(
         "" => format!("a new instance of {object}"),
         phase => format!("the new instance of {object} to run; its phase is `{phase}`"),
     };
-    let after = within(flags.timeout, what, following).await?;
+    let after = within(bound, what, following).await?;
     if text(&after, "/status/phase") == "Failed" {
         let hint = format!("see why: ferrovirt logs {name} -n {}", server.namespace);
         let error = anyhow::anyhow!("the new instance of {object} has failed");
