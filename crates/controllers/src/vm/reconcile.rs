@@ -228,7 +228,7 @@ impl<'a> Look<'a> {
         &self,
         machine: &VirtualMachine,
     ) -> Result<Option<VirtualMachineInstance>, kube::Error> {
-        let key = (self.namespace.to_owned(), self.name.to_owned());
+        let key = self.key();
         let has_one = machine.status.as_ref().and_then(|status| status.created).unwrap_or_default();
         // Forgotten before the question, so that one that comes meanwhile is not.
         let may_be_there = self.context.heard_of().remove(&key);
