@@ -80,21 +80,18 @@ impl Instance {
         &self,
         preserve: bool,
     ) -> Result<impl AsyncRead + AsyncWrite + Send + Unpin + use<>, ApiError> {
-        let instance = self.checked(requests::vnc).await?;
-        let (launchers, at) = self.launcher(&instance).await?;
+        let (launchers, at) = self.reached(requests::vnc).await?;
         launchers.vnc(at, preserve).await.map_err(|error| match error {
-            ControlError::Refused { code: 429, reason } => ApiError::new(429, "TooManyRequests", reason),
             ControlError::Refused { code: 503, reason } => {
                 failed(&format_args!("Can't connect to websocket (503): {reason}"))
             }
-            error => failed(&error),
+            error => crowded_or_failed(error),
         })
     }
 
     /// A picture of its display, a PNG.
     pub async fn screenshot(&self, move_cursor: bool) -> Result<Bytes, ApiError> {
-        let instance = self.checked(requests::vnc).await?;
-        let (launchers, at) = self.launcher(&instance).await?;
+        let (launchers, at) = self.reached(requests::vnc).await?;
         launchers.screenshot(at, move_cursor).await.map_err(|error| failed(&error))
     }
 
@@ -105,12 +102,8 @@ impl Instance {
 
     /// Its console.
     pub async fn console(&self, how: launcher::serial_port::Attach) -> Result<control::Console, ApiError> {
-        let instance = self.checked(requests::console).await?;
-        let (launchers, at) = self.launcher(&instance).await?;
-        launchers.console(at, how).await.map_err(|error| match error {
-            ControlError::Refused { code: 429, reason } => ApiError::new(429, "TooManyRequests", reason),
-            error => failed(&error),
-        })
+        let (launchers, at) = self.reached(requests::console).await?;
+        launchers.console(at, how).await.map_err(crowded_or_failed)
     }
 
     /// A connection to a TCP port of its guest.
@@ -118,10 +111,9 @@ impl Instance {
         &self,
         port: u16,
     ) -> Result<impl AsyncRead + AsyncWrite + Send + Unpin + use<>, ApiError> {
-        let instance = self.checked(requests::port_forward).await?;
-        let (launchers, at) = self.launcher(&instance).await?;
+        let (launchers, at) = self.reached(requests::port_forward).await?;
         launchers.connect_to_guest(at, port).await.map_err(|error| match error {
-            ControlError::Refused { code: 429, reason } => ApiError::new(429, "TooManyRequests", reason),
+            crowded @ ControlError::Refused { code: 429, .. } => crowded_or_failed(crowded),
             error => failed(&format_args!("dialing VM: {error}")),
         })
     }
@@ -142,6 +134,15 @@ impl Instance {
         instance.ok_or_else(|| refused(requests::not_found(&self.name)))
     }
 
+    /// Its launcher, if `check` allows what is asked.
+    async fn reached(
+        &self,
+        check: impl FnOnce(&VirtualMachineInstance) -> Result<(), Refusal>,
+    ) -> Result<(&control::Client, SocketAddr), ApiError> {
+        let instance = self.checked(check).await?;
+        self.launcher(&instance).await
+    }
+
     async fn launcher(
         &self,
         instance: &VirtualMachineInstance,
@@ -154,6 +155,14 @@ impl Instance {
         let at = at.map_err(ApiError::internal)?;
         // It has ended since, and the instance does not say so yet.
         Ok((launchers, at.ok_or_else(|| failed(&"the launcher of the instance does not run"))?))
+    }
+}
+
+/// Why a launcher opens no stream: too many are open, or something is wrong.
+fn crowded_or_failed(error: ControlError) -> ApiError {
+    match error {
+        ControlError::Refused { code: 429, reason } => ApiError::new(429, "TooManyRequests", reason),
+        error => failed(&error),
     }
 }
 
