@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
@@ -225,24 +225,16 @@ impl Client {
     /// # Errors
     /// [`ControlError`]; refused without a display.
     pub async fn screenshot(&self, at: SocketAddr, move_cursor: bool) -> Result<Bytes, ControlError> {
-        let unreachable = |reason: String| ControlError::Unreachable { address: at, reason };
-        let mut sender = self.connect(at).await?;
-        let request = Request::get(format!("/v1/screenshot?moveCursor={move_cursor}"))
-            .header(http::header::HOST, at.to_string())
-            .body(Full::default())
-            .map_err(|error| unreachable(error.to_string()))?;
-        let answer = async {
-            let response =
-                sender.send_request(request).await.map_err(|error| unreachable(described(&error)))?;
+        let request = Request::get(format!("/v1/screenshot?moveCursor={move_cursor}"));
+        self.get(at, request, ANSWER_LIMIT, async |response| {
             let (head, body) = response.into_parts();
-            let body = collect(body, MAX_SCREENSHOT_BYTES).await.map_err(unreachable)?;
+            let body = collect(body, MAX_SCREENSHOT_BYTES).await.map_err(|reason| unreachable(at, reason))?;
             if head.status == StatusCode::OK {
                 return Ok(body);
             }
             Err(refused(at, head.status, &body))
-        };
-        let late = |_| unreachable(format!("no answer within {ANSWER_LIMIT:?}"));
-        timeout(ANSWER_LIMIT, answer).await.map_err(late)?
+        })
+        .await
     }
 
     /// A connection that has become something else than HTTP. The launcher may mean to wait for `patience` before.
@@ -253,29 +245,41 @@ impl Client {
         protocol: &str,
         patience: Duration,
     ) -> Result<Upgraded, ControlError> {
-        let unreachable = |reason: String| ControlError::Unreachable { address: at, reason };
-        let mut sender = self.connect(at).await?;
         let request = Request::get(uri)
-            .header(http::header::HOST, at.to_string())
             .header(http::header::CONNECTION, "upgrade")
             .header(http::header::UPGRADE, protocol);
-        let request = request.body(Full::default()).map_err(|error| unreachable(error.to_string()))?;
-        let answer = async {
-            let response =
-                sender.send_request(request).await.map_err(|error| unreachable(described(&error)))?;
+        self.get(at, request, patience + ANSWER_LIMIT, async |response| {
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 let upgraded = hyper::upgrade::on(response).await;
-                return upgraded.map_err(|error| unreachable(described(&error)));
+                return upgraded.map_err(|error| unreachable(at, described(&error)));
             }
             let (head, body) = response.into_parts();
-            let body = collect(body, MAX_ANSWER_BYTES).await.map_err(unreachable)?;
+            let body = collect(body, MAX_ANSWER_BYTES).await.map_err(|reason| unreachable(at, reason))?;
             match read_answer(at, head.status, &body) {
-                Ok(_) => Err(unreachable(format!("it answers with a status and no `{protocol}`"))),
+                Ok(_) => Err(unreachable(at, format!("it answers with a status and no `{protocol}`"))),
                 Err(error) => Err(error),
             }
+        })
+        .await
+    }
+
+    /// Asks over a connection of its own for something that is no status, which `read` takes from the answer.
+    async fn get<T>(
+        &self,
+        at: SocketAddr,
+        request: http::request::Builder,
+        limit: Duration,
+        read: impl AsyncFnOnce(Response<Incoming>) -> Result<T, ControlError>,
+    ) -> Result<T, ControlError> {
+        let mut sender = self.connect(at).await?;
+        let request = request.header(http::header::HOST, at.to_string());
+        let request = request.body(Full::default()).map_err(|error| unreachable(at, error.to_string()))?;
+        let answer = async {
+            let response = sender.send_request(request).await;
+            read(response.map_err(|error| unreachable(at, described(&error)))?).await
         };
-        let limit = patience + ANSWER_LIMIT;
-        timeout(limit, answer).await.map_err(|_| unreachable(format!("no answer within {limit:?}")))?
+        let late = |_| unreachable(at, format!("no answer within {limit:?}"));
+        timeout(limit, answer).await.map_err(late)?
     }
 
     /// Sends over an idle connection where there is one. It may just have been closed by the other side: then, and if
@@ -286,7 +290,7 @@ impl Client {
                 Err(Broken::Before) => {}
                 Err(Broken::Perhaps(_)) if call.repeat == Repeat::Harmless => {}
                 Err(Broken::Perhaps(reason)) => {
-                    return Err(ControlError::Unreachable { address: at, reason });
+                    return Err(unreachable(at, reason));
                 }
                 Ok(answer) => return answer,
             }
@@ -297,7 +301,7 @@ impl Client {
                 Broken::Before => "the connection was closed".to_owned(),
                 Broken::Perhaps(reason) => reason,
             };
-            Err(ControlError::Unreachable { address: at, reason })
+            Err(unreachable(at, reason))
         })
     }
 
@@ -325,9 +329,7 @@ impl Client {
             let body = collect(body, MAX_ANSWER_BYTES).await.map_err(Broken::Perhaps)?;
             Ok((head.status, body))
         };
-        let late = || {
-            Ok(Err(ControlError::Unreachable { address: at, reason: format!("no answer within {limit:?}") }))
-        };
+        let late = || Ok(Err(unreachable(at, format!("no answer within {limit:?}"))));
         let (status, body) = match timeout(limit, answer).await {
             Ok(answer) => answer?,
             // Not a broken connection: it is not tried again at once.
@@ -338,7 +340,7 @@ impl Client {
     }
 
     async fn connect(&self, at: SocketAddr) -> Result<Sender, ControlError> {
-        let unreachable = |reason: String| ControlError::Unreachable { address: at, reason };
+        let unreachable = |reason| unreachable(at, reason);
         let connect = async {
             let stream = TcpStream::connect(at).await.map_err(|error| error.to_string())?;
             stream.set_nodelay(true).map_err(|error| error.to_string())?;
@@ -430,6 +432,10 @@ fn read_answer(at: SocketAddr, status: StatusCode, body: &[u8]) -> Result<Machin
         });
     }
     Err(refused(at, status, body))
+}
+
+fn unreachable(address: SocketAddr, reason: String) -> ControlError {
+    ControlError::Unreachable { address, reason }
 }
 
 fn refused(at: SocketAddr, status: StatusCode, body: &[u8]) -> ControlError {
