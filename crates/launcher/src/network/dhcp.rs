@@ -28,6 +28,7 @@ pub struct Lease {
 
 /// The answer to a message from a client; `None` for what needs none.
 pub fn answer(message: &[u8], lease: &Lease) -> Option<Vec<u8>> {
+    // What cannot be read asks for nothing.
     let packet = DhcpPacket::new_checked(message).ok()?;
     let asked = DhcpRepr::parse(&packet).ok()?;
     if asked.client_hardware_address != EthernetAddress(lease.mac) {
@@ -75,6 +76,7 @@ pub fn answer(message: &[u8], lease: &Lease) -> Option<Vec<u8>> {
         additional_options: if is_refusal { &[] } else { options },
     };
     let mut message = vec![0; reply.buffer_len()];
+    // It fails for want of room only, and has just what it needs.
     reply.emit(&mut DhcpPacket::new_unchecked(&mut message[..])).ok()?;
     Some(message)
 }

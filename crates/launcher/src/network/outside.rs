@@ -169,6 +169,7 @@ async fn follow(mut child: Child, said: Option<ChildStderr>, from_outside: Owned
     match child.wait().await {
         Ok(status) if status.success() => tracing::debug!("passt has ended"),
         Ok(status) => {
+            // Who listens does not panic; if it did, the status would still be told.
             let said = listening.await.unwrap_or_default();
             tracing::warn!(%status, said, "passt has ended");
         }

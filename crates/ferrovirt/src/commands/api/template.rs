@@ -43,6 +43,7 @@ fn put(parts: &[Part], object: &Value, out: &mut String) {
     for part in parts {
         match part {
             Part::Text(text) => out.push_str(text),
+            // A path that leads nowhere is no text.
             Part::Path(path) => out.push_str(&jsonpath::text(&path.all(object)).unwrap_or_default()),
             Part::Range(path, inner) => {
                 for item in path.all(object) {
