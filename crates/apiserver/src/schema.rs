@@ -84,6 +84,9 @@ pub enum Shape {
     IntOrString,
 }
 
+/// The format of an [`Shape::IntOrString`] that is a `resource.Quantity`.
+const QUANTITY_FORMAT: &str = "quantity";
+
 /// How two versions of a list are merged.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum ListType {
@@ -174,6 +177,12 @@ impl Schema {
     /// Fills in the defaults of fields that are missing, in objects that are there.
     pub fn fill_defaults(&self, value: &mut Value) {
         walk::fill_defaults(self, value);
+    }
+
+    /// Writes every quantity as Kubernetes does that has decoded it: `1000m` becomes `"1"`, `1024Mi` becomes `"1Gi"`, a
+    /// number its text. Amounts from [`quantity::Quantity::LIMIT`] on stay as they are.
+    pub fn make_quantities_canonical(&self, value: &mut Value) {
+        walk::make_quantities_canonical(self, value);
     }
 
     /// What is wrong with the value, as Kubernetes says it of custom resources (422, `Invalid`); at most 100 faults.

@@ -10,11 +10,12 @@ use cargo_metadata::{CargoOpt, DependencyKind, Metadata, MetadataCommand};
 
 /// Each crate and the crates of ours that it may depend on. A new crate must be given its place here.
 const ARROWS: &[(&str, &[&str])] = &[
-    ("manifest", &[]),
+    ("quantity", &[]),
+    ("manifest", &["quantity"]),
     ("image", &[]),
     ("vmm", &[]),
     ("launcher", &["manifest", "vmm"]),
-    ("apiserver", &[]),
+    ("apiserver", &["quantity"]),
     ("events", &[]),
     ("controllers", &["manifest", "events"]),
     ("node", &["manifest", "image", "launcher", "events"]),

@@ -14,10 +14,10 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use uuid::Uuid;
 
-use crate::quantity::Quantity;
 use crate::resources::{CpuTopology, cpu_topology, guest_memory};
 use crate::schema::Empty;
 use crate::types::*;
+use quantity::Quantity;
 
 /// API version that new objects are written with.
 pub const API_VERSION: &str = "kubevirt.io/v1";

@@ -18,8 +18,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use crate::quantity::Quantity;
 use crate::schema::{Absent, Described, Field, Node, ObjectType, presence};
+use quantity::Quantity;
 
 macro_rules! borrowed {
     ($( $name:ident { $( $presence:ident $json:literal: $ty:ty, )* } )*) => {

@@ -17,7 +17,6 @@ mod kubernetes;
 mod locate;
 pub mod machine_status;
 pub mod openapi;
-pub mod quantity;
 pub mod resources;
 mod schema;
 #[cfg(test)]

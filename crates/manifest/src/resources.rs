@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::quantity::{Quantity, QuantityError};
 use crate::types::VirtualMachineInstanceSpec;
+use quantity::{Quantity, QuantityError};
 
 /// Why the amount of guest memory cannot be told.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

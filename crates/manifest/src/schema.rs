@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Number, Value};
 
 use crate::locate::Location;
-use crate::quantity::Quantity;
+use quantity::Quantity;
 
 /// The shape of a value.
 #[derive(Debug)]

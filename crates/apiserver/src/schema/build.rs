@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::{ListType, PatchStrategy, Pattern, Schema, Shape, object_meta};
+use super::{ListType, PatchStrategy, Pattern, QUANTITY_FORMAT, Schema, Shape, object_meta};
 
 // Names are compared by their ends: they begin with `io.k8s.` in Kubernetes' documents, with `k8s.io.` in KubeVirt's.
 
@@ -67,7 +67,7 @@ impl Builder<'_> {
         self.open.remove(name);
         if name.ends_with(QUANTITY) || name.ends_with(INT_OR_STRING) {
             schema.shape = Shape::IntOrString;
-            schema.format = name.ends_with(QUANTITY).then(|| "quantity".to_owned());
+            schema.format = name.ends_with(QUANTITY).then(|| QUANTITY_FORMAT.to_owned());
         }
         schema.definition = Some(name.into());
         let schema = Arc::new(schema);

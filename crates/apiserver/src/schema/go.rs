@@ -1,8 +1,9 @@
 //! The faults that Go finds when it decodes an object of a built-in kind into structs, in the words of `encoding/json`.
 
+use quantity::{Quantity, QuantityError};
 use serde_json::{Number, Value};
 
-use super::{Schema, Shape, object_meta};
+use super::{QUANTITY_FORMAT, Schema, Shape, object_meta};
 use crate::go::json_type;
 use crate::status::ApiError;
 
@@ -69,7 +70,9 @@ fn walk(schema: &Schema, value: &Value, place: &Place<'_>) -> Result<(), String>
             },
             _ => Ok(()),
         },
-        (Shape::IntOrString, _) if format == "quantity" => check_quantity(value),
+        (Shape::IntOrString, _) if format == QUANTITY_FORMAT => {
+            quantity(value).map(|_| ()).map_err(|fault| fault.to_string())
+        }
         (Shape::IntOrString, Value::String(_)) => Ok(()),
         (Shape::IntOrString, Value::Number(number)) if is_whole(number) && fits(number, "int32") => Ok(()),
         // The type decodes itself, and knows nothing of the struct around it.
@@ -97,32 +100,13 @@ fn walk(schema: &Schema, value: &Value, place: &Place<'_>) -> Result<(), String>
     }
 }
 
-fn check_quantity(value: &Value) -> Result<(), String> {
-    let well_formed = match value {
-        Value::Number(_) => true,
-        Value::String(text) => text.is_empty() || is_quantity(text),
-        _ => false,
-    };
-    let message =
-        r"quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
-    if well_formed { Ok(()) } else { Err(message.to_owned()) }
-}
-
-/// Whether a text is a quantity: a decimal number with a unit or an exponent.
-fn is_quantity(text: &str) -> bool {
-    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
-    let digits = unsigned.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(unsigned.len());
-    let (number, unit) = unsigned.split_at(digits);
-    if !number.contains(|c: char| c.is_ascii_digit()) || number.matches('.').count() > 1 {
-        return false;
+/// A quantity as Go decodes it: from a text, blanks around it dropped, or from a number.
+pub(super) fn quantity(value: &Value) -> Result<Quantity, QuantityError> {
+    match value {
+        Value::String(text) => text.trim().parse(),
+        Value::Number(number) => number.to_string().parse(),
+        _ => Err(QuantityError::Format),
     }
-    const UNITS: [&str; 16] =
-        ["", "n", "u", "m", "k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
-    let exponent = |rest: &str| {
-        let digits = rest.strip_prefix(['+', '-']).unwrap_or(rest);
-        !digits.is_empty() && digits.len() < 10 && digits.bytes().all(|byte| byte.is_ascii_digit())
-    };
-    UNITS.contains(&unit) || unit.strip_prefix(['e', 'E']).is_some_and(exponent)
 }
 
 /// What Go calls a value that it cannot use: `number 1.5` where a whole number was wanted.

@@ -483,6 +483,11 @@ fn ill_typed_fields_are_worded_as_by_go() {
             json!({"spec": {"limits": {"cpu": "1x"}}}),
             "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
         ),
+        (
+            json!({"spec": {"limits": {"cpu": ""}}}),
+            "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
+        ),
+        (json!({"spec": {"limits": {"cpu": "1KK"}}}), "unable to parse quantity's suffix"),
     ] {
         assert_eq!(fault(value), Err(expected.to_owned()));
     }
@@ -492,6 +497,24 @@ fn ill_typed_fields_are_worded_as_by_go() {
             "limits": {"a": "1e3", "b": "1.5Gi", "c": 0.1, "d": "-5m", "e": ".5"}, "any": [1]},
     });
     assert_eq!(fault(fine), Ok(()));
+}
+
+#[test]
+fn quantities_are_written_as_go_writes_them() {
+    let schema = thing();
+    let limits = json!({
+        "a": "1000m", "b": "1024Mi", "c": 0.1, "d": 2, "e": " 1.5Gi ", "f": "1e3", "g": "0.5", "h": "1e40", "i": null,
+    });
+    let mut value =
+        json!({"spec": {"limits": limits, "port": "1000m", "any": ["1000m"]}, "unknown": "1000m"});
+    schema.make_quantities_canonical(&mut value);
+    let expected = json!({
+        "a": "1", "b": "1Gi", "c": "100m", "d": "2", "e": "1536Mi", "f": "1e3", "g": "500m", "h": "1e40", "i": null,
+    });
+    assert_eq!(
+        value,
+        json!({"spec": {"limits": expected, "port": "1000m", "any": ["1000m"]}, "unknown": "1000m"})
+    );
 }
 
 #[test]

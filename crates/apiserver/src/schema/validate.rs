@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::go;
 use super::path::Path;
-use super::{ListType, Schema, Shape};
+use super::{ListType, QUANTITY_FORMAT, Schema, Shape};
 use crate::status::{FieldError, FieldErrorType};
 
 /// How many faults are named. A body may hold a million.
@@ -77,7 +77,7 @@ fn check(schema: &Schema, value: &Value, path: &Path<'_>, faults: &mut Faults) {
             check_number(schema, number, path, faults);
         }
         (Shape::Number, Value::Number(number)) => check_number(schema, number, path, faults),
-        (Shape::IntOrString, Value::Number(_)) if format == "quantity" => {}
+        (Shape::IntOrString, Value::Number(_)) if format == QUANTITY_FORMAT => {}
         _ => faults.ill_typed(path, wanted, type_name(value)),
     }
     if !schema.allowed.is_empty() && !schema.allowed.contains(value) && !value.is_null() {

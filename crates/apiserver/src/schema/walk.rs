@@ -1,11 +1,12 @@
-//! The walks that change a value: pruning, dropping nulls, filling in defaults.
+//! The walks that change a value: pruning, dropping nulls, filling in defaults, writing quantities canonically.
 
 use std::sync::Arc;
 
+use quantity::Quantity;
 use serde_json::{Map, Value};
 
 use super::path::Path;
-use super::{Schema, Shape};
+use super::{QUANTITY_FORMAT, Schema, Shape};
 
 /// How many unknown fields are named; more are removed without a word. Go's strict decoder has a bound as well.
 const MOST_PATHS: usize = 100;
@@ -63,6 +64,33 @@ pub(super) fn drop_nulls(schema: &Schema, value: &mut Value) {
         (Shape::List(items), Value::Array(list)) => {
             for item in list {
                 drop_nulls(items, item);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// See [`Schema::make_quantities_canonical`].
+pub(super) fn make_quantities_canonical(schema: &Schema, value: &mut Value) {
+    match (&schema.shape, value) {
+        (Shape::Object { .. }, Value::Object(object)) => {
+            for (name, inner) in object {
+                if let Some(field) = schema.field(name) {
+                    make_quantities_canonical(field, inner);
+                }
+            }
+        }
+        (Shape::List(items), Value::Array(list)) => {
+            for item in list {
+                make_quantities_canonical(items, item);
+            }
+        }
+        (Shape::IntOrString, value) if schema.format.as_deref() == Some(QUANTITY_FORMAT) => {
+            // What is no quantity has been refused, or is null. What is too large to compute with stays as it is.
+            if let Ok(quantity) = super::go::quantity(value)
+                && quantity.units().abs() < Quantity::LIMIT
+            {
+                *value = quantity.canonical().into();
             }
         }
         _ => {}

@@ -207,6 +207,10 @@ pub(super) fn clean(
         }
     }
     schema.drop_nulls(object);
+    // Go writes what it has decoded; a custom resource stays as it was sent.
+    if kind.family == Family::BuiltIn {
+        schema.make_quantities_canonical(object);
+    }
     drop_empty_metadata(object);
     schema.fill_defaults(object);
     Ok(())

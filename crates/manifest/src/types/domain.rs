@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::devices::Devices;
 use super::firmware::Firmware;
-use crate::quantity::Quantity;
 use crate::schema::{Empty, object};
+use quantity::Quantity;
 
 object! {
     /// The virtual hardware.

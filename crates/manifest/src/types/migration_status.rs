@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use crate::quantity::Quantity;
 use crate::schema::object;
+use quantity::Quantity;
 
 object! {
     /// A live migration.

@@ -10,8 +10,8 @@ use super::devices::Disk;
 use super::domain::Machine;
 use super::migration_status::VirtualMachineInstanceMigrationState;
 use super::volumes::{DataVolumeVolumeSource, PersistentVolumeClaimSource};
-use crate::quantity::Quantity;
 use crate::schema::object;
+use quantity::Quantity;
 
 object! {
     /// What was last observed of a virtual machine.

@@ -2,8 +2,8 @@
 
 use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, PersistentVolumeClaimVolumeSource};
 
-use crate::quantity::Quantity;
 use crate::schema::{Empty, object};
+use quantity::Quantity;
 
 object! {
     /// A volume with exactly one source; the disk or filesystem of the same name shows it to the guest.

@@ -2,8 +2,8 @@
 
 use super::cause::{Causes, Path};
 use super::text;
-use crate::quantity::Quantity;
 use crate::types::DomainSpec;
+use quantity::Quantity;
 
 /// What a feature of the CPU may be told to be; unset means `require`.
 const FEATURE_POLICIES: [&str; 6] = ["", "force", "require", "optional", "disable", "forbid"];

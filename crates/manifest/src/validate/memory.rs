@@ -1,9 +1,9 @@
 //! Rules for memory: requests, limits, huge pages.
 
 use super::cause::{CauseKind, Causes, Path};
-use crate::quantity::Quantity;
 use crate::types::DomainSpec;
 use crate::types::VirtualMachineInstanceSpec;
+use quantity::Quantity;
 
 /// The least memory that may be requested, in bytes: `1M`.
 const LEAST_REQUEST: u64 = 1_000_000;

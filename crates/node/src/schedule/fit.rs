@@ -134,7 +134,7 @@ fn amounts(list: Option<&BTreeMap<String, Quantity>>) -> Amounts {
     list.into_iter()
         .flatten()
         .filter_map(|(name, quantity)| {
-            let amount = quantity.0.parse::<manifest::quantity::Quantity>().ok()?.millis();
+            let amount = quantity.0.parse::<manifest::Quantity>().ok()?.millis();
             Some((name.clone(), amount.max(0)))
         })
         .collect()
