@@ -131,8 +131,8 @@ impl Built {
         self
     }
 
-    fn rules(self, group: &'static str, kind: &'static str, default: Default, validate: Validate) -> Self {
-        self.hooks(Rules { group, kind, default, validate })
+    fn rules(self, default: Default, validate: Validate) -> Self {
+        self.hooks(Rules { default, validate })
     }
 }
 
@@ -152,20 +152,17 @@ fn core_kinds() -> Vec<Built> {
         .columns(table::NAMESPACES)
         .selectable(&[("status.phase", "/status/phase", "")])
         .subresources(&[FINALIZE])
-        .rules("", "Namespace", core::namespace_default, core::namespace_validate);
+        .rules(core::namespace_default, core::namespace_validate);
     namespace.0.verbs = vec!["create", "delete", "get", "list", "patch", "update", "watch"];
     let mut event = namespaced("core.v1", "", "Event", "events ev")
         .columns(table::EVENTS)
         .selectable(event::CORE_FIELDS)
-        .rules("", "Event", event::core_default, event::core_validate);
+        .rules(event::core_default, event::core_validate);
     event.0.time_to_live = Some(EVENT_TIME_TO_LIVE);
     vec![
-        namespaced("core.v1", "", "ConfigMap", "configmaps cm").columns(table::CONFIG_MAPS).rules(
-            "",
-            "ConfigMap",
-            no_default,
-            core::config_map_validate,
-        ),
+        namespaced("core.v1", "", "ConfigMap", "configmaps cm")
+            .columns(table::CONFIG_MAPS)
+            .rules(no_default, core::config_map_validate),
         namespaced("core.v1", "", "Endpoints", "endpoints ep").columns(table::ENDPOINTS),
         event,
         namespaced("core.v1", "", "LimitRange", "limitranges limits").columns(table::CREATED),
@@ -174,15 +171,15 @@ fn core_kinds() -> Vec<Built> {
             .status()
             .columns(table::NODES)
             .selectable(&[("spec.unschedulable", "/spec/unschedulable", "false")])
-            .rules("", "Node", no_default, core::node_validate),
+            .rules(no_default, core::node_validate),
         namespaced("core.v1", "", "PersistentVolumeClaim", "persistentvolumeclaims pvc")
             .status()
             .columns(table::PERSISTENT_VOLUME_CLAIMS)
-            .rules("", "PersistentVolumeClaim", storage::claim_default, storage::claim_validate),
+            .rules(storage::claim_default, storage::claim_validate),
         cluster("core.v1", "", "PersistentVolume", "persistentvolumes pv")
             .status()
             .columns(table::PERSISTENT_VOLUMES)
-            .rules("", "PersistentVolume", storage::volume_default, storage::volume_validate),
+            .rules(storage::volume_default, storage::volume_validate),
         namespaced("core.v1", "", "Pod", "pods po")
             .status()
             .counted()
@@ -190,11 +187,11 @@ fn core_kinds() -> Vec<Built> {
             .columns(columns::pod::PODS)
             .selectable(pod::FIELDS)
             .subresources(&POD_SUBRESOURCES)
-            .rules("", "Pod", pod::pod_default, pod::pod_validate),
+            .rules(pod::pod_default, pod::pod_validate),
         namespaced("core.v1", "", "PodTemplate", "podtemplates")
             .columns(columns::workload::POD_TEMPLATES)
             .counted()
-            .rules("", "PodTemplate", workload::pod_template_default, workload::pod_template_validate),
+            .rules(workload::pod_template_default, workload::pod_template_validate),
         namespaced("core.v1", "", "ReplicationController", "replicationcontrollers rc")
             .status()
             .counted()
@@ -202,14 +199,14 @@ fn core_kinds() -> Vec<Built> {
             .scale(REPLICAS)
             .columns(columns::workload::REPLICATION_CONTROLLERS)
             .selectable(&[("status.replicas", "/status/replicas", "0")])
-            .rules("", "ReplicationController", workload::controller_default, workload::controller_validate),
+            .rules(workload::controller_default, workload::controller_validate),
         namespaced("core.v1", "", "ResourceQuota", "resourcequotas quota")
             .status()
             .columns(table::RESOURCE_QUOTAS),
         namespaced("core.v1", "", "Secret", "secrets")
             .columns(table::SECRETS)
             .selectable(&[("type", "/type", "")])
-            .rules("", "Secret", core::secret_default, core::secret_validate),
+            .rules(core::secret_default, core::secret_validate),
         namespaced("core.v1", "", "ServiceAccount", "serviceaccounts sa")
             .columns(table::SERVICE_ACCOUNTS)
             .subresources(&[TOKEN]),
@@ -218,7 +215,7 @@ fn core_kinds() -> Vec<Built> {
             .in_all()
             .columns(table::SERVICES)
             .selectable(&[("spec.clusterIP", "/spec/clusterIP", ""), ("spec.type", "/spec/type", "")])
-            .rules("", "Service", core::service_default, core::service_validate),
+            .rules(core::service_default, core::service_validate),
     ]
 }
 
@@ -227,7 +224,7 @@ fn workload_kinds() -> Vec<Built> {
     let mut event = namespaced("events.v1", "events.k8s.io", "Event", "events ev")
         .columns(columns::cluster::EVENTS)
         .selectable(event::NEW_FIELDS)
-        .rules("events.k8s.io", "Event", event::new_default, event::new_validate);
+        .rules(event::new_default, event::new_validate);
     event.0.time_to_live = Some(EVENT_TIME_TO_LIVE);
     event.0.shared_storage = Some(SharedStorage {
         group: "",
@@ -239,20 +236,20 @@ fn workload_kinds() -> Vec<Built> {
     vec![
         namespaced("apps.v1", "apps", "ControllerRevision", "controllerrevisions")
             .columns(table::CONTROLLER_REVISIONS)
-            .rules("apps", "ControllerRevision", no_default, workload::revision_validate),
+            .rules(no_default, workload::revision_validate),
         namespaced("apps.v1", "apps", "DaemonSet", "daemonsets ds")
             .status()
             .counted()
             .in_all()
             .columns(table::DAEMON_SETS)
-            .rules("apps", "DaemonSet", workload::daemon_set_default, workload::set_validate),
+            .rules(workload::daemon_set_default, workload::set_validate),
         namespaced("apps.v1", "apps", "Deployment", "deployments deploy")
             .status()
             .counted()
             .in_all()
             .scale(REPLICAS)
             .columns(table::DEPLOYMENTS)
-            .rules("apps", "Deployment", workload::deployment_default, workload::set_validate),
+            .rules(workload::deployment_default, workload::set_validate),
         namespaced("apps.v1", "apps", "ReplicaSet", "replicasets rs")
             .status()
             .counted()
@@ -260,14 +257,14 @@ fn workload_kinds() -> Vec<Built> {
             .scale(REPLICAS)
             .columns(table::REPLICA_SETS)
             .selectable(&[("status.replicas", "/status/replicas", "0")])
-            .rules("apps", "ReplicaSet", workload::replica_set_default, workload::set_validate),
+            .rules(workload::replica_set_default, workload::set_validate),
         namespaced("apps.v1", "apps", "StatefulSet", "statefulsets sts")
             .status()
             .counted()
             .in_all()
             .scale(REPLICAS)
             .columns(table::STATEFUL_SETS)
-            .rules("apps", "StatefulSet", workload::stateful_set_default, workload::stateful_set_validate),
+            .rules(workload::stateful_set_default, workload::stateful_set_validate),
         event,
         namespaced(
             "autoscaling.v2",
@@ -279,48 +276,38 @@ fn workload_kinds() -> Vec<Built> {
         .status()
         .in_all()
         .columns(table::AUTOSCALERS)
-        .rules(
-            "autoscaling",
-            "HorizontalPodAutoscaler",
-            workload::autoscaler_default,
-            workload::autoscaler_validate,
-        ),
+        .rules(workload::autoscaler_default, workload::autoscaler_validate),
         namespaced("batch.v1", "batch", "CronJob", "cronjobs cj")
             .status()
             .counted()
             .in_all()
             .columns(table::CRON_JOBS)
-            .rules("batch", "CronJob", workload::cron_job_default, workload::cron_job_validate),
+            .rules(workload::cron_job_default, workload::cron_job_validate),
         namespaced("batch.v1", "batch", "Job", "jobs")
             .status()
             .counted()
             .in_all()
             .columns(table::JOBS)
             .selectable(&[("status.successful", "/status/succeeded", "0")])
-            .rules("batch", "Job", workload::job_default, workload::job_validate),
+            .rules(workload::job_default, workload::job_validate),
         cluster("networking.v1", "networking.k8s.io", "IngressClass", "ingressclasses")
             .counted()
             .columns(columns::networking::INGRESS_CLASSES)
-            .rules("networking.k8s.io", "IngressClass", no_default, networking::class_validate),
+            .rules(no_default, networking::class_validate),
         namespaced("networking.v1", "networking.k8s.io", "Ingress", "ingresses ing")
             .status()
             .counted()
             .columns(columns::networking::INGRESSES)
-            .rules("networking.k8s.io", "Ingress", no_default, networking::ingress_validate),
+            .rules(no_default, networking::ingress_validate),
         namespaced("networking.v1", "networking.k8s.io", "NetworkPolicy", "networkpolicies netpol")
             .counted()
             .columns(columns::networking::NETWORK_POLICIES)
-            .rules(
-                "networking.k8s.io",
-                "NetworkPolicy",
-                networking::policy_default,
-                networking::policy_validate,
-            ),
+            .rules(networking::policy_default, networking::policy_validate),
         namespaced("policy.v1", "policy", "PodDisruptionBudget", "poddisruptionbudgets pdb")
             .status()
             .counted()
             .columns(table::POD_DISRUPTION_BUDGETS)
-            .rules("policy", "PodDisruptionBudget", no_default, workload::budget_validate),
+            .rules(no_default, workload::budget_validate),
     ]
 }
 
@@ -354,35 +341,24 @@ fn other_kinds() -> Vec<Built> {
         namespaced("rbac.v1", RBAC, "Role", "roles")
             .columns(table::CREATED)
             .hooks(RoleHooks { authorizer: None }),
-        cluster("storage.v1", "storage.k8s.io", "CSIDriver", "csidrivers").columns(table::CSI_DRIVERS).rules(
-            "storage.k8s.io",
-            "CSIDriver",
-            storage::driver_default,
-            no_validate,
-        ),
+        cluster("storage.v1", "storage.k8s.io", "CSIDriver", "csidrivers")
+            .columns(table::CSI_DRIVERS)
+            .rules(storage::driver_default, no_validate),
         cluster("storage.v1", "storage.k8s.io", "StorageClass", "storageclasses sc")
             .columns(table::STORAGE_CLASSES)
-            .rules("storage.k8s.io", "StorageClass", storage::class_default, storage::class_validate),
+            .rules(storage::class_default, storage::class_validate),
         definitions,
         cluster("scheduling.v1", "scheduling.k8s.io", "PriorityClass", "priorityclasses pc")
             .counted()
             .columns(table::PRIORITY_CLASSES)
-            .rules(
-                "scheduling.k8s.io",
-                "PriorityClass",
-                core::priority_class_default,
-                core::priority_class_validate,
-            ),
-        namespaced("coordination.v1", "coordination.k8s.io", "Lease", "leases").columns(table::LEASES).rules(
-            "coordination.k8s.io",
-            "Lease",
-            no_default,
-            core::lease_validate,
-        ),
+            .rules(core::priority_class_default, core::priority_class_validate),
+        namespaced("coordination.v1", "coordination.k8s.io", "Lease", "leases")
+            .columns(table::LEASES)
+            .rules(no_default, core::lease_validate),
         namespaced("discovery.v1", "discovery.k8s.io", "EndpointSlice", "endpointslices")
             .counted()
             .columns(table::ENDPOINT_SLICES)
-            .rules("discovery.k8s.io", "EndpointSlice", core::slice_default, core::slice_validate),
+            .rules(core::slice_default, core::slice_validate),
     ]
 }
 

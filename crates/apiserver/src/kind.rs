@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use serde_json::{Map, Value};
 
 use crate::schema::Schema;
-use crate::status::{ApiError, GroupResource};
+use crate::status::{ApiError, FieldError, GroupResource};
 
 /// Whether objects of a kind live in namespaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -186,7 +186,7 @@ pub struct Admission<'a> {
 /// What a kind adds to the machinery. Every function is pure: time, names and the old object come in as values.
 ///
 /// Order on a write: decode → prune and check against the schema → [`default`](Self::default) → metadata is filled in
-/// → [`validate`](Self::validate) → store.
+/// → a built-in kind's [`validate`](Self::validate) → all [`faults`](Self::faults) → a custom one's `validate` → store.
 pub trait Hooks: Send + Sync {
     /// Fills in what the object leaves out, in place. `old` is the stored object on an update. Warnings are added to
     /// `warnings`, and reach the client as `Warning` headers.
@@ -203,7 +203,13 @@ pub trait Hooks: Send + Sync {
         Ok(())
     }
 
-    /// Says whether the object may be stored.
+    /// What is wrong with the object's own fields, told together with what is wrong with its metadata. `old` is the
+    /// stored object on an update.
+    fn faults(&self, _request: &Admission<'_>, _object: &Value, _old: Option<&Value>) -> Vec<FieldError> {
+        Vec::new()
+    }
+
+    /// Says whether the object may be stored, or deleted, for reasons that are no fault of a field.
     ///
     /// # Errors
     /// When it may not; the error is sent to the client as it is.

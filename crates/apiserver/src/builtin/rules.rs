@@ -3,8 +3,7 @@
 use serde_json::Value;
 
 use crate::kind::{Admission, Hooks};
-use crate::object;
-use crate::status::{ApiError, FieldError, GroupResource};
+use crate::status::{ApiError, FieldError};
 
 /// Fills in what an object leaves out.
 pub(super) type Default = fn(&Admission<'_>, &mut Value, Option<&Value>);
@@ -13,8 +12,6 @@ pub(super) type Validate = fn(&Admission<'_>, &Value, Option<&Value>, &mut Vec<F
 
 /// Defaulting and validation of one kind.
 pub(super) struct Rules {
-    pub(super) group: &'static str,
-    pub(super) kind: &'static str,
     pub(super) default: Default,
     pub(super) validate: Validate,
 }
@@ -31,18 +28,10 @@ impl Hooks for Rules {
         Ok(())
     }
 
-    fn validate(
-        &self,
-        request: &Admission<'_>,
-        object: &Value,
-        old: Option<&Value>,
-        _warnings: &mut Vec<String>,
-    ) -> Result<(), ApiError> {
+    fn faults(&self, request: &Admission<'_>, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
         let mut errors = Vec::new();
         (self.validate)(request, object, old, &mut errors);
-        let kind = GroupResource { group: self.group, resource: self.kind };
-        let name = if request.name.is_empty() { object::name(object) } else { request.name };
-        ApiError::check(kind, name, &errors)
+        errors
     }
 }
 

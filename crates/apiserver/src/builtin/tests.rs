@@ -34,7 +34,7 @@ pub(super) fn create(kinds: &Kinds, mut object: Value) -> Result<Value, ApiError
     let namespace = object::namespace(&object).to_owned();
     let request = request(Operation::Create, &namespace, &name);
     kind.hooks.default(&request, &mut object, None, &mut Vec::new())?;
-    kind.hooks.validate(&request, &object, None, &mut Vec::new())?;
+    ApiError::check(kind.group_kind(), &name, &kind.hooks.faults(&request, &object, None))?;
     Ok(object)
 }
 
@@ -46,7 +46,7 @@ pub(super) fn update(kinds: &Kinds, mut new: Value, old: &Value) -> Result<Value
     let namespace = object::namespace(&new).to_owned();
     let request = request(Operation::Update, &namespace, &name);
     kind.hooks.default(&request, &mut new, Some(old), &mut Vec::new())?;
-    kind.hooks.validate(&request, &new, Some(old), &mut Vec::new())?;
+    ApiError::check(kind.group_kind(), &name, &kind.hooks.faults(&request, &new, Some(old)))?;
     Ok(new)
 }
 

@@ -15,8 +15,12 @@ use crate::field;
 use crate::object;
 use crate::status::{ApiError, GroupResource};
 
-/// A rule that nobody's rules cover as a whole is compared grant by grant; a role of more single grants is refused.
-const MAX_GRANTS: usize = 200_000;
+/// The most texts that are compared to judge one role, some tenths of a second: other requests wait meanwhile. A rule
+/// that nobody's rules cover as a whole is compared grant by grant.
+const MAX_COMPARISONS: usize = 20_000_000;
+
+/// What comparing with somebody's rules costs at least, so that the grants themselves are bounded too.
+const LEAST_COST: usize = 100;
 
 /// A write of a role or binding.
 #[derive(Debug, Clone, Copy)]
@@ -157,12 +161,18 @@ fn full_authority() -> [Rule; 2] {
 
 /// The single grants of `wanted` that `own` does not cover.
 pub(super) fn missing(own: &[Rule], wanted: &[Rule]) -> Result<Vec<Rule>, String> {
+    let cost = own.iter().map(texts).sum::<usize>().max(LEAST_COST);
+    let may_compare = |items: usize, what: &str| {
+        if items.saturating_mul(cost) > MAX_COMPARISONS {
+            return Err(format!("its rules make {items} {what}, more than can be compared with those held"));
+        }
+        Ok(())
+    };
+    may_compare(wanted.iter().map(texts).sum(), "entries")?;
     // A rule that one rule covers is covered grant by grant: this saves taking it apart.
     let open: Vec<_> = wanted.iter().filter(|rule| !own.iter().any(|owner| covers(owner, rule))).collect();
     let grants = open.iter().fold(0_usize, |sum, rule| sum.saturating_add(count(rule)));
-    if grants > MAX_GRANTS {
-        return Err(format!("its rules make {grants} single permissions, more than {MAX_GRANTS}"));
-    }
+    may_compare(grants, "single permissions")?;
     let mut missing = Vec::new();
     for rule in open {
         each_grant(rule, |grant| {
@@ -172,6 +182,12 @@ pub(super) fn missing(own: &[Rule], wanted: &[Rule]) -> Result<Vec<Rule>, String
         });
     }
     Ok(missing)
+}
+
+/// How many texts a rule is made of.
+fn texts(rule: &Rule) -> usize {
+    let Rule { verbs, api_groups, resources, resource_names, non_resource_urls } = rule;
+    [verbs, api_groups, resources, resource_names, non_resource_urls].into_iter().map(Vec::len).sum()
 }
 
 fn count(rule: &Rule) -> usize {

@@ -14,8 +14,7 @@ use crate::auth::Identity;
 use crate::field;
 use crate::kind::{Admission, Hooks, Operation};
 use crate::metadata::{is_dns1123_subdomain, is_path_segment};
-use crate::object;
-use crate::status::{ApiError, FieldError, GroupResource};
+use crate::status::{ApiError, FieldError};
 
 /// For Role and ClusterRole. Without an authorizer only the form is checked.
 pub struct RoleHooks {
@@ -33,11 +32,11 @@ fn identity(request: &Admission<'_>) -> Identity {
     Identity { user: request.user.to_owned(), groups: request.groups.to_vec(), ..Identity::default() }
 }
 
-fn check(kind: &str, object: &Value, errors: &[FieldError]) -> Result<(), ApiError> {
-    ApiError::check(GroupResource { group: GROUP, resource: kind }, object::name(object), errors)
-}
-
 impl Hooks for RoleHooks {
+    fn faults(&self, request: &Admission<'_>, object: &Value, _old: Option<&Value>) -> Vec<FieldError> {
+        role_errors(object, request.namespace)
+    }
+
     fn validate(
         &self,
         request: &Admission<'_>,
@@ -48,15 +47,12 @@ impl Hooks for RoleHooks {
         if request.operation == Operation::Delete {
             return Ok(());
         }
-        let (kind, resource) = match request.namespace {
-            "" => (CLUSTER_ROLE, "clusterroles"),
-            _ => (ROLE, "roles"),
-        };
+        let resource = if request.namespace.is_empty() { "clusterroles" } else { "roles" };
         if let Some(authorizer) = &self.authorizer {
             let write = RbacWrite { resource, namespace: request.namespace, object, old };
             authorizer.check_role(&identity(request), &write)?;
         }
-        check(kind, object, &role_errors(object, request.namespace))
+        Ok(())
     }
 }
 
@@ -80,6 +76,10 @@ impl Hooks for BindingHooks {
         Ok(())
     }
 
+    fn faults(&self, request: &Admission<'_>, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+        binding_errors(object, old, request.namespace)
+    }
+
     fn validate(
         &self,
         request: &Admission<'_>,
@@ -90,15 +90,12 @@ impl Hooks for BindingHooks {
         if request.operation == Operation::Delete {
             return Ok(());
         }
-        let (kind, resource) = match request.namespace {
-            "" => ("ClusterRoleBinding", "clusterrolebindings"),
-            _ => ("RoleBinding", "rolebindings"),
-        };
+        let resource = if request.namespace.is_empty() { "clusterrolebindings" } else { "rolebindings" };
         if let Some(authorizer) = &self.authorizer {
             let write = RbacWrite { resource, namespace: request.namespace, object, old };
             authorizer.check_binding(&identity(request), &write)?;
         }
-        check(kind, object, &binding_errors(object, old, request.namespace))
+        Ok(())
     }
 }
 

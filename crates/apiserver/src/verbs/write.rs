@@ -5,9 +5,9 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::apply::{self, Manager};
-use crate::kind::{Admission, Family, Operation};
+use crate::kind::{Admission, Family, Kind, Operation};
 use crate::object;
-use crate::status::{ApiError, Cause, Details, GroupResource};
+use crate::status::{ApiError, Cause, Details, FieldError, GroupResource};
 use crate::store::{Change, CommitError, Encoded, Expect, Stored, Write};
 use crate::{decode, metadata, patch};
 
@@ -415,12 +415,8 @@ fn prepare_create(
         notes(&mut object);
     }
     rules::fill_for_create(kind, &mut object, context.now, uid);
-    let mut errors = metadata::validate_create(kind, &object);
-    if kind.family == Family::Custom {
-        errors.extend(kind.schema.schema().validate(&object));
-    }
-    ApiError::check(kind.group_kind(), &name, &errors)?;
-    kind.hooks.validate(&admission, &object, None, warnings)?;
+    let errors = metadata::validate_create(kind, &object);
+    check(kind, &admission, errors, &object, None, warnings)?;
     Ok(object)
 }
 
@@ -523,7 +519,7 @@ fn read_applied(
     warnings: &mut Vec<String>,
 ) -> Result<Value, ApiError> {
     if context.field_manager.is_empty() {
-        let error = crate::status::FieldError::required("fieldManager", "is required for apply patch");
+        let error = FieldError::required("fieldManager", "is required for apply patch");
         check_options("PatchOptions", &[error])?;
     }
     let decoded = decode::yaml(&patch.body)
@@ -591,13 +587,32 @@ fn prepare_update(
         notes(&mut new);
     }
     rules::carry_metadata(kind, &mut new, old);
-    let mut errors = metadata::validate_update(kind, &new, old);
-    if kind.family == Family::Custom {
-        errors.extend(kind.schema.schema().validate(&new));
-    }
-    ApiError::check(kind.group_kind(), target.name, &errors)?;
-    kind.hooks.validate(&admission, &new, Some(old), warnings)?;
+    let errors = metadata::validate_update(kind, &new, old);
+    check(kind, &admission, errors, &new, Some(old), warnings)?;
     Ok(new)
+}
+
+/// Every check of what is to be stored; `errors` are the faults of its metadata.
+fn check(
+    kind: &Kind,
+    admission: &Admission<'_>,
+    mut errors: Vec<FieldError>,
+    object: &Value,
+    old: Option<&Value>,
+    warnings: &mut Vec<String>,
+) -> Result<(), ApiError> {
+    // Who may not write a role hears nothing of its faults; a webhook sees nothing that its definition refuses.
+    if kind.family == Family::BuiltIn {
+        kind.hooks.validate(admission, object, old, warnings)?;
+    } else {
+        errors.extend(kind.schema.schema().validate(object));
+    }
+    errors.extend(kind.hooks.faults(admission, object, old));
+    ApiError::check(kind.group_kind(), admission.name, &errors)?;
+    if kind.family == Family::Custom {
+        kind.hooks.validate(admission, object, old, warnings)?;
+    }
+    Ok(())
 }
 
 /// `Status` of a request that has nothing else to answer.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::target::{MERGE, Reply, Space, names, version, with_space};
+use crate::target::{MERGE, Reply, STRATEGIC, Space, names, version, with_space};
 
 /// One kind as the table tests use it.
 pub struct Sample {
@@ -364,13 +364,40 @@ async fn names_are_made_up_and_judged() {
         let reply = space.post("configmaps", json!({"metadata": {"name": "a", "namespace": "other"}})).await;
         let elsewhere = "the namespace of the provided object does not match the namespace sent on the request";
         reply.refused(400, "BadRequest", elsewhere);
-        // Several faults are told at once.
+        // Several faults are told at once, the object's own behind those of its metadata.
         let reply = space
-            .post("configmaps", json!({"metadata": {"name": "A_", "labels": {"x": "-"}}}))
+            .post(
+                "configmaps",
+                json!({"metadata": {"name": "A_", "labels": {"x": "-"}}, "data": {"not a key": ""}}),
+            )
             .await;
         let status = reply.refused_with(422, "Invalid", "ConfigMap \"A_\" is invalid: [");
         let fields: Vec<_> = status["details"]["causes"].as_array().unwrap().iter().map(|c| &c["field"]).collect();
-        assert_eq!(fields, ["metadata.name", "metadata.labels"], "{status}");
+        assert_eq!(fields, ["metadata.name", "metadata.labels", "data[not a key]"], "{status}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn quantities_come_back_in_their_canonical_form() {
+    with_space(|space| async move {
+        let container = |memory: &str| {
+            let resources = json!({"requests": {"cpu": "1500m", "memory": memory}, "limits": {"cpu": 2.0}});
+            json!({"name": "main", "image": "i", "resources": resources})
+        };
+        let object =
+            json!({"metadata": {"name": "p"}, "template": {"spec": {"containers": [container("1024Mi")]}}});
+        let made = space.post("podtemplates", object).await.ok(201);
+        let resources = |object: &Value| object["template"]["spec"]["containers"][0]["resources"].clone();
+        let canonical = json!({"requests": {"cpu": "1500m", "memory": "1Gi"}, "limits": {"cpu": "2"}});
+        assert_eq!(resources(&made), canonical);
+        // The same amount in other words is no change.
+        let again = json!({"template": {"spec": {"containers": [container("1048576Ki")]}}});
+        let patched = space.patch("podtemplates/p", STRATEGIC, again).await.ok(200);
+        assert_eq!(version(&patched), version(&made), "{patched}");
+        let wrong = json!({"template": {"spec": {"containers": [container("1024MB")]}}});
+        let reply = space.patch("podtemplates/p", STRATEGIC, wrong).await;
+        reply.refused_with(422, "Invalid", " is invalid: patch: Invalid value: ");
     })
     .await;
 }
