@@ -17,6 +17,7 @@ pub mod front;
 mod gzip;
 pub mod health;
 pub mod in_process;
+mod kept;
 mod list_body;
 pub mod listener;
 pub mod metrics;

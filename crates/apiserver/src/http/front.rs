@@ -8,9 +8,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
@@ -25,6 +23,7 @@ use tokio::sync::{Semaphore, watch};
 use super::answer::{self, Answered, Response};
 use super::audit;
 use super::extension::{Call, Extends, Extension};
+use super::kept::until_sent;
 use super::metrics::{Metrics, RequestLabels};
 use super::negotiate::{Endpoint, form};
 use super::query::Query;
@@ -51,6 +50,8 @@ pub struct Limits {
     pub request_timeout: Duration,
     /// Connections at the same time; more wait to be accepted.
     pub connections: usize,
+    /// How long a connection may have no request.
+    pub idle: Duration,
     /// How long requests may go on when the server stops.
     pub shutdown_grace: Duration,
 }
@@ -62,6 +63,8 @@ impl Default for Limits {
             writes_in_flight: 400,
             request_timeout: Duration::from_secs(60),
             connections: 8192,
+            // kube-apiserver's `IdleTimeout`.
+            idle: Duration::from_secs(90),
             shutdown_grace: Duration::from_secs(10),
         }
     }
@@ -245,7 +248,7 @@ impl Front {
             if record.stage == audit::Stage::ResponseStarted {
                 let ending = audit::Ending::of(&record);
                 let state = Arc::clone(state);
-                response = response.map(|body| Body::new(Followed { body, state, ending }));
+                response = response.map(|body| until_sent(body, Followed { state, ending }));
             }
         }
         state.metrics.answered(self.labels(&method, &info, code), began.elapsed());
@@ -286,29 +289,8 @@ impl Front {
 
 /// The body of an answer that goes on, whose end the audit log is told.
 struct Followed {
-    body: Body,
     state: Arc<State>,
     ending: audit::Ending,
-}
-
-impl http_body::Body for Followed {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.body.size_hint()
-    }
 }
 
 impl Drop for Followed {

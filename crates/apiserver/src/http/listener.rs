@@ -3,11 +3,14 @@
 //! Nothing that a client does (or does not do) keeps another from being accepted: handshakes run in tasks of their own
 //! and have a deadline, heads have one, and a connection that takes no bytes is closed.
 
+mod idle;
 mod leftover;
 mod patient;
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,21 +19,20 @@ use http::Request;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
+use idle::Streams;
 use leftover::Leftover;
 use patient::Patient;
 
 use super::front::{Caller, Front};
+use super::kept::until_sent;
 
 /// A handshake takes three round trips; whoever needs longer is not there.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Also how long an HTTP/1 connection may be idle.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(90);
 /// A client that takes no bytes for this long is gone, or as good as.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Idle HTTP/2 connections are asked this often whether they are still there.
@@ -59,7 +61,6 @@ pub async fn serve(
     let acceptor = TlsAcceptor::from(tls);
     let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let room = Arc::new(Semaphore::new(room(front.limits().connections, descriptors)));
-    let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     let mut faults = 0;
     let result = loop {
@@ -84,10 +85,10 @@ pub async fn serve(
             }
         };
         faults = 0;
-        let (acceptor, front, watcher) = (acceptor.clone(), front.clone(), graceful.watcher());
+        let (acceptor, front, stop) = (acceptor.clone(), front.clone(), stop.clone());
         connections.spawn(async move {
             let _permit = permit;
-            if let Err(error) = connection(stream, address, &acceptor, front, watcher).await {
+            if let Err(error) = connection(stream, address, &acceptor, front, stop).await {
                 // Clients come and go; nobody has to act on it.
                 tracing::debug!(%address, %error, "a connection ended");
             }
@@ -95,7 +96,8 @@ pub async fn serve(
     };
     drop(listener);
     let grace = front.limits().shutdown_grace;
-    if tokio::time::timeout(grace, graceful.shutdown()).await.is_err() {
+    let ended = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(grace, ended).await.is_err() {
         tracing::warn!(?grace, "some connections did not end in time and are closed");
     }
     connections.shutdown().await;
@@ -132,7 +134,7 @@ async fn connection(
     address: SocketAddr,
     acceptor: &TlsAcceptor,
     front: Front,
-    watcher: Watcher,
+    mut stop: watch::Receiver<bool>,
 ) -> Result<(), axum::BoxError> {
     // Watch events are small and must not wait for more of them.
     stream.set_nodelay(true)?;
@@ -143,12 +145,17 @@ async fn connection(
         tls.peer_certificates().and_then(|chain| chain.first()).map(|leaf| Arc::from(leaf.as_ref()));
     let is_http2 = tls.alpn_protocol() == Some(b"h2");
     let caller = Caller::Network { address: Some(address), certificate };
+    let idle = front.limits().idle;
+    let streams = Arc::new(Streams::default());
+    let unused = Arc::clone(&streams);
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let (front, caller) = (front.clone(), caller.clone());
+        let stream = is_http2.then(|| streams.begin());
         async move {
             // A stream of HTTP/2 can end without its connection.
             if is_http2 {
-                return Ok::<_, std::convert::Infallible>(front.answer(request.map(Body::new), caller).await);
+                let response = front.answer(request.map(Body::new), caller).await;
+                return Ok::<_, Infallible>(response.map(|body| until_sent(body, stream)));
             }
             let (request, leftover) = Leftover::of(request);
             let response = front.answer(request, caller).await;
@@ -158,15 +165,22 @@ async fn connection(
             })
         }
     });
-    let builder = builder(is_http2);
-    let served = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-    watcher.watch(served.into_owned()).await
+    let builder = builder(is_http2, idle);
+    let mut served = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
+    tokio::select! {
+        result = served.as_mut() => return result,
+        () = unused.idle(idle), if is_http2 => {}
+        // Its sender is gone when the server is.
+        _ = stop.wait_for(|stop| *stop) => {}
+    }
+    served.as_mut().graceful_shutdown();
+    served.await
 }
 
 /// HTTP as ALPN chose it: guessing it from the first bytes would wait for them without a deadline.
-fn builder(is_http2: bool) -> auto::Builder<TokioExecutor> {
+fn builder(is_http2: bool, idle: Duration) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_headers(MOST_HEADERS);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(idle).max_headers(MOST_HEADERS);
     builder
         .http2()
         .timer(TokioTimer::new())

@@ -8,6 +8,7 @@ use http::{Request, StatusCode};
 use http_body_util::BodyExt as _;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
+use kube::client::ConfigExt as _;
 use kube::{Api as KubeApi, Client, ResourceExt as _};
 use serde_json::json;
 use tower::ServiceExt as _;
@@ -109,13 +110,7 @@ async fn a_client_over_tls_is_known_by_its_certificate() {
     let running = tokio::spawn(server.run_until(async {
         let _ = stopped.await;
     }));
-    let config = kube::Config::from_custom_kubeconfig(
-        kube::config::Kubeconfig::from_yaml(&kubeconfig).unwrap(),
-        &kube::config::KubeConfigOptions::default(),
-    )
-    .await
-    .unwrap();
-    let client = Client::try_from(config).unwrap();
+    let client = Client::try_from(config(&kubeconfig).await).unwrap();
     use_config_maps(client.clone()).await;
     assert_eq!(client.apiserver_version().await.unwrap().minor, "33");
 
@@ -128,6 +123,62 @@ async fn a_client_over_tls_is_known_by_its_certificate() {
     let rest = tokio::time::timeout(WAIT, events.try_collect::<Vec<_>>()).await.unwrap();
     assert!(rest.is_ok(), "{rest:?}");
     drop(maps);
+    tokio::time::timeout(WAIT, running).await.unwrap().unwrap().unwrap();
+}
+
+async fn config(kubeconfig: &str) -> kube::Config {
+    let kubeconfig = kube::config::Kubeconfig::from_yaml(kubeconfig).unwrap();
+    let options = kube::config::KubeConfigOptions::default();
+    kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.unwrap()
+}
+
+/// A connection over HTTP/2 as the kubeconfig's user, and when it ends.
+async fn connect(
+    kubeconfig: &str,
+) -> (hyper::client::conn::http2::SendRequest<Body>, tokio::task::JoinHandle<hyper::Result<()>>) {
+    let config = config(kubeconfig).await;
+    let mut tls = config.rustls_client_config().unwrap();
+    tls.alpn_protocols = vec![b"h2".to_vec()];
+    let address = config.cluster_url.authority().unwrap();
+    let stream = tokio::net::TcpStream::connect(address.as_str()).await.unwrap();
+    let name = address.host().to_owned().try_into().unwrap();
+    let stream = tokio_rustls::TlsConnector::from(Arc::new(tls)).connect(name, stream).await.unwrap();
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let io = hyper_util::rt::TokioIo::new(stream);
+    let (requests, connection) = hyper::client::conn::http2::handshake(executor, io).await.unwrap();
+    (requests, tokio::spawn(connection))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_nobody_uses_is_closed_and_one_with_a_watch_is_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut options = options(directory.path());
+    options.limits.idle = Duration::from_millis(400);
+    let server = ApiServer::start(options, Kinds::new(builtin::kinds())).await.unwrap();
+    let kubeconfig = std::fs::read_to_string(server.admin_kubeconfig()).unwrap();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let running = tokio::spawn(server.run_until(async {
+        let _ = stopped.await;
+    }));
+
+    let (mut requests, mut ended) = connect(&kubeconfig).await;
+    // Three times as long as a connection may be idle.
+    let watch = Request::get("/api/v1/namespaces/default/configmaps?watch=1&timeoutSeconds=2");
+    let watch = watch.header("host", "localhost").body(Body::empty()).unwrap();
+    let response = requests.send_request(watch).await.unwrap();
+    assert_eq!((response.status(), response.version()), (StatusCode::OK, http::Version::HTTP_2));
+    let began = std::time::Instant::now();
+    let events = response.into_body().collect();
+    let events = tokio::select! {
+        events = events => events.unwrap().to_bytes(),
+        ended = &mut ended => panic!("the connection ended beneath a watch: {ended:?}"),
+    };
+    assert!(began.elapsed() > Duration::from_secs(1), "{events:?}");
+    // Nothing more is asked, and the client does not close it.
+    tokio::time::timeout(WAIT, ended).await.unwrap().unwrap().unwrap();
+    assert!(requests.is_closed());
+
+    stop.send(()).unwrap();
     tokio::time::timeout(WAIT, running).await.unwrap().unwrap().unwrap();
 }
 
