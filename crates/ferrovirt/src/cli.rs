@@ -144,6 +144,9 @@ pub struct ServeFlags {
     /// Write an audit event for each request to this file, one JSON object a line
     #[arg(long, value_name = "FILE")]
     pub audit_log_path: Option<PathBuf>,
+    /// How many changes, of all objects, watches and lists can go back; what is older answers 410 Gone
+    #[arg(long, value_name = "NUMBER", default_value_t = apiserver::store::HistoryLimits::default().max_events)]
+    pub history_changes: u64,
     /// Name of this machine's Node [default: the one that it had, at first the host's]
     #[arg(long, value_name = "NAME")]
     pub node_name: Option<String>,

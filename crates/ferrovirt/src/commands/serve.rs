@@ -16,6 +16,7 @@ use anyhow::Context as _;
 use apiserver::builtin;
 use apiserver::kind::Kinds;
 use apiserver::server::{ApiServer, Options};
+use apiserver::store::HistoryLimits;
 use prometheus_client::registry::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -46,6 +47,7 @@ pub async fn serve(context: &Context, flags: &ServeFlags) -> Result<ExitCode, Fa
         listen: flags.listen,
         token_file: flags.token_auth_file.clone(),
         audit_log: flags.audit_log_path.clone(),
+        history: HistoryLimits { max_events: flags.history_changes, ..HistoryLimits::default() },
         extra_objects: installation::objects(version),
         metrics,
         extensions: logs.into_iter().chain([subresources::extension(launchers)]).collect(),

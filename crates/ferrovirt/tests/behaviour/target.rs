@@ -44,12 +44,16 @@ pub struct Target {
 impl Target {
     /// The server that is named in the environment, or the one of this process, started if it does not run.
     async fn open() -> Self {
+        Self::open_or(shared).await
+    }
+
+    async fn open_or(ours: impl FnOnce() -> Arc<Running> + Send + 'static) -> Self {
         // Another process-wide provider may have been chosen by an earlier test: they are all the same.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let elsewhere = std::env::var_os("FERROVIRT_SUITE_KUBECONFIG").map(PathBuf::from);
         let running = match elsewhere {
             Some(_) => None,
-            None => Some(tokio::task::spawn_blocking(shared).await.unwrap()),
+            None => Some(tokio::task::spawn_blocking(ours).await.unwrap()),
         };
         let path = elsewhere.unwrap_or_else(|| running.as_ref().unwrap().world.kubeconfig());
         let kubeconfig = Kubeconfig::read_from(path).unwrap();
@@ -59,6 +63,16 @@ impl Target {
         config.default_retry = false;
         config.disable_compression = true;
         Self { client: Client::try_from(config.clone()).unwrap(), config, running }
+    }
+
+    /// The server that is named in the environment, or one of the test's own that remembers so many changes.
+    pub async fn open_with_history(changes: u64) -> Self {
+        let started = move || {
+            let world = World::new();
+            let server = Server::start_with(&world, &["--history-changes", &changes.to_string()]);
+            Arc::new(Running { _server: Mutex::new(server), world })
+        };
+        Self::open_or(started).await
     }
 
     /// Whether the server is ours. What is not true of every API server is asserted under this condition.
@@ -100,7 +114,14 @@ pub struct Space {
 
 /// Runs `test` with a namespace of its own, which is removed whatever becomes of the test.
 pub async fn with_space<F: Future<Output = ()> + Send + 'static>(test: impl FnOnce(Space) -> F) {
-    let target = Target::open().await;
+    with_space_at(Target::open().await, test).await;
+}
+
+/// The same on a server that is chosen already.
+pub async fn with_space_at<F: Future<Output = ()> + Send + 'static>(
+    target: Target,
+    test: impl FnOnce(Space) -> F,
+) {
     let client = target.client.clone();
     let mut space = Space { target, client, name: "default".to_owned() };
     let made =
