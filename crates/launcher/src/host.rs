@@ -125,8 +125,8 @@ pub fn kernel_entry(accelerator: &Accelerator) -> EntryChoice {
     }
 }
 
-/// The host for a machine in `directory` with these files, and a warning when root's QEMU has to stay root. KVM's device
-/// counts among what QEMU must reach only when KVM is used.
+/// The host for a machine in `directory` with these files, and warnings: that root's QEMU has to stay root, that it sees
+/// what is not its own. KVM's device counts among what QEMU must reach only when KVM is used.
 ///
 /// # Errors
 /// When a path that QEMU needs or the size of memory cannot be read.
@@ -135,13 +135,15 @@ pub fn facts(
     accelerator: Accelerator,
     files: &BootFiles,
     directory: &Path,
-) -> Result<(HostFacts, Option<String>), HostError> {
+) -> Result<(HostFacts, Vec<String>), HostError> {
     let mut needs: Vec<(&Path, Access)> =
         vec![(files.kernel.as_path(), Access::Read), (directory, Access::Traverse)];
     needs.extend(files.initrd.as_ref().map(|initrd| (initrd.as_path(), Access::Read)));
     if accelerator == Accelerator::Kvm {
         needs.push((Path::new(KVM_DEVICE), Access::Device));
     }
-    let (run_as, warning) = run_as(&needs)?;
-    Ok((HostFacts::probe(qemu, accelerator, run_as)?, warning))
+    let (run_as, stays_root) = run_as(&needs)?;
+    let facts = HostFacts::probe(qemu, accelerator, run_as)?;
+    let warnings = stays_root.into_iter().chain(facts.unconfined()).collect();
+    Ok((facts, warnings))
 }

@@ -7,7 +7,6 @@
 
 use std::env;
 use std::io::{self, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -37,8 +36,8 @@ fn main() -> ExitCode {
 async fn boot() -> Result<(), AnyError> {
     let mut arguments = env::args_os().skip(1);
     let kernel = arguments.next().ok_or("usage: boot KERNEL [INITRD [ARGUMENTS]]")?;
-    let mut spec = LaunchSpec::new("example", kernel, 512 << 20);
-    spec.initrd = arguments.next().map(PathBuf::from);
+    let mut spec = LaunchSpec::new("example", std::path::absolute(kernel)?, 512 << 20);
+    spec.initrd = arguments.next().map(std::path::absolute).transpose()?;
     spec.command_line = match arguments.next() {
         Some(line) => line.into_string().map_err(|_| "the arguments are not UTF-8")?,
         None => "console=ttyS0".to_owned(),

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!  QemuFacts::probe ──► QemuFacts ──┐
+//!  Namespaces::probe ─► Namespaces ─┤
 //!  accelerator probe ─► Accelerator ┼─► HostFacts::probe ──► HostFacts ──► qemu_args, Vm::start
 //!  choose_run_as ─────► RunAs ──────┘
 //! ```
@@ -10,14 +11,15 @@
 //! The environment is not read: the search path comes in as a value.
 
 use std::ffi::OsStr;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize};
 
+use crate::confinement::{Installation, Namespaces};
 use crate::process::with_own_environment;
 use crate::run_as::RunAs;
 
@@ -29,7 +31,7 @@ pub const OLDEST_QEMU: QemuVersion = QemuVersion { major: 6, minor: 0, micro: 0 
 
 /// Name of the cache file that [`QemuFacts::probe`] keeps in the directory it is given; the number is its
 /// format.
-const CACHE_FILE_NAME: &str = "qemu-facts-1.json";
+const CACHE_FILE_NAME: &str = "qemu-facts-2.json";
 
 /// Directories in which distributions keep x86 firmware: beside the binary's prefix and in the system's.
 const FIRMWARE_DIRECTORIES: [&str; 4] =
@@ -48,10 +50,12 @@ pub struct HostFacts {
     pub memory_bytes: u64,
     /// Whose credentials QEMU gets.
     pub run_as: RunAs,
+    /// Whether QEMU gets namespaces of its own.
+    pub namespaces: Namespaces,
 }
 
 impl HostFacts {
-    /// Completes what the caller has found with the host's own size.
+    /// Completes what the caller has found with the host's own size, and tries whether QEMU can have namespaces of its own.
     ///
     /// # Errors
     /// [`ProbeError::Memory`] when `/proc/meminfo` cannot be read or has no `MemTotal`.
@@ -61,7 +65,8 @@ impl HostFacts {
             source: io::Error::new(io::ErrorKind::InvalidData, "no MemTotal line"),
         })?;
         let cpus = std::thread::available_parallelism().map_or(1, |count| count.get());
-        Ok(Self { qemu, accelerator, cpus: u32::try_from(cpus).unwrap_or(u32::MAX), memory_bytes, run_as })
+        let cpus = u32::try_from(cpus).unwrap_or(u32::MAX);
+        Ok(Self { qemu, accelerator, cpus, memory_bytes, run_as, namespaces: Namespaces::probe() })
     }
 }
 
@@ -98,6 +103,8 @@ pub struct QemuFacts {
     pub firmware: FirmwareFacts,
     /// Whether it can put itself under a seccomp filter.
     pub sandbox: Sandbox,
+    /// What it reads of the file system; `None` where that cannot be told, as of a script.
+    pub installation: Option<Installation>,
 }
 
 /// Firmware images that a `-bios` option could name.
@@ -319,7 +326,7 @@ fn find_in_path(name: &OsStr, search_path: &OsStr) -> Option<PathBuf> {
 
 /// Runs `--version` and looks for what lies beside the binary.
 fn ask(binary: PathBuf) -> Result<QemuFacts, ProbeError> {
-    let answer = output_of(&binary, "--version")?;
+    let answer = output_of(&binary, &["--version"])?;
     let version = parse_version(&answer).ok_or_else(|| ProbeError::NotQemu {
         path: binary.clone(),
         answer: answer.lines().next().unwrap_or_default().chars().take(200).collect(),
@@ -327,7 +334,7 @@ fn ask(binary: PathBuf) -> Result<QemuFacts, ProbeError> {
     if version < OLDEST_QEMU {
         return Err(ProbeError::TooOld { path: binary, found: version });
     }
-    let help = output_of(&binary, "-help")?;
+    let help = output_of(&binary, &["-help"])?;
     let sandbox = if help.lines().any(|line| line.starts_with("-sandbox ")) {
         Sandbox::Available
     } else {
@@ -337,16 +344,79 @@ fn ask(binary: PathBuf) -> Result<QemuFacts, ProbeError> {
         qboot: find_firmware(&binary, "qboot.rom"),
         seabios_microvm: find_firmware(&binary, "bios-microvm.bin"),
     };
-    Ok(QemuFacts { binary, version, firmware, sandbox })
+    let installation = installation(&binary);
+    Ok(QemuFacts { binary, version, firmware, sandbox, installation })
 }
 
-fn output_of(binary: &Path, argument: &str) -> Result<String, ProbeError> {
+/// Asks the dynamic loader and QEMU itself where they read.
+fn installation(binary: &Path) -> Option<Installation> {
+    let asked = || -> Result<Option<Installation>, ProbeError> {
+        let inspect = |source| ProbeError::Inspect { path: binary.to_owned(), source };
+        let program = fs::canonicalize(binary).map_err(inspect)?;
+        let mut magic = [0; ELF_MAGIC.len()];
+        File::open(&program).and_then(|mut file| file.read_exact(&mut magic)).map_err(inspect)?;
+        if magic != ELF_MAGIC {
+            return Ok(None);
+        }
+        let mut trace = Command::new(&program);
+        with_own_environment(&mut trace).env("LD_TRACE_LOADED_OBJECTS", "1").arg("--version");
+        let libraries = library_directories(&said_by(trace)?);
+        if libraries.is_empty() {
+            return Ok(None);
+        }
+        let data = output_of(&program, &["-L", "help"])?;
+        let data = data.lines().map(PathBuf::from).filter(|path| path.is_absolute());
+        let mut paths = Vec::new();
+        for path in libraries.into_iter().chain(data).chain([LOADER_CACHE.into()]) {
+            // What is not there cannot be read. Symbolic links lead to the real place from others in there.
+            let Ok(real) = fs::canonicalize(&path) else { continue };
+            for path in [path, real] {
+                if !paths.contains(&path) {
+                    paths.push(path);
+                }
+            }
+        }
+        Ok(Some(Installation { program, paths }))
+    };
+    asked().unwrap_or_else(|error| {
+        tracing::debug!(%error, "it cannot be told what QEMU reads");
+        None
+    })
+}
+
+/// How a program begins that the dynamic loader can be asked about, elf(5).
+const ELF_MAGIC: [u8; 4] = *b"\x7fELF";
+
+/// Where the loader finds libraries that are in none of its own directories, ld.so(8).
+const LOADER_CACHE: &str = "/etc/ld.so.cache";
+
+/// The directories of the libraries in an answer of the loader: `name => /path (address)`, or `/path (address)`.
+fn library_directories(answer: &str) -> Vec<PathBuf> {
+    let mut directories = Vec::new();
+    for line in answer.lines() {
+        let file = line.split_whitespace().find(|word| word.starts_with('/')).map(Path::new);
+        let directory = file.and_then(Path::parent).filter(|directory| directory.parent().is_some());
+        if let Some(directory) = directory.map(Path::to_owned)
+            && !directories.contains(&directory)
+        {
+            directories.push(directory);
+        }
+    }
+    directories
+}
+
+fn output_of(binary: &Path, arguments: &[&str]) -> Result<String, ProbeError> {
+    let mut command = Command::new(binary);
     // As it is started later: a QEMU that needs more would answer now and fail then.
-    let output = with_own_environment(&mut Command::new(binary))
-        .arg(argument)
+    with_own_environment(&mut command).args(arguments);
+    said_by(command)
+}
+
+fn said_by(mut command: Command) -> Result<String, ProbeError> {
+    let output = command
         .stdin(Stdio::null())
         .output()
-        .map_err(|source| ProbeError::Run { path: binary.to_owned(), source })?;
+        .map_err(|source| ProbeError::Run { path: command.get_program().into(), source })?;
     let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
     if text.is_empty() {
         text = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -391,6 +461,15 @@ mod tests {
             let found = parse_version(answer).map(|version| (version.major, version.minor, version.micro));
             assert_eq!(found, expected, "{answer}");
         }
+    }
+
+    #[test]
+    fn libraries_are_where_the_loader_says() {
+        let answer = "\tlinux-vdso.so.1 (0x00007f6c26fab000)\n\tlibz.so.1 => /lib/x/libz.so.1 (0x0)\n\
+                      \tlibc.so.6 => /lib/x/libc.so.6 (0x1)\n\t/lib64/ld-linux-x86-64.so.2 (0x2)\n\
+                      \tlibodd.so => /libodd.so (0x3)\n\tlibgone.so => not found\n";
+        assert_eq!(library_directories(answer), [Path::new("/lib/x"), Path::new("/lib64")]);
+        assert_eq!(library_directories("QEMU emulator version 9.0.0"), Vec::<PathBuf>::new());
     }
 
     #[test]

@@ -15,6 +15,7 @@
 pub mod accelerator;
 mod args;
 mod clock;
+mod confinement;
 mod host_facts;
 pub mod kernel;
 mod launch_spec;
@@ -26,6 +27,7 @@ mod vm;
 
 pub use args::{MAX_SOCKET_PATH_BYTES, RunPaths, qemu_args};
 pub use clock::ClockStart;
+pub use confinement::{Installation, Namespaces};
 pub use host_facts::{
     Accelerator, FirmwareFacts, HostFacts, OLDEST_QEMU, ProbeError, QEMU_BINARY_NAME, QemuFacts, QemuSearch,
     QemuVersion, Sandbox,
@@ -52,10 +54,12 @@ fn test_facts() -> HostFacts {
             version: QemuVersion { major: 7, minor: 2, micro: 22 },
             firmware: FirmwareFacts::default(),
             sandbox: Sandbox::Available,
+            installation: None,
         },
         accelerator: Accelerator::Tcg { reason: "chosen".to_owned() },
         cpus: 2,
         memory_bytes: 8 << 30,
         run_as: RunAs::Caller,
+        namespaces: Namespaces::Unprivileged,
     }
 }

@@ -5,7 +5,6 @@
 //! their own. So both are set, for the leader of a session and all that is in its process group.
 
 use std::io;
-use std::process;
 
 use rustix::process::{Pid, getpriority_process, setpriority_pgrp};
 
@@ -19,7 +18,7 @@ const START_LEVEL: i32 = -10;
 /// # Errors
 /// When the kernel does not do it for any other reason.
 pub fn step_ahead() -> io::Result<()> {
-    match set(process::id(), START_LEVEL) {
+    match set(None, START_LEVEL) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
         result => result,
     }
@@ -30,15 +29,14 @@ pub fn step_ahead() -> io::Result<()> {
 /// # Errors
 /// When the kernel does not do it.
 pub fn step_back() -> io::Result<()> {
-    let own = process::id();
-    if level()? < 0 { set(own, 0) } else { Ok(()) }
+    if level()? < 0 { set(None, 0) } else { Ok(()) }
 }
 
 /// Gives a new session the level of the process that leads it, the calling one.
 pub(crate) fn take_along() -> io::Result<()> {
     match level()? {
         0 => Ok(()),
-        level => set(process::id(), level),
+        level => set(None, level),
     }
 }
 
@@ -50,14 +48,16 @@ fn level() -> io::Result<i32> {
 /// Lets the session that `leader` leads stand behind others, as far as `niceness` says and at least as far as the calling
 /// thread does: whoever started this program with a level of its own meant the guest too.
 pub(crate) fn step_behind(leader: u32, niceness: u8) -> io::Result<()> {
-    set(leader, i32::from(niceness).max(level()?))
+    set(Some(leader), i32::from(niceness).max(level()?))
 }
 
-/// Sets the level of the session and the process group that `leader` leads.
-fn set(leader: u32, level: i32) -> io::Result<()> {
-    let group = i32::try_from(leader).ok().and_then(Pid::from_raw);
+/// Sets the level of the session and the process group that `leader` leads, or the calling process, whose number may be
+/// another in `/proc`.
+fn set(leader: Option<u32>, level: i32) -> io::Result<()> {
+    let group = leader.and_then(|leader| i32::try_from(leader).ok()).and_then(Pid::from_raw);
     setpriority_pgrp(group, level)?;
-    match std::fs::write(format!("/proc/{leader}/autogroup"), level.to_string()) {
+    let process = leader.map_or_else(|| "self".to_owned(), |leader| leader.to_string());
+    match std::fs::write(format!("/proc/{process}/autogroup"), level.to_string()) {
         // The kernel does not group; or takes no more of these from a user at this moment (one in 100 ms).
         Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::WouldBlock) => {
             Err(error)

@@ -5,17 +5,23 @@
 //! QEMU:
 //!
 //! ```text
-//!  supervisor ── spawn ──► ferrovirt __exec --parent PID [--uid U --gid G --groups A,B] -- qemu …
+//!  supervisor ── spawn ──► ferrovirt __exec --parent PID [--uid U --gid G --groups A,B] [--show PATH …] -- qemu …
 //!                            1 close descriptors     all but the standard streams; needs /proc/self/fd, which
 //!                                                    another user may not read: before 3
 //!                            2 session of its own    a Ctrl-C on the terminal is for the supervisor; its share
 //!                                                    of the processors is that of the nice level; needs /proc
-//!                            3 groups, gid, uid      changing credentials clears the death signal: before 4
-//!                            4 death signal KILL     sent when the parent *thread* ends
-//!                            5 parent still PID?     else it died before 4, and nobody would ever kill QEMU
-//!                            6 no new privileges     set-user-id programs stay harmless
-//!                            7 exec                  keeps 2, 4 and 6; no environment but PATH
+//!                            3 namespaces, view      where there is something to show; needs root
+//!                            4 bounding set          no capability can be got back; needs root
+//!                            5 groups, gid, uid      changing credentials clears the death signal: before 7
+//!                            6 capabilities          none, but of a QEMU that stays root
+//!                            7 death signal KILL     sent when the parent *thread* ends
+//!                            8 parent still there?   else it died before 7, and nobody would ever kill QEMU
+//!                            9 no new privileges     set-user-id programs stay harmless
+//!                           10 exec                  keeps all that; no environment but PATH
 //! ```
+//!
+//! A QEMU with a view is also the first process of a process namespace, which its parent has made for it
+//! (module `confinement`).
 //!
 //! So what a guest that has broken out of its virtual CPU finds in QEMU is QEMU's own: no credentials in
 //! variables of the supervisor's caller, none of the files that were open there.
@@ -27,14 +33,16 @@
 use std::convert::Infallible;
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use rustix::process::{Pid, Signal};
-use rustix::thread::{Gid, Uid};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::Signal;
+use rustix::thread::{CapabilitySet, CapabilitySets, Gid, Uid};
 
+use crate::confinement::{Shown, ShownAs, enter_view};
 use crate::priority;
 use crate::run_as::RunAs;
 
@@ -63,8 +71,14 @@ impl Trampoline {
     }
 
     /// The command that runs `binary` with `arguments` as `run_as`, in a session of its own, with all three standard
-    /// streams piped.
-    pub(crate) fn command(&self, run_as: &RunAs, binary: &Path, arguments: &[String]) -> Command {
+    /// streams piped; among these files alone, if there are any.
+    pub(crate) fn command(
+        &self,
+        run_as: &RunAs,
+        shown: &[Shown],
+        binary: &Path,
+        arguments: &[String],
+    ) -> Command {
         let mut command = Command::new(&self.program);
         command.arg(TRAMPOLINE_COMMAND);
         command.args(["--parent", &std::process::id().to_string()]);
@@ -78,6 +92,11 @@ impl Trampoline {
                 "--groups",
                 &groups.join(","),
             ]);
+        }
+        for (option, access) in ShownAs::ALL {
+            for shown in shown.iter().filter(|shown| shown.access == access) {
+                command.arg(option).arg(&shown.path);
+            }
         }
         command.arg("--").arg(binary).args(arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -97,6 +116,10 @@ enum TrampolineError {
     Descriptors(#[source] io::Error),
     #[error("cannot make a session")]
     Session(#[source] io::Error),
+    #[error("cannot hide the host's files")]
+    View(#[source] io::Error),
+    #[error("cannot give up capabilities")]
+    Capabilities(#[source] io::Error),
     #[error("cannot take the credentials {uid}:{gid}")]
     Credentials {
         uid: u32,
@@ -139,6 +162,7 @@ pub fn trampoline(arguments: impl IntoIterator<Item = OsString>) -> ! {
 struct Order {
     parent: i32,
     credentials: Option<(u32, u32, Vec<u32>)>,
+    shown: Vec<Shown>,
     program: OsString,
     arguments: Vec<OsString>,
 }
@@ -146,12 +170,17 @@ struct Order {
 fn read_order(mut arguments: impl Iterator<Item = OsString>) -> Result<Order, TrampolineError> {
     let wrong = TrampolineError::Arguments;
     let (mut parent, mut uid, mut gid, mut groups) = (None, None, None, None);
+    let mut shown = Vec::new();
     loop {
         let option = arguments.next().ok_or(wrong("no `--`"))?;
         if option == "--" {
             break;
         }
         let value = arguments.next().ok_or(wrong("an option without value"))?;
+        if let Some((_, access)) = ShownAs::ALL.into_iter().find(|(name, _)| option == *name) {
+            shown.push(Shown { path: value.into(), access });
+            continue;
+        }
         let value = value.to_str().ok_or(wrong("a value that is not text"))?;
         let number = || value.parse::<u32>().map_err(|_| wrong("a value that is no number"));
         match option.to_str() {
@@ -174,6 +203,7 @@ fn read_order(mut arguments: impl Iterator<Item = OsString>) -> Result<Order, Tr
     Ok(Order {
         parent: parent.ok_or(wrong("no `--parent`"))?,
         credentials,
+        shown,
         program: arguments.next().ok_or(wrong("no program"))?,
         arguments: arguments.collect(),
     })
@@ -184,6 +214,11 @@ fn prepare_and_execute(arguments: impl Iterator<Item = OsString>) -> Result<Infa
     close_inherited_descriptors().map_err(TrampolineError::Descriptors)?;
     let session = rustix::process::setsid().map_err(io::Error::from).and_then(|_| priority::take_along());
     session.map_err(TrampolineError::Session)?;
+    if !order.shown.is_empty() {
+        enter_view(&order.shown).map_err(TrampolineError::View)?;
+    }
+    let kept = if order.credentials.is_none() { KEPT_BY_ROOT } else { CapabilitySet::empty() };
+    limit_capabilities(kept).map_err(TrampolineError::Capabilities)?;
     if let Some((uid, gid, groups)) = &order.credentials {
         take_credentials(*uid, *gid, groups).map_err(|source| TrampolineError::Credentials {
             uid: *uid,
@@ -191,9 +226,15 @@ fn prepare_and_execute(arguments: impl Iterator<Item = OsString>) -> Result<Infa
             source,
         })?;
     }
+    drop_capabilities(kept).map_err(TrampolineError::Capabilities)?;
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(|error| TrampolineError::DeathSignal(error.into()))?;
-    if rustix::process::getppid().map(Pid::as_raw_pid) != Some(order.parent) {
+    let is_orphan = match rustix::process::getppid() {
+        Some(parent) => parent.as_raw_pid() != order.parent,
+        // The parent is outside of this process namespace, dead or alive; the pipe to it tells.
+        None => !has_reader(&io::stdout())?,
+    };
+    if is_orphan {
         return Err(TrampolineError::Orphaned(order.parent));
     }
     rustix::thread::set_no_new_privs(true).map_err(|error| TrampolineError::NoNewPrivileges(error.into()))?;
@@ -230,6 +271,52 @@ fn close_inherited_descriptors() -> io::Result<()> {
     Ok(())
 }
 
+/// What a QEMU that stays root may still do: open the files that it was given, whoever owns them and whatever their mode.
+/// It stays root for the sake of such a file.
+const KEPT_BY_ROOT: CapabilitySet = CapabilitySet::DAC_OVERRIDE;
+
+/// Number of capabilities that there can be, capabilities(7).
+const CAPABILITY_BITS: u32 = u64::BITS;
+
+/// Takes all capabilities but `kept` out of the bounding set; a user without the right to do so has none to lose. Nothing
+/// that is executed later gets one of them back.
+fn limit_capabilities(kept: CapabilitySet) -> io::Result<()> {
+    rustix::thread::clear_ambient_capability_set()?;
+    if !rustix::thread::capabilities(None)?.effective.contains(CapabilitySet::SETPCAP) {
+        return Ok(());
+    }
+    for number in 0..CAPABILITY_BITS {
+        let capability = CapabilitySet::from_bits_retain(1 << number);
+        if kept.contains(capability) {
+            continue;
+        }
+        match rustix::thread::remove_capability_from_bounding_set(capability) {
+            // The kernel knows no more.
+            Err(rustix::io::Errno::INVAL) => break,
+            result => result?,
+        }
+    }
+    Ok(())
+}
+
+/// Gives up all but `kept`, after the change of credentials has taken everything from those who are not root.
+fn drop_capabilities(kept: CapabilitySet) -> io::Result<()> {
+    let kept = rustix::thread::capabilities(None)?.permitted & kept;
+    let inheritable = CapabilitySet::empty();
+    Ok(rustix::thread::set_capabilities(
+        None,
+        CapabilitySets { effective: kept, permitted: kept, inheritable },
+    )?)
+}
+
+/// Whether anybody can read what is written to a pipe.
+fn has_reader(pipe: &impl AsFd) -> Result<bool, TrampolineError> {
+    let mut polled = [PollFd::new(pipe, PollFlags::empty())];
+    poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))
+        .map_err(|error| TrampolineError::DeathSignal(error.into()))?;
+    Ok(!polled[0].revents().contains(PollFlags::ERR))
+}
+
 /// The user id goes last, since it takes away the right to change the others.
 fn take_credentials(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
     let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
@@ -254,8 +341,11 @@ mod tests {
     #[test]
     fn what_the_supervisor_writes_is_what_the_trampoline_reads() {
         let run_as = RunAs::User { uid: 107, gid: 108, groups: vec![104, 36] };
+        let shown = [("/lib", ShownAs::ReadOnly), ("/dev/kvm", ShownAs::Device), ("/--", ShownAs::Writable)]
+            .map(|(path, access)| Shown { path: path.into(), access });
         let command = Trampoline::program("/bin/x").command(
             &run_as,
+            &shown,
             Path::new("/bin/qemu"),
             &["-S".into(), "--".into()],
         );
@@ -266,15 +356,16 @@ mod tests {
             Order {
                 parent: std::process::id().try_into().unwrap(),
                 credentials: Some((107, 108, vec![104, 36])),
+                shown: shown.to_vec(),
                 program: "/bin/qemu".into(),
                 arguments: vec!["-S".into(), "--".into()],
             }
         );
-        let command = Trampoline::program("/bin/x").command(&RunAs::Caller, Path::new("/bin/qemu"), &[]);
+        let command = Trampoline::program("/bin/x").command(&RunAs::Caller, &[], Path::new("/bin/qemu"), &[]);
         let order = read_order(command.get_args().skip(1).map(OsStr::to_owned)).unwrap();
-        assert_eq!(order.credentials, None);
+        assert_eq!((order.credentials, order.shown), (None, Vec::new()));
         let alone = RunAs::User { uid: 1, gid: 2, groups: vec![] };
-        let command = Trampoline::program("/bin/x").command(&alone, Path::new("/bin/qemu"), &[]);
+        let command = Trampoline::program("/bin/x").command(&alone, &[], Path::new("/bin/qemu"), &[]);
         let order = read_order(command.get_args().skip(1).map(OsStr::to_owned)).unwrap();
         assert_eq!(order.credentials, Some((1, 2, vec![])));
     }

@@ -37,6 +37,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::args::{MAX_SOCKET_PATH_BYTES, RunPaths, qemu_args};
 use crate::clock::ClockStart;
+use crate::confinement::{View, in_own_process_namespace};
 use crate::host_facts::HostFacts;
 use crate::launch_spec::{CpuFeature, FeaturePolicy, InitialState, LaunchSpec};
 use crate::priority;
@@ -77,7 +78,8 @@ pub struct StartRequest<'a> {
     pub facts: &'a HostFacts,
     /// Directory of this one run, which exists and belongs to the caller. QEMU's socket goes into a directory
     /// of its own in there. When QEMU runs as another user, that one must be able to pass through (mode
-    /// 0711).
+    /// 0711). Where QEMU gets a view of its own files ([`HostFacts::unconfined`]), all paths here and in `spec` have to be
+    /// absolute.
     pub run_directory: &'a Path,
     /// The program that becomes QEMU.
     pub trampoline: &'a Trampoline,
@@ -152,9 +154,14 @@ impl Vm {
         tracing::debug!(binary = %facts.qemu.binary.display(), ?arguments, "starting QEMU");
 
         let spawn_error = |source| StartError::Spawn { binary: facts.qemu.binary.clone(), source };
-        let command = trampoline.command(&facts.run_as, &facts.qemu.binary, &arguments);
-        let mut child =
-            tokio::process::Command::from(command).kill_on_drop(true).spawn().map_err(spawn_error)?;
+        let view = View::of(facts, spec, &paths);
+        let (binary, shown) =
+            view.as_ref().map_or((&facts.qemu.binary, [].as_slice()), |view| (&view.program, &view.shown));
+        let command = trampoline.command(&facts.run_as, shown, binary, &arguments);
+        let mut command = tokio::process::Command::from(command);
+        let mut spawn = || command.kill_on_drop(true).spawn();
+        let spawned = if view.is_some() { in_own_process_namespace(spawn) } else { spawn() };
+        let mut child = spawned.map_err(spawn_error)?;
         let missing = || spawn_error(io::Error::other("the process has no standard streams"));
         let stdout = child.stdout.take().ok_or_else(missing)?;
         let console_reader = ConsoleReader::new(stdout).map_err(spawn_error)?;

@@ -16,7 +16,7 @@ use support::{Bench, GREETING, LIMIT, boot_example, tiny_guest};
 use tokio::io::AsyncWriteExt;
 use vmm::{
     Acpi, Clock, CpuFeature, CpuTopology, Fault, FeaturePolicy, GuestReboot, InitialState, LaunchSpec,
-    MAX_INPUTS, Origin, PanicDevice, PauseReason, PitTicks, QEMU_GID, QEMU_UID, RtcSource, RunAs,
+    MAX_INPUTS, Namespaces, Origin, PanicDevice, PauseReason, PitTicks, QEMU_GID, QEMU_UID, RtcSource, RunAs,
     ShutdownReason, StartError, TabletBus, Timers, VmEvent, WatchdogAction,
 };
 
@@ -323,12 +323,15 @@ async fn what_qemu_says_of_its_failure_is_kept() {
 
     let mut bench = Bench::new();
     bench.facts.qemu.binary = bench.run_directory().join("absent");
+    bench.facts.qemu.installation = None;
     let error = bench.start().await.err().unwrap();
     assert!(error.to_string().contains("cannot start the virtual machine: cannot execute"), "{error}");
     assert_eq!(error.fault(), Fault::Setup);
 
     if rustix::process::geteuid().is_root() {
         let mut bench = Bench::new();
+        // In a view of its own QEMU would not see the directories on the way.
+        bench.facts.namespaces = Namespaces::Unprivileged;
         let closed = std::fs::Permissions::from_mode(0o700);
         std::fs::set_permissions(bench.directory.path(), closed).unwrap();
         bench.facts.run_as = RunAs::User { uid: QEMU_UID, gid: QEMU_GID, groups: vec![] };
@@ -371,7 +374,9 @@ async fn qemu_runs_without_privileges() {
         assert_eq!(status_line(id, "Uid"), ["107"; 4]);
         assert_eq!(status_line(id, "Gid"), ["107"; 4]);
         assert_eq!(status_line(id, "Groups"), ["65533"]);
-        assert_eq!(status_line(id, "CapEff"), ["0000000000000000"]);
+        for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+            assert_eq!(status_line(id, set), ["0000000000000000"], "{set}");
+        }
     }
     // A process group of its own: Ctrl-C on our terminal is not for QEMU.
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
@@ -379,6 +384,60 @@ async fn qemu_runs_without_privileges() {
     assert_eq!(group, id.to_string());
     running.input.write_all(b"q").await.unwrap();
     assert!(matches!(running.notable_event().await, VmEvent::GuestShutdown { .. }));
+}
+
+#[tokio::test]
+async fn qemu_sees_its_own_files_alone() {
+    let mut bench = Bench::new();
+    bench.spec.rng = true;
+    let mut running = bench.start().await.unwrap();
+    running.expect(GREETING).await;
+    let id = running.vm.process_id();
+    let of_process = |name: &str| std::path::PathBuf::from(format!("/proc/{id}/{name}"));
+    if bench.facts.namespaces != Namespaces::Usable {
+        assert!(!rustix::process::geteuid().is_root() || bench.facts.unconfined().is_some());
+        return;
+    }
+    // QEMU that stays root may still open any file; of those that it sees.
+    assert_eq!(status_line(id, "CapBnd"), ["0000000000000002"]);
+    assert_eq!(status_line(id, "CapEff"), ["0000000000000002"]);
+    for namespace in ["mnt", "net", "ipc", "uts", "pid"] {
+        let link = format!("ns/{namespace}");
+        let own = std::fs::read_link(format!("/proc/self/{link}")).unwrap();
+        assert_ne!(std::fs::read_link(of_process(&link)).unwrap(), own, "{namespace}");
+    }
+    assert_eq!(status_line(id, "NSpid"), [id.to_string().as_str(), "1"]);
+    let interfaces = std::fs::read_to_string(of_process("net/dev")).unwrap();
+    assert_eq!(interfaces.lines().skip(2).filter(|line| !line.trim_start().starts_with("lo:")).count(), 0);
+
+    let root = of_process("root");
+    let kernel = root.join(bench.spec.kernel.strip_prefix("/").unwrap());
+    assert_eq!(std::fs::read(&kernel).unwrap(), tiny_guest());
+    let run_directory = kernel.parent().unwrap();
+    let names = |directory: &std::path::Path| -> Vec<String> {
+        let entries = std::fs::read_dir(directory).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(run_directory), ["kernel", "qemu"]);
+    assert_eq!(names(&run_directory.join("qemu")), ["qmp.sock"]);
+    assert_eq!(names(&root.join("dev")), ["urandom"]);
+    for absent in ["proc", "sys", "root", "home", "bin/sh", "etc/passwd", "usr/bin/env"] {
+        assert!(!root.join(absent).exists(), "{absent}");
+    }
+    // Every mount but the machine's own directory and the devices is read-only: proc_pid_mountinfo(5).
+    let mounts = std::fs::read_to_string(of_process("mountinfo")).unwrap();
+    let writable: Vec<&str> = mounts
+        .lines()
+        .map(|line| line.split(' ').collect::<Vec<_>>())
+        .filter(|fields| fields[5].split(',').any(|option| option == "rw"))
+        .map(|fields| fields[4])
+        .collect();
+    let own = bench.run_directory().join("qemu");
+    assert_eq!(writable, ["/dev/urandom", own.to_str().unwrap()], "{mounts}");
+    assert!(mounts.lines().all(|line| line.contains("nosuid")), "{mounts}");
 }
 
 #[test]

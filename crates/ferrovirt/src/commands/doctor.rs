@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use image::Store;
-use launcher::host::{KVM_DEVICE, run_as};
+use launcher::host::{HostError, KVM_DEVICE, run_as};
 use serde::Serialize;
 use vmm::accelerator::{CacheUse, KvmStatus};
-use vmm::{Access, RunAs};
+use vmm::{Accelerator, Access, HostFacts, Namespaces, QemuFacts, RunAs};
 
 use super::{Context, host, run};
 use crate::cli::{Accel, DoctorFlags, ListFormat};
@@ -123,7 +123,32 @@ fn qemu_and_kvm(context: &Context) -> Vec<Finding> {
             },
         },
     };
-    vec![found, kvm]
+    vec![found, kvm, isolation(qemu, run_as)]
+}
+
+/// What keeps QEMU from the rest of the machine. Nothing of it depends on the accelerator.
+fn isolation(qemu: QemuFacts, run_as: RunAs) -> Finding {
+    let finding = |state, text, hint| Finding { subject: "isolation", state, text, hint };
+    let accelerator = Accelerator::Tcg { reason: String::new() };
+    match HostFacts::probe(qemu, accelerator, run_as) {
+        Err(error) => failed("isolation", HostError::from(error).into()),
+        Ok(facts) => match (facts.unconfined(), facts.namespaces) {
+            (Some(text), _) => {
+                let hint = "root outside of a container, or in one with CAP_SYS_ADMIN whose profile lets it mount, and \
+                            a QEMU that is no script, need not do without";
+                finding(State::Warning, text, Some(hint.to_owned()))
+            }
+            (None, Namespaces::Unprivileged) => {
+                let text =
+                    "QEMU gets no privileges; only root can hide the host's files and processes from it";
+                finding(State::Ok, text.to_owned(), None)
+            }
+            (None, _) => {
+                let text = "QEMU has no capabilities, and sees none but its own files, processes and network";
+                finding(State::Ok, text.to_owned(), None)
+            }
+        },
+    }
 }
 
 fn user(context: &Context) -> Finding {

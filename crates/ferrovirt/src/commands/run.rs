@@ -260,8 +260,8 @@ async fn prepared(
         cli::KernelEntry::AsGiven => EntryChoice::AsGiven,
     };
     let boot = files::prepare(context, fetched, entry)?;
-    let (facts, warning) = facts(qemu, chosen.accelerator, &boot.files(), machine_dir.path())?;
-    if let Some(warning) = warning {
+    let (facts, warnings) = facts(qemu, chosen.accelerator, &boot.files(), machine_dir.path())?;
+    for warning in warnings {
         context.reporter.warning(warning);
     }
     Ok((boot, facts))

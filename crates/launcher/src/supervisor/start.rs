@@ -169,11 +169,11 @@ pub(super) async fn start(
     let image = prepared(pod, settings, instance, host::kernel_entry(&chosen.accelerator)).await?;
     let spec = plan(instance, &image.files, &[], PanicDevices::AsWritten)
         .map_err(|source| StartFailure::Memory { name: given.clone(), source })?;
-    let (facts, warning) = host::facts(qemu, chosen.accelerator, &image.files, pod.path())?;
+    let (facts, warnings) = host::facts(qemu, chosen.accelerator, &image.files, pod.path())?;
     spec.check(&facts).map_err(|source| StartFailure::Spec { name: given.clone(), source })?;
     let console_warning =
         spec.serial_console.then(|| command_line::console_warning(&spec.command_line)).flatten();
-    for warning in image.warnings.iter().chain(&warning).chain(&console_warning.map(|text| text.to_string()))
+    for warning in image.warnings.iter().chain(&warnings).chain(&console_warning.map(|text| text.to_string()))
     {
         tracing::warn!("{warning}");
     }

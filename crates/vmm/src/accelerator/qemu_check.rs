@@ -33,7 +33,7 @@ pub(super) fn start_with(
         "-nodefaults", "-no-user-config", "-no-reboot", "-kernel", "/dev/stdin", "-device", &exit_device,
     ]
     .map(str::to_owned);
-    let mut command = request.trampoline.command(&request.run_as, &request.qemu, &arguments);
+    let mut command = request.trampoline.command(&request.run_as, &[], &request.qemu, &arguments);
     let (ended, output) = child::run(&mut command, kernel, cpu_limit, wall_limit).map_err(failed)?;
     let said = || output.stderr_tail().unwrap_or_else(|| "it said nothing".to_owned());
     match ended {

@@ -1,0 +1,349 @@
+//! What QEMU can reach besides its guest: a view of the file system with just its own files, and namespaces of its own.
+//!
+//! ```text
+//!  Namespaces::probe ──► Namespaces ─┐                ┌─ trampoline: enter_view ─► QEMU
+//!  QemuFacts::probe ─► Installation ─┼─► View::of ────┤
+//!  LaunchSpec, RunPaths ─────────────┘    (pure)      └─ supervisor: in_own_process_namespace
+//! ```
+//!
+//! | namespace | what is not there for QEMU |
+//! |---|---|
+//! | mount | every file that [`View::of`] does not name; the root is an empty file system, and all but the machine's own directory is read-only |
+//! | process | other processes, those of other machines under the same user id among them: it can neither signal nor trace them |
+//! | network | the host's interfaces, its loopback and abstract UNIX sockets; the guest's card is a UNIX socket in the machine's directory |
+//! | IPC, UTS | System V IPC, POSIX message queues, the host's name |
+//!
+//! All of it needs `CAP_SYS_ADMIN`, and a kernel and security modules that let its holder do so; containers often do not.
+//! Whether it works is tried out, and where it does not, machines run without and [`Namespaces::Refused`] says why.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, setns, unshare};
+use serde::{Deserialize, Serialize};
+
+use crate::args::RunPaths;
+use crate::host_facts::{Accelerator, HostFacts};
+use crate::launch_spec::LaunchSpec;
+
+/// Whether QEMU can be given namespaces of its own here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Namespaces {
+    /// It can.
+    Usable,
+    /// This process is no root, who alone may.
+    Unprivileged,
+    /// The kernel, or who started this process, does not let root do it.
+    Refused {
+        /// What was refused and why, for the user.
+        reason: String,
+    },
+}
+
+/// What an installed QEMU reads of the file system, whatever its guest is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Installation {
+    /// The program, without symbolic links on the way.
+    pub program: PathBuf,
+    /// Absolute paths of the directories with its libraries and firmware, and of single files.
+    pub paths: Vec<PathBuf>,
+}
+
+/// One file or directory in a view, at the path that it has outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Shown {
+    pub path: PathBuf,
+    pub access: ShownAs,
+}
+
+/// What may be done with something in a view.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ShownAs {
+    /// Read it, or run it.
+    ReadOnly,
+    /// Read and write a device.
+    Device,
+    /// Make files in a directory.
+    Writable,
+}
+
+impl ShownAs {
+    /// The trampoline's option for it.
+    pub(crate) const ALL: [(&str, Self); 3] =
+        [("--show", Self::ReadOnly), ("--show-device", Self::Device), ("--show-writable", Self::Writable)];
+
+    fn flags(self) -> MsFlags {
+        let flags = match self {
+            Self::ReadOnly => MsFlags::MS_RDONLY | MsFlags::MS_NODEV,
+            Self::Device => MsFlags::MS_NOEXEC,
+            Self::Writable => MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
+        };
+        flags | MsFlags::MS_NOSUID
+    }
+}
+
+/// What a QEMU in namespaces of its own is started from, and sees.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct View {
+    pub program: PathBuf,
+    pub shown: Vec<Shown>,
+}
+
+impl View {
+    /// The view of the machine that `spec` describes; `None` where it gets none ([`HostFacts::unconfined`]).
+    pub(crate) fn of(facts: &HostFacts, spec: &LaunchSpec, paths: &RunPaths) -> Option<Self> {
+        let (Namespaces::Usable, Some(installation)) = (&facts.namespaces, &facts.qemu.installation) else {
+            return None;
+        };
+        let of = |access| move |path: &Path| Shown { path: path.to_owned(), access };
+        let devices = [("/dev/urandom", spec.rng), ("/dev/kvm", facts.accelerator == Accelerator::Kvm)];
+        let devices = devices.iter().filter(|(_, needed)| *needed).map(|(path, _)| Path::new(path));
+        let files = [Some(&installation.program), Some(&spec.kernel), spec.initrd.as_ref()];
+        let files = files.into_iter().flatten().chain(&installation.paths).map(PathBuf::as_path);
+        let own = paths.qmp_socket.parent();
+        let shown = files
+            .map(of(ShownAs::ReadOnly))
+            .chain(devices.map(of(ShownAs::Device)))
+            .chain(own.map(of(ShownAs::Writable)));
+        Some(Self { program: installation.program.clone(), shown: shown.collect() })
+    }
+}
+
+impl HostFacts {
+    /// Why QEMU of root sees the files and processes of the host, where it does.
+    pub fn unconfined(&self) -> Option<String> {
+        let reason = match (&self.namespaces, &self.qemu.installation) {
+            (Namespaces::Refused { reason }, _) => reason.clone(),
+            (Namespaces::Usable, None) => {
+                format!("the libraries of `{}` cannot be told, as of a script", self.qemu.binary.display())
+            }
+            (Namespaces::Usable, Some(_)) | (Namespaces::Unprivileged, _) => return None,
+        };
+        Some(format!("QEMU sees the files and processes of this host as far as its user may: {reason}"))
+    }
+}
+
+/// Where a view is put together before it becomes the root: a directory of every system, under which no machine has a
+/// file.
+const BUILDING_SITE: &str = "/proc";
+
+/// Room for the directories and empty files that a view's parts are mounted on.
+const ROOT_OPTIONS: &str = "mode=755,size=256k";
+
+const NO_NAME: Option<&str> = None;
+
+impl Namespaces {
+    /// Tries it out, in a thread that ends then: well under a millisecond.
+    pub(crate) fn probe() -> Self {
+        if !rustix::process::geteuid().is_root() {
+            return Self::Unprivileged;
+        }
+        // A process namespace needs no process to be made.
+        let trial = || in_own_process_namespace(|| Ok(())).and_then(|()| enter_view(&[]));
+        let tried = std::thread::Builder::new().spawn(trial).map(|thread| thread.join());
+        let refused = match tried {
+            Ok(Ok(Ok(()))) => return Self::Usable,
+            Ok(Ok(Err(error))) | Err(error) => error.to_string(),
+            Ok(Err(_)) => "the trial panicked".to_owned(),
+        };
+        Self::Refused { reason: format!("it cannot have namespaces of its own: {refused}") }
+    }
+}
+
+/// Leaves the mount, network, IPC and UTS namespaces of the caller for new ones, in which there is nothing but what is
+/// shown. Works on the calling thread.
+///
+/// # Errors
+/// What the kernel says, with what was attempted. The thread is of no use then.
+pub(crate) fn enter_view(shown: &[Shown]) -> io::Result<()> {
+    let own = CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWNET
+        | CloneFlags::CLONE_NEWIPC
+        | CloneFlags::CLONE_NEWUTS;
+    unshare(own).map_err(cannot("make namespaces"))?;
+    let root = Path::new(BUILDING_SITE);
+    let (private, sealed) = (MsFlags::MS_REC | MsFlags::MS_PRIVATE, ShownAs::ReadOnly.flags());
+    mount(NO_NAME, "/", NO_NAME, private, NO_NAME).map_err(cannot("make the mounts private"))?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("tmpfs"), root, Some("tmpfs"), flags, Some(ROOT_OPTIONS)).map_err(cannot("mount a tmpfs"))?;
+    for Shown { path, access } in shown {
+        show(root, path, *access).map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot show `{}`: {error}", path.display()))
+        })?;
+    }
+    // The old root ends up on top of the new one, and is taken off: pivot_root(2), "pivot_root(".", ".")".
+    std::env::set_current_dir(root)?;
+    rustix::process::pivot_root(".", ".").map_err(cannot("change the root"))?;
+    umount2(".", MntFlags::MNT_DETACH).map_err(cannot("let go of the old root"))?;
+    std::env::set_current_dir("/")?;
+    let remount = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_NOEXEC | sealed;
+    mount(NO_NAME, "/", NO_NAME, remount, NO_NAME).map_err(cannot("make the root read-only"))?;
+    Ok(())
+}
+
+/// Mounts what is at `path` at the same place under `root`. What is not there is not shown; QEMU says best what it misses.
+fn show(root: &Path, path: &Path, access: ShownAs) -> io::Result<()> {
+    let place = under(root, path)?;
+    let is_directory = match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        metadata => metadata?.is_dir(),
+    };
+    if is_directory {
+        fs::create_dir_all(&place)?;
+    } else if !place.exists() {
+        if let Some(directory) = place.parent() {
+            fs::create_dir_all(directory)?;
+        }
+        File::create(&place)?;
+    }
+    mount(Some(path), &place, NO_NAME, MsFlags::MS_BIND, NO_NAME)?;
+    // The flags of a bind mount are those of its source, whatever it is asked for: mount(2).
+    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | access.flags();
+    Ok(mount(NO_NAME, &place, NO_NAME, flags, NO_NAME)?)
+}
+
+/// The place of an absolute path under another root, which it does not leave.
+fn under(root: &Path, path: &Path) -> io::Result<PathBuf> {
+    let mut place = root.to_owned();
+    let mut depth = 0_usize;
+    for component in path.components() {
+        depth = match component {
+            Component::RootDir => continue,
+            Component::Normal(_) => depth + 1,
+            Component::ParentDir if depth > 0 => depth - 1,
+            _ => return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not below the root")),
+        };
+        place.push(component);
+    }
+    if !path.is_absolute() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not absolute"));
+    }
+    Ok(place)
+}
+
+/// Starts a process that is the first in a process namespace of its own; those that this thread starts later are where
+/// they always were.
+///
+/// # Errors
+/// What `start` fails with, or what the kernel says.
+pub(crate) fn in_own_process_namespace<T>(start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    // As long as this is not undone, the kernel lets the thread make no other: clone(2), EINVAL. `start` makes none.
+    let before = File::open(OWN_PROCESS_NAMESPACE).map_err(cannot("open the process namespace"))?;
+    unshare(CloneFlags::CLONE_NEWPID).map_err(cannot("make a process namespace"))?;
+    let started = start();
+    setns(&before, CloneFlags::CLONE_NEWPID).map_err(cannot("return to the process namespace"))?;
+    started
+}
+
+/// The process namespace of the calling thread, namespaces(7).
+const OWN_PROCESS_NAMESPACE: &str = "/proc/thread-self/ns/pid";
+
+fn cannot<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> io::Error {
+    move |error| {
+        let error = error.into();
+        io::Error::new(error.kind(), format!("cannot {what}: {error}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::test_facts;
+
+    fn confined() -> HostFacts {
+        let mut facts = test_facts();
+        facts.namespaces = Namespaces::Usable;
+        facts.qemu.installation =
+            Some(Installation { program: "/opt/q".into(), paths: vec!["/lib".into(), "/etc/ld".into()] });
+        facts
+    }
+
+    fn spec() -> LaunchSpec {
+        LaunchSpec::new("vm", "/k", 64 << 20)
+    }
+
+    /// What is shown, a word for each.
+    fn view(facts: &HostFacts, spec: &LaunchSpec) -> Option<String> {
+        let view = View::of(facts, spec, &RunPaths::in_directory(Path::new("/run/vm")))?;
+        assert_eq!(view.program, Path::new("/opt/q"));
+        let word = |shown: &Shown| {
+            let how = match shown.access {
+                ShownAs::ReadOnly => "",
+                ShownAs::Device => ":device",
+                ShownAs::Writable => ":writable",
+            };
+            format!("{}{how}", shown.path.display())
+        };
+        Some(view.shown.iter().map(word).collect::<Vec<_>>().join(" "))
+    }
+
+    #[test]
+    fn a_view_has_what_the_machine_needs_and_no_more() {
+        let with = |change: fn(&mut HostFacts, &mut LaunchSpec)| {
+            let (mut facts, mut spec) = (confined(), spec());
+            change(&mut facts, &mut spec);
+            view(&facts, &spec)
+        };
+        for (change, expected) in [
+            (
+                (|_, _| {}) as fn(&mut HostFacts, &mut LaunchSpec),
+                "/opt/q /k /lib /etc/ld /run/vm/qemu:writable",
+            ),
+            (|_, spec| spec.initrd = Some("/i".into()), "/opt/q /k /i /lib /etc/ld /run/vm/qemu:writable"),
+            (|_, spec| spec.rng = true, "/opt/q /k /lib /etc/ld /dev/urandom:device /run/vm/qemu:writable"),
+            (
+                |facts, _| facts.accelerator = Accelerator::Kvm,
+                "/opt/q /k /lib /etc/ld /dev/kvm:device /run/vm/qemu:writable",
+            ),
+        ] {
+            assert_eq!(with(change).as_deref(), Some(expected));
+        }
+    }
+
+    #[test]
+    fn where_there_is_no_view_root_is_told_why() {
+        let refused = Namespaces::Refused { reason: "it cannot: EPERM".to_owned() };
+        for (namespaces, has_installation, has_view, told) in [
+            (Namespaces::Usable, true, true, None),
+            (
+                Namespaces::Usable,
+                false,
+                false,
+                Some("the libraries of `/usr/bin/qemu-system-x86_64` cannot be told, as of a script"),
+            ),
+            (Namespaces::Unprivileged, true, false, None),
+            (refused, true, false, Some("it cannot: EPERM")),
+        ] {
+            let mut facts = HostFacts { namespaces, ..confined() };
+            if !has_installation {
+                facts.qemu.installation = None;
+            }
+            assert_eq!(view(&facts, &spec()).is_some(), has_view, "{facts:?}");
+            let told = told.map(|reason| {
+                format!("QEMU sees the files and processes of this host as far as its user may: {reason}")
+            });
+            assert_eq!(facts.unconfined(), told);
+        }
+    }
+
+    #[test]
+    fn nothing_is_shown_outside_of_the_new_root() {
+        let root = Path::new("/r");
+        for (path, expected) in [
+            ("/a/b", Some("/r/a/b")),
+            ("/usr/bin/../share", Some("/r/usr/bin/../share")),
+            ("/..", None),
+            ("/a/../../b", None),
+            ("a", None),
+            ("../a", None),
+        ] {
+            assert_eq!(under(root, Path::new(path)).ok().as_deref(), expected.map(Path::new), "{path}");
+        }
+    }
+}
