@@ -127,6 +127,9 @@ pub struct LauncherFlags {
     /// How far QEMU stands behind other processes for the processors: a nice level
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=19))]
     pub niceness: u8,
+    /// Most that the machine takes of the processors, in thousandths of a core
+    #[arg(long, value_name = "N")]
+    pub cpu_limit_millis: Option<u64>,
     /// What executes the guest's instructions
     #[arg(long, value_enum, default_value_t = Accel::Auto)]
     pub accel: Accel,

@@ -19,6 +19,7 @@
 
 pub mod boot_files;
 pub mod boot_image;
+pub mod cgroup;
 pub mod command_line;
 pub mod console;
 pub mod console_log;

@@ -8,6 +8,7 @@
 //!     tls/{ca.crt,tls.crt,tls.key}  how the control API proves itself, and whom it trusts       (node)
 //!     lock                      held (flock) while the launcher lives; free = nothing is alive  (launcher)
 //!     launcher.json             written when the control API listens  [`LauncherRecord`]        (launcher)
+//!     cgroup.json               the directories of its control group, a list, where it has one  (launcher)
 //!     launch.json               what was started: [`LaunchRecord`]                             (launcher)
 //!     exit.json                 last `MachineStatus`, durable: also the termination message     (launcher)
 //!     logs/compute.log          what the launcher itself says, CRI log format                   (launcher)
@@ -66,6 +67,11 @@ impl PodDir {
     /// A [`LauncherRecord`], there once the control API listens.
     pub fn launcher_record(&self) -> PathBuf {
         self.path.join("launcher.json")
+    }
+
+    /// The directories of the launcher's control group, a list of paths; absent where it has none.
+    pub fn control_group(&self) -> PathBuf {
+        self.path.join("cgroup.json")
     }
 
     /// What was started, a [`LaunchRecord`].

@@ -36,6 +36,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 use vmm::{InitialState, PauseReason};
 
+use crate::cgroup::{self, ControlGroup, CpuLimit};
 use crate::console::Pattern;
 use crate::control::{self, Doors, Identity, IdentityError, Start};
 use crate::cri_log::{CriLog, Stream};
@@ -86,6 +87,8 @@ pub struct Settings {
     pub kernel_dir: PathBuf,
     /// Nice level of QEMU, from 0 to 19.
     pub niceness: u8,
+    /// Most that the machine takes of the processors, in thousandths of a core.
+    pub cpu_limit_millis: Option<u64>,
     /// Where QEMU and facts about this host are.
     pub host: Host,
     /// This program's version.
@@ -223,6 +226,12 @@ pub async fn run(
     let listen = |source| LauncherError::Listen { address: settings.listen, source };
     let listener = TcpListener::bind(settings.listen).await.map_err(listen)?;
     let address = listener.local_addr().map_err(listen)?;
+    let cpu = settings.cpu_limit_millis.map(|millis| CpuLimit { millis, niceness: settings.niceness });
+    // The kernel may wait some tens of milliseconds before it moves a process, and nobody needs to wait for that.
+    let entering = tokio::task::spawn_blocking({
+        let pod = pod.clone();
+        move || control_group(&pod, cpu)
+    });
     let (starts, start_requests) = mpsc::channel(QUEUE);
     let (orders, order_requests) = mpsc::channel(QUEUE);
     let board = Board::default();
@@ -254,11 +263,14 @@ pub async fn run(
         "the launcher listens"
     );
     listening();
+    // A panic has been told of as such.
+    let group = entering.await.unwrap_or_default();
 
     let supervisor = Supervisor {
         pod: &pod,
         settings: &settings,
         board: &board,
+        group: group.as_ref(),
         starts: start_requests,
         orders: order_requests,
         order_sender: orders,
@@ -280,7 +292,39 @@ pub async fn run(
     if timeout(FAREWELL, server).await.is_err() {
         tracing::debug!("some answers did not get out in time");
     }
+    if let Some(group) = group
+        && let Err(error) = cgroup::leave(&group.directories(cpu.is_some()))
+    {
+        tracing::debug!(%error, "the control group is left to the node");
+    }
     Ok(last)
+}
+
+/// Makes the launcher's control group and enters it. Without one the machine runs without limits.
+fn control_group(pod: &PodDir, cpu: Option<CpuLimit>) -> Option<ControlGroup> {
+    let name = pod.path().file_name()?.to_string_lossy();
+    let enter = || {
+        // Of an earlier launcher, which was killed; what it is in was written as a whole.
+        if let Ok(earlier) = std::fs::read(pod.control_group()) {
+            cgroup::remove(&serde_json::from_slice::<Vec<PathBuf>>(&earlier)?)?;
+        }
+        let group = ControlGroup::below_own(&format!("ferrovirt-{name}-{}", std::process::id()))?;
+        // Before there is anything to clean up.
+        write_document(&pod.control_group(), &group.directories(cpu.is_some())).map_err(io::Error::other)?;
+        group.enter(cpu)?;
+        Ok::<_, io::Error>(group)
+    };
+    match enter() {
+        Ok(group) => Some(group),
+        Err(error) if rustix::process::geteuid().is_root() => {
+            tracing::warn!(%error, "no limits on the memory, processors and processes of the machine");
+            None
+        }
+        Err(error) => {
+            tracing::info!(%error, "no limits on the memory, processors and processes of the machine, which need root");
+            None
+        }
+    }
 }
 
 fn acceptor(pod: &PodDir) -> Result<TlsAcceptor, LauncherError> {
@@ -310,6 +354,8 @@ struct Supervisor<'a> {
     pod: &'a PodDir,
     settings: &'a Settings,
     board: &'a Board,
+    /// Where the machine is limited.
+    group: Option<&'a ControlGroup>,
     starts: mpsc::Receiver<Start>,
     orders: mpsc::Receiver<Order>,
     order_sender: mpsc::Sender<Order>,
@@ -339,7 +385,7 @@ impl Supervisor<'_> {
                 Some(start) = self.starts.recv() => start,
             };
             let outcome = {
-                let attempt = start(self.pod, self.settings, &instance);
+                let attempt = start(self.pod, self.settings, self.group, &instance);
                 tokio::pin!(attempt);
                 // What is dropped half-started is killed with the process, which ends then.
                 loop {
@@ -380,7 +426,7 @@ impl Supervisor<'_> {
             console_input,
             console_log,
             image,
-            known,
+            mut known,
             door,
             rules,
             initial_state,
@@ -482,6 +528,7 @@ impl Supervisor<'_> {
         }
         if let Verdict::VmmFailed { reason } = &outcome.verdict {
             tracing::error!(reason, "QEMU failed");
+            known.warn(self.group.and_then(out_of_memory));
         }
         if are_checksums_due && let Ok(Ok(Ok(facts))) = timeout(CHECKSUM_PATIENCE, checksums).await {
             boot = Some(facts);
@@ -499,6 +546,18 @@ impl Supervisor<'_> {
         };
         End { state, reason, progress: Some((progress, began_unix)) }
     }
+}
+
+/// What is to be said where a process of the machine was killed for want of memory.
+fn out_of_memory(group: &ControlGroup) -> Option<String> {
+    let kills = group.out_of_memory_kills().unwrap_or_else(|error| {
+        tracing::warn!(%error, "whether the machine ran out of memory is not known");
+        0
+    });
+    (kills > 0).then(|| {
+        "the machine took more memory than its guest's and QEMU's together may be, and was killed for it"
+            .to_owned()
+    })
 }
 
 /// Hands what the guest says to those who are attached, until it has said its last.

@@ -31,7 +31,7 @@ use serde_json::json;
 
 use crate::{Settings, is_gone};
 use fit::{Amounts, Capacity};
-pub(crate) use fit::{cpu_request, has_ended};
+pub(crate) use fit::{cpu_limit, cpu_request, has_ended};
 
 /// Who binds.
 const SCHEDULER: Source<'static> = Source { component: "default-scheduler", host: "" };

@@ -38,6 +38,7 @@ pub async fn launcher(context: &Context, flags: LauncherFlags, verbose: u8) -> R
         grace: Duration::from_secs(flags.grace_period_seconds),
         kernel_dir: context.settings.kernel_dir(),
         niceness: flags.niceness,
+        cpu_limit_millis: flags.cpu_limit_millis,
         host: host::host(context, flags.accel),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };

@@ -6,5 +6,6 @@
 
 mod ends;
 mod files;
+mod isolation;
 mod pod;
 mod steering;

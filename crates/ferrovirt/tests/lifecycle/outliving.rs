@@ -1,13 +1,15 @@
 //! What dies and what lives on: daemon, launcher, QEMU, and the whole host.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::harness::wait_until_gone;
 use crate::room::{Boot, Room, instance, machine};
+use crate::server::wait_until;
 
 /// UID, Pods and phase of each instance.
 fn identities(room: &Room) -> BTreeMap<String, (String, Value)> {
@@ -97,6 +99,17 @@ fn what_ended_while_no_daemon_looked_is_told_by_the_next() {
     room.wait_until_empty();
 }
 
+/// The directories of the groups that were made for a machine, cgroups(7); none where its launcher could make none.
+fn control_groups(process: Pid) -> Vec<PathBuf> {
+    let groups = std::fs::read_to_string(format!("/proc/{}/cgroup", process.as_raw_nonzero())).unwrap();
+    let own = groups.lines().filter_map(|line| {
+        let (controller, path) = line.split_once(':')?.1.split_once(':')?;
+        let is_own = path.rsplit('/').next()?.starts_with("ferrovirt-");
+        is_own.then(|| Path::new("/sys/fs/cgroup").join(controller).join(path.trim_start_matches('/')))
+    });
+    own.collect()
+}
+
 #[test]
 fn a_killed_launcher_or_qemu_is_noticed_and_the_strategy_decides() {
     let room = Room::new();
@@ -107,6 +120,8 @@ fn a_killed_launcher_or_qemu_is_noticed_and_the_strategy_decides() {
     for program in ["qemu-system-x86_64", "launcher"] {
         room.wait_for_phase("vmi/alone", "Running");
         let victim = room.processes(program)[0];
+        let groups = control_groups(victim);
+        assert!(groups.iter().all(|group| group.is_dir()), "{groups:?}");
         kill_process(victim, Signal::KILL).unwrap();
         room.wait_for_phase("vmi/alone", "Failed");
         for program in ["qemu-system-x86_64", "launcher"] {
@@ -117,6 +132,9 @@ fn a_killed_launcher_or_qemu_is_noticed_and_the_strategy_decides() {
         let crashed = "Warning Stopped The VirtualMachineInstance crashed.";
         room.wait_for_event("VirtualMachineInstance", "alone", crashed);
         room.kubectl(&["delete", "vmi", "alone"]);
+        wait_until("the machine's control groups are gone", || {
+            (!groups.iter().any(|group| group.exists())).then_some(())
+        });
         room.apply(&instance("alone", &hang));
     }
     room.kubectl(&["delete", "vmi", "alone"]);
@@ -193,7 +211,7 @@ fn twenty_at_once() {
     let all: Vec<_> = (0..20).map(|number| instance(&format!("vm-{number}"), &hang).to_string()).collect();
     let began = Instant::now();
     room.kubectl_with_input(&["create", "-f", "-"], &all.join("\n---\n"));
-    crate::server::wait_until("all twenty run", || {
+    wait_until("all twenty run", || {
         std::thread::sleep(Duration::from_millis(200));
         let running = room.list("vmi").iter().filter(|vmi| vmi["status"]["phase"] == "Running").count();
         (running == 20).then_some(())

@@ -16,6 +16,7 @@ use vmm::{
 
 use super::{CONSOLE_LOG, LauncherError, Settings, open_log, unix_milliseconds, write_document};
 use crate::boot_image::{self, BootImage, BootImageError};
+use crate::cgroup::{ControlGroup, memory_limit_bytes};
 use crate::command_line;
 use crate::cri_log::{CriLog, Stream};
 use crate::host::{self, HostError};
@@ -106,6 +107,13 @@ pub(super) struct Known {
 }
 
 impl Known {
+    /// Adds what its owner should know.
+    pub(super) fn warn(&mut self, warning: Option<impl Into<String>>) {
+        let Some(warning) = warning.map(Into::into) else { return };
+        tracing::warn!("{warning}");
+        self.warnings.push(warning);
+    }
+
     pub(super) fn tell(&self, status: &mut MachineStatus) {
         status.vmi_uid.clone_from(&self.uid);
         status.sync_error = None;
@@ -153,6 +161,7 @@ fn selinux_context() -> Option<String> {
 pub(super) async fn start(
     pod: &PodDir,
     settings: &Settings,
+    group: Option<&ControlGroup>,
     instance: &VirtualMachineInstance,
 ) -> Result<Started, StartFailure> {
     let (began, began_unix) = (Instant::now(), unix_milliseconds());
@@ -185,6 +194,11 @@ pub(super) async fn start(
     write_document(&pod.launch_record(), &record)?;
     let is_logged = instance.spec.domain.devices.log_serial_console.unwrap_or(true);
     let console_log = is_logged.then(|| open_log(pod, CONSOLE_LOG, Stream::Output)).transpose()?;
+    if let Some(group) = group
+        && let Err(error) = group.limit_memory(memory_limit_bytes(&spec, &facts.accelerator))
+    {
+        tracing::warn!(%error, "no limit on the memory of the machine");
+    }
     let prepared = Some(began.elapsed());
     let trampoline = Trampoline::this_program();
     let request = StartRequest {
@@ -204,10 +218,7 @@ pub(super) async fn start(
     let mut door = None;
     if let Some(network) = network(instance) {
         let outside = Outside::find(&settings.host.search_path, network.host_loopback);
-        if let Some(warning) = outside.warning() {
-            tracing::warn!("{warning}");
-            known.warnings.push(warning.to_owned());
-        }
+        known.warn(outside.warning());
         known.interfaces.push(MachineInterface::new(&network.interface, network.card.mac));
         door = vm.network().map(|wire| network::serve(wire, network, outside));
     }

@@ -78,6 +78,8 @@ pub(super) struct Launch {
     /// Where what it says goes, beside its own log.
     pub output: PathBuf,
     pub scopes: Scopes,
+    /// Whether its machine has a limit on the processors.
+    pub has_cpu_limit: bool,
 }
 
 impl Launch {
@@ -89,7 +91,12 @@ impl Launch {
             Scopes::Own => {
                 let options = ["--scope", "--quiet", "--collect", "--slice=ferrovirt.slice"];
                 let unit = format!("--unit=ferrovirt-{}", self.uid);
-                let scope = options.into_iter().map(OsString::from).chain([unit.into(), "--".into()]);
+                // For the launcher's own group below, systemd.resource-control(5). No more than that takes: the controller
+                // of the processors in one scope is there for all of them, and nice levels count inside of a scope then.
+                let controllers = if self.has_cpu_limit { "memory pids cpu" } else { "memory pids" };
+                let delegate = format!("--property=Delegate={controllers}");
+                let last = [unit.into(), delegate.into(), "--".into()];
+                let scope = options.into_iter().map(OsString::from).chain(last);
                 // What runs is systemd-run by the time when the link is followed.
                 let program = if self.program == Path::new(THIS_PROGRAM) {
                     format!("/proc/{}/exe", std::process::id()).into()
@@ -240,6 +247,7 @@ mod tests {
             uid: "u-1".into(),
             output: "/dev/null".into(),
             scopes,
+            has_cpu_limit: false,
         }
     }
 
@@ -250,9 +258,12 @@ mod tests {
         assert_eq!(arguments, ["--state-dir", "/s", "launcher"]);
         let (program, arguments) = launch(Scopes::Own).command_line();
         assert_eq!(program, Path::new("systemd-run"));
-        let expected = "--scope --quiet --collect --slice=ferrovirt.slice --unit=ferrovirt-u-1 -- /bin/ferrovirt \
-             --state-dir /s launcher";
-        assert_eq!(arguments, expected.split_whitespace().map(OsString::from).collect::<Vec<_>>());
+        let expected = "--scope --quiet --collect --slice=ferrovirt.slice --unit=ferrovirt-u-1 --property=Delegate=memory_pids \
+             -- /bin/ferrovirt --state-dir /s launcher";
+        let expected = expected.split_whitespace().map(|word| OsString::from(word.replace('_', " ")));
+        assert_eq!(arguments, expected.collect::<Vec<_>>());
+        let limited = Launch { has_cpu_limit: true, ..launch(Scopes::Own) };
+        assert!(limited.command_line().1.contains(&"--property=Delegate=memory pids cpu".into()));
         let this = Launch { program: THIS_PROGRAM.into(), ..launch(Scopes::Own) };
         let (_, arguments) = this.command_line();
         assert!(arguments.contains(&format!("/proc/{}/exe", std::process::id()).into()));

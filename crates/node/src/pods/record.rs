@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use launcher::pod_dir::{ImageVolume, PodDir};
 use serde::{Deserialize, Serialize};
@@ -85,8 +85,11 @@ pub(super) fn create(pods: &Path, contents: &Contents<'_>) -> io::Result<PodDir>
     Ok(PodDir::new(path))
 }
 
-/// Removes a Pod's directory; one that is gone is removed already.
+/// Removes a Pod's control group and its directory; what is gone is removed already.
 pub(super) fn remove(directory: &PodDir) -> io::Result<()> {
+    if let Some(group) = read::<Vec<PathBuf>>(&directory.control_group())? {
+        launcher::cgroup::remove(&group)?;
+    }
     let path = directory.path();
     let Some((parent, name)) = path.parent().zip(path.file_name().and_then(|name| name.to_str())) else {
         return Ok(());

@@ -85,6 +85,7 @@ pub(super) fn start(
         uid,
         output: output(&directory),
         scopes: node.scopes,
+        has_cpu_limit: shape.cpu_limit_millis.is_some(),
     };
     let process = Process::start(&launch).and_then(|process| {
         record.process_id = Some(process.id());

@@ -7,7 +7,7 @@
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Volume};
 use manifest::keys;
 
-use crate::schedule::cpu_request;
+use crate::schedule::{cpu_limit, cpu_request};
 
 /// Reason of a Pod's status that is not run here.
 pub(super) const UNSUPPORTED: &str = "UnsupportedPod";
@@ -41,6 +41,8 @@ pub(super) struct LauncherPod {
     pub namespace: String,
     /// What the launcher is told to give the guest for its shutdown.
     pub grace_seconds: u64,
+    /// Most that the machine takes of the processors, in thousandths of a core.
+    pub cpu_limit_millis: Option<u64>,
 }
 
 impl LauncherPod {
@@ -60,6 +62,7 @@ impl LauncherPod {
     pub(super) fn arguments(&self, niceness: u8) -> Vec<String> {
         let grace = self.grace_seconds.to_string();
         let niceness = niceness.to_string();
+        let cpu_limit = self.cpu_limit_millis.map(|millis| millis.to_string());
         [
             ("--name", self.instance.as_str()),
             ("--namespace", &self.namespace),
@@ -68,6 +71,7 @@ impl LauncherPod {
             ("--niceness", &niceness),
         ]
         .into_iter()
+        .chain(cpu_limit.as_deref().map(|limit| ("--cpu-limit-millis", limit)))
         .flat_map(|(name, value)| [name.to_owned(), value.to_owned()])
         .collect()
     }
@@ -107,7 +111,9 @@ fn read(pod: &Pod) -> Result<LauncherPod, String> {
     if spec.containers.iter().chain(spec.init_containers.iter().flatten()).any(privileged) {
         return Err("it has a privileged container".to_owned());
     }
-    let launcher = read_arguments(compute.args.as_deref().unwrap_or_default())?;
+    let mut launcher = read_arguments(compute.args.as_deref().unwrap_or_default())?;
+    // What is too large to be a number is no limit.
+    launcher.cpu_limit_millis = cpu_limit(compute).and_then(|millis| u64::try_from(millis).ok());
     if Some(launcher.namespace.as_str()) != pod.metadata.namespace.as_deref() {
         return Err("`--namespace` is not its own".to_owned());
     }
@@ -177,6 +183,7 @@ fn read_arguments(arguments: &[String]) -> Result<LauncherPod, String> {
         instance: name.clone(),
         instance_uid: uid.clone(),
         namespace: namespace.clone(),
+        cpu_limit_millis: None,
         grace_seconds: grace_seconds
             .ok_or_else(|| format!("`--grace-period-seconds` is no number from 0 to {MOST_GRACE_SECONDS}"))?,
     })
@@ -274,6 +281,10 @@ mod tests {
             "default"
         ]);
         assert_eq!(read(turned).unwrap(), launcher);
+        let mut limited = launcher_pod();
+        limited["spec"]["containers"][0]["resources"] = json!({"limits": {"cpu": "1500m"}});
+        let launcher = read(limited).unwrap();
+        assert!(launcher.arguments(0).ends_with(&["--cpu-limit-millis".to_owned(), "1500".to_owned()]));
     }
 
     #[test]

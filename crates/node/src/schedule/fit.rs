@@ -125,6 +125,12 @@ pub fn cpu_request(pod: &Pod) -> i128 {
     requests(pod).get("cpu").copied().unwrap_or_default()
 }
 
+/// The most that `container` may take of the processors, in thousandths of a core; `None` where it may take all.
+pub fn cpu_limit(container: &Container) -> Option<i128> {
+    let limits = container.resources.as_ref().and_then(|resources| resources.limits.as_ref());
+    amounts(limits).get("cpu").copied().filter(|millis| *millis > 0)
+}
+
 fn of_container(container: &Container) -> Amounts {
     amounts(container.resources.as_ref().and_then(|resources| resources.requests.as_ref()))
 }

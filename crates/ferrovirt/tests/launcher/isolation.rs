@@ -1,0 +1,113 @@
+//! What a launcher and its machine may take and do.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use launcher::cgroup::{self, memory_limit_bytes};
+use launcher::pod_dir::LaunchRecord;
+use manifest::machine_status::{MachineState, StateReason};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+use vmm::Accelerator;
+
+use crate::pod::{Launcher, Pod, instance, read, wait_until_gone};
+
+/// The directories of the machine's control group; none where whoever runs the tests can make none. With version 1 root
+/// always can.
+fn control_group(pod: &Pod) -> Vec<PathBuf> {
+    if !pod.log("compute").contains("no limits on the memory") {
+        return read(&pod.dir.control_group()).unwrap();
+    }
+    let is_expected = !rustix::process::geteuid().is_root() || !Path::new("/sys/fs/cgroup/memory").exists();
+    assert!(is_expected, "{}", pod.log("compute"));
+    Vec::new()
+}
+
+/// The file with the limit on memory.
+fn memory_limit(group: &[PathBuf]) -> PathBuf {
+    let files = ["memory.limit_in_bytes", "memory.max"].map(|name| group[0].join(name));
+    files.into_iter().find(|file| file.exists()).unwrap()
+}
+
+fn processes(directory: &Path) -> Vec<i32> {
+    let text = fs::read_to_string(directory.join("cgroup.procs")).unwrap();
+    text.lines().map(|line| line.parse().unwrap()).collect()
+}
+
+fn started(pod: &Pod, kernel_arguments: &str) -> (Launcher, Vec<PathBuf>) {
+    let launcher = pod.start(0);
+    launcher.boot(&instance(kernel_arguments, json!({})));
+    (launcher, control_group(pod))
+}
+
+#[test]
+fn a_machine_is_limited_as_long_as_it_lives() {
+    let pod = Pod::new();
+    let (mut launcher, group) = started(&pod, "guest=hang");
+    if group.is_empty() {
+        return;
+    }
+    let both = [launcher.pid(), launcher.qemu()].map(|process| process.as_raw_nonzero().get());
+    for directory in &group {
+        let processes = processes(directory);
+        assert!(
+            both.iter().all(|process| processes.contains(process)),
+            "{}: {processes:?}",
+            directory.display()
+        );
+    }
+    let launched: LaunchRecord = read(&pod.dir.launch_record()).unwrap();
+    let expected = memory_limit_bytes(&launched.launch, &Accelerator::Tcg { reason: String::new() });
+    assert_eq!(fs::read_to_string(memory_limit(&group)).unwrap().trim(), expected.to_string());
+    let tasks = group.last().unwrap().join("pids.max");
+    assert_eq!(fs::read_to_string(tasks).unwrap().trim(), "1024");
+    launcher.signal(Signal::TERM);
+    launcher.expect_end(0, MachineState::ShutOff, StateReason::Destroyed);
+    for directory in &group {
+        assert!(!directory.exists(), "{} stays", directory.display());
+    }
+}
+
+#[test]
+fn the_group_of_a_killed_launcher_can_be_found_and_removed() {
+    let pod = Pod::new();
+    let (mut launcher, group) = started(&pod, "guest=hang");
+    if group.is_empty() {
+        return;
+    }
+    let qemu = launcher.qemu();
+    launcher.signal(Signal::KILL);
+    launcher.end();
+    wait_until_gone(qemu);
+    let is_there = |group: &[PathBuf]| group.iter().any(|directory| directory.exists());
+    assert!(group.iter().all(|directory| directory.is_dir()), "{group:?}");
+    // By the next launcher of the Pod, and by whoever looks after Pods.
+    let (mut launcher, next) = started(&pod, "guest=hang");
+    assert!(!is_there(&group) && is_there(&next), "{group:?} {next:?}");
+    let qemu = launcher.qemu();
+    launcher.signal(Signal::KILL);
+    launcher.end();
+    wait_until_gone(qemu);
+    cgroup::remove(&next).unwrap();
+    assert!(!is_there(&next), "{next:?}");
+}
+
+#[test]
+fn a_machine_that_takes_too_much_memory_is_killed_and_says_why() {
+    let pod = Pod::new();
+    let mut launcher = pod.start(30);
+    let mut paused = instance("guest=hang", json!({}));
+    paused.spec.start_strategy = Some("Paused".to_owned());
+    launcher.boot(&paused);
+    let group = control_group(&pod);
+    if group.is_empty() {
+        return;
+    }
+    // Much more than a launcher and an idle QEMU have, and much less than a guest that boots.
+    fs::write(memory_limit(&group), (96 << 20).to_string()).unwrap();
+    launcher.ask(async |client, at| client.unpause(at).await).unwrap();
+    let last = launcher.expect_end(1, MachineState::Crashed, StateReason::Crashed);
+    let expected =
+        "the machine took more memory than its guest's and QEMU's together may be, and was killed for it";
+    assert_eq!(last.warnings, [expected]);
+}
