@@ -33,6 +33,7 @@ pub mod memory;
 pub mod network;
 pub mod plan;
 pub mod pod_dir;
+pub mod privileges;
 pub mod serial_port;
 pub mod session;
 pub mod supervisor;

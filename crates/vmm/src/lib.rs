@@ -20,6 +20,7 @@ mod host_facts;
 pub mod kernel;
 mod launch_spec;
 pub mod priority;
+pub mod privileges;
 pub mod process;
 mod qmp;
 mod run_as;

@@ -40,10 +40,11 @@ use std::process::{Command, Stdio};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
-use rustix::thread::{CapabilitySet, CapabilitySets, Gid, Uid};
+use rustix::thread::{Gid, Uid};
 
 use crate::confinement::{Shown, ShownAs, enter_view};
 use crate::priority;
+use crate::privileges::{self, Capabilities};
 use crate::run_as::RunAs;
 
 /// First argument of the binary that makes it a trampoline.
@@ -217,8 +218,8 @@ fn prepare_and_execute(arguments: impl Iterator<Item = OsString>) -> Result<Infa
     if !order.shown.is_empty() {
         enter_view(&order.shown).map_err(TrampolineError::View)?;
     }
-    let kept = if order.credentials.is_none() { KEPT_BY_ROOT } else { CapabilitySet::empty() };
-    limit_capabilities(kept).map_err(TrampolineError::Capabilities)?;
+    let kept = if order.credentials.is_none() { KEPT_BY_ROOT } else { Capabilities::empty() };
+    privileges::limit(kept).map_err(TrampolineError::Capabilities)?;
     if let Some((uid, gid, groups)) = &order.credentials {
         take_credentials(*uid, *gid, groups).map_err(|source| TrampolineError::Credentials {
             uid: *uid,
@@ -226,7 +227,7 @@ fn prepare_and_execute(arguments: impl Iterator<Item = OsString>) -> Result<Infa
             source,
         })?;
     }
-    drop_capabilities(kept).map_err(TrampolineError::Capabilities)?;
+    privileges::keep(kept).map_err(TrampolineError::Capabilities)?;
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(|error| TrampolineError::DeathSignal(error.into()))?;
     let is_orphan = match rustix::process::getppid() {
@@ -273,41 +274,7 @@ fn close_inherited_descriptors() -> io::Result<()> {
 
 /// What a QEMU that stays root may still do: open the files that it was given, whoever owns them and whatever their mode.
 /// It stays root for the sake of such a file.
-const KEPT_BY_ROOT: CapabilitySet = CapabilitySet::DAC_OVERRIDE;
-
-/// Number of capabilities that there can be, capabilities(7).
-const CAPABILITY_BITS: u32 = u64::BITS;
-
-/// Takes all capabilities but `kept` out of the bounding set; a user without the right to do so has none to lose. Nothing
-/// that is executed later gets one of them back.
-fn limit_capabilities(kept: CapabilitySet) -> io::Result<()> {
-    rustix::thread::clear_ambient_capability_set()?;
-    if !rustix::thread::capabilities(None)?.effective.contains(CapabilitySet::SETPCAP) {
-        return Ok(());
-    }
-    for number in 0..CAPABILITY_BITS {
-        let capability = CapabilitySet::from_bits_retain(1 << number);
-        if kept.contains(capability) {
-            continue;
-        }
-        match rustix::thread::remove_capability_from_bounding_set(capability) {
-            // The kernel knows no more.
-            Err(rustix::io::Errno::INVAL) => break,
-            result => result?,
-        }
-    }
-    Ok(())
-}
-
-/// Gives up all but `kept`, after the change of credentials has taken everything from those who are not root.
-fn drop_capabilities(kept: CapabilitySet) -> io::Result<()> {
-    let kept = rustix::thread::capabilities(None)?.permitted & kept;
-    let inheritable = CapabilitySet::empty();
-    Ok(rustix::thread::set_capabilities(
-        None,
-        CapabilitySets { effective: kept, permitted: kept, inheritable },
-    )?)
-}
+const KEPT_BY_ROOT: Capabilities = Capabilities::DAC_OVERRIDE;
 
 /// Whether anybody can read what is written to a pipe.
 fn has_reader(pipe: &impl AsFd) -> Result<bool, TrampolineError> {

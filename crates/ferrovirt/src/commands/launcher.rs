@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use launcher::cri_log::CriLog;
 use launcher::pod_dir::PodDir;
+use launcher::privileges;
 use launcher::supervisor::{self, Claim, Settings, Signals};
 use manifest::machine_status::MachineState;
 use tracing::level_filters::LevelFilter;
@@ -25,6 +26,7 @@ use crate::report::{ExitCode, Failure};
 /// For what keeps the control API from being served, such as another launcher of the same Pod.
 pub async fn launcher(context: &Context, flags: LauncherFlags, verbose: u8) -> Result<ExitCode, Failure> {
     stand_alone().context("cannot leave the session and the standard input of the caller")?;
+    privileges::before_start().context("cannot give up privileges")?;
     let signals = Signals::catch().map_err(anyhow::Error::new)?;
     let directory =
         std::path::absolute(&flags.pod_dir).context("cannot make the Pod's directory absolute")?;

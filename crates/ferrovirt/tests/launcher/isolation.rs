@@ -12,6 +12,29 @@ use vmm::Accelerator;
 
 use crate::pod::{Launcher, Pod, instance, read, wait_until_gone};
 
+/// A line of the status of a process.
+fn status_line(process: Pid, name: &str) -> String {
+    let status = fs::read_to_string(format!("/proc/{}/status", process.as_raw_nonzero())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.unwrap().trim().to_owned()
+}
+
+#[test]
+fn a_launcher_keeps_the_privileges_that_its_later_work_takes() {
+    let pod = Pod::new();
+    let launcher = pod.start(30);
+    assert_eq!(status_line(launcher.pid(), "NoNewPrivs"), "1");
+    launcher.boot(&instance("guest=hang", json!({})));
+    // CAP_DAC_OVERRIDE, CAP_KILL, CAP_SETGID, CAP_SETUID.
+    let kept = if rustix::process::geteuid().is_root() { "00000000000000e2" } else { "0000000000000000" };
+    for set in ["CapPrm", "CapEff"] {
+        assert_eq!(status_line(launcher.pid(), set), kept, "{set}");
+    }
+    if rustix::process::geteuid().is_root() {
+        assert_eq!(status_line(launcher.pid(), "CapBnd"), kept);
+    }
+}
+
 /// The directories of the machine's control group; none where whoever runs the tests can make none. With version 1 root
 /// always can.
 fn control_group(pod: &Pod) -> Vec<PathBuf> {
@@ -90,6 +113,16 @@ fn the_group_of_a_killed_launcher_can_be_found_and_removed() {
     wait_until_gone(qemu);
     cgroup::remove(&next).unwrap();
     assert!(!is_there(&next), "{next:?}");
+}
+
+#[test]
+fn a_qemu_that_stands_still_is_killed_when_its_time_is_up() {
+    let pod = Pod::new();
+    let mut launcher = pod.start(1);
+    launcher.boot(&instance("guest=obey", json!({})));
+    kill_process(launcher.qemu(), Signal::STOP).unwrap();
+    launcher.signal(Signal::TERM);
+    launcher.expect_end(0, MachineState::ShutOff, StateReason::Destroyed);
 }
 
 #[test]

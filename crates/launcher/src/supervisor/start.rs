@@ -23,6 +23,7 @@ use crate::host::{self, HostError};
 use crate::network::{self, Door, Outside, network};
 use crate::plan::{PanicDevices, plan};
 use crate::pod_dir::{LaunchRecord, PodDir};
+use crate::privileges;
 use crate::session::{OnPanic, PowerButton, Rules};
 use crate::timeline::Timeline;
 
@@ -211,6 +212,9 @@ pub(super) async fn start(
     let (mut vm, console, console_input) = Vm::start(request).await?;
     if let Err(error) = priority::step_back() {
         tracing::warn!(%error, "the launcher stays ahead of others");
+    }
+    if let Err(error) = privileges::after_start() {
+        tracing::warn!(%error, "the launcher keeps the privileges that the start took");
     }
     let timeline = Timeline { prepared, vmm_ready: Some(began.elapsed()), ..Timeline::default() };
     tracing::info!(process = vm.process_id(), accelerator = ?facts.accelerator, "QEMU runs");
