@@ -476,3 +476,7 @@ mod tests {
         );
     }
 }
+
+#[cfg(test)]
+#[path = "plan_smuggling_tests.rs"]
+mod smuggling;

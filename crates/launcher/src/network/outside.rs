@@ -191,7 +191,72 @@ async fn last_words(said: Option<ChildStderr>) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::os::unix::fs::PermissionsExt;
+    use std::sync::Arc;
+
+    use rustix::process::{Pid, Signal, kill_process};
+    use tokio::sync::Mutex;
+    use tokio::time::timeout;
+
     use super::*;
+
+    /// Longest wait for anything. Reached only when a test fails.
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    #[tokio::test]
+    async fn a_passt_that_dies_loses_frames_and_another_is_started() {
+        let directory = tempfile::tempdir().unwrap();
+        // Says who it is, and answers each frame with itself.
+        let program = directory.path().join(PROGRAM);
+        let script = format!(
+            "#!/bin/sh\necho $$ >{0}/id.tmp; mv {0}/id.tmp {0}/id\nexec cat >&0\n",
+            directory.path().display()
+        );
+        std::fs::write(&program, script).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let search_path = std::env::join_paths([directory.path(), Path::new("/bin")]).unwrap();
+        let mut outside = Outside::find(&search_path, HostLoopback::Closed);
+        let (guest, host) = UnixStream::pair().unwrap();
+        let (from_host, _) = guest.into_split();
+        let mut from_host = BufReader::new(from_host);
+        let to_guest = Wire(Arc::new(Mutex::new(host.into_split().1)));
+        let frame = Frame::zeroed(60);
+        let mut answer = Frame::default();
+
+        outside.send(&frame, &to_guest).await;
+        assert!(timeout(LIMIT, answer.read(&mut from_host)).await.unwrap().unwrap());
+        assert_eq!(answer, frame);
+        let first = std::fs::read_to_string(directory.path().join("id")).unwrap();
+        kill_process(Pid::from_raw(first.trim().parse().unwrap()).unwrap(), Signal::KILL).unwrap();
+        // Frames are lost until the broken connection is noticed, then for a while on purpose.
+        let noticed = async {
+            loop {
+                outside.send(&frame, &to_guest).await;
+                match &outside {
+                    Outside::Passt(passt) if passt.running.is_some() => tokio::task::yield_now().await,
+                    _ => return,
+                }
+            }
+        };
+        timeout(LIMIT, noticed).await.unwrap();
+        outside.send(&frame, &to_guest).await;
+        let Outside::Passt(passt) = &mut outside else { panic!("it is there") };
+        assert!(passt.running.is_none(), "it is left alone for a while");
+        passt.not_before = Instant::now();
+        outside.send(&frame, &to_guest).await;
+        assert!(timeout(LIMIT, answer.read(&mut from_host)).await.unwrap().unwrap());
+        assert_ne!(std::fs::read_to_string(directory.path().join("id")).unwrap(), first);
+    }
+
+    #[test]
+    fn without_passt_the_guest_is_told_of_and_loses_its_frames() {
+        let directory = tempfile::tempdir().unwrap();
+        let outside = Outside::find(directory.path().as_os_str(), HostLoopback::Closed);
+        assert!(!outside.is_open());
+        assert!(outside.warning().unwrap().contains("`passt` is not installed here"));
+    }
 
     #[test]
     fn the_hosts_loopback_is_closed_unless_asked_for() {
