@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use bytes::Bytes;
 use prometheus_client::registry::Registry;
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -156,6 +157,7 @@ pub struct ApiServer {
     listener: TcpListener,
     tls: Arc<rustls::ServerConfig>,
     front: Front,
+    api: Api,
     store: Store,
     stop: watch::Sender<bool>,
     duties: JoinSet<()>,
@@ -165,6 +167,27 @@ pub struct ApiServer {
 impl fmt::Debug for ApiServer {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("ApiServer").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+/// The objects of a server, as they are stored. They are read out of memory, and nobody is asked whether they may be.
+#[derive(Clone)]
+pub struct Objects {
+    api: Api,
+}
+
+impl fmt::Debug for Objects {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Objects").finish_non_exhaustive()
+    }
+}
+
+impl Objects {
+    /// The JSON of all objects of a kind, in order of namespace and name; none for a kind that is not registered.
+    pub fn all(&self, group: &str, plural: &str) -> Vec<Bytes> {
+        let Some(kind) = self.api.kinds().resource(group, plural) else { return Vec::new() };
+        let listing = self.api.store().list(&kind.storage_prefix(), None);
+        listing.items.iter().map(|stored| stored.json.clone()).collect()
     }
 }
 
@@ -205,7 +228,7 @@ impl ApiServer {
         duties.spawn(renew(Arc::clone(&authorities), admin, stopped.clone()));
         let grace = options.limits.shutdown_grace;
         let front = Front::new(Parts {
-            api,
+            api: api.clone(),
             authenticator: Authenticator::new(Arc::clone(&authorities), tokens, store.clone()),
             authorizer,
             authorities,
@@ -217,7 +240,7 @@ impl ApiServer {
             address: reachable(address).to_string(),
             stop: stopped,
         });
-        Ok(Self { address, admin_kubeconfig, listener, tls, front, store, stop, duties, grace })
+        Ok(Self { address, admin_kubeconfig, listener, tls, front, api, store, stop, duties, grace })
     }
 
     /// The address listened on.
@@ -242,6 +265,11 @@ impl ApiServer {
     /// `kube::Client::new(server.client_service(identity), "default")`. Upgrades work.
     pub fn client_service(&self, identity: Identity) -> ClientService {
         ClientService::new(self.front.clone(), identity)
+    }
+
+    /// The objects that are there, for what looks at all of them at once.
+    pub fn objects(&self) -> Objects {
+        Objects { api: self.api.clone() }
     }
 
     /// Answers requests until `shutdown` is done, then ends watches, lets requests finish and closes the store.

@@ -7,6 +7,7 @@
 //!  register   the Node object, its conditions and its Lease
 //!  lost       other Nodes that give no sign of life, and their Pods
 //!  logs       what a container of a Pod has said
+//!  usage      processor time and memory of its machines
 //!  pki        certificates of launchers and of those who may ask them
 //! ```
 
@@ -18,6 +19,7 @@ pub mod pki;
 pub mod pods;
 pub mod register;
 pub mod schedule;
+pub mod usage;
 
 #[cfg(test)]
 mod test_server;

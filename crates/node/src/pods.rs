@@ -93,6 +93,27 @@ pub async fn adopt(settings: &Settings, images: &ImageManager) -> Result<Adopted
     Ok(Adopted { runtimes, unknown, addresses })
 }
 
+/// A Pod whose launcher this node started.
+pub(crate) struct Started {
+    /// Namespace of its instance.
+    pub namespace: String,
+    /// Name of its instance.
+    pub instance: String,
+    /// The launcher's process; none until it is started.
+    pub launcher: Option<u32>,
+}
+
+/// The Pods whose directories are in `pods_dir`.
+pub(crate) fn started(pods_dir: &std::path::Path) -> std::io::Result<Vec<Started>> {
+    let pods = record::all(pods_dir)?.into_iter();
+    let started = |(_, pod): record::Found| Started {
+        namespace: pod.namespace,
+        instance: pod.instance,
+        launcher: pod.process_id,
+    };
+    Ok(pods.map(started).collect())
+}
+
 /// Directories and UIDs of the Pods of an instance that were started here, the newest first.
 ///
 /// # Errors

@@ -8,9 +8,12 @@ mod installation;
 mod kinds;
 mod launchers;
 mod machines;
+mod metrics;
 mod notify;
 mod pod_logs;
 mod subresources;
+
+use std::sync::{Arc, OnceLock};
 
 use anyhow::Context as _;
 use apiserver::builtin;
@@ -43,6 +46,11 @@ pub async fn serve(context: &Context, flags: &ServeFlags) -> Result<ExitCode, Fa
     let counted = controllers::Metrics::default();
     let mut metrics = Registry::default();
     counted.register(&mut metrics);
+    let objects = Arc::new(OnceLock::new());
+    metrics.register_collector(Box::new(metrics::Machines {
+        objects: Arc::clone(&objects),
+        pods_dir: prepared.as_ref().map(|_| context.settings.pods_dir()),
+    }));
     let options = Options {
         listen: flags.listen,
         token_file: flags.token_auth_file.clone(),
@@ -59,6 +67,8 @@ pub async fn serve(context: &Context, flags: &ServeFlags) -> Result<ExitCode, Fa
     let kinds = builtin::kinds().into_iter().chain(kinds::kinds(!flags.api_only));
     let kinds = Kinds::new(kinds).with_foreign(subresources::DISCOVERY);
     let server = ApiServer::start(options, kinds).await?;
+    // Set once, here.
+    let _ = objects.set(server.objects());
     let mut machines = prepared.map(|prepared| Machines::start(prepared, &server, counted));
     let address = server.address();
     context.reporter.note(format!("serving on https://{address}"));

@@ -1,11 +1,13 @@
 //! Instances boot, are seen, are heard and go.
 
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::harness::Fixtures;
-use crate::room::{Boot, Room, instance};
+use crate::room::{Boot, Room, instance, machine};
 
 fn condition<'a>(object: &'a Value, kind: &str) -> &'a Value {
     let conditions = object["status"]["conditions"].as_array().unwrap();
@@ -116,6 +118,46 @@ fn a_panic_is_a_fact_and_what_follows_depends_on_the_panic_device() {
             && condition(vmi, "ferrovirt.dev/GuestPanicked")["status"] == "True"
     });
     assert_eq!(panicked["status"]["phase"], "Running");
+
+    // What runs is told with what it uses; what has ended uses nothing.
+    let metrics = room.kubectl(&["get", "--raw", "/metrics"]).stdout;
+    let values = |name: &str, instance: &str| -> Vec<f64> {
+        let is_it = |line: &&str| {
+            line.starts_with(&format!("{name}{{")) && line.contains(&format!("name=\"{instance}\""))
+        };
+        metrics.lines().filter(is_it).map(|line| line.rsplit(' ').next().unwrap().parse().unwrap()).collect()
+    };
+    assert_eq!(
+        (values("kubevirt_vmi_info", "silent"), values("kubevirt_vmi_info", "reporting")),
+        (vec![1.0], vec![1.0])
+    );
+    assert!(metrics.contains("phase=\"failed\"") && metrics.contains("phase=\"running\""), "{metrics}");
+    for (name, least) in [
+        ("kubevirt_vmi_cpu_usage_seconds_total", 0.1),
+        ("kubevirt_vmi_memory_resident_bytes", f64::from(16 << 20)),
+    ] {
+        let used = values(name, "silent");
+        assert!(matches!(used[..], [value] if value > least), "{name}: {used:?}");
+        assert_eq!(values(name, "reporting"), [0.0; 0], "{name}");
+    }
+
+    // Dashboards and alerts ask for nothing that is not told. A virtual machine has series of its own.
+    room.apply(&machine("stopped", "Halted", &boot));
+    let metrics = room.kubectl(&["get", "--raw", "/metrics"]).stdout;
+    for file in ["grafana-dashboard.json", "prometheus-rules.yaml"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../contrib").join(file);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let names: BTreeSet<&str> = text
+            .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+            .filter(|word| word.starts_with("kubevirt_") || word.starts_with("apiserver_"))
+            .collect();
+        assert!(names.len() > 4, "{file}: {names:?}");
+        for name in names {
+            let is_told =
+                |line: &str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+            assert!(metrics.lines().any(is_told), "{file} asks for {name}, which nobody tells");
+        }
+    }
 }
 
 #[test]

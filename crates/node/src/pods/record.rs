@@ -183,8 +183,8 @@ pub(super) fn scan(pods: &Path) -> io::Result<(Vec<Found>, HashSet<String>)> {
     Ok((found, unknown))
 }
 
-/// The Pods of an instance that were started here, the newest first. Changes nothing, whoever runs meanwhile.
-pub(super) fn of_instance(pods: &Path, namespace: &str, instance: &str) -> io::Result<Vec<Found>> {
+/// The Pods that were started here. Changes nothing, whoever runs meanwhile.
+pub(super) fn all(pods: &Path) -> io::Result<Vec<Found>> {
     let entries = match fs::read_dir(pods) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries?,
@@ -193,10 +193,17 @@ pub(super) fn of_instance(pods: &Path, namespace: &str, instance: &str) -> io::R
     for entry in entries {
         let path = entry?.path();
         // What is not understood is nobody's Pod, or being made or removed.
-        let pod =
-            path.file_name().and_then(|name| name.to_str()).and_then(|name| understand(&path, name).ok());
-        found.extend(pod.filter(|(_, pod)| pod.namespace == namespace && pod.instance == instance));
+        found.extend(
+            path.file_name().and_then(|name| name.to_str()).and_then(|name| understand(&path, name).ok()),
+        );
     }
+    Ok(found)
+}
+
+/// The Pods of an instance that were started here, the newest first. Changes nothing, whoever runs meanwhile.
+pub(super) fn of_instance(pods: &Path, namespace: &str, instance: &str) -> io::Result<Vec<Found>> {
+    let mut found = all(pods)?;
+    found.retain(|(_, pod)| pod.namespace == namespace && pod.instance == instance);
     found.sort_by_key(|(_, pod)| std::cmp::Reverse(pod.started));
     Ok(found)
 }

@@ -1,0 +1,57 @@
+//! What `/metrics` tells of machines, under KubeVirt's names: from the objects as they are at the moment of a scrape, and
+//! from what the kernel has counted of their processes.
+//!
+//! Nothing is kept between scrapes, so a machine that is gone leaves no series behind.
+
+mod families;
+mod objects;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use apiserver::server::Objects;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
+use serde::de::DeserializeOwned;
+
+use families::Families;
+
+/// Tells of all machines.
+#[derive(Debug)]
+pub struct Machines {
+    /// Set when the server has been started.
+    pub objects: Arc<OnceLock<Objects>>,
+    /// The node's Pods; none where there is no node.
+    pub pods_dir: Option<PathBuf>,
+}
+
+impl Collector for Machines {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let Some(all) = self.objects.get() else { return Ok(()) };
+        let mut families = Families::default();
+        objects::version(&mut families);
+        for machine in read(all, "kubevirt.io", "virtualmachines") {
+            objects::machine(&machine, &mut families);
+        }
+        let pods: Vec<objects::Pod> = read(all, "", "pods").collect();
+        let instances: Vec<objects::Instance> = read(all, "kubevirt.io", "virtualmachineinstances").collect();
+        let pods = objects::running_pods(&pods);
+        for instance in &instances {
+            objects::instance(instance, &pods, &mut families);
+        }
+        match self.pods_dir.as_deref().map(node::usage::machines).transpose() {
+            Ok(used) => objects::usage(&instances, &used.unwrap_or_default(), &mut families),
+            Err(error) => tracing::warn!(%error, "what machines use cannot be told"),
+        }
+        families.encode(encoder)
+    }
+}
+
+/// The objects of a kind, as far as they are looked at here. What does not read is left out: it tells nothing.
+fn read<T: DeserializeOwned>(objects: &Objects, group: &str, plural: &str) -> impl Iterator<Item = T> {
+    objects.all(group, plural).into_iter().filter_map(|json| {
+        let object = serde_json::from_slice(&json);
+        object.inspect_err(|error| tracing::debug!(%error, "an object is left out of the metrics")).ok()
+    })
+}

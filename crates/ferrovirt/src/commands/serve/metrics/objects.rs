@@ -1,0 +1,483 @@
+//! From objects to measurements. Names, labels and values are KubeVirt's (`pkg/monitoring/metrics/virt-controller` and
+//! `virt-handler` in its repository).
+
+use std::collections::{BTreeMap, HashMap};
+
+use jiff::Timestamp;
+use manifest::Quantity;
+use node::usage::Usage;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::families::{Families, Labels, Metric};
+
+/// A label that has no value.
+const NONE: &str = "<none>";
+
+const INFO: Metric = Metric::gauge("kubevirt_info", "Version of what serves the API");
+const VM_INFO: Metric = Metric::gauge("kubevirt_vm_info", "Information about virtual machines");
+const VM_CREATED: Metric =
+    Metric::gauge("kubevirt_vm_create_date_timestamp_seconds", "When a virtual machine was created");
+const VM_REQUESTS: Metric = Metric::gauge("kubevirt_vm_resource_requests", "What a virtual machine asks for");
+const VM_LIMITS: Metric = Metric::gauge("kubevirt_vm_resource_limits", "What a virtual machine may have");
+const VM_CARDS: Metric = Metric::gauge("kubevirt_vm_vnic_info", "Network cards of virtual machines");
+const VMI_INFO: Metric = Metric::gauge("kubevirt_vmi_info", "Information about virtual machine instances");
+const VMI_CARDS: Metric = Metric::gauge("kubevirt_vmi_vnic_info", "Network cards of instances");
+const VMI_ADDRESSES: Metric = Metric::gauge("kubevirt_vmi_status_addresses", "Addresses of instances");
+const VMI_STAYS: Metric = Metric::gauge(
+    "kubevirt_vmi_non_evictable",
+    "Whether an instance is to be migrated on an eviction and cannot be",
+);
+const OUTDATED: Metric =
+    Metric::gauge("kubevirt_vmi_number_of_outdated", "Instances whose launcher is of an older version");
+const CPU: Metric = Metric::counter("kubevirt_vmi_cpu_usage_seconds", "Processor time of an instance's QEMU");
+const CPU_USER: Metric = Metric::counter("kubevirt_vmi_cpu_user_usage_seconds", "The part in user mode");
+const CPU_SYSTEM: Metric = Metric::counter("kubevirt_vmi_cpu_system_usage_seconds", "The part in the kernel");
+const DOMAIN: Metric =
+    Metric::gauge("kubevirt_vmi_memory_domain_bytes", "Memory that an instance's guest has");
+const RESIDENT: Metric =
+    Metric::gauge("kubevirt_vmi_memory_resident_bytes", "Resident memory of an instance's QEMU");
+
+/// What groups of states are called, with the metric that tells when a machine entered one, and the states in each: of
+/// `printableStatus`.
+const GROUPS: [(&str, Metric, &[&str]); 5] = [
+    (
+        "starting",
+        Metric::gauge(
+            "kubevirt_vm_starting_status_last_transition_timestamp_seconds",
+            "When a virtual machine began to start",
+        ),
+        &["Provisioning", "Starting", "WaitingForVolumeBinding"],
+    ),
+    (
+        "running",
+        Metric::gauge(
+            "kubevirt_vm_running_status_last_transition_timestamp_seconds",
+            "When a virtual machine began to run",
+        ),
+        &["Running"],
+    ),
+    (
+        "migrating",
+        Metric::gauge(
+            "kubevirt_vm_migrating_status_last_transition_timestamp_seconds",
+            "When a virtual machine began to migrate",
+        ),
+        &["Migrating"],
+    ),
+    (
+        "non_running",
+        Metric::gauge(
+            "kubevirt_vm_non_running_status_last_transition_timestamp_seconds",
+            "When a virtual machine stopped or paused",
+        ),
+        &["Stopped", "Paused", "Stopping", "Terminating"],
+    ),
+    (
+        "error",
+        Metric::gauge(
+            "kubevirt_vm_error_status_last_transition_timestamp_seconds",
+            "When a virtual machine failed",
+        ),
+        &[
+            "CrashLoopBackOff",
+            "Unknown",
+            "ErrorUnschedulable",
+            "ErrImagePull",
+            "ImagePullBackOff",
+            "ErrorPvcNotFound",
+            "DataVolumeError",
+        ],
+    ),
+];
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Metadata {
+    namespace: String,
+    name: String,
+    uid: String,
+    creation_timestamp: Option<Timestamp>,
+    labels: BTreeMap<String, String>,
+    annotations: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Condition {
+    r#type: String,
+    status: String,
+    last_transition_time: Option<Timestamp>,
+}
+
+/// A VirtualMachine, as far as it is told.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Machine {
+    metadata: Metadata,
+    spec: MachineSpec,
+    status: MachineStatus,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct MachineSpec {
+    template: Template,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Template {
+    metadata: Metadata,
+    spec: InstanceSpec,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct MachineStatus {
+    printable_status: String,
+    conditions: Vec<Condition>,
+}
+
+/// A VirtualMachineInstance, as far as it is told.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Instance {
+    metadata: Metadata,
+    spec: InstanceSpec,
+    status: InstanceStatus,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct InstanceSpec {
+    domain: Domain,
+    networks: Vec<Network>,
+    eviction_strategy: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Domain {
+    cpu: Option<Cpu>,
+    memory: Memory,
+    machine: MachineType,
+    resources: Resources,
+    devices: Devices,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Cpu {
+    cores: u32,
+    sockets: u32,
+    threads: u32,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Memory {
+    guest: Option<Quantity>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct MachineType {
+    r#type: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Resources {
+    requests: BTreeMap<String, Quantity>,
+    limits: BTreeMap<String, Quantity>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Devices {
+    interfaces: Vec<Interface>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Interface {
+    name: String,
+    bridge: Option<IgnoredAny>,
+    masquerade: Option<IgnoredAny>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Network {
+    name: String,
+    pod: Option<IgnoredAny>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct InstanceStatus {
+    phase: String,
+    node_name: String,
+    machine: MachineType,
+    #[serde(rename = "guestOSInfo")]
+    guest: GuestInfo,
+    conditions: Vec<Condition>,
+    interfaces: Vec<Address>,
+    memory: StatusMemory,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct StatusMemory {
+    guest_current: Option<Quantity>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct GuestInfo {
+    kernel_release: String,
+    machine: String,
+    name: String,
+    version_id: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Address {
+    name: String,
+    ip_address: String,
+}
+
+/// A Pod, as far as it is told.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Pod {
+    metadata: Metadata,
+    status: PodStatus,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct PodStatus {
+    phase: String,
+}
+
+fn or_none(text: &str) -> String {
+    if text.is_empty() { NONE.to_owned() } else { text.to_owned() }
+}
+
+fn named(metadata: &Metadata) -> Labels {
+    vec![("name", metadata.name.clone()), ("namespace", metadata.namespace.clone())]
+}
+
+fn on_node(instance: &Instance) -> Labels {
+    vec![
+        ("node", instance.status.node_name.clone()),
+        ("namespace", instance.metadata.namespace.clone()),
+        ("name", instance.metadata.name.clone()),
+    ]
+}
+
+/// What the annotations of KubeVirt's common templates say.
+fn template_labels(metadata: &Metadata) -> Labels {
+    let value = |key: &str| or_none(metadata.annotations.get(key).map_or("", String::as_str));
+    vec![
+        ("os", value("vm.kubevirt.io/os")),
+        ("workload", value("vm.kubevirt.io/workload")),
+        ("flavor", value("vm.kubevirt.io/flavor")),
+    ]
+}
+
+/// Which program this is.
+pub fn version(families: &mut Families) {
+    let version = concat!("v", env!("CARGO_PKG_VERSION"));
+    let labels = vec![("goversion", NONE.to_owned()), ("kubeversion", version.to_owned())];
+    families.add(INFO, labels, 1.0);
+}
+
+/// What is told of a virtual machine.
+pub fn machine(machine: &Machine, families: &mut Families) {
+    let Machine { metadata, spec: MachineSpec { template }, status } = machine;
+    let domain = &template.spec.domain;
+    let state = status.printable_status.as_str();
+    let group = GROUPS.iter().find(|(_, _, states)| states.contains(&state));
+    let mut labels = named(metadata);
+    labels.extend(template_labels(&template.metadata));
+    labels.extend([
+        ("machine_type", or_none(&domain.machine.r#type)),
+        ("instance_type", NONE.to_owned()),
+        ("preference", NONE.to_owned()),
+        ("status", state.to_lowercase()),
+        ("status_group", group.map_or("<unknown>", |(name, ..)| *name).to_owned()),
+    ]);
+    families.add(VM_INFO, labels, 1.0);
+    if let Some(created) = metadata.creation_timestamp {
+        families.add(VM_CREATED, named(metadata), created.as_second() as f64);
+    }
+    let entered = status
+        .conditions
+        .iter()
+        .filter(|condition| matches!(condition.r#type.as_str(), "Ready" | "Failure" | "Paused"))
+        .filter_map(|condition| condition.last_transition_time)
+        .map(Timestamp::as_second)
+        .max()
+        .unwrap_or(-1);
+    // What is in no group counts as failed.
+    let entered_group = group.map_or("error", |(name, ..)| *name);
+    for (name, metric, _) in GROUPS {
+        families.add(metric, named(metadata), if name == entered_group { entered as f64 } else { 0.0 });
+    }
+    resources(metadata, domain, families);
+    for card in cards(&template.spec) {
+        families.add(VM_CARDS, [named(metadata), card].concat(), 1.0);
+    }
+}
+
+fn resources(metadata: &Metadata, domain: &Domain, families: &mut Families) {
+    let mut asked = |resource: &str, unit: &str, source: &str, value: f64| {
+        let mut labels = named(metadata);
+        labels.extend([
+            ("resource", resource.to_owned()),
+            ("unit", unit.to_owned()),
+            ("source", source.to_owned()),
+        ]);
+        families.add(VM_REQUESTS, labels, value);
+    };
+    let Resources { requests, limits } = &domain.resources;
+    let set = |quantity: &&Quantity| !quantity.is_zero();
+    for (source, quantity) in [("domain", requests.get("memory")), ("guest", domain.memory.guest.as_ref())] {
+        if let Some(quantity) = quantity.filter(set) {
+            asked("memory", "bytes", source, quantity.bytes() as f64);
+        }
+    }
+    let cores = |quantity: &Quantity| quantity.millis() as f64 / 1000.0;
+    let processors = requests.get("cpu").filter(set);
+    if let Some(quantity) = processors {
+        asked("cpu", "cores", "requests", cores(quantity));
+    }
+    let (source, cpu) = match &domain.cpu {
+        Some(Cpu { cores, sockets, threads }) => ("domain", [*cores, *threads, *sockets]),
+        // What a machine has that says nothing.
+        None if processors.is_none() => ("default", [1, 1, 1]),
+        None => ("domain", [0, 0, 0]),
+    };
+    for (unit, count) in ["cores", "threads", "sockets"].into_iter().zip(cpu) {
+        if count > 0 {
+            asked("cpu", unit, source, f64::from(count));
+        }
+    }
+    let mut limited = |resource: &str, unit: &str, value: f64| {
+        let mut labels = named(metadata);
+        labels.extend([("resource", resource.to_owned()), ("unit", unit.to_owned())]);
+        families.add(VM_LIMITS, labels, value);
+    };
+    if let Some(quantity) = limits.get("memory").filter(set) {
+        limited("memory", "bytes", quantity.bytes() as f64);
+    }
+    if let Some(quantity) = limits.get("cpu").filter(set) {
+        limited("cpu", "cores", cores(quantity));
+    }
+}
+
+/// The labels of each network card that has a network.
+fn cards(spec: &InstanceSpec) -> impl Iterator<Item = Labels> {
+    spec.domain.devices.interfaces.iter().filter_map(|interface| {
+        let network = spec.networks.iter().find(|network| network.name == interface.name)?;
+        let binding = match (&interface.bridge, &interface.masquerade) {
+            (Some(_), _) => "bridge",
+            (None, Some(_)) => "masquerade",
+            (None, None) => NONE,
+        };
+        Some(vec![
+            ("vnic_name", interface.name.clone()),
+            ("binding_type", "core".to_owned()),
+            ("network", network.pod.as_ref().map_or(NONE, |_| "pod networking").to_owned()),
+            ("binding_name", binding.to_owned()),
+        ])
+    })
+}
+
+fn is_outdated(instance: &Instance) -> bool {
+    instance.metadata.labels.contains_key("kubevirt.io/outdatedLauncherImage")
+}
+
+/// Names of the launcher Pods that run, by the UID of their instance.
+pub fn running_pods(pods: &[Pod]) -> HashMap<&str, &str> {
+    let running = pods.iter().filter(|pod| pod.status.phase == "Running");
+    running
+        .filter_map(|pod| {
+            let instance = pod.metadata.labels.get(manifest::keys::CREATED_BY)?;
+            Some((instance.as_str(), pod.metadata.name.as_str()))
+        })
+        .collect()
+}
+
+/// What is told of an instance.
+pub fn instance(instance: &Instance, pods: &HashMap<&str, &str>, families: &mut Families) {
+    let Instance { metadata, spec, status } = instance;
+    let is_migratable = status
+        .conditions
+        .iter()
+        .any(|condition| condition.r#type == "LiveMigratable" && condition.status != "False");
+    let is_evictable = spec.eviction_strategy != "LiveMigrate" || is_migratable;
+    let mut labels = on_node(instance);
+    labels.push(("phase", status.phase.to_lowercase()));
+    labels.extend(template_labels(metadata));
+    labels.extend([
+        ("instance_type", NONE.to_owned()),
+        ("preference", NONE.to_owned()),
+        ("guest_os_kernel_release", or_none(&status.guest.kernel_release)),
+        ("guest_os_machine", or_none(&status.machine.r#type)),
+        ("guest_os_arch", or_none(&status.guest.machine)),
+        ("guest_os_name", or_none(&status.guest.name)),
+        ("guest_os_version_id", or_none(&status.guest.version_id)),
+        ("evictable", is_evictable.to_string()),
+        ("outdated", is_outdated(instance).to_string()),
+        ("vmi_pod", or_none(pods.get(metadata.uid.as_str()).copied().unwrap_or_default())),
+    ]);
+    families.add(VMI_INFO, labels, 1.0);
+    families.add(VMI_STAYS, on_node(instance), if is_evictable { 0.0 } else { 1.0 });
+    for card in cards(spec) {
+        families.add(VMI_CARDS, [on_node(instance), card].concat(), 1.0);
+    }
+    for address in &status.interfaces {
+        if address.ip_address.is_empty() {
+            continue;
+        }
+        let mut labels = on_node(instance);
+        labels.extend([
+            ("network_name", address.name.clone()),
+            ("address", address.ip_address.clone()),
+            ("type", "ExternalInterface".to_owned()),
+        ]);
+        families.add(VMI_ADDRESSES, labels, 1.0);
+    }
+}
+
+/// What is told of all instances, and of what those on this node use.
+pub fn usage(instances: &[Instance], used: &[Usage], families: &mut Families) {
+    let outdated = instances.iter().filter(|instance| is_outdated(instance)).count();
+    families.add(OUTDATED, Labels::new(), outdated as f64);
+    let by_name: HashMap<(&str, &str), &Instance> = instances
+        .iter()
+        .map(|instance| ((instance.metadata.namespace.as_str(), instance.metadata.name.as_str()), instance))
+        .collect();
+    for used in used {
+        let Some(instance) = by_name.get(&(used.namespace.as_str(), used.instance.as_str())) else {
+            continue;
+        };
+        families.add(CPU, on_node(instance), used.user_seconds + used.system_seconds);
+        families.add(CPU_USER, on_node(instance), used.user_seconds);
+        families.add(CPU_SYSTEM, on_node(instance), used.system_seconds);
+        families.add(RESIDENT, on_node(instance), used.resident_bytes as f64);
+        let guest =
+            instance.status.memory.guest_current.as_ref().or(instance.spec.domain.memory.guest.as_ref());
+        if let Some(memory) = guest {
+            families.add(DOMAIN, on_node(instance), memory.bytes() as f64);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,168 @@
+#![allow(clippy::unwrap_used)]
+
+use serde_json::{Value, json};
+
+use super::*;
+
+fn told(tell: impl FnOnce(&mut Families)) -> Families {
+    let mut families = Families::default();
+    tell(&mut families);
+    families
+}
+
+fn a_machine(status: &str, domain: Value) -> Machine {
+    let conditions = json!([
+        {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-02T03:04:05Z"},
+        {"type": "Paused", "status": "True", "lastTransitionTime": "2026-01-02T03:04:09Z"},
+        {"type": "Other", "status": "True", "lastTransitionTime": "2027-01-02T03:04:05Z"},
+    ]);
+    serde_json::from_value(json!({
+        "metadata": {"name": "vm", "namespace": "ns", "creationTimestamp": "2026-01-02T03:04:05Z"},
+        "spec": {"template": {
+            "metadata": {"annotations": {"vm.kubevirt.io/os": "debian"}},
+            "spec": {
+                "domain": domain,
+                "networks": [{"name": "default", "pod": {}}, {"name": "other"}],
+            },
+        }},
+        "status": {"printableStatus": status, "conditions": conditions},
+    }))
+    .unwrap()
+}
+
+#[test]
+fn a_machine_is_in_the_group_of_its_status_since_its_last_transition() {
+    let table = [
+        ("Starting", "starting", "starting"),
+        ("Running", "running", "running"),
+        ("Paused", "non_running", "non_running"),
+        ("CrashLoopBackOff", "error", "error"),
+        ("ErrorUnschedulable", "error", "error"),
+        ("Migrating", "migrating", "migrating"),
+        ("SomethingElse", "<unknown>", "error"),
+    ];
+    for (status, group, entered) in table {
+        let families = told(|families| machine(&a_machine(status, json!({})), families));
+        let (labels, value) = families.of("kubevirt_vm_info").remove(0);
+        let expected = format!(
+            "name=vm,namespace=ns,os=debian,workload=<none>,flavor=<none>,machine_type=<none>,instance_type=<none>,\
+             preference=<none>,status={},status_group={group}",
+            status.to_lowercase()
+        );
+        assert_eq!((labels, value), (expected, 1.0));
+        for name in ["starting", "running", "migrating", "non_running", "error"] {
+            let metric = format!("kubevirt_vm_{name}_status_last_transition_timestamp_seconds");
+            let since = if name == entered { 1_767_323_049.0 } else { 0.0 };
+            assert_eq!(families.of(&metric), [("name=vm,namespace=ns".to_owned(), since)], "{status} {name}");
+        }
+        let created = families.of("kubevirt_vm_create_date_timestamp_seconds");
+        assert_eq!(created, [("name=vm,namespace=ns".to_owned(), 1_767_323_045.0)]);
+    }
+}
+
+#[test]
+fn requests_say_where_they_are_written() {
+    let prefix = "name=vm,namespace=ns,resource=";
+    let table = [
+        (
+            json!({}),
+            vec![
+                ("cpu,unit=cores,source=default", 1.0),
+                ("cpu,unit=threads,source=default", 1.0),
+                ("cpu,unit=sockets,source=default", 1.0),
+            ],
+            vec![],
+        ),
+        (
+            json!({"memory": {"guest": "1Gi"}, "cpu": {"cores": 2, "sockets": 0},
+                "resources": {"limits": {"cpu": "1500m", "memory": "2G"}}}),
+            vec![
+                ("memory,unit=bytes,source=guest", f64::from(1 << 30)),
+                ("cpu,unit=cores,source=domain", 2.0),
+            ],
+            vec![("memory,unit=bytes", 2e9), ("cpu,unit=cores", 1.5)],
+        ),
+        (
+            json!({"resources": {"requests": {"cpu": "250m", "memory": "64M"}}}),
+            vec![("memory,unit=bytes,source=domain", 64e6), ("cpu,unit=cores,source=requests", 0.25)],
+            vec![],
+        ),
+    ];
+    for (domain, requests, limits) in table {
+        let families = told(|families| machine(&a_machine("Running", domain.clone()), families));
+        let expected = |of: Vec<(&str, f64)>| -> Vec<(String, f64)> {
+            of.into_iter().map(|(labels, value)| (format!("{prefix}{labels}"), value)).collect()
+        };
+        assert_eq!(families.of("kubevirt_vm_resource_requests"), expected(requests), "{domain}");
+        assert_eq!(families.of("kubevirt_vm_resource_limits"), expected(limits), "{domain}");
+    }
+}
+
+#[test]
+fn cards_without_a_network_are_left_out() {
+    let interfaces =
+        json!([{"name": "default", "masquerade": {}}, {"name": "other", "bridge": {}}, {"name": "none"}]);
+    let families = told(|families| {
+        machine(&a_machine("Running", json!({"devices": {"interfaces": interfaces}})), families);
+    });
+    let cards: Vec<_> = families.of("kubevirt_vm_vnic_info").into_iter().map(|(labels, _)| labels).collect();
+    assert_eq!(
+        cards,
+        [
+            "name=vm,namespace=ns,vnic_name=default,binding_type=core,network=pod networking,binding_name=masquerade",
+            "name=vm,namespace=ns,vnic_name=other,binding_type=core,network=<none>,binding_name=bridge",
+        ]
+    );
+}
+
+#[test]
+fn an_instance_is_told_with_its_pod_and_what_it_uses() {
+    let one: Instance = serde_json::from_value(json!({
+        "metadata": {"name": "vmi", "namespace": "ns", "uid": "u", "labels": {"kubevirt.io/outdatedLauncherImage": ""}},
+        "spec": {"evictionStrategy": "LiveMigrate", "domain": {"memory": {"guest": "128Mi"}}},
+        "status": {
+            "phase": "Running", "nodeName": "node", "machine": {"type": "pc-q35-7.2"},
+            "guestOSInfo": {"kernelRelease": "6.1", "name": "Debian", "versionId": "12", "machine": "x86_64"},
+            "conditions": [{"type": "LiveMigratable", "status": "False"}],
+            "interfaces": [{"name": "default", "ipAddress": "10.0.2.2"}, {"name": "silent"}],
+        },
+    }))
+    .unwrap();
+    let pods: Vec<Pod> = serde_json::from_value(json!([
+        {"metadata": {"name": "old", "labels": {"kubevirt.io/created-by": "u"}}, "status": {"phase": "Failed"}},
+        {"metadata": {"name": "pod", "labels": {"kubevirt.io/created-by": "u"}}, "status": {"phase": "Running"}},
+        {"metadata": {"name": "other"}, "status": {"phase": "Running"}},
+    ]))
+    .unwrap();
+    let used = |instance: &str| Usage {
+        namespace: "ns".to_owned(),
+        instance: instance.to_owned(),
+        user_seconds: 1.5,
+        system_seconds: 0.25,
+        resident_bytes: 4096,
+    };
+    let families = told(|families| {
+        instance(&one, &running_pods(&pods), families);
+        usage(std::slice::from_ref(&one), &[used("vmi"), used("gone")], families);
+    });
+    let here = "node=node,namespace=ns,name=vmi";
+    let info = format!(
+        "{here},phase=running,os=<none>,workload=<none>,flavor=<none>,instance_type=<none>,preference=<none>,\
+         guest_os_kernel_release=6.1,guest_os_machine=pc-q35-7.2,guest_os_arch=x86_64,guest_os_name=Debian,\
+         guest_os_version_id=12,evictable=false,outdated=true,vmi_pod=pod"
+    );
+    let address = format!("{here},network_name=default,address=10.0.2.2,type=ExternalInterface");
+    for (name, labels, value) in [
+        ("kubevirt_vmi_info", info.as_str(), 1.0),
+        ("kubevirt_vmi_non_evictable", here, 1.0),
+        ("kubevirt_vmi_status_addresses", address.as_str(), 1.0),
+        ("kubevirt_vmi_number_of_outdated", "", 1.0),
+        ("kubevirt_vmi_cpu_usage_seconds", here, 1.75),
+        ("kubevirt_vmi_cpu_user_usage_seconds", here, 1.5),
+        ("kubevirt_vmi_cpu_system_usage_seconds", here, 0.25),
+        ("kubevirt_vmi_memory_resident_bytes", here, 4096.0),
+        ("kubevirt_vmi_memory_domain_bytes", here, f64::from(128 << 20)),
+    ] {
+        assert_eq!(families.of(name), [(labels.to_owned(), value)], "{name}");
+    }
+}

@@ -1,0 +1,166 @@
+//! What the machines of this node use of it, as the kernel counts it (proc(5)).
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+/// What QEMU of one machine has used since it was started.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Usage {
+    /// Namespace of the instance.
+    pub namespace: String,
+    /// Its name.
+    pub instance: String,
+    /// Seconds of processor time in QEMU and, under KVM, in the guest.
+    pub user_seconds: f64,
+    /// Seconds of processor time in the host's kernel.
+    pub system_seconds: f64,
+    /// Bytes of memory that are not swapped out.
+    pub resident_bytes: u64,
+}
+
+/// What the kernel counts in for programs, whatever it counts in itself (`USER_HZ`, the same on all of Linux' platforms
+/// that QEMU runs on).
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// How the names of QEMU's processes begin; the kernel keeps fifteen bytes of them.
+const QEMU: &str = "qemu-system";
+
+/// What the machines whose Pods are in `pods_dir` use; those without a QEMU are left out. Blocks for some microseconds for
+/// each process of the host.
+///
+/// # Errors
+/// When the directory or `/proc` cannot be read.
+pub fn machines(pods_dir: &Path) -> io::Result<Vec<Usage>> {
+    let pods = crate::pods::started(pods_dir)?;
+    if pods.is_empty() {
+        return Ok(Vec::new());
+    }
+    let processes = Processes::new(fs::read_dir("/proc")?.filter_map(|entry| {
+        let name = entry.ok()?.file_name();
+        let id: u32 = name.to_str()?.parse().ok()?;
+        // One that has ended meanwhile has no file any more.
+        Process::read(id, &fs::read_to_string(format!("/proc/{id}/stat")).ok()?)
+    }));
+    let seconds = |ticks: u64| ticks as f64 / TICKS_PER_SECOND;
+    // One that has ended meanwhile uses nothing.
+    let usage = |pod: crate::pods::Started| {
+        let qemu = processes.qemu_of(pod.launcher?)?;
+        Some(Usage {
+            namespace: pod.namespace,
+            instance: pod.instance,
+            user_seconds: seconds(qemu.user_ticks),
+            system_seconds: seconds(qemu.system_ticks),
+            resident_bytes: resident_bytes(&fs::read_to_string(format!("/proc/{}/status", qemu.id)).ok()?)?,
+        })
+    };
+    Ok(pods.into_iter().filter_map(usage).collect())
+}
+
+/// A process as `/proc/PID/stat` tells of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Process {
+    id: u32,
+    parent: u32,
+    name: String,
+    user_ticks: u64,
+    system_ticks: u64,
+}
+
+impl Process {
+    /// Fields 2, 4, 14 and 15 of proc_pid_stat(5).
+    fn read(id: u32, stat: &str) -> Option<Self> {
+        // A name may hold blanks and brackets.
+        let (name, rest) = stat.split_once('(')?.1.rsplit_once(')')?;
+        let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+        let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
+        Some(Self {
+            id,
+            parent: u32::try_from(field(4)?).ok()?,
+            name: name.to_owned(),
+            user_ticks: field(14)?,
+            system_ticks: field(15)?,
+        })
+    }
+}
+
+/// `VmRSS` of proc_pid_status(5).
+fn resident_bytes(status: &str) -> Option<u64> {
+    let amount = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.trim().strip_suffix(" kB")?;
+    amount.parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// The processes of the host by their parents.
+struct Processes(HashMap<u32, Vec<Process>>);
+
+impl Processes {
+    fn new(processes: impl Iterator<Item = Process>) -> Self {
+        let mut children: HashMap<u32, Vec<Process>> = HashMap::new();
+        for process in processes {
+            children.entry(process.parent).or_default().push(process);
+        }
+        Self(children)
+    }
+
+    /// The QEMU below a launcher, whose child it is, or a child's child.
+    fn qemu_of(&self, launcher: u32) -> Option<&Process> {
+        let children = |id: u32| self.0.get(&id).into_iter().flatten();
+        let grandchildren = children(launcher).flat_map(|child| children(child.id));
+        children(launcher).chain(grandchildren).find(|process| process.name.starts_with(QEMU))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn process(id: u32, parent: u32, name: &str) -> Process {
+        Process { id, parent, name: name.to_owned(), user_ticks: 1, system_ticks: 2 }
+    }
+
+    #[test]
+    fn a_line_of_proc_is_read_whatever_the_process_calls_itself() {
+        let line = |name: &str| {
+            format!(
+                "77 ({name}) S 12 77 77 0 -1 4194560 200 0 0 0 150 31 0 0 20 0 4 0 900 1048576 256 18446744073709551615 1 1"
+            )
+        };
+        for name in ["qemu-system-x86", "a b", ") S 1 (", ""] {
+            let expected = Process { user_ticks: 150, system_ticks: 31, ..process(77, 12, name) };
+            assert_eq!(Process::read(77, &line(name)), Some(expected), "{name}");
+        }
+        for broken in ["", "77 (x", "77 (x) S 12", "77 (x) S -1 0"] {
+            assert_eq!(Process::read(77, broken), None, "{broken}");
+        }
+    }
+
+    #[test]
+    fn resident_memory_is_read_from_a_status() {
+        assert_eq!(resident_bytes("Name:\tqemu\nVmRSS:\t  204868 kB\nThreads:\t4\n"), Some(204_868 * 1024));
+        for broken in ["", "VmRSS:\t x kB", "VmRSS:\t 1 MB"] {
+            assert_eq!(resident_bytes(broken), None, "{broken}");
+        }
+    }
+
+    #[test]
+    fn qemu_is_found_below_its_launcher_alone() {
+        let processes = Processes::new(
+            [
+                process(10, 1, "ferrovirt"),
+                process(11, 10, "passt"),
+                process(12, 10, "qemu-system-x86"),
+                process(20, 1, "ferrovirt"),
+                process(21, 20, "ferrovirt"),
+                process(22, 21, "qemu-system-x86"),
+                process(30, 1, "ferrovirt"),
+            ]
+            .into_iter(),
+        );
+        for (launcher, qemu) in [(10, Some(12)), (20, Some(22)), (30, None), (99, None)] {
+            assert_eq!(processes.qemu_of(launcher).map(|process| process.id), qemu, "{launcher}");
+        }
+    }
+}
