@@ -6,6 +6,7 @@
 #   initrd           demo/init, a busybox and the few modules that it loads
 #   initrd-other     the same for the other version
 #   initrd-network   a busybox, the modules of a virtio network card, and the init in crates/ferrovirt/tests/lifecycle
+#   initrd-agent     the same with QEMU's guest agent, an SSH server, and the modules of its port and of a RAM disk
 #   versions         `FILE VERSION` a line, the version as `uname -r` prints it in the guest
 #   modules/VERSION  the modules, as a directory for `image build --modules`
 #
@@ -20,6 +21,8 @@ readonly out=target/fixtures
 
 readonly network_files=crates/ferrovirt/tests/lifecycle
 readonly network_modules="failover net_failover virtio_net"
+readonly agent_modules="virtio_console brd"
+readonly agent_programs="usr/sbin/qemu-ga usr/sbin/dropbear usr/bin/dropbearkey"
 
 stamp=$(cat "$0" demo/init "$network_files"/network-{init,lease} | cksum)
 is_ready() { [[ -f $out/stamp && $(<"$out/stamp") == "$stamp" ]]; }
@@ -121,6 +124,18 @@ other_kernel_packages() {
     sed "1,/^$1\$/d" "$work/kernels"
 }
 
+# The packages $@ and those of the libraries that they need.
+library_packages() {
+    local all=("$@") next=("$@")
+    while [[ ${#next[@]} -gt 0 ]]; do
+        mapfile -t next < <(apt-cache "${apt_options[@]}" depends --important "${next[@]}" |
+            sed -n 's/^ *Depends: \(z\?lib[^ ]*\)$/\1/p' | sort --unique |
+            grep --invert-match --line-regexp --fixed-strings --file=<(printf '%s\n' "${all[@]}") || true)
+        all+=("${next[@]}")
+    done
+    printf '%s\n' "${all[@]}"
+}
+
 # --- parts ----------------------------------------------------------------------------------------------------------
 
 # The modules after $2, from the unpacked packages in $1 into the directory $2, uncompressed.
@@ -163,6 +178,8 @@ take_kernel() {
     take_modules "$tree" "$work/result/modules/$version" "${modules[@]}"
     read -ra modules <<<"$network_modules"
     take_modules "$tree" "$work/network-modules/$version" "${modules[@]}"
+    read -ra modules <<<"$agent_modules"
+    take_modules "$tree" "$work/agent-modules/$version" "${modules[@]}"
     rm -rf "$tree"
 }
 
@@ -197,17 +214,42 @@ make_initrd() {
     pack "$root" "$1"
 }
 
-# Makes initrd-network for the kernel vmlinuz around the busybox $1.
+# Makes the initrd $1 for the kernel vmlinuz around the busybox $2: with the init of guests that have a network, and with
+# the modules in the directories $3 and on.
 make_network_initrd() {
-    local root=$work/initrd-network.root version
+    local root=$work/$1.root name=$1 busybox=$2 version modules
+    shift 2
     version=$(sed -n 's/^vmlinuz //p' "$work/result/versions")
     mkdir -p "$root"/bin "$root/lib/modules/$version"
-    install --mode 0755 "$1" "$root/bin/busybox"
+    install --mode 0755 "$busybox" "$root/bin/busybox"
     install --mode 0755 "$network_files/network-init" "$root/init"
     install --mode 0755 "$network_files/network-lease" "$root/lease"
-    find "$work/result/modules/$version" "$work/network-modules/$version" -name '*.ko' \
-        -exec cp {} "$root/lib/modules/$version" \;
-    pack "$root" initrd-network
+    for modules in "$@"; do
+        find "$modules/$version" -name '*.ko' -exec cp {} "$root/lib/modules/$version" \;
+    done
+    pack "$root" "$name"
+}
+
+# Puts the guest agent and the SSH server with their libraries where make_network_initrd finds them.
+take_agent() {
+    local root=$work/initrd-agent.root tree=$work/agent loader directories package program
+    for package in $(library_packages qemu-guest-agent dropbear-bin); do
+        unpack "$package" "$tree" || return 1
+    done
+    mkdir -p "$root/lib64"
+    loader=$(find "$tree" -name 'ld-linux-x86-64.so.2' -type f | head -n 1)
+    [[ -n $loader ]] || fail "no package holds ld-linux-x86-64.so.2"
+    install --mode 0755 "$loader" "$root/lib64/ld-linux-x86-64.so.2"
+    directories=$(find "$tree" -name '*.so.*' -printf '%h\n' | sort --unique | paste -sd:)
+    for program in $agent_programs; do
+        install -D --mode 0755 "$tree/$program" "$root/$program"
+        # The loader of the packages names the libraries as it would load them.
+        "$loader" --library-path "$directories" --list "$tree/$program" |
+            sed -n 's/^[[:space:]]*\([^ /]*\) => \([^ ]*\) (.*/\1 \2/p' >"$work/libraries"
+        while read -r name file; do
+            install -D --mode 0644 "$file" "$root/lib/$name"
+        done <"$work/libraries"
+    done
 }
 
 # Packs the directory $1 as the initrd $2, whose bytes depend on nothing but what is in there.
@@ -256,7 +298,9 @@ fi
 take_busybox "$work/busybox.static"
 make_initrd initrd vmlinuz "$work/busybox.static"
 make_initrd initrd-other vmlinuz-other "$work/busybox.static"
-make_network_initrd "$work/busybox.static"
+make_network_initrd initrd-network "$work/busybox.static" "$work/result/modules" "$work/network-modules"
+take_agent || { refresh_lists && take_agent; } || fail "cannot download qemu-guest-agent and dropbear-bin"
+make_network_initrd initrd-agent "$work/busybox.static" "$work/result/modules" "$work/network-modules" "$work/agent-modules"
 echo "$stamp" >"$work/result/stamp"
 chmod 0755 "$work/result" "$work/result/modules"
 rm -rf "$out"

@@ -108,6 +108,34 @@ impl Terminal {
     }
 }
 
+/// What is typed faster than a guest reads waits, however much it is.
+#[test]
+fn a_mebibyte_is_pasted_without_loss() {
+    let room = Room::new();
+    let image = room.reference("guests/paste:1");
+    room.push_initrd(&image, "initrd-network");
+    room.apply(&instance("paste", &Boot { image: &image, policy: "", guest: "network" }));
+    room.wait_for_phase("vmi/paste", "Running");
+    // Every byte that there is, each in the place of another.
+    let pasted: Vec<u8> =
+        (0..1u32 << 18).flat_map(|number| number.wrapping_mul(2_654_435_761).to_be_bytes()).collect();
+    let digest = image::Digest::sha256_of(&pasted);
+    client::runtime().block_on(async {
+        let mut terminal = Terminal::open(&room, "paste", "?replay=true").await.unwrap();
+        terminal.expect("guest: shell is ready").await;
+        let count = pasted.len();
+        terminal.type_line(&format!("stty raw; echo go; head -c {count} | sha256sum; stty sane -echo")).await;
+        terminal.expect("go\n").await;
+        for piece in pasted.chunks(16 << 10) {
+            let sent = terminal.socket.send(Message::Binary(piece.to_vec().into()));
+            timeout(DEADLINE, sent).await.expect("the guest reads on").unwrap();
+        }
+        terminal.expect(digest.hex()).await;
+    });
+    room.kubectl(&["delete", "vmi", "paste"]);
+    room.wait_until_empty();
+}
+
 fn refusal(opened: Result<Terminal, (u16, Value)>) -> (u16, String) {
     let Err((code, status)) = opened else { panic!("the console opens") };
     assert_eq!(status["kind"], "Status");

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::harness::{World, wait_until_gone};
+use crate::harness::{Fixtures, Session, World, wait_until_gone};
 use crate::real_registry::RealRegistry;
 use crate::server::{DEADLINE, Outcome, Server, finish, finish_with_input, kubectls, wait_until};
 
@@ -327,6 +327,14 @@ impl Room {
     /// Builds and pushes kernel and initrd of the fixtures as `reference`.
     pub fn push(&self, reference: &str, kernel: &str) {
         self.world.build_image(reference, kernel, &["--push"]);
+    }
+
+    /// Builds and pushes the kernel and another initrd of the fixtures as `reference`.
+    pub fn push_initrd(&self, reference: &str, initrd: &str) {
+        let mut command = self.world.command(["image", "build", "--push", "--tag", reference]);
+        command.arg("--kernel").arg(Fixtures::path("vmlinuz"));
+        command.arg("--initrd").arg(Fixtures::path(initrd));
+        Session::start(command).finish().expect_code(0);
     }
 
     /// The processes of this room that run `program` (`qemu-system-x86_64`, or `launcher` for launchers), by what their
