@@ -9,6 +9,9 @@
 //! | `GET /v1/status?after=REVISION` | | 200, the status once its revision is another than REVISION, or after [`POLL_PATIENCE`] |
 //! | `PUT /v1/shutdown` | `{"gracePeriodSeconds": N}` | 200, the status; the power button is pressed, or the machine killed |
 //! | `PUT /v1/pause`, `/v1/unpause`, `/v1/reset`, `/v1/softreboot` | | 200, the status after it |
+//! | `GET /v1/guest/info`, `/v1/guest/users`, `/v1/guest/filesystems` | | 200, what the guest's agent says, as in [`guest_agent`](manifest::guest_agent) |
+//! | `PUT /v1/guest/freeze` | `{"unfreezeAfterSeconds": N}` | 200; its file systems stand still, for N seconds at most unless that is 0 |
+//! | `PUT /v1/guest/unfreeze` | | 200; they go on |
 //! | `GET /v1/console?readOnly=BOOL&replay=BOOL`, upgraded to `ferrovirt-console` | | 101, the bytes of the serial port both ways |
 //! | `GET /v1/portforward?port=NUMBER`, upgraded to `ferrovirt-portforward` | | 101 once the guest has taken the connection, the bytes of it both ways |
 //!
@@ -21,7 +24,7 @@
 //! `{"error": "…"}`: 400 for what cannot be read, 403 for the instance of another launcher, 404 for an unknown path, 405
 //! for another method, 408 for a body that does not arrive, 409 for what the machine's state does not allow, 413 for a body above [`MAX_BODY_BYTES`], 426 for a console
 //! or a port without the upgrade, 429 for one too many, 500
-//! where QEMU refused, 502 where the guest has not taken a connection.
+//! where QEMU refused, 502 where the guest has not taken a connection, or its agent has not done as asked.
 //!
 //! A machine that cannot be started is no error: the status says so in `syncError`, and the same request tries again.
 //!
@@ -31,6 +34,7 @@
 
 mod client;
 mod console;
+mod guest;
 mod port_forward;
 mod server;
 #[cfg(test)]

@@ -1,18 +1,14 @@
 //! The guest's display: QEMU serves it as VNC on a socket in its own directory, and one client at a time is let in.
 
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
 use tokio::net::UnixStream;
 use tokio::sync::{Mutex, oneshot};
-use tokio::time::timeout;
 
-/// How long QEMU may take to let a client in: the kernel does it.
-const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+use crate::qemu_socket;
 
 /// The way to a display. Clones share who has it.
 #[derive(Debug, Clone)]
@@ -56,23 +52,10 @@ impl Display {
         if preserve && holder.as_ref().is_some_and(|holder| !holder.is_closed()) {
             return Err(DisplayError::Busy);
         }
-        let stream = self.stream().await.map_err(DisplayError::Missing)?;
+        let stream = qemu_socket::connect(&self.0.socket).await.map_err(DisplayError::Missing)?;
         let (sender, put_off) = oneshot::channel();
         *holder = Some(sender);
         Ok(Session { stream, put_off })
-    }
-
-    /// QEMU's end. The socket's directory is QEMU's own, so whoever answers must be its user: a QEMU that its guest has
-    /// taken over may have put a way to somebody else there.
-    async fn stream(&self) -> io::Result<UnixStream> {
-        let socket = &self.0.socket;
-        let late = |_| io::Error::new(io::ErrorKind::TimedOut, "QEMU does not answer");
-        let stream = timeout(CONNECT_LIMIT, UnixStream::connect(socket)).await.map_err(late)??;
-        let owner = socket.parent().map(std::fs::metadata).transpose()?.map(|directory| directory.uid());
-        if Some(stream.peer_cred()?.uid()) != owner {
-            return Err(io::Error::other("somebody else than QEMU answers"));
-        }
-        Ok(stream)
     }
 }
 

@@ -55,13 +55,19 @@ impl ExitRecord {
     }
 }
 
-/// `status`, cut so that its JSON has at most [`MAX_TERMINATION_MESSAGE_BYTES`]: first the oldest lines of a panic's
-/// report go, then texts are shortened.
+/// `status`, cut so that its JSON has at most [`MAX_TERMINATION_MESSAGE_BYTES`]: first what the guest says of its network
+/// goes, then the oldest lines of a panic's report, then texts are shortened.
 pub fn fitted(mut status: MachineStatus) -> MachineStatus {
     if let Some(panic) = &mut status.panic {
         panic.tail.iter_mut().for_each(|line| cut(line, MAX_TAIL_LINE_BYTES));
     }
     let mut excess = excess_bytes(&status);
+    if excess > 0
+        && let Some(agent) = &mut status.guest_agent
+    {
+        agent.interfaces.clear();
+        excess = excess_bytes(&status);
+    }
     if let Some(panic) = &mut status.panic {
         // Each line costs its JSON and a comma, in the length that is measured.
         let costs =
@@ -86,6 +92,7 @@ pub fn fitted(mut status: MachineStatus) -> MachineStatus {
         // Only with texts full of characters that JSON writes as six.
         status.boot = None;
         status.panic = None;
+        status.guest_agent = None;
     }
     status
 }

@@ -14,6 +14,7 @@
 //! Pod's directory ──► supervisor ◄──► control (HTTP over mutual TLS) ◄── controllers
 //!  (volumes, tls)      │  boot_image, host, plan ──► session ──► logs (cri_log), serial_port
 //!                      │               network: the guest's card ◄──► DHCP, port-forward, passt
+//!                      │               guest_agent: what an agent in the guest says of it
 //!                      └► launcher.json, launch.json, exit_record
 //! ```
 
@@ -27,6 +28,7 @@ pub mod control;
 pub mod cri_log;
 mod display;
 pub mod exit_record;
+mod guest_agent;
 pub mod host;
 pub mod machine_dir;
 pub mod memory;
@@ -34,6 +36,7 @@ pub mod network;
 pub mod plan;
 pub mod pod_dir;
 pub mod privileges;
+mod qemu_socket;
 pub mod serial_port;
 pub mod session;
 pub mod supervisor;

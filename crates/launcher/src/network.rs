@@ -40,7 +40,7 @@ use std::sync::Arc;
 use tokio::io::{AsyncWriteExt, BufReader, DuplexStream};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 pub use outside::{Outside, Passt};
 pub use plan::{HostLoopback, Network, Ports, Protocol, network};
@@ -109,9 +109,18 @@ pub enum DialError {
 pub struct Door {
     ports: Arc<Ports>,
     dials: mpsc::Sender<Dial>,
+    has_lease: watch::Receiver<bool>,
 }
 
 impl Door {
+    /// Comes back once the guest has asked for its address, [`GUEST`]; never in a guest that does not.
+    pub(crate) async fn leased(mut self) {
+        if self.has_lease.wait_for(|has_lease| *has_lease).await.is_err() {
+            // The machine has ended.
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Connects to a TCP port of the guest.
     ///
     /// # Errors
@@ -133,9 +142,10 @@ pub fn serve(wire: UnixStream, network: Network, outside: Outside) -> Door {
     let (frames, inside) = mpsc::channel(QUEUE);
     let (dials, asked) = mpsc::channel(QUEUE);
     let stack = Stack::new(&network, outside.is_open());
+    let has_lease = stack.has_lease();
     tokio::spawn(stack.run(inside, asked, to_guest.clone()));
     tokio::spawn(relay(from_guest, frames, outside, to_guest));
-    Door { ports: Arc::new(network.ports), dials }
+    Door { ports: Arc::new(network.ports), dials, has_lease }
 }
 
 /// Hands on what the guest sends.

@@ -126,6 +126,7 @@ pub fn plan(
     launch.graphics = domain.devices.autoattach_graphics_device.unwrap_or(true);
     launch.inputs = domain.devices.inputs.iter().map(|input| tablet_bus(input.bus.as_deref())).collect();
     launch.network_card = network(instance).map(|network| network.card);
+    launch.agent_port = true;
     launch.watchdog = watchdog(domain);
     launch.acpi = acpi(domain);
     launch.clock = clock(domain);
@@ -283,6 +284,7 @@ mod tests {
                 initrd: Some("/store/initrd".into()),
                 memory_balloon: true,
                 graphics: true,
+                agent_port: true,
                 ..LaunchSpec::new("vm", "/store/kernel", 1 << 30)
             }
         );

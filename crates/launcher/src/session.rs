@@ -500,6 +500,10 @@ impl<'a> Session<'a> {
             VmEvent::Paused { .. } if self.soft_reboot == SoftReboot::Restarting => {}
             VmEvent::Paused { reason } => self.set_paused(Some(reason)),
             VmEvent::Resumed => self.set_paused(None),
+            VmEvent::AgentPort { is_open } => {
+                self.is_news |= self.progress.is_agent_port_open != is_open;
+                self.progress.is_agent_port_open = is_open;
+            }
             VmEvent::WatchdogFired { action } => tracing::info!(action, "the guest neglected its watchdog"),
             VmEvent::Other { name, data } => tracing::debug!(name, %data, "QEMU event"),
             VmEvent::Exited(_) => {}

@@ -42,9 +42,10 @@ use crate::control::{self, Doors, Identity, IdentityError, Start};
 use crate::cri_log::{CriLog, Stream};
 use crate::display::Display;
 use crate::exit_record::ExitRecord;
+use crate::guest_agent::Agent;
 use crate::host::Host;
 use crate::machine_dir;
-use crate::network::Door;
+use crate::network::{self, Door};
 use crate::pod_dir::{LauncherRecord, PodDir};
 use crate::serial_port::SerialPort;
 use crate::session::{
@@ -237,6 +238,7 @@ pub async fn run(
     let board = Board::default();
     let (port, typed) = SerialPort::new();
     let network = Arc::new(OnceLock::new());
+    let agent = Agent::default();
     let doors = Doors {
         uid: settings.uid.clone(),
         starts,
@@ -245,6 +247,7 @@ pub async fn run(
         port: port.clone(),
         display: Display::new(vmm::RunPaths::in_directory(pod.path()).vnc_socket),
         network: Arc::clone(&network),
+        agent: agent.clone(),
     };
     let (stop, stopped) = watch::channel(false);
     let server = tokio::spawn(control::serve(listener, acceptor, doors, stopped));
@@ -276,6 +279,7 @@ pub async fn run(
         order_sender: orders,
         port: port.clone(),
         network,
+        agent,
         typed,
     };
     let end = supervisor.supervise(&mut signals.terminate).await;
@@ -362,6 +366,8 @@ struct Supervisor<'a> {
     port: SerialPort,
     /// The way to the guest, once it runs and if it has a network.
     network: Arc<OnceLock<Door>>,
+    /// The agent in the guest, once it answers.
+    agent: Agent,
     /// What is typed on the port, until there is a guest to hear it.
     typed: mpsc::Receiver<Vec<u8>>,
 }
@@ -435,6 +441,15 @@ impl Supervisor<'_> {
             timeline,
         } = started;
         let board = self.board;
+        let leased = door.clone().map(Door::leased);
+        let leased = async {
+            match leased {
+                Some(leased) => leased.await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(leased);
+        let mut is_leased = false;
         if let Some(door) = door {
             // Once: a launcher has one machine.
             let _ = self.network.set(door);
@@ -451,6 +466,10 @@ impl Supervisor<'_> {
             ..Progress::default()
         };
         let (progress, mut watched) = watch::channel(at_first);
+        let (agent_told, mut agent) = watch::channel(None);
+        let agent_socket = vmm::RunPaths::in_directory(self.pod.path()).agent_socket;
+        // Ends with the session, which has the other end of its progress.
+        tokio::spawn(self.agent.clone().follow(agent_socket, watched.clone(), agent_told));
         let (output, said) = mpsc::channel(1);
         let recording = tokio::spawn(record(self.port.clone(), said));
         let (_ends, mut ends) = mpsc::channel(1);
@@ -482,9 +501,11 @@ impl Supervisor<'_> {
             let due = if done.is_some() { Some(patience) } else { news.due(now) };
             if done.is_some() && is_known || done.is_none() && due.is_some_and(|due| due <= now) {
                 let progress = watched.borrow_and_update().clone();
+                let guest_agent = agent.borrow_and_update().clone();
                 board.change(|status| {
                     known.tell(status);
                     status.boot = boot.clone().or(status.boot.take());
+                    status.guest_agent = guest_agent;
                     tell(status, &progress, began_unix);
                 });
                 news.told(progress.paused, now);
@@ -519,6 +540,12 @@ impl Supervisor<'_> {
                         }
                     }
                 }
+                () = &mut leased, if !is_leased => {
+                    is_leased = true;
+                    known.note_lease(network::GUEST);
+                    news.come(&watched.borrow().paused);
+                }
+                Ok(()) = agent.changed() => news.come(&watched.borrow().paused),
                 () = &mut typing, if is_heard => is_heard = false,
                 () = sleep_until(due.unwrap_or(now)), if due.is_some() => {}
             }
@@ -536,6 +563,7 @@ impl Supervisor<'_> {
         board.change(|status| {
             known.tell(status);
             status.boot = boot.or(status.boot.take());
+            status.guest_agent = None;
         });
         let (state, reason) = ending(&outcome.verdict);
         let progress = Progress {
@@ -543,6 +571,7 @@ impl Supervisor<'_> {
             paused: None,
             panic: outcome.panic,
             reboots: outcome.reboots,
+            is_agent_port_open: false,
         };
         End { state, reason, progress: Some((progress, began_unix)) }
     }

@@ -8,6 +8,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::types::VirtualMachineInstanceGuestOsInfo;
+
 /// Longest termination message that Kubernetes keeps, in bytes (`terminationMessagePath`, Kubernetes API reference).
 pub const MAX_TERMINATION_MESSAGE_BYTES: usize = 4096;
 
@@ -54,6 +56,9 @@ pub struct MachineStatus {
     pub panic: Option<GuestPanic>,
     /// How often the machine was restarted, by its guest or by the reset button.
     pub reboots: u32,
+    /// What the agent in the guest says of it; absent while none answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guest_agent: Option<GuestAgent>,
 }
 
 /// What a machine does.
@@ -110,13 +115,49 @@ pub struct MachineInterface {
     pub name: String,
     /// Its hardware address, `02:00:00:00:00:01`.
     pub mac: String,
+    /// The address that the guest has by DHCP, once it has asked for one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lease: Option<String>,
 }
 
 impl MachineInterface {
     /// The card of interface `name` with this hardware address.
     pub fn new(name: &str, mac: [u8; 6]) -> Self {
-        Self { name: name.to_owned(), mac: mac.map(|octet| format!("{octet:02x}")).join(":") }
+        Self { name: name.to_owned(), mac: mac.map(|octet| format!("{octet:02x}")).join(":"), lease: None }
     }
+}
+
+/// What the agent in a guest says of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct GuestAgent {
+    /// The agent's version.
+    pub version: String,
+    /// Whether it lacks a command that KubeVirt asks of every agent.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub is_unsupported: bool,
+    /// The guest's system.
+    pub os: VirtualMachineInstanceGuestOsInfo,
+    /// Its network interfaces.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub interfaces: Vec<GuestInterface>,
+    /// Whether its file systems are frozen.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub is_frozen: bool,
+}
+
+/// A network interface as the guest sees it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct GuestInterface {
+    /// Its name there, `eth0`.
+    pub name: String,
+    /// Its hardware address, `02:00:00:00:00:01`; empty where it has none.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub mac: String,
+    /// Its IP addresses.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<String>,
 }
 
 /// What a machine booted.

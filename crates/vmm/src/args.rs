@@ -41,6 +41,8 @@
 //! - `-netdev stream`, `-device virtio-net-pci,…`: a network card, whose Ethernet frames go through a UNIX socket
 //!   that the supervisor listens on, each after its length in four bytes (`-netdev stream`). No option ROM: nothing
 //!   boots from the network. Where nobody listens, as when the line is run by hand, the card has no link.
+//! - `-device virtio-serial-pci`, `virtserialport,name=org.qemu.guest_agent.0`, `-chardev socket,id=agent`: the port on
+//!   which an agent in the guest listens ("QEMU Guest Agent"), and the socket on which it is served.
 //! - `-no-reboot`: a reboot ends the guest, only when the guest asks for that (`-no-reboot`).
 //! - `-S`: stopped before the first instruction, only when asked for (`-S`).
 //! - `-msg timestamp=off`: QEMU's complaints as they are (`-msg`).
@@ -73,11 +75,16 @@ pub struct RunPaths {
     pub qmp_socket: PathBuf,
     /// UNIX socket on which QEMU serves the guest's display, no longer than the other.
     pub vnc_socket: PathBuf,
+    /// UNIX socket on which QEMU serves the port of the guest's agent, no longer than the first.
+    pub agent_socket: PathBuf,
     /// Where QEMU writes a picture of the display when it is told to.
     pub picture: PathBuf,
     /// UNIX socket to which QEMU connects the guest's network card; as long as the other.
     pub network_socket: PathBuf,
 }
+
+/// QEMU's name for the port of the guest's agent.
+pub(crate) const AGENT_PORT: &str = "agent0";
 
 /// Longest path of a UNIX socket: `sun_path` has 108 bytes with its final zero, unix(7).
 pub const MAX_SOCKET_PATH_BYTES: usize = 107;
@@ -91,6 +98,7 @@ impl RunPaths {
             qmp_socket: own.join("qmp.sock"),
             vnc_socket: own.join("vnc.sock"),
             network_socket: own.join("net.sock"),
+            agent_socket: own.join("ga.sock"),
             picture: own.join("screen.png"),
         }
     }
@@ -124,10 +132,7 @@ pub fn qemu_args(spec: &LaunchSpec, facts: &HostFacts, paths: &RunPaths, clock: 
         args.pair("-chardev", "stdio,id=console,signal=off");
         args.pair("-serial", "chardev:console");
     }
-    args.pair(
-        "-chardev",
-        format!("socket,id=qmp,path={},server=on,wait=off", option_value(&path(&paths.qmp_socket))),
-    );
+    args.pair("-chardev", served("qmp", &paths.qmp_socket));
     args.pair("-mon", "chardev=qmp,mode=control");
     let panic_device = match spec.panic_device {
         PanicDevice::None => None,
@@ -156,6 +161,14 @@ pub fn qemu_args(spec: &LaunchSpec, facts: &HostFacts, paths: &RunPaths, clock: 
     inputs(&mut args, &spec.inputs);
     if let Some(card) = &spec.network_card {
         network(&mut args, card, &paths.network_socket);
+    }
+    if spec.agent_port {
+        args.pair("-chardev", served("agent", &paths.agent_socket));
+        args.pair("-device", "virtio-serial-pci");
+        args.pair(
+            "-device",
+            format!("virtserialport,chardev=agent,id={AGENT_PORT},name=org.qemu.guest_agent.0"),
+        );
     }
     match spec.guest_reboot {
         GuestReboot::Restart => {}
@@ -201,6 +214,11 @@ fn option_value(value: &str) -> String {
 /// A path as text. [`LaunchSpec::check`] refuses those that are not UTF-8.
 fn path(path: &Path) -> String {
     path.to_string_lossy().into_owned()
+}
+
+/// A character device that QEMU serves on a socket, whether somebody connects or not.
+fn served(id: &str, socket: &Path) -> String {
+    format!("socket,id={id},path={},server=on,wait=off", option_value(&path(socket)))
 }
 
 fn accelerator(accelerator: &Accelerator) -> String {

@@ -80,6 +80,7 @@ fn everything() -> LaunchSpec {
     spec.graphics = true;
     spec.inputs = vec![TabletBus::Usb, TabletBus::Virtio, TabletBus::Usb];
     spec.network_card = Some(NetworkCard { model: CardModel::Virtio, mac: [2, 0, 0xde, 0xad, 0xbe, 0xef] });
+    spec.agent_port = true;
     spec.watchdog = Some(WatchdogAction::Poweroff);
     spec.acpi = Acpi::Off;
     spec.clock = Clock::Utc { offset_seconds: 3600 };

@@ -82,6 +82,9 @@ pub struct LaunchSpec {
     /// A network card, whose frames go through [`Vm::network`](crate::Vm::network).
     #[serde(default)]
     pub network_card: Option<NetworkCard>,
+    /// Whether the guest has the virtio port of QEMU's guest agent, which QEMU serves on a socket.
+    #[serde(default)]
+    pub agent_port: bool,
     /// A watchdog on the PCI bus (i6300ESB), and what happens when the guest neglects it.
     #[serde(default)]
     pub watchdog: Option<WatchdogAction>,
@@ -123,6 +126,7 @@ impl LaunchSpec {
             graphics: false,
             inputs: Vec::new(),
             network_card: None,
+            agent_port: false,
             watchdog: None,
             acpi: Acpi::On,
             clock: Clock::default(),
@@ -788,6 +792,7 @@ mod tests {
             graphics: true,
             inputs: vec![TabletBus::Usb, TabletBus::Virtio],
             network_card: Some(NetworkCard { model: CardModel::Ne2kPci, mac: [2, 0, 0, 0, 0, 255] }),
+            agent_port: true,
             watchdog: Some(WatchdogAction::Poweroff),
             acpi: Acpi::Off,
             clock: Clock::Zone { name: "Europe/Berlin".to_owned() },

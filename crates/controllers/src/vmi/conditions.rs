@@ -2,7 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use manifest::keys::PullProgress;
-use manifest::machine_status::{GuestPanic, MachineState, MachineStatus, StateReason};
+use manifest::machine_status::{GuestAgent, GuestPanic, MachineState, MachineStatus, StateReason};
 use manifest::types::{Condition, VirtualMachineInstance};
 
 use super::migratable;
@@ -13,6 +13,8 @@ pub(super) const READY: &str = "Ready";
 pub(super) const SYNCHRONIZED: &str = "Synchronized";
 pub(super) const POD_SCHEDULED: &str = "PodScheduled";
 pub(super) const PAUSED: &str = "Paused";
+pub(super) const AGENT_CONNECTED: &str = "AgentConnected";
+pub(super) const AGENT_UNSUPPORTED: &str = "AgentVersionNotSupported";
 pub(super) const LIVE_MIGRATABLE: &str = "LiveMigratable";
 pub(super) const STORAGE_LIVE_MIGRATABLE: &str = "StorageLiveMigratable";
 
@@ -89,6 +91,22 @@ pub(super) fn paused(phase: Phase, machine: Option<&MachineStatus>) -> Wanted {
         }
         _ => wanted("True", "PausedByUser", "VMI was paused by user"),
     }
+}
+
+/// There only while an agent in the guest answers.
+pub(super) fn agent_connected(phase: Phase, machine: Option<&MachineStatus>) -> Wanted {
+    agent(phase, machine).and_then(|_| wanted("True", "", ""))
+}
+
+/// There only while it cannot do what is asked of every agent.
+pub(super) fn agent_unsupported(phase: Phase, machine: Option<&MachineStatus>) -> Wanted {
+    let agent = agent(phase, machine).filter(|agent| agent.is_unsupported)?;
+    let version = printable(cut(&agent.version));
+    wanted("True", &format!("Guest agent version '{version}' is not supported"), "")
+}
+
+fn agent(phase: Phase, machine: Option<&MachineStatus>) -> Option<&GuestAgent> {
+    machine.filter(|_| phase == Phase::Running).and_then(|machine| machine.guest_agent.as_ref())
 }
 
 /// Whether the instance could move to another node; known once it runs.

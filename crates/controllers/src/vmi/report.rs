@@ -10,11 +10,13 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use manifest::Quantity;
 use manifest::keys;
-use manifest::machine_status::{BootFacts, BootTimeline, FileFacts, MachineInterface, MachineStatus};
+use manifest::machine_status::{
+    BootFacts, BootTimeline, FileFacts, GuestInterface, MachineInterface, MachineStatus,
+};
 use manifest::types::{
     Condition, FileChecksum, KernelBootStatus, Machine, VirtualMachineInstance,
-    VirtualMachineInstanceNetworkInterface, VirtualMachineInstancePhaseTransitionTimestamp,
-    VirtualMachineInstanceStatus, VolumeStatus,
+    VirtualMachineInstanceGuestOsInfo, VirtualMachineInstanceNetworkInterface,
+    VirtualMachineInstancePhaseTransitionTimestamp, VirtualMachineInstanceStatus, VolumeStatus,
 };
 
 use super::conditions::{self, find, set};
@@ -150,7 +152,12 @@ fn fill_status(
     observed: &Observed<'_>,
     machine: Option<&MachineStatus>,
 ) {
-    status.guest_os_info.get_or_insert_default();
+    let os = machine.and_then(|machine| machine.guest_agent.as_ref()).map(|agent| os_info(&agent.os));
+    match os {
+        // What was known of it stays, also when its agent is gone.
+        Some(os) => status.guest_os_info = Some(os),
+        None => drop(status.guest_os_info.get_or_insert_default()),
+    }
     status.runtime_user.get_or_insert(RUNTIME_USER);
     if phase != Phase::Pending
         && status.memory.as_ref().is_none_or(|memory| memory.memory_overhead.is_none())
@@ -186,6 +193,8 @@ fn fill_status(
         let address = pod.control.map(|control| control.ip().to_string());
         status.interfaces = interfaces(machine, address);
     }
+    let is_frozen = machine.guest_agent.as_ref().is_some_and(|agent| agent.is_frozen);
+    status.fs_freeze_status = is_frozen.then(|| "frozen".to_owned());
     if let Some(user) = machine.qemu_user {
         status.runtime_user = Some(u64::from(user));
     }
@@ -204,23 +213,57 @@ fn fill_status(
     }
 }
 
-/// The machine's network cards. Their address is the Pod's, as with KubeVirt's `masquerade`.
+/// What an agent says of its guest's system, as far as it can be shown.
+fn os_info(os: &VirtualMachineInstanceGuestOsInfo) -> VirtualMachineInstanceGuestOsInfo {
+    let text = |text: &Option<String>| text.as_deref().map(|text| cut(&printable(text)).to_owned());
+    VirtualMachineInstanceGuestOsInfo {
+        id: text(&os.id),
+        name: text(&os.name),
+        pretty_name: text(&os.pretty_name),
+        version: text(&os.version),
+        version_id: text(&os.version_id),
+        kernel_release: text(&os.kernel_release),
+        kernel_version: text(&os.kernel_version),
+        machine: text(&os.machine),
+    }
+}
+
+/// The machine's network cards, and what else the guest's agent tells of. The address of a card is the Pod's, as with
+/// KubeVirt's `masquerade`; what the guest itself has there by its agent or by DHCP follows.
 fn interfaces(
     machine: &MachineStatus,
     pod_address: Option<String>,
 ) -> Vec<VirtualMachineInstanceNetworkInterface> {
-    let interface = |card: &MachineInterface| VirtualMachineInstanceNetworkInterface {
-        name: Some(cut(&printable(&card.name)).to_owned()),
-        mac: Some(cut(&printable(&card.mac)).to_owned()),
-        ip_address: pod_address.clone(),
-        ip_addresses: pod_address.iter().cloned().collect(),
-        pod_interface_name: Some("eth0".to_owned()),
-        info_source: Some("domain".to_owned()),
-        queue_count: Some(1),
-        link_state: Some("up".to_owned()),
-        interface_name: None,
+    let text = |text: &str| cut(&printable(text)).to_owned();
+    let seen = machine.guest_agent.iter().flat_map(|agent| &agent.interfaces);
+    let card = |card: &MachineInterface| {
+        let guest = seen.clone().find(|interface| interface.mac == card.mac);
+        let of_agent = guest.iter().flat_map(|guest| &guest.addresses);
+        let of_dhcp = card.lease.iter().filter(|_| guest.is_none());
+        let own = of_agent.chain(of_dhcp).map(|address| text(address));
+        VirtualMachineInstanceNetworkInterface {
+            name: Some(text(&card.name)),
+            mac: Some(text(&card.mac)),
+            ip_address: pod_address.clone(),
+            ip_addresses: pod_address.iter().cloned().chain(own).collect(),
+            pod_interface_name: Some("eth0".to_owned()),
+            info_source: Some(if guest.is_some() { "domain, guest-agent" } else { "domain" }.to_owned()),
+            queue_count: Some(1),
+            link_state: Some("up".to_owned()),
+            interface_name: guest.map(|guest| text(&guest.name)),
+        }
     };
-    machine.interfaces.iter().map(interface).collect()
+    let is_card = |guest: &&GuestInterface| machine.interfaces.iter().any(|card| card.mac == guest.mac);
+    let other = |guest: &GuestInterface| VirtualMachineInstanceNetworkInterface {
+        mac: Some(text(&guest.mac)).filter(|mac| !mac.is_empty()),
+        ip_address: guest.addresses.first().map(|address| text(address)),
+        ip_addresses: guest.addresses.iter().map(|address| text(address)).collect(),
+        info_source: Some("guest-agent".to_owned()),
+        interface_name: Some(text(&guest.name)),
+        ..VirtualMachineInstanceNetworkInterface::default()
+    };
+    let others = seen.clone().filter(|guest| !is_card(guest)).map(other);
+    machine.interfaces.iter().map(card).chain(others).collect()
 }
 
 /// Each volume and the device that shows it to the guest, by the volumes' names.
@@ -282,6 +325,8 @@ fn write_conditions(
     set(list, conditions::SYNCHRONIZED, synchronized, now);
     set(list, conditions::POD_SCHEDULED, conditions::pod_scheduled(phase, pod), now);
     set(list, conditions::PAUSED, conditions::paused(phase, machine), now);
+    set(list, conditions::AGENT_CONNECTED, conditions::agent_connected(phase, machine), now);
+    set(list, conditions::AGENT_UNSUPPORTED, conditions::agent_unsupported(phase, machine), now);
     if phase == Phase::Running {
         set(list, conditions::LIVE_MIGRATABLE, conditions::live_migratable(instance), now);
         let storage = conditions::storage_live_migratable(instance);

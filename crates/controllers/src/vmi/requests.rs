@@ -136,26 +136,61 @@ pub fn reset_failed(instance: &VirtualMachineInstance, why: &dyn std::fmt::Displ
     }
 }
 
-/// Why the guest's agent cannot be asked: guests have no channel for one yet.
-pub fn guest_info(instance: &VirtualMachineInstance) -> Refusal {
-    let why = if is_running(instance) { NO_AGENT } else { "VMI is not running" };
-    conflict(name_of(instance), why)
-}
-
-/// Why the guest's file systems cannot be held still: it takes an agent.
-pub fn freeze(instance: &VirtualMachineInstance, options: &FreezeOptions) -> Refusal {
-    if is_running(instance) && options.unfreeze_timeout.is_none() {
-        return internal("Unfreeze timeout in freeze request is not set");
-    }
-    unfreeze(instance)
-}
-
-/// Why they cannot go on.
-pub fn unfreeze(instance: &VirtualMachineInstance) -> Refusal {
+/// Whether the guest's agent can be asked.
+///
+/// # Errors
+/// When the instance does not run, or no agent answers in its guest.
+pub fn guest_info(instance: &VirtualMachineInstance) -> Result<(), Refusal> {
     if !is_running(instance) {
-        return conflict(name_of(instance), "VM is not running");
+        return Err(conflict(name_of(instance), "VMI is not running"));
     }
-    internal(NO_AGENT)
+    if !has_agent(instance) {
+        return Err(conflict(name_of(instance), NO_AGENT));
+    }
+    Ok(())
+}
+
+/// After how many seconds the guest's file systems go on by themselves, where they can be held still: 0 for never.
+///
+/// # Errors
+/// When the instance does not run, no time is said, or no agent answers in its guest.
+pub fn freeze(instance: &VirtualMachineInstance, options: &FreezeOptions) -> Result<u64, Refusal> {
+    let timeout = match &options.unfreeze_timeout {
+        None if is_running(instance) => {
+            return Err(internal("Unfreeze timeout in freeze request is not set"));
+        }
+        None => 0,
+        Some(text) => seconds(text)?,
+    };
+    unfreeze(instance)?;
+    Ok(timeout)
+}
+
+/// Whether they can go on.
+///
+/// # Errors
+/// When the instance does not run, or no agent answers in its guest.
+pub fn unfreeze(instance: &VirtualMachineInstance) -> Result<(), Refusal> {
+    if !is_running(instance) {
+        return Err(conflict(name_of(instance), "VM is not running"));
+    }
+    if !has_agent(instance) {
+        return Err(internal(NO_AGENT));
+    }
+    Ok(())
+}
+
+/// The whole seconds, rounded up, of a duration as Go writes it (`5m0s`); 0 for one that lies in the past.
+fn seconds(text: &str) -> Result<u64, Refusal> {
+    if text == "0" {
+        return Ok(0);
+    }
+    let duration: jiff::SignedDuration = text.parse().map_err(|_| {
+        let why = format!("time: invalid duration \"{text}\"");
+        bad_request(format!("Can not unmarshal Request body to struct, error: {why}"))
+    })?;
+    let partial = i64::from(duration.subsec_nanos() > 0);
+    Ok(u64::try_from(duration.as_secs().saturating_add(partial)).unwrap_or_default())
 }
 
 /// Why there is no connection to a vsock: guests have none yet.
@@ -261,6 +296,10 @@ mod tests {
         outcome.map_or_else(|refusal| format!("{} {}", refusal.code, refusal.message), |()| "ok".to_owned())
     }
 
+    fn frozen(outcome: Result<u64, Refusal>) -> String {
+        outcome.map_or_else(|refusal| told(Err(refusal)), |seconds| format!("{seconds} s"))
+    }
+
     #[test]
     fn each_state_allows_what_kubevirt_allows() {
         let on = "Operation cannot be fulfilled on virtualmachineinstance.kubevirt.io \"vm\":";
@@ -269,11 +308,10 @@ mod tests {
             assert_eq!(told(pause(&instance)), format!("409 {on} VM is not running"), "{phase}");
             assert_eq!(told(unpause(&instance)), format!("409 {on} VMI is not running"), "{phase}");
             assert_eq!(told(soft_reboot(&instance)), format!("409 {on} VM is not running"), "{phase}");
-            let conflict = |refusal| told(Err(refusal));
-            assert_eq!(conflict(guest_info(&instance)), format!("409 {on} VMI is not running"), "{phase}");
+            assert_eq!(told(guest_info(&instance)), format!("409 {on} VMI is not running"), "{phase}");
             let without = FreezeOptions::default();
-            assert_eq!(conflict(freeze(&instance, &without)), format!("409 {on} VM is not running"));
-            assert_eq!(conflict(unfreeze(&instance)), format!("409 {on} VM is not running"));
+            assert_eq!(frozen(freeze(&instance, &without)), format!("409 {on} VM is not running"));
+            assert_eq!(told(unfreeze(&instance)), format!("409 {on} VM is not running"));
             let expected = match phase {
                 "Failed" => format!("409 {on} VMI is in failed status"),
                 _ => "400 VMI is not running".to_owned(),
@@ -292,14 +330,28 @@ mod tests {
         let running = instance("Running", false, Value::Null);
         assert_eq!(told(pause(&running)), "ok");
         assert_eq!(told(unpause(&running)), format!("409 {on} VMI is not paused"));
-        let refused = |refusal| told(Err(refusal));
-        assert_eq!(refused(guest_info(&running)), format!("409 {on} {NO_AGENT}"));
+        assert_eq!(told(guest_info(&running)), format!("409 {on} {NO_AGENT}"));
         assert_eq!(
-            refused(freeze(&running, &FreezeOptions::default())),
+            frozen(freeze(&running, &FreezeOptions::default())),
             "500 Internal error occurred: Unfreeze timeout in freeze request is not set"
         );
-        let options: FreezeOptions = serde_json::from_value(json!({"unfreezeTimeout": "5m0s"})).unwrap();
-        assert_eq!(refused(freeze(&running, &options)), format!("500 Internal error occurred: {NO_AGENT}"));
+        let within = |timeout: &str| FreezeOptions { unfreeze_timeout: Some(timeout.to_owned()) };
+        let none = format!("500 Internal error occurred: {NO_AGENT}");
+        assert_eq!(frozen(freeze(&running, &within("5m0s"))), none);
+        assert_eq!(told(unfreeze(&running)), none);
+        let mut with_agent = running.clone();
+        let agent = json!([{"type": "AgentConnected", "status": "True"}]);
+        with_agent.status.as_mut().unwrap().conditions = serde_json::from_value(agent).unwrap();
+        for (text, seconds) in
+            [("0", 0), ("0s", 0), ("5m0s", 300), ("1h2m3.5s", 3724), ("300ms", 1), ("-5s", 0)]
+        {
+            assert_eq!(frozen(freeze(&with_agent, &within(text))), format!("{seconds} s"), "{text}");
+        }
+        assert_eq!(
+            frozen(freeze(&with_agent, &within("soon"))),
+            "400 Can not unmarshal Request body to struct, error: time: invalid duration \"soon\""
+        );
+        assert_eq!((told(unfreeze(&with_agent)), told(guest_info(&with_agent))), ("ok".into(), "ok".into()));
         let paused = instance("Running", true, Value::Null);
         assert_eq!(told(pause(&paused)), format!("409 {on} VMI is already paused"));
         assert_eq!(told(soft_reboot(&paused)), format!("409 {on} VMI is paused"));

@@ -7,6 +7,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+mod agents;
 mod boots;
 mod chaos;
 mod clients;

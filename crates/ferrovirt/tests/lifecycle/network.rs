@@ -15,7 +15,6 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::client::{self, Credentials};
 use crate::console::Terminal;
-use crate::harness::{Fixtures, Session};
 use crate::room::{Boot, Room, instance, machine};
 use crate::server::DEADLINE;
 
@@ -26,18 +25,15 @@ const LAUNCHERS: Ipv4Addr = Ipv4Addr::new(127, 88, 255, 250);
 
 /// Pushes the image of a guest with a network.
 fn push(room: &Room, reference: &str) {
-    let mut command = room.world.command(["image", "build", "--push", "--tag", reference]);
-    command.arg("--kernel").arg(Fixtures::path("vmlinuz"));
-    command.arg("--initrd").arg(Fixtures::path("initrd-network"));
-    Session::start(command).finish().expect_code(0);
+    room.push_initrd(reference, "initrd-network");
 }
 
 /// A connection through the API to a port of the guest.
-struct Connection(WebSocketStream<TlsStream<TcpStream>>);
+pub struct Connection(pub WebSocketStream<TlsStream<TcpStream>>);
 
 impl Connection {
     /// Connects to `virtualmachineinstances/NAME/portforward/PORT` or the like; otherwise code and message of the answer.
-    async fn open(room: &Room, path: &str) -> Result<Self, (u16, String)> {
+    pub async fn open(room: &Room, path: &str) -> Result<Self, (u16, String)> {
         let credentials = Credentials::read_file(&room.world.path("state/apiserver/admin.kubeconfig"));
         let stream = credentials.stream(room.address()).await.unwrap();
         let uri = format!(
@@ -128,7 +124,7 @@ fn a_guest_has_a_lease_and_is_reached_through_the_api() {
         assert_eq!(refused, (409, conflict.to_owned()));
 
         room.put("web", "start", &json!({})).succeeded();
-        let found = room.wait("vmi/web", "has an interface", |found| {
+        room.wait("vmi/web", "has an interface", |found| {
             found["status"]["interfaces"].as_array().is_some_and(|interfaces| !interfaces.is_empty())
         });
         room.wait_for_console("web", "guest: shell is ready");
@@ -136,13 +132,16 @@ fn a_guest_has_a_lease_and_is_reached_through_the_api() {
         let lease = "guest: lease 10.0.2.2/24 from 10.0.2.1, router 10.0.2.1";
         assert!(console.contains(lease) && console.contains("host named, mtu 65520"), "{console}");
         let pod = &room.pods_of("web")[0];
+        let found = room.wait("vmi/web", "has a lease", |found| {
+            found["status"]["interfaces"][0]["ipAddresses"][1] == "10.0.2.2"
+        });
         let interface = &found["status"]["interfaces"][0];
         assert!(console.contains(&format!("guest: card {}", interface["mac"].as_str().unwrap())));
         assert_eq!(
             *interface,
             json!({
                 "name": "default", "mac": interface["mac"], "ipAddress": pod["status"]["podIP"],
-                "ipAddresses": [pod["status"]["podIP"]], "podInterfaceName": "eth0", "infoSource": "domain",
+                "ipAddresses": [pod["status"]["podIP"], "10.0.2.2"], "podInterfaceName": "eth0", "infoSource": "domain",
                 "queueCount": 1, "linkState": "up",
             })
         );

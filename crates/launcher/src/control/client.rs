@@ -12,20 +12,24 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
+use manifest::guest_agent::{GuestAgentInfo, GuestFileSystem, GuestUser};
 use manifest::machine_status::MachineStatus;
 use manifest::types::VirtualMachineInstance;
 use rustls::pki_types::ServerName;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::console::{self, Console};
+use super::guest::FreezeRequest;
 use super::port_forward;
 use super::tls::{Identity, IdentityError, client_config};
 use super::vnc;
 use super::{POLL_PATIENCE, Refusal, START_PATIENCE, ShutdownRequest};
+use crate::guest_agent::CALL_LIMIT;
 use crate::network::DIAL_LIMIT;
 use crate::serial_port::Attach;
 
@@ -37,6 +41,9 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
 /// Largest answer in bytes; a status is kept below 4 KiB by the launcher.
 const MAX_ANSWER_BYTES: usize = 64 << 10;
+
+/// Largest document about a guest in bytes: each of its texts is bounded, and how many there are.
+const MAX_GUEST_BYTES: usize = 4 << 20;
 
 /// Largest picture in bytes.
 const MAX_SCREENSHOT_BYTES: usize = vmm::MAX_PICTURE_BYTES as usize;
@@ -92,6 +99,7 @@ enum Repeat {
     Harmful,
 }
 
+#[derive(Clone)]
 struct Call {
     method: Method,
     path: String,
@@ -128,14 +136,7 @@ impl Client {
     /// # Errors
     /// [`ControlError`].
     pub async fn status(&self, at: SocketAddr, after: u64) -> Result<MachineStatus, ControlError> {
-        let call = Call {
-            method: Method::GET,
-            path: format!("/v1/status?after={after}"),
-            body: Bytes::new(),
-            patience: POLL_PATIENCE,
-            repeat: Repeat::Harmless,
-        };
-        self.call(at, call).await
+        self.call(at, get(format!("/v1/status?after={after}"), POLL_PATIENCE)).await
     }
 
     /// Has the guest shut down by its power button, pressed again every five seconds, and killed after `grace_seconds`;
@@ -173,11 +174,12 @@ impl Client {
         self.call(at, call).await
     }
 
-    /// Has the guest restart by its power button, within whatever time it takes; where its reboot policy is `Terminate`
-    /// the machine ends then.
+    /// Has the guest restart by its agent, or without one by its power button, within whatever time it takes; where its
+    /// reboot policy is `Terminate` the machine ends then.
     ///
     /// # Errors
-    /// [`ControlError`]; refused without a machine, without a power button, and while it is being shut down.
+    /// [`ControlError`]; refused where the agent refuses or does not answer, and without one: without a machine, without a
+    /// power button, and while it is being shut down.
     pub async fn soft_reboot(&self, at: SocketAddr) -> Result<MachineStatus, ControlError> {
         let call = Call { repeat: Repeat::Harmful, ..put("/v1/softreboot", Bytes::new(), Duration::ZERO) };
         self.call(at, call).await
@@ -225,10 +227,62 @@ impl Client {
     /// # Errors
     /// [`ControlError`]; refused without a display.
     pub async fn screenshot(&self, at: SocketAddr, move_cursor: bool) -> Result<Bytes, ControlError> {
-        let request = Request::get(format!("/v1/screenshot?moveCursor={move_cursor}"));
-        self.get(at, request, ANSWER_LIMIT, async |response| {
+        let call = get(format!("/v1/screenshot?moveCursor={move_cursor}"), Duration::ZERO);
+        self.fetch(at, call, MAX_SCREENSHOT_BYTES).await
+    }
+
+    /// What the agent in the guest says of it.
+    ///
+    /// # Errors
+    /// [`ControlError`]; refused with 409 without an agent, and with 502 where it does not answer.
+    pub async fn guest_info(&self, at: SocketAddr) -> Result<GuestAgentInfo, ControlError> {
+        self.guest(at, get("/v1/guest/info".to_owned(), CALL_LIMIT)).await
+    }
+
+    /// Who is logged in to the guest.
+    ///
+    /// # Errors
+    /// As of [`Client::guest_info`].
+    pub async fn guest_users(&self, at: SocketAddr) -> Result<Vec<GuestUser>, ControlError> {
+        self.guest(at, get("/v1/guest/users".to_owned(), CALL_LIMIT)).await
+    }
+
+    /// The guest's file systems.
+    ///
+    /// # Errors
+    /// As of [`Client::guest_info`].
+    pub async fn guest_file_systems(&self, at: SocketAddr) -> Result<Vec<GuestFileSystem>, ControlError> {
+        self.guest(at, get("/v1/guest/filesystems".to_owned(), CALL_LIMIT)).await
+    }
+
+    /// Holds the guest's file systems still, for this many seconds at most unless that is 0.
+    ///
+    /// # Errors
+    /// As of [`Client::guest_info`].
+    pub async fn freeze(&self, at: SocketAddr, unfreeze_after_seconds: u64) -> Result<(), ControlError> {
+        let body = json(&FreezeRequest { unfreeze_after_seconds });
+        self.guest(at, put("/v1/guest/freeze", body, CALL_LIMIT)).await
+    }
+
+    /// Lets them go on.
+    ///
+    /// # Errors
+    /// As of [`Client::guest_info`].
+    pub async fn unfreeze(&self, at: SocketAddr) -> Result<(), ControlError> {
+        self.guest(at, put("/v1/guest/unfreeze", Bytes::new(), CALL_LIMIT)).await
+    }
+
+    async fn guest<T: DeserializeOwned>(&self, at: SocketAddr, call: Call) -> Result<T, ControlError> {
+        read_document(at, &self.fetch(at, call, MAX_GUEST_BYTES).await?)
+    }
+
+    /// The body of an answer of 200, over a connection of its own.
+    async fn fetch(&self, at: SocketAddr, call: Call, most_bytes: usize) -> Result<Bytes, ControlError> {
+        let limit = call.patience + ANSWER_LIMIT;
+        let request = Request::builder().method(call.method).uri(call.path);
+        self.ask(at, request, call.body, limit, async |response| {
             let (head, body) = response.into_parts();
-            let body = collect(body, MAX_SCREENSHOT_BYTES).await.map_err(|reason| unreachable(at, reason))?;
+            let body = collect(body, most_bytes).await.map_err(|reason| unreachable(at, reason))?;
             if head.status == StatusCode::OK {
                 return Ok(body);
             }
@@ -248,7 +302,7 @@ impl Client {
         let request = Request::get(uri)
             .header(http::header::CONNECTION, "upgrade")
             .header(http::header::UPGRADE, protocol);
-        self.get(at, request, patience + ANSWER_LIMIT, async |response| {
+        self.ask(at, request, Bytes::new(), patience + ANSWER_LIMIT, async |response| {
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 let upgraded = hyper::upgrade::on(response).await;
                 return upgraded.map_err(|error| unreachable(at, described(&error)));
@@ -264,16 +318,17 @@ impl Client {
     }
 
     /// Asks over a connection of its own for something that is no status, which `read` takes from the answer.
-    async fn get<T>(
+    async fn ask<T>(
         &self,
         at: SocketAddr,
         request: http::request::Builder,
+        body: Bytes,
         limit: Duration,
         read: impl AsyncFnOnce(Response<Incoming>) -> Result<T, ControlError>,
     ) -> Result<T, ControlError> {
         let mut sender = self.connect(at).await?;
         let request = request.header(http::header::HOST, at.to_string());
-        let request = request.body(Full::default()).map_err(|error| unreachable(at, error.to_string()))?;
+        let request = request.body(Full::new(body)).map_err(|error| unreachable(at, error.to_string()))?;
         let answer = async {
             let response = sender.send_request(request).await;
             read(response.map_err(|error| unreachable(at, described(&error)))?).await
@@ -311,13 +366,7 @@ impl Client {
         mut sender: Sender,
         call: &Call,
     ) -> Result<Result<MachineStatus, ControlError>, Broken> {
-        let request = Request::builder()
-            .method(call.method.clone())
-            .uri(&call.path)
-            .header(http::header::HOST, at.to_string())
-            .header(http::header::CONTENT_TYPE, "application/json")
-            .body(Full::new(call.body.clone()))
-            .map_err(|error| Broken::Perhaps(error.to_string()))?;
+        let request = request(at, call.clone()).map_err(|error| Broken::Perhaps(error.to_string()))?;
         let limit = call.patience + ANSWER_LIMIT;
         let answer = async {
             // Ready once the task of the connection has put the last answer away; an error when it has ended.
@@ -408,6 +457,19 @@ fn forget_closed(inner: &Weak<Inner>, at: SocketAddr) {
     }
 }
 
+fn request(at: SocketAddr, call: Call) -> http::Result<Request<Full<Bytes>>> {
+    Request::builder()
+        .method(call.method)
+        .uri(call.path)
+        .header(http::header::HOST, at.to_string())
+        .header(http::header::CONTENT_TYPE, "application/json")
+        .body(Full::new(call.body))
+}
+
+fn get(path: String, patience: Duration) -> Call {
+    Call { method: Method::GET, path, body: Bytes::new(), patience, repeat: Repeat::Harmless }
+}
+
 fn put(path: &str, body: Bytes, patience: Duration) -> Call {
     Call { method: Method::PUT, path: path.to_owned(), body, patience, repeat: Repeat::Harmless }
 }
@@ -426,16 +488,20 @@ async fn collect(body: Incoming, most_bytes: usize) -> Result<Bytes, String> {
 
 fn read_answer(at: SocketAddr, status: StatusCode, body: &[u8]) -> Result<MachineStatus, ControlError> {
     if status == StatusCode::OK {
-        return serde_json::from_slice(body).map_err(|error| ControlError::Unreachable {
-            address: at,
-            reason: format!("its answer is no status: {error}"),
-        });
+        return read_document(at, body);
     }
     Err(refused(at, status, body))
 }
 
 fn unreachable(address: SocketAddr, reason: String) -> ControlError {
     ControlError::Unreachable { address, reason }
+}
+
+fn read_document<T: DeserializeOwned>(at: SocketAddr, body: &[u8]) -> Result<T, ControlError> {
+    serde_json::from_slice(body).map_err(|error| ControlError::Unreachable {
+        address: at,
+        reason: format!("its answer is not what was asked for: {error}"),
+    })
 }
 
 fn refused(at: SocketAddr, status: StatusCode, body: &[u8]) -> ControlError {

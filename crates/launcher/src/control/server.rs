@@ -25,8 +25,9 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::{MAX_BODY_BYTES, POLL_PATIENCE, Refusal, START_PATIENCE, ShutdownRequest};
-use super::{console, port_forward, vnc};
+use super::{console, guest, port_forward, vnc};
 use crate::display::Display;
+use crate::guest_agent::Agent;
 use crate::network::Door;
 use crate::serial_port::SerialPort;
 use crate::session::{Order, Reply};
@@ -84,6 +85,8 @@ pub(crate) struct Doors {
     pub display: Display,
     /// The way to the guest, once it runs and if it has a network.
     pub network: Arc<OnceLock<Door>>,
+    /// The agent in the guest, once it answers.
+    pub agent: Agent,
 }
 
 /// Serves until `stop` is true, then finishes the requests at hand. Never fails: what a client does ends its connection.
@@ -260,6 +263,9 @@ where
         let picture = screenshot(request.method(), request.uri().query().unwrap_or_default(), doors).await;
         return picture.unwrap_or_else(|(code, error)| refusal(code, error));
     }
+    if request.uri().path().starts_with(guest::PREFIX) {
+        return guest::answer(request, doors).await.unwrap_or_else(|(code, error)| refusal(code, error));
+    }
     match answered(request, doors).await {
         Ok(status) => response(StatusCode::OK, &status),
         Err((code, error)) => refusal(code, error),
@@ -311,12 +317,17 @@ where
         "/v1/pause" => order(Order::Pause, doors).await,
         "/v1/unpause" => order(Order::Unpause, doors).await,
         "/v1/reset" => order(Order::Reset, doors).await,
+        // As by KubeVirt: where an agent answers it is the one to be asked.
+        _ if current(doors).guest_agent.is_some() => {
+            doors.agent.reboot().await.map_err(guest::refused)?;
+            Ok(current(doors))
+        }
         _ => order(Order::SoftReboot, doors).await,
     }
 }
 
 /// Longest time that a guest is given to shut down, in seconds: ten years.
-const MAX_GRACE_SECONDS: u64 = 10 * 365 * 86_400;
+pub(super) const MAX_GRACE_SECONDS: u64 = 10 * 365 * 86_400;
 
 fn revision(query: Option<&str>) -> Result<u64, Refused> {
     let Some(query) = query.filter(|query| !query.is_empty()) else { return Ok(0) };
@@ -388,7 +399,7 @@ fn current(doors: &Doors) -> MachineStatus {
     doors.status.borrow().clone()
 }
 
-async fn read<T, B>(body: B) -> Result<T, Refused>
+pub(super) async fn read<T, B>(body: B) -> Result<T, Refused>
 where
     T: serde::de::DeserializeOwned,
     B: Body<Data = Bytes>,
@@ -408,7 +419,7 @@ where
         .map_err(|error| (StatusCode::BAD_REQUEST, format!("cannot read the body: {error}")))
 }
 
-fn response(code: StatusCode, document: &impl Serialize) -> Response<Full<Bytes>> {
+pub(super) fn response(code: StatusCode, document: &impl Serialize) -> Response<Full<Bytes>> {
     // Our own documents always have a JSON form.
     let body = serde_json::to_vec(document).unwrap_or_default();
     let mut response = Response::new(Full::new(Bytes::from(body)));

@@ -20,6 +20,7 @@ use super::server::{Doors, Start, answer, serve};
 use super::tls::{Identity, client_config, server_config};
 use super::{Client, ControlError, MAX_BODY_BYTES};
 use crate::display::Display;
+use crate::guest_agent::Agent;
 use crate::serial_port::{Attach, SerialPort};
 use crate::session::{Order, answer as reply_to};
 
@@ -83,6 +84,7 @@ fn doors() -> (Doors, watch::Sender<MachineStatus>, mpsc::Receiver<Start>, mpsc:
             port,
             display,
             network: Arc::default(),
+            agent: Agent::default(),
         },
         status,
         start_requests,
@@ -438,6 +440,10 @@ async fn bad_requests_are_told_what_is_wrong() {
         ("PUT", "/v1/status", "", 405, "`/v1/status` takes GET, not PUT"),
         ("GET", "/v1/status?before=1", "", 400, "`before=1` is not `after=REVISION`"),
         ("GET", "/v1/status?after=-1", "", 400, "`after=-1` is not `after=REVISION`"),
+        ("GET", "/v1/guest/info", "", 409, "the guest agent is not connected"),
+        ("GET", "/v1/guest/else", "", 404, "there is no `/v1/guest/else`"),
+        ("GET", "/v1/guest/unfreeze", "", 405, "`/v1/guest/unfreeze` takes PUT, not GET"),
+        ("PUT", "/v1/guest/unfreeze", "", 409, "the guest agent is not connected"),
         ("PUT", "/v1/screenshot", "", 405, "`/v1/screenshot` takes GET, not PUT"),
         ("GET", "/v1/screenshot?moveCursor=1", "", 400, "`moveCursor=1` is not `moveCursor=BOOL`"),
         (

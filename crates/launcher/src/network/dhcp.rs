@@ -26,6 +26,13 @@ pub struct Lease {
     pub name_server: Option<Ipv4Address>,
 }
 
+/// Whether an answer of [`answer`] gives the guest its address for good.
+pub fn is_lease(answer: &[u8]) -> bool {
+    let packet = DhcpPacket::new_checked(answer).ok();
+    let told = packet.as_ref().and_then(|packet| DhcpRepr::parse(packet).ok());
+    told.is_some_and(|told| told.message_type == DhcpMessageType::Ack && told.your_ip == GUEST)
+}
+
 /// The answer to a message from a client; `None` for what needs none.
 pub fn answer(message: &[u8], lease: &Lease) -> Option<Vec<u8>> {
     // What cannot be read asks for nothing.
@@ -135,9 +142,11 @@ mod tests {
     /// The kind of the answer and the address in it.
     fn told(repr: &DhcpRepr<'_>) -> Option<(DhcpMessageType, Ipv4Address)> {
         let answer = answer(&bytes(repr), &lease())?;
+        let is_lease = is_lease(&answer);
         let packet = DhcpPacket::new_checked(answer.as_slice()).unwrap();
         let answer = DhcpRepr::parse(&packet).unwrap();
         assert_eq!((answer.transaction_id, answer.server_identifier), (7, Some(GATEWAY)));
+        assert_eq!(is_lease, (answer.message_type, answer.your_ip) == (DhcpMessageType::Ack, GUEST));
         Some((answer.message_type, answer.your_ip))
     }
 

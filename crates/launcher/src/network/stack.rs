@@ -16,7 +16,7 @@ use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::socket::{tcp, udp};
 use smoltcp::wire::{EthernetAddress, IpAddress, IpCidr, IpEndpoint, Ipv4Address};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use vmm::CardModel;
 
@@ -73,6 +73,8 @@ pub struct Stack {
     sockets: SocketSet<'static>,
     dhcp: SocketHandle,
     lease: Lease,
+    /// Whether the guest has asked for its address.
+    has_lease: watch::Sender<bool>,
     connections: Vec<Connection>,
     next_port: u16,
 }
@@ -128,9 +130,15 @@ impl Stack {
                 mtu,
                 name_server: is_outside_open.then_some(NAME_SERVER),
             },
+            has_lease: watch::Sender::new(false),
             connections: Vec::new(),
             next_port: *LOCAL_PORTS.start(),
         }
+    }
+
+    /// Whether the guest has asked for its address, from now on.
+    pub fn has_lease(&self) -> watch::Receiver<bool> {
+        self.has_lease.subscribe()
     }
 
     /// Runs until no more frames can come or go.
@@ -199,6 +207,9 @@ impl Stack {
         }
         let client = IpEndpoint::new(IpAddress::Ipv4(Ipv4Address::BROADCAST), DHCP_CLIENT_PORT);
         for answer in &answers {
+            if dhcp::is_lease(answer) {
+                self.has_lease.send_if_modified(|has_lease| !std::mem::replace(has_lease, true));
+            }
             if let Err(error) = socket.send_slice(answer, client) {
                 // The client asks again.
                 tracing::debug!(%error, "an answer of DHCP is dropped");

@@ -112,6 +112,8 @@ pub struct Progress {
     pub panic: Option<PanicReport>,
     /// How often the machine was restarted, by its guest or by [`Order::Reset`].
     pub reboots: u32,
+    /// Whether a program in the guest has the port of its agent open.
+    pub is_agent_port_open: bool,
 }
 
 /// A panic of the guest's kernel.

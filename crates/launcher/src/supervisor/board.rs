@@ -196,6 +196,7 @@ mod tests {
                 tail: vec!["last".into()],
             }),
             reboots: 2,
+            is_agent_port_open: true,
         };
         tell(&mut status, &progress, 1_000);
         assert_eq!((status.state, status.reason), (MachineState::Paused, StateReason::IoError));

@@ -115,6 +115,13 @@ impl Known {
         self.warnings.push(warning);
     }
 
+    /// The guest has this address by DHCP.
+    pub(super) fn note_lease(&mut self, address: std::net::Ipv4Addr) {
+        for interface in &mut self.interfaces {
+            interface.lease = Some(address.to_string());
+        }
+    }
+
     pub(super) fn tell(&self, status: &mut MachineStatus) {
         status.vmi_uid.clone_from(&self.uid);
         status.sync_error = None;

@@ -403,6 +403,9 @@ object! {
     }
 }
 
+// Texts only.
+impl Eq for VirtualMachineInstanceGuestOsInfo {}
+
 object! {
     /// Checksums of kernel and initrd.
     pub struct KernelBootStatus {

@@ -4,6 +4,7 @@ use std::process::ExitStatus;
 
 use serde_json::Value;
 
+use crate::args::AGENT_PORT;
 use crate::qmp::QmpEvent;
 
 /// Something that happened to the machine.
@@ -41,6 +42,11 @@ pub enum VmEvent {
     WatchdogFired {
         /// What QEMU does about it: `poweroff` (it ends at once), `reset` or `shutdown` (the power button).
         action: String,
+    },
+    /// A program in the guest has opened or closed the port of its agent.
+    AgentPort {
+        /// Whether it is open.
+        is_open: bool,
     },
     /// Any other event of QEMU.
     Other {
@@ -155,6 +161,9 @@ pub(super) fn translate(event: QmpEvent) -> VmEvent {
         "SHUTDOWN" => VmEvent::GuestShutdown { reason: reason(), origin },
         "RESET" => VmEvent::GuestReset { reason: reason(), origin },
         "RESUME" => VmEvent::Resumed,
+        "VSERPORT_CHANGE" if text("id") == AGENT_PORT => {
+            VmEvent::AgentPort { is_open: event.data.get("open").and_then(Value::as_bool) == Some(true) }
+        }
         "WATCHDOG" => VmEvent::WatchdogFired { action: text("action") },
         _ => VmEvent::Other { name: event.name, data: event.data },
     }
@@ -194,6 +203,10 @@ mod tests {
             event("SHUTDOWN", json!({"guest": false, "reason": "host-qmp-quit"})),
             VmEvent::GuestShutdown { reason: ShutdownReason::HostQuit, origin: Origin::Host }
         );
+        let port = |id, open| event("VSERPORT_CHANGE", json!({"id": id, "open": open}));
+        assert_eq!(port("agent0", true), VmEvent::AgentPort { is_open: true });
+        assert_eq!(port("agent0", false), VmEvent::AgentPort { is_open: false });
+        assert!(matches!(port("another", true), VmEvent::Other { .. }));
         assert_eq!(
             event("ACPI_DEVICE_OST", json!({"info": 1})),
             VmEvent::Other { name: "ACPI_DEVICE_OST".to_owned(), data: json!({"info": 1}) }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use manifest::keys::PullProgress;
-use manifest::machine_status::{GuestPanic, MachineState, StateReason};
+use manifest::machine_status::{GuestAgent, GuestInterface, GuestPanic, MachineState, StateReason};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -418,4 +418,60 @@ fn network_cards_and_what_is_restricted_are_told_once_the_machine_runs() {
     assert!(told.events.contains(&restricted), "{:?}", told.events);
     let again = report(&told.instance, &observed, now());
     assert!(again.events.is_empty(), "{:?}", again.events);
+
+    // By DHCP, then by an agent, which knows of a second interface, and is gone again.
+    let mut machine = machine;
+    machine.interfaces[0].lease = Some("10.0.2.2".to_owned());
+    let status_of = |machine: &MachineStatus, before: &VirtualMachineInstance| {
+        let observed = Observed { pod: Some(&pod), machine: Some(machine), ..Observed::default() };
+        let told = report(before, &observed, now()).instance;
+        (serde_json::to_value(told.status.as_ref().unwrap()).unwrap(), told)
+    };
+    let has_condition = |status: &Value, wanted: &str| {
+        status["conditions"].as_array().unwrap().iter().any(|condition| condition["type"] == wanted)
+    };
+    let (leased, instance) = status_of(&machine, &told.instance);
+    assert_eq!(leased["interfaces"][0]["ipAddresses"], json!(["127.88.0.9", "10.0.2.2"]));
+    assert_eq!(leased["interfaces"][0]["infoSource"], "domain");
+    let interface = |name: &str, mac: &str, address: &str| GuestInterface {
+        name: name.to_owned(),
+        mac: mac.to_owned(),
+        addresses: vec![address.to_owned()],
+    };
+    machine.guest_agent = Some(GuestAgent {
+        version: "1\u{1b}".to_owned(),
+        is_unsupported: true,
+        os: serde_json::from_value(json!({"id": "debian", "versionId": "12"})).unwrap(),
+        interfaces: vec![
+            interface("enp1s0", "02:00:00:00:00:0a", "10.0.2.7"),
+            interface("docker0", "02:42:00:00:00:01", "172.17.0.1"),
+        ],
+        is_frozen: true,
+    });
+    let (status, instance) = status_of(&machine, &instance);
+    assert_eq!(
+        status["interfaces"],
+        json!([
+            {
+                "name": "default", "mac": "02:00:00:00:00:0a", "ipAddress": "127.88.0.9",
+                "ipAddresses": ["127.88.0.9", "10.0.2.7"], "podInterfaceName": "eth0",
+                "infoSource": "domain, guest-agent", "queueCount": 1, "linkState": "up", "interfaceName": "enp1s0",
+            },
+            {
+                "mac": "02:42:00:00:00:01", "ipAddress": "172.17.0.1", "ipAddresses": ["172.17.0.1"],
+                "infoSource": "guest-agent", "interfaceName": "docker0",
+            },
+        ])
+    );
+    assert_eq!(status["guestOSInfo"], json!({"id": "debian", "versionId": "12"}));
+    assert_eq!(status["fsFreezeStatus"], "frozen");
+    assert!(has_condition(&status, "AgentConnected"));
+    let conditions = status["conditions"].as_array().unwrap();
+    let unsupported = conditions.iter().find(|found| found["type"] == "AgentVersionNotSupported").unwrap();
+    assert_eq!(unsupported["reason"], "Guest agent version '1\u{fffd}' is not supported");
+    machine.guest_agent = None;
+    let (status, _) = status_of(&machine, &instance);
+    assert_eq!(status["interfaces"], leased["interfaces"]);
+    assert_eq!((&status["guestOSInfo"]["id"], &status["fsFreezeStatus"]), (&json!("debian"), &Value::Null));
+    assert!(!has_condition(&status, "AgentConnected") && !has_condition(&status, "AgentVersionNotSupported"));
 }

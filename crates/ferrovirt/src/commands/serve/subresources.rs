@@ -140,21 +140,30 @@ async fn answer(mut call: Call, launchers: Option<launcher::control::Client>) ->
             }
             Ok(extension::empty(StatusCode::OK))
         }
-        (true, true, "virtualmachineinstances", "guestosinfo" | "userlist" | "filesystemlist") => {
+        (true, true, "virtualmachineinstances", what @ ("guestosinfo" | "userlist" | "filesystemlist")) => {
             expect("get")?;
+            let instance = Instance::of(&call, launchers);
+            let told = match what {
+                "guestosinfo" => instance.guest_info().await,
+                "userlist" => instance.guest_users().await,
+                _ => instance.guest_file_systems().await,
+            };
             // Refusals are texts here, and all of them have this code, as KubeVirt's.
-            let error = Instance::of(&call, launchers).refused_by(instance_requests::guest_info).await;
-            Ok(extension::text(StatusCode::INTERNAL_SERVER_ERROR, error.message))
+            Ok(told.map_or_else(
+                |error| extension::text(StatusCode::INTERNAL_SERVER_ERROR, error.message),
+                |document| extension::json(StatusCode::OK, &document),
+            ))
         }
         (true, true, "virtualmachineinstances", "freeze") => {
             expect("update")?;
             let options: FreezeOptions = read(&call.body(MOST_BODY_BYTES).await?)?;
-            let why = |found: &_| instance_requests::freeze(found, &options);
-            Err(Instance::of(&call, launchers).refused_by(why).await)
+            Instance::of(&call, launchers).freeze(&options).await?;
+            Ok(extension::empty(StatusCode::OK))
         }
         (true, true, "virtualmachineinstances", "unfreeze") => {
             expect("update")?;
-            Err(Instance::of(&call, launchers).refused_by(instance_requests::unfreeze).await)
+            Instance::of(&call, launchers).unfreeze().await?;
+            Ok(extension::empty(StatusCode::OK))
         }
         (true, true, "virtualmachineinstances", "vnc") => {
             expect("get")?;

@@ -5,10 +5,13 @@ use std::net::SocketAddr;
 use apiserver::http::extension::Call;
 use apiserver::status::ApiError;
 use bytes::Bytes;
-use controllers::vmi::requests::{self, PauseOptions, Refusal};
+use controllers::vmi::requests::{self, FreezeOptions, PauseOptions, Refusal};
 use kube::{Api, Client};
 use launcher::control::{self, ControlError};
+use manifest::guest_agent::GuestList;
 use manifest::types::VirtualMachineInstance;
+use serde::Serialize;
+use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{is_dry_run, refused, server};
@@ -95,6 +98,38 @@ impl Instance {
         launchers.screenshot(at, move_cursor).await.map_err(|error| failed(&error))
     }
 
+    /// What the agent in its guest says of it, the document of `guestosinfo`.
+    pub async fn guest_info(&self) -> Result<Value, ApiError> {
+        let (launchers, at) = self.reached(requests::guest_info).await?;
+        document(launchers.guest_info(at).await)
+    }
+
+    /// Who is logged in there, the document of `userlist`.
+    pub async fn guest_users(&self) -> Result<Value, ApiError> {
+        let (launchers, at) = self.reached(requests::guest_info).await?;
+        document(launchers.guest_users(at).await.map(GuestList::from))
+    }
+
+    /// Its file systems, the document of `filesystemlist`.
+    pub async fn guest_file_systems(&self) -> Result<Value, ApiError> {
+        let (launchers, at) = self.reached(requests::guest_info).await?;
+        document(launchers.guest_file_systems(at).await.map(GuestList::from))
+    }
+
+    /// Holds the guest's file systems still.
+    pub async fn freeze(&self, options: &FreezeOptions) -> Result<(), ApiError> {
+        let instance = self.current().await?;
+        let seconds = requests::freeze(&instance, options).map_err(refused)?;
+        let (launchers, at) = self.launcher(&instance).await?;
+        launchers.freeze(at, seconds).await.map_err(|error| failed(&error))
+    }
+
+    /// Lets them go on.
+    pub async fn unfreeze(&self) -> Result<(), ApiError> {
+        let (launchers, at) = self.reached(requests::unfreeze).await?;
+        launchers.unfreeze(at).await.map_err(|error| failed(&error))
+    }
+
     /// The refusal of what no instance has here, as `why` words it.
     pub async fn refused_by(&self, why: impl FnOnce(&VirtualMachineInstance) -> Refusal) -> ApiError {
         self.current().await.map_or_else(|error| error, |instance| refused(why(&instance)))
@@ -164,6 +199,10 @@ fn crowded_or_failed(error: ControlError) -> ApiError {
         ControlError::Refused { code: 429, reason } => ApiError::new(429, "TooManyRequests", reason),
         error => failed(&error),
     }
+}
+
+fn document(told: Result<impl Serialize, ControlError>) -> Result<Value, ApiError> {
+    serde_json::to_value(told.map_err(|error| failed(&error))?).map_err(ApiError::internal)
 }
 
 fn failed(error: &dyn std::fmt::Display) -> ApiError {

@@ -1,0 +1,233 @@
+//! Guests with an agent and an SSH server: what they tell of themselves, what is done to them, and who logs in.
+
+use std::process::Command;
+
+use futures::{SinkExt as _, StreamExt as _};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::client::{self, Credentials};
+use crate::console::Terminal;
+use crate::harness::Fixtures;
+use crate::network::Connection;
+use crate::room::{Boot, Room, instance};
+use crate::server::{finish, finish_with_input};
+
+/// A guest with an agent, whose shell is ready.
+fn boot(room: &Room, name: &str) {
+    let image = room.reference(&format!("guests/{name}:1"));
+    room.push_initrd(&image, "initrd-agent");
+    room.apply(&instance(name, &Boot { image: &image, policy: "", guest: "agent" }));
+    room.wait_for_phase(&format!("vmi/{name}"), "Running");
+    room.wait_for_console(name, "guest: shell is ready");
+}
+
+fn has_agent(found: &Value) -> bool {
+    let conditions = found["status"]["conditions"].as_array();
+    conditions
+        .into_iter()
+        .flatten()
+        .any(|condition| condition["type"] == "AgentConnected" && condition["status"] == "True")
+}
+
+/// Code and body of a subresource of the instance `told`.
+async fn ask(room: &Room, what: &str) -> (u16, String) {
+    let credentials = Credentials::read_file(&room.world.path("state/apiserver/admin.kubeconfig"));
+    let path =
+        format!("/apis/subresources.kubevirt.io/v1/namespaces/default/virtualmachineinstances/told/{what}");
+    let answer = credentials.connect(room.address()).await.unwrap().get(&path).await.unwrap();
+    (answer.status, String::from_utf8(answer.body.to_vec()).unwrap())
+}
+
+fn told(room: &Room, what: &str) -> Value {
+    let (code, body) = client::runtime().block_on(ask(room, what));
+    assert_eq!(code, 200, "{body}");
+    serde_json::from_str(&body).unwrap()
+}
+
+#[test]
+fn an_agent_tells_of_its_guest_and_does_what_it_is_asked() {
+    let room = Room::new();
+    boot(&room, "told");
+    let found = room.wait("vmi/told", "has an agent", has_agent);
+    let os = json!({
+        "id": "fixture", "name": "Fixture", "prettyName": "Fixture 7", "version": "7 (seven)", "versionId": "7",
+        "kernelRelease": Fixtures::version("vmlinuz"), "kernelVersion": found["status"]["guestOSInfo"]["kernelVersion"],
+        "machine": "x86_64",
+    });
+    assert_eq!(found["status"]["guestOSInfo"], os);
+    let address = &found["status"]["interfaces"][0]["ipAddress"];
+    let interfaces = &found["status"]["interfaces"];
+    let own = &interfaces[0]["ipAddresses"];
+    assert_eq!(
+        *interfaces,
+        json!([{
+            "name": "default", "mac": interfaces[0]["mac"], "ipAddress": address, "ipAddresses": own,
+            "podInterfaceName": "eth0", "infoSource": "domain, guest-agent", "queueCount": 1, "linkState": "up",
+            "interfaceName": "eth0",
+        }])
+    );
+    assert_eq!((&own[0], &own[1]), (address, &json!("10.0.2.2")));
+
+    let mut info = told(&room, "guestosinfo");
+    let commands = info["supportedCommands"].take();
+    assert!(
+        commands.as_array().unwrap().contains(&json!({"name": "guest-ping", "enabled": true})),
+        "{commands}"
+    );
+    let file_systems = told(&room, "filesystemlist");
+    let data = &file_systems["items"][0];
+    assert!(data["usedBytes"].as_u64() < data["totalBytes"].as_u64(), "{data}");
+    let expected = json!({
+        "metadata": {},
+        "items": [{
+            "diskName": "ram0", "mountPoint": "/data", "fileSystemType": "ext4", "usedBytes": data["usedBytes"],
+            "totalBytes": data["totalBytes"],
+        }],
+    });
+    assert_eq!(file_systems, expected);
+    let version = &info["guestAgentVersion"];
+    assert!(version.as_str().is_some_and(|version| version.contains('.')), "{version}");
+    assert_eq!(
+        info,
+        json!({
+            "guestAgentVersion": version, "supportedCommands": null, "hostname": "told", "os": os,
+            "timezone": "UTC, 0", "fsInfo": {"disks": expected["items"]}, "fsFreezeStatus": "thawed",
+        })
+    );
+    assert_eq!(told(&room, "userlist"), json!({"metadata": {}, "items": []}));
+
+    client::runtime().block_on(async {
+        let mut terminal = Terminal::open(&room, "told", "").await.unwrap();
+        let put = |action: &str, body: Value| {
+            room.put_to("virtualmachineinstances", "told", action, &body).succeeded();
+        };
+        let wait_for = |status: Value| {
+            room.wait("vmi/told", "says so", |found| found["status"]["fsFreezeStatus"] == status);
+        };
+        put("freeze", json!({"unfreezeTimeout": "5m0s"}));
+        wait_for(json!("frozen"));
+        terminal.type_line("(touch /data/x; echo guest: written) &").await;
+        terminal.expect("guest: status 0").await;
+        let (code, info) = ask(&room, "guestosinfo").await;
+        assert!(code == 200 && info.contains(r#""fsFreezeStatus":"frozen""#), "{info}");
+        put("unfreeze", json!({}));
+        terminal.expect("guest: written").await;
+        wait_for(Value::Null);
+        // Nobody asks for the end of this one.
+        put("freeze", json!({"unfreezeTimeout": "1s"}));
+        terminal.type_line("(touch /data/y; echo guest: written again) &").await;
+        terminal.expect("guest: written again").await;
+        wait_for(Value::Null);
+
+        terminal.type_line("kill $(pidof qemu-ga)").await;
+        let found = room.wait("vmi/told", "has no agent", |found| !has_agent(found));
+        assert_eq!(found["status"]["guestOSInfo"], os, "what was known stays");
+        let interface = &found["status"]["interfaces"][0];
+        let is = (&interface["infoSource"], &interface["ipAddresses"], &interface["interfaceName"]);
+        assert_eq!(is, (&json!("domain"), &json!([address, "10.0.2.2"]), &Value::Null));
+        for what in ["guestosinfo", "userlist", "filesystemlist"] {
+            let message = "Operation cannot be fulfilled on virtualmachineinstance.kubevirt.io \"told\": VMI does not have \
+                           guest agent connected";
+            assert_eq!(ask(&room, what).await, (500, message.to_owned()));
+        }
+        let refused =
+            room.put_to("virtualmachineinstances", "told", "freeze", &json!({"unfreezeTimeout": "1s"}));
+        assert!(refused.stderr.contains("VMI does not have guest agent connected"), "{}", refused.stderr);
+
+        // Another program has the port and never stops talking; whoever comes after it is understood all the same.
+        let flood = "cd /sys/class/virtio-ports; yes >/dev/$(dirname $(grep -l guest_agent */name)) & flood=$!";
+        terminal.type_line(flood).await;
+        // It is listened to for five seconds at a time.
+        terminal.type_line("sleep 7; kill $flood; echo guest: the flood is over").await;
+        terminal.expect("guest: the flood is over").await;
+        assert!(!has_agent(&room.get("vmi/told")), "an agent is one that answers");
+        terminal.type_line("agent").await;
+        room.wait("vmi/told", "has an agent again", has_agent);
+        // This guest hears no power button: it is the agent that restarts it.
+        put("softreboot", json!({}));
+        terminal.expect("guest: shell is ready").await;
+        room.wait("vmi/told", "has an agent after the restart", has_agent);
+    });
+    room.kubectl(&["delete", "vmi", "told"]);
+    room.wait_until_empty();
+}
+
+/// Carries each connection to `listener` to the SSH server of the instance `name`.
+async fn forward(room: &Room, name: &str, listener: TcpListener) {
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        let path = format!("virtualmachineinstances/{name}/portforward/22");
+        let (mut to_guest, mut from_guest) = Connection::open(room, &path).await.unwrap().0.split();
+        let (mut reader, mut writer) = stream.into_split();
+        let there = async {
+            let mut buffer = vec![0; 32 << 10];
+            while let Ok(count @ 1..) = reader.read(&mut buffer).await {
+                to_guest.send(Message::Binary(buffer[..count].to_vec().into())).await.unwrap();
+            }
+        };
+        let back = async {
+            while let Some(Ok(message)) = from_guest.next().await {
+                // The others are the WebSocket's own.
+                if let Message::Binary(bytes) = message {
+                    writer.write_all(&bytes).await.unwrap();
+                }
+            }
+        };
+        tokio::select! { () = there => {}, () = back => {} }
+    }
+}
+
+fn noise(length: usize) -> Vec<u8> {
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    std::iter::repeat_with(next).flatten().take(length).collect()
+}
+
+/// The ordinary client logs in through the API, and what it sends arrives as it was.
+#[test]
+fn ssh_logs_in_through_the_api() {
+    let room = Room::new();
+    boot(&room, "shell");
+    let key = room.world.path("key");
+    let mut keygen = Command::new("ssh-keygen");
+    keygen.args(["-q", "-t", "ed25519", "-N", "", "-C", "test", "-f"]).arg(&key);
+    finish(keygen).succeeded();
+    let public = std::fs::read_to_string(key.with_extension("pub")).unwrap();
+    let mebibyte = String::from_utf8(noise(1 << 20).iter().map(|byte| b'a' + byte % 26).collect()).unwrap();
+    let digest = image::Digest::sha256_of(mebibyte.as_bytes()).to_string();
+    client::runtime().block_on(async {
+        let mut terminal = Terminal::open(&room, "shell", "").await.unwrap();
+        terminal.type_line(&format!("echo '{}' >/root/.ssh/authorized_keys", public.trim())).await;
+        terminal.expect("guest: status 0").await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port().to_string();
+        let known_hosts = format!("UserKnownHostsFile={}", room.world.path("known_hosts").display());
+        let ssh = |command: &'static str, input: String| {
+            let mut ssh = Command::new("ssh");
+            ssh.args(["-F", "none", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=accept-new"]);
+            ssh.args(["-o", "HostKeyAlgorithms=ssh-ed25519", "-o", &known_hosts, "-o", "IdentitiesOnly=yes"]);
+            ssh.arg("-i").arg(&key).args(["-p", &port, "root@127.0.0.1", command]);
+            tokio::task::spawn_blocking(move || finish_with_input(ssh, &input).succeeded().stdout)
+        };
+        let logins = async {
+            let said = ssh("echo the guest is $(hostname)", String::new()).await.unwrap();
+            assert_eq!(said, "the guest is shell\n");
+            let said = ssh("sha256sum", mebibyte.clone()).await.unwrap();
+            assert_eq!(said.split(' ').next().map(|sum| format!("sha256:{sum}")), Some(digest.clone()));
+        };
+        tokio::select! {
+            () = logins => {}
+            () = forward(&room, "shell", listener) => {}
+        }
+    });
+    room.kubectl(&["delete", "vmi", "shell"]);
+    room.wait_until_empty();
+}
