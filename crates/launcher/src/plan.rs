@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use manifest::keys;
 use manifest::resources::{self, MemoryError};
 use manifest::types::DomainSpec;
 use manifest::types::VirtualMachineInstance;
@@ -76,7 +77,8 @@ pub enum PanicDevices {
     AsWritten,
 }
 
-/// Plans the machine: everything that QEMU is told about it. `append` is put behind the manifest's kernel arguments.
+/// Plans the machine: everything that QEMU is told about it. `append` is put behind the manifest's kernel arguments and
+/// those that its annotation gives it for this boot ([`keys::APPEND`]).
 ///
 /// Takes a manifest that [`manifest::bootable`] has nothing against; what that refuses is not looked at. CPU models `host-model` and `host-passthrough` become the best model that the accelerator has, as KubeVirt's
 /// meaning is "like the host".
@@ -101,8 +103,12 @@ pub fn plan(
 
     let mut launch = LaunchSpec::new(name, &files.kernel, resources::guest_memory_bytes(spec)?);
     launch.initrd = files.initrd.clone();
-    launch.command_line =
-        append.iter().fold(kernel_args.to_owned(), |line, extra| command_line::append(&line, extra));
+    let annotations = instance.metadata.annotations.as_ref();
+    let of_this_boot = annotations.and_then(|annotations| annotations.get(keys::APPEND));
+    launch.command_line = of_this_boot
+        .into_iter()
+        .chain(append)
+        .fold(kernel_args.to_owned(), |line, extra| command_line::append(&line, extra));
     launch.cpus = CpuTopology { sockets: topology.sockets, cores: topology.cores, threads: topology.threads };
     launch.cpu_model = domain
         .cpu
@@ -273,6 +279,18 @@ mod tests {
         let files = BootFiles { kernel: "/store/kernel".into(), initrd: Some("/store/initrd".into()) };
         let append: Vec<String> = append.iter().map(|words| (*words).to_owned()).collect();
         plan(&instance(domain), &files, &append, panic_devices).unwrap()
+    }
+
+    #[test]
+    fn the_words_of_one_boot_come_before_those_of_one_run() {
+        let firmware = "{kernelBoot: {kernelArgs: quiet -- x, container: {image: i, kernelPath: /k}}}";
+        let mut instance = instance(&format!("firmware: {firmware}, memory: {{guest: 1Gi}}, devices: {{}}"));
+        instance.metadata.annotations = Some([(keys::APPEND.to_owned(), "single".to_owned())].into());
+        let files = BootFiles { kernel: "/store/kernel".into(), initrd: None };
+        let spec = plan(&instance, &files, &["debug".to_owned()], PanicDevices::AsWritten).unwrap();
+        assert_eq!(spec.command_line, "quiet single debug -- x");
+        // As many bytes may be asked for as QEMU is given.
+        assert_eq!(manifest::validate::MOST_COMMAND_LINE_BYTES, vmm::MAX_COMMAND_LINE_BYTES);
     }
 
     #[test]

@@ -58,6 +58,10 @@ pub const LAST_BOOT: &str = "ferrovirt.dev/last-boot";
 /// loopback 127.0.0.1, the API server's among them, at 10.0.2.4.
 pub const HOST_LOOPBACK: &str = "ferrovirt.dev/host-loopback";
 
+/// Annotation on an instance: words that are put behind its kernel arguments. On a VirtualMachine: those of its next start
+/// by request, which takes the annotation away.
+pub const APPEND: &str = "ferrovirt.dev/append";
+
 /// Type of the condition of an instance whose guest panicked.
 pub const GUEST_PANICKED: &str = "ferrovirt.dev/GuestPanicked";
 

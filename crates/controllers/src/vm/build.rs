@@ -2,11 +2,12 @@
 
 use json_patch::Patch;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use manifest::keys::{RECEIVER, VM_FINALIZER, VM_GENERATION};
+use manifest::keys::{APPEND, RECEIVER, VM_FINALIZER, VM_GENERATION};
 use manifest::types::{VirtualMachine, VirtualMachineInstance, VirtualMachineInstanceStatus};
 use serde_json::{Value, json};
 
 use super::decision::{Manner, RESTORE_STRATEGY};
+use super::pending;
 use super::requests::patch;
 use super::revision::{self, Drift};
 
@@ -26,13 +27,14 @@ pub fn owner(machine: &VirtualMachine) -> OwnerReference {
     }
 }
 
-/// The next instance of `machine`, to be created.
-pub fn instance(machine: &VirtualMachine, manner: Manner) -> VirtualMachineInstance {
+/// The next instance of `machine`, to be created; `append` are kernel arguments of this start only.
+pub fn instance(machine: &VirtualMachine, manner: Manner, append: Option<&str>) -> VirtualMachineInstance {
     let mut instance = manifest::vmi_for(machine);
     let annotations = instance.metadata.annotations.get_or_insert_default();
     // A template must not pass for another generation.
     annotations.insert(VM_GENERATION.to_owned(), machine.metadata.generation.unwrap_or_default().to_string());
     annotations.extend(OBSERVED_VERSIONS.map(|(key, value)| (key.to_owned(), value.to_owned())));
+    annotations.extend(append.map(|append| (APPEND.to_owned(), append.to_owned())));
     match manner {
         Manner::AsWritten => {}
         Manner::Paused => instance.spec.start_strategy = Some("Paused".to_owned()),
@@ -47,16 +49,22 @@ pub fn instance(machine: &VirtualMachine, manner: Manner) -> VirtualMachineInsta
     instance
 }
 
-/// A merge patch that gives `machine` the annotations and the finalizer of this controller; `None` when it has them.
+/// A merge patch that gives `machine` the annotations and the finalizer of this controller, and takes away the arguments
+/// that a start has taken over; `None` when there is nothing to change.
 pub fn preparation(machine: &VirtualMachine) -> Option<Value> {
     let present = machine.metadata.annotations.as_ref();
-    let annotations: serde_json::Map<_, _> = OBSERVED_VERSIONS
+    let mut annotations: serde_json::Map<_, _> = OBSERVED_VERSIONS
         .iter()
         .filter(|(key, value)| {
             present.and_then(|present| present.get(*key)).is_none_or(|found| found != value)
         })
         .map(|(key, value)| ((*key).to_owned(), json!(value)))
         .collect();
+    let requests = machine.status.as_ref().map(|status| status.state_change_requests.as_slice());
+    let append = present.and_then(|present| present.get(APPEND));
+    if append.is_some_and(|append| pending::appends(requests.unwrap_or_default(), append.trim())) {
+        annotations.insert(APPEND.to_owned(), Value::Null);
+    }
     let mut metadata = serde_json::Map::new();
     if !annotations.is_empty() {
         metadata.insert("annotations".to_owned(), Value::Object(annotations));

@@ -21,6 +21,11 @@ pub enum Asked {
     Stop,
 }
 
+/// What a start says besides: that the virtual CPUs stand still, `true` (KubeVirt's), and words for the kernel (ours).
+pub const PAUSED: &str = "paused";
+/// As above.
+pub const APPEND: &str = "append";
+
 const START: &str = "Start";
 const STOP: &str = "Stop";
 
@@ -48,11 +53,24 @@ fn is_stop_of(request: &Request, instance: Option<&VirtualMachineInstance>) -> b
 pub fn asked(requests: &[Request], instance: Option<&VirtualMachineInstance>) -> Asked {
     match requests.first() {
         Some(request) if request.action == START => {
-            Asked::Start { paused: request.data.get("paused").is_some_and(|value| value == "true") }
+            Asked::Start { paused: request.data.get(PAUSED).is_some_and(|value| value == "true") }
         }
         Some(request) if is_stop_of(request, instance) => Asked::Stop,
         _ => Asked::Nothing,
     }
+}
+
+/// The words that the start which is asked for next puts behind the kernel arguments.
+pub fn append(requests: &[Request]) -> Option<&str> {
+    let start = requests.first().filter(|request| request.action == START)?;
+    start.data.get(APPEND).map(String::as_str)
+}
+
+/// Whether a start is asked for, now or next, that puts these words behind the kernel arguments.
+pub fn appends(requests: &[Request], words: &str) -> bool {
+    requests
+        .iter()
+        .any(|request| request.action == START && request.data.get(APPEND).is_some_and(|own| own == words))
 }
 
 /// `requests` with a start at the end, unless there is one.

@@ -25,7 +25,7 @@ use super::conditions::SyncError;
 use super::decision::{self, Action, Manner};
 use super::revision::{self, Drift};
 use super::status::News;
-use super::{build, instance, last_boot, requests, status};
+use super::{build, instance, last_boot, pending, requests, status};
 use crate::PASSING;
 use crate::events::{CONTROLLER, Event, Recorder};
 
@@ -260,7 +260,8 @@ impl<'a> Look<'a> {
         match &decision.action {
             Action::Create(_) if claim == Some(Claim::Leaving) => is_settled = false,
             Action::Create(manner) => {
-                match self.create(&machine, *manner, claim).await? {
+                let append = pending::append(&decision.requests);
+                match self.create(&machine, *manner, append, claim).await? {
                     Ok(created) => instance = Some(created),
                     Err(error) => (failure, is_settled) = (Some(error), false),
                 };
@@ -331,6 +332,7 @@ impl<'a> Look<'a> {
         &self,
         machine: &VirtualMachine,
         manner: Manner,
+        append: Option<&str>,
         claim: Option<Claim>,
     ) -> Result<Result<VirtualMachineInstance, SyncError>, kube::Error> {
         let parameters = PostParams::default();
@@ -343,7 +345,7 @@ impl<'a> Look<'a> {
             };
         }
         let result = match result {
-            Ok(()) => self.instances.create(&parameters, &build::instance(machine, manner)).await,
+            Ok(()) => self.instances.create(&parameters, &build::instance(machine, manner, append)).await,
             Err(error) => Err(error),
         };
         match result {

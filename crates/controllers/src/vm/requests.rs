@@ -4,12 +4,14 @@
 //! faster (a conflict, which [`Refusal::lost_race`] puts into words). Checks and words are KubeVirt's.
 
 use json_patch::Patch;
+use manifest::keys::APPEND;
 use manifest::types::{VirtualMachine, VirtualMachineInstance, VirtualMachineStateChangeRequest};
+use manifest::validate::append_fault;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::instance;
 use super::strategy::Strategy;
+use super::{instance, pending};
 
 /// Body of a start; every field may be absent.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -17,6 +19,9 @@ use super::strategy::Strategy;
 pub struct StartOptions {
     /// Starts the machine with its virtual CPUs standing still.
     pub paused: bool,
+    /// Words put behind the kernel arguments for this start only, in place of those of the machine's annotation
+    /// ([`APPEND`]). KubeVirt has none.
+    pub append: Option<String>,
     /// `All` asks for the checks only.
     pub dry_run: Option<Vec<String>>,
 }
@@ -140,7 +145,7 @@ impl Refusal {
 /// What starting `machine` changes. `instance` is the one that belongs to it, if there is one.
 ///
 /// # Errors
-/// When it runs already, or does not run by request.
+/// When it runs already, or does not run by request, or its kernel cannot be given the arguments of this start.
 pub fn start(
     machine: &VirtualMachine,
     instance: Option<&VirtualMachineInstance>,
@@ -159,8 +164,10 @@ pub fn start(
     let strategy = Strategy::of(&machine.spec);
     let finished = instance.filter(|instance| instance::is_final(instance));
     match strategy {
-        Strategy::Halted if options.paused => change_requests(machine, vec![start_request(options)]),
-        Strategy::Halted => Ok(vec![switch(machine, true)]),
+        Strategy::Halted => match start_request(machine, options)? {
+            plain if plain.data.is_empty() => Ok(vec![switch(machine, true)]),
+            request => change_requests(machine, vec![request]),
+        },
         Strategy::RerunOnFailure
             if finished.is_some_and(|instance| instance::phase(instance) == "Failed") =>
         {
@@ -169,7 +176,7 @@ pub fn start(
         Strategy::Manual | Strategy::RerunOnFailure => {
             let mut requests = Vec::new();
             requests.extend(finished.map(stop_request));
-            requests.push(start_request(options));
+            requests.push(start_request(machine, options)?);
             change_requests(machine, requests)
         }
         Strategy::Always | Strategy::Once | Strategy::WaitAsReceiver | Strategy::Unknown(_) => {
@@ -272,9 +279,20 @@ fn is_shorter(seconds: Option<i64>, instance: &VirtualMachineInstance) -> bool {
     seconds.is_some_and(|seconds| seconds < current)
 }
 
-fn start_request(options: &StartOptions) -> VirtualMachineStateChangeRequest {
-    let data = options.paused.then(|| ("paused".to_owned(), "true".to_owned())).into_iter().collect();
-    VirtualMachineStateChangeRequest { action: "Start".to_owned(), data, uid: None }
+fn start_request(
+    machine: &VirtualMachine,
+    options: &StartOptions,
+) -> Result<VirtualMachineStateChangeRequest, Refusal> {
+    let annotations = machine.metadata.annotations.as_ref();
+    let append = options.append.as_ref().or_else(|| annotations?.get(APPEND));
+    let append = append.map(|append| append.trim()).filter(|append| !append.is_empty());
+    if let Some(fault) = append.and_then(|append| append_fault(&machine.spec.template.spec, append)) {
+        return Err(Refusal::bad_request(&fault));
+    }
+    let paused = options.paused.then_some((pending::PAUSED, "true"));
+    let data = paused.into_iter().chain(append.map(|append| (pending::APPEND, append)));
+    let data = data.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+    Ok(VirtualMachineStateChangeRequest { action: "Start".to_owned(), data, uid: None })
 }
 
 fn stop_request(instance: &VirtualMachineInstance) -> VirtualMachineStateChangeRequest {

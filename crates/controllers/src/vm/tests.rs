@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use manifest::Time;
+use manifest::keys;
 use manifest::types::*;
 use serde_json::json;
 
@@ -56,7 +57,7 @@ fn machine(strategy: &str) -> VirtualMachine {
 
 /// A stored instance in that phase, owned by [`machine`].
 fn instance(phase: &str) -> VirtualMachineInstance {
-    let mut instance = super::build::instance(&machine("Always"), super::decision::Manner::AsWritten);
+    let mut instance = super::build::instance(&machine("Always"), super::decision::Manner::AsWritten, None);
     instance.metadata.uid = Some("instance-uid".to_owned());
     let status = instance.status.get_or_insert_default();
     status.phase = Some(phase.to_owned());

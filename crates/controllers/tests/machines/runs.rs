@@ -73,7 +73,7 @@ async fn a_machine_runs_by_request() {
     assert_eq!(condition(&idle, "Ready"), Some(missing.clone()));
     assert_eq!(idle.status.unwrap().run_strategy, None);
 
-    let paused = StartOptions { paused: true, dry_run: None };
+    let paused = StartOptions { paused: true, ..StartOptions::default() };
     world.ask(|machine, instance| requests::start(machine, instance, &paused)).await;
     let first = world.instance("an instance", |_| true).await;
     assert_eq!(first.spec.start_strategy.as_deref(), Some("Paused"));
@@ -187,7 +187,7 @@ async fn a_paused_start_switches_a_halted_machine_on() {
     halted["spec"].as_object_mut().unwrap().remove("runStrategy");
     halted["spec"]["running"] = json!(false);
     world.create_as(halted).await;
-    let paused = StartOptions { paused: true, dry_run: None };
+    let paused = StartOptions { paused: true, ..StartOptions::default() };
     world.ask(|machine, instance| requests::start(machine, instance, &paused)).await;
     let instance = world.instance("an instance", |_| true).await;
     assert_eq!(instance.spec.start_strategy.as_deref(), Some("Paused"));

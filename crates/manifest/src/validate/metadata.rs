@@ -3,7 +3,10 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::cause::{Causes, Path};
+use super::kernel_boot::append_fault;
 use super::{names, text};
+use crate::keys::APPEND;
+use crate::types::VirtualMachineInstanceSpec;
 
 /// Labels that only KubeVirt's own controllers may set.
 const RESERVED_LABELS: [&str; 6] = [
@@ -49,9 +52,19 @@ fn faulty_name(field: &Path, name: &str, faults: fn(&str) -> Vec<String>, causes
     }
 }
 
-/// Labels and annotations of an instance, or of the template of one. `path` is that of the metadata.
-pub(super) fn labels_and_annotations(metadata: Option<&ObjectMeta>, path: &Path, causes: &mut Causes) {
+/// Labels and annotations of an instance of `spec`, or of the template of one. `path` is that of the metadata.
+pub(super) fn labels_and_annotations(
+    metadata: Option<&ObjectMeta>,
+    spec: &VirtualMachineInstanceSpec,
+    path: &Path,
+    causes: &mut Causes,
+) {
     let annotations = metadata.and_then(|metadata| metadata.annotations.as_ref());
+    let append = annotations.and_then(|annotations| annotations.get(APPEND));
+    if let Some(fault) = append.and_then(|append| append_fault(spec, append)) {
+        let field = path.child("annotations");
+        causes.invalid(&field, format!("{fault} {field}.{APPEND}"));
+    }
     for (name, message) in GATED_ANNOTATIONS {
         if annotations.and_then(|annotations| annotations.get(name)).is_some_and(|value| !value.is_empty()) {
             let field = path.child("annotations");

@@ -33,6 +33,7 @@ mod vm;
 mod volumes;
 
 pub use cause::{Cause, CauseKind, CauseList, MOST_MESSAGES};
+pub use kernel_boot::{MOST_COMMAND_LINE_BYTES, append_fault};
 pub use runnable::{KernelSource, runnable_vm, runnable_vmi};
 
 use uuid::Uuid;
@@ -62,7 +63,8 @@ pub fn validate_vmi(instance: &VirtualMachineInstance) -> Vec<Cause> {
     metadata::name_and_namespace(&instance.metadata, &mut causes);
     spec_causes(&instance.spec, &path, &mut causes);
     memory::is_requested(&instance.spec, &mut causes);
-    metadata::labels_and_annotations(Some(&instance.metadata), &Path::root("metadata"), &mut causes);
+    let (described, spec) = (Some(&instance.metadata), &instance.spec);
+    metadata::labels_and_annotations(described, spec, &Path::root("metadata"), &mut causes);
     architecture::check(&instance.spec, &path, &mut causes);
     causes.into_vec()
 }
@@ -75,7 +77,8 @@ pub fn validate_vm(machine: &VirtualMachine) -> Vec<Cause> {
     let mut causes = Causes::default();
     metadata::name_and_namespace(&machine.metadata, &mut causes);
     let described = machine.spec.template.metadata.as_ref();
-    metadata::labels_and_annotations(described, &template.child("metadata"), &mut causes);
+    let described_at = template.child("metadata");
+    metadata::labels_and_annotations(described, &instance.spec, &described_at, &mut causes);
     spec_causes(&instance.spec, &template.child("spec"), &mut causes);
     vm::check(machine, &path, &mut causes);
     causes.into_vec()

@@ -120,6 +120,13 @@ fn reserved_labels_and_gated_annotations() {
             (NotSupported, "spec.template.metadata.labels", text),
         ],
     );
+    let append = json!({"name": "guest", "annotations": {"ferrovirt.dev/append": "single\n"}});
+    let message =
+        |field: &str| format!("kernel arguments cannot have control characters {field}.ferrovirt.dev/append");
+    let field = "metadata.annotations";
+    assert_instance(json!({ "metadata": append }), &[(Invalid, field, &message(field))]);
+    let field = "spec.template.metadata.annotations";
+    assert_machine(json!({ "spec.template.metadata": append }), &[(Invalid, field, &message(field))]);
     let harmless = json!({
         "name": "guest",
         "labels": {"kubevirt.io/vm": "guest", "app": "x"},

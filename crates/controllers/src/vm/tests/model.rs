@@ -76,7 +76,7 @@ impl World {
                 }
             }
             Event::Start { paused } => {
-                let options = StartOptions { paused: *paused, dry_run: None };
+                let options = StartOptions { paused: *paused, ..StartOptions::default() };
                 self.request(|machine, instance| requests::start(machine, instance, &options));
             }
             Event::Stop => {
@@ -236,7 +236,7 @@ impl World {
         assert!(self.instance.is_none(), "a second instance is made");
         assert!(machine.metadata.deletion_timestamp.is_none(), "a machine that is deleted is started");
         self.made += 1;
-        let mut instance = build::instance(machine, manner);
+        let mut instance = build::instance(machine, manner, None);
         instance.metadata.uid = Some(format!("instance-{}", self.made));
         self.instance = Some(instance);
         self.set_phase("Pending");

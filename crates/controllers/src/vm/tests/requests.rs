@@ -36,7 +36,7 @@ fn every_answer_to_a_start() {
     for paused in [false, true] {
         for strategy in STRATEGIES {
             for (state, instance) in states() {
-                let options = StartOptions { paused, dry_run: None };
+                let options = StartOptions { paused, ..StartOptions::default() };
                 let answer = show(start_machine(&machine(strategy), instance.as_ref(), &options));
                 let how = if paused { " paused" } else { "" };
                 writeln!(table, "{strategy}, instance {state:?}, start{how}\n      {answer}").unwrap();
@@ -79,6 +79,51 @@ fn every_answer_to_a_restart() {
         }
     }
     insta::assert_snapshot!("restart", table);
+}
+
+/// The words that a machine's annotation, or who starts it, gives its kernel for one start.
+#[test]
+fn a_start_takes_over_the_words_for_its_kernel() {
+    let annotated = |strategy: &str, words: &str| {
+        let mut machine = machine(strategy);
+        let annotations = machine.metadata.annotations.get_or_insert_default();
+        annotations.insert(keys::APPEND.to_owned(), words.to_owned());
+        machine
+    };
+    let request = |data: &str| {
+        format!(
+            "MachineStatus [{{\"op\":\"test\",\"path\":\"/status/stateChangeRequests\",\"value\":null}},{{\"op\":\"add\",\
+             \"path\":\"/status/stateChangeRequests\",\"value\":[{{\"action\":\"Start\",\"data\":{data}}}]}}]"
+        )
+    };
+    let options = |append: &str| StartOptions { append: Some(append.to_owned()), ..StartOptions::default() };
+    for strategy in ["Halted", "Manual"] {
+        let plain = StartOptions::default();
+        let shown = show(start_machine(&annotated(strategy, " single "), None, &plain));
+        assert_eq!(shown, request("{\"append\":\"single\"}"));
+        let paused = StartOptions { paused: true, ..options("debug") };
+        let shown = show(start_machine(&annotated(strategy, "single"), None, &paused));
+        assert_eq!(shown, request("{\"append\":\"debug\",\"paused\":\"true\"}"));
+        // Nothing to append is a start like any other.
+        let expected = show(start_machine(&machine(strategy), None, &plain));
+        assert_eq!(show(start_machine(&annotated(strategy, " "), None, &plain)), expected);
+        for (words, why) in [
+            ("a\nb", "kernel arguments cannot have control characters"),
+            (&*"x".repeat(2048), "kernel arguments have 2048 bytes together, 2047 are possible"),
+        ] {
+            assert_eq!(
+                show(start_machine(&annotated(strategy, words), None, &plain)),
+                format!("400 BadRequest: {why}")
+            );
+            let shown = show(start_machine(&machine(strategy), None, &options(words)));
+            assert_eq!(shown, format!("400 BadRequest: {why}"));
+        }
+    }
+    let shown = show(start_machine(&annotated("Always", "single"), None, &StartOptions::default()));
+    assert!(
+        shown.starts_with("409") && shown.ends_with("Always does not support manual start requests"),
+        "{shown}"
+    );
 }
 
 const UNDERWAY: &str =
@@ -179,7 +224,7 @@ fn refusals_name_what_they_are_about() {
 fn options_are_read_as_clients_send_them() {
     let start: StartOptions =
         serde_json::from_str(r#"{"paused": true, "dryRun": ["All"], "kind": "x"}"#).unwrap();
-    assert_eq!(start, StartOptions { paused: true, dry_run: Some(vec!["All".to_owned()]) });
+    assert_eq!(start, StartOptions { paused: true, append: None, dry_run: Some(vec!["All".to_owned()]) });
     let stop: StopOptions = serde_json::from_str(r#"{"gracePeriod": 5}"#).unwrap();
     assert_eq!(stop, StopOptions { grace_period: Some(5), dry_run: None });
     let restart: RestartOptions =

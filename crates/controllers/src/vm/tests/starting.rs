@@ -17,16 +17,38 @@ fn an_instance_is_what_the_template_says_and_belongs_to_its_machine() {
     let metadata = machine.spec.template.metadata.get_or_insert_default();
     let annotations = metadata.annotations.get_or_insert_default();
     annotations.insert("kubevirt.io/vm-generation".to_owned(), "99".to_owned());
-    let instance = build(&machine, Manner::AsWritten);
+    let instance = build(&machine, Manner::AsWritten, None);
     insta::assert_snapshot!("instance", serde_json::to_string_pretty(&instance).unwrap());
-    let paused = build(&machine, Manner::Paused);
+    let paused = build(&machine, Manner::Paused, None);
     assert_eq!(paused.spec.start_strategy.as_deref(), Some("Paused"));
-    let receiver = build(&machine, Manner::Receiver);
+    let receiver = build(&machine, Manner::Receiver, None);
     assert_eq!(receiver.metadata.annotations.unwrap()["kubevirt.io/create-migration-target"], "true");
     let firmware = machine.spec.template.spec.domain.firmware.as_mut().unwrap();
     firmware.uuid = None;
-    let legacy = build(&machine, Manner::AsWritten).spec.domain.firmware.unwrap().uuid.unwrap();
+    let legacy = build(&machine, Manner::AsWritten, None).spec.domain.firmware.unwrap().uuid.unwrap();
     assert_eq!(legacy, uuid::Uuid::new_v5(&manifest::defaults::FIRMWARE_UUID_NAMESPACE, b"kb").to_string());
+}
+
+#[test]
+fn the_words_of_one_start_go_to_its_instance_and_leave_the_machine() {
+    let of = |append| build(&machine("Always"), Manner::AsWritten, append).metadata.annotations.unwrap();
+    assert_eq!(of(Some("single")).get(keys::APPEND).map(String::as_str), Some("single"));
+    assert_eq!(of(None).get(keys::APPEND), None);
+
+    let taken = |annotation: &str, requests: Vec<VirtualMachineStateChangeRequest>| {
+        let mut machine = machine("Manual");
+        let annotations = machine.metadata.annotations.get_or_insert_default();
+        annotations.insert(keys::APPEND.to_owned(), annotation.to_owned());
+        machine.status.get_or_insert_default().state_change_requests = requests;
+        preparation(&machine).unwrap()["metadata"]["annotations"].get(keys::APPEND).cloned()
+    };
+    let data = || [("append".to_owned(), "single".to_owned())].into();
+    let request = || VirtualMachineStateChangeRequest { data: data(), ..start() };
+    assert_eq!(taken("single", vec![stop("uid"), request()]), Some(serde_json::Value::Null));
+    assert_eq!(taken("debug", vec![request()]), None, "they are those of the next start");
+    assert_eq!(taken("single", vec![start()]), None, "no start has taken them");
+    assert_eq!(super::super::pending::append(&[request()]), Some("single"));
+    assert_eq!(super::super::pending::append(&[stop("uid"), request()]), None);
 }
 
 #[test]
