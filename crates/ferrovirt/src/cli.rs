@@ -7,8 +7,13 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+mod guests;
 mod server;
 
+pub use guests::{
+    Forwarding, Login, Place, PortForwardFlags, ScpFlags, ScreenshotFlags, SecureShellFlags, SshFlags,
+    ViewerKind, VncCommand, VncFlags,
+};
 #[cfg(test)]
 pub use server::parse_until;
 pub use server::{
@@ -80,6 +85,14 @@ pub enum Command {
     SoftReboot(InstanceFlags),
     /// Connect to the serial console of a machine
     Console(ConsoleFlags),
+    /// Forward ports of this host to a guest
+    PortForward(PortForwardFlags),
+    /// Log in to a guest with this host's `ssh`
+    Ssh(SshFlags),
+    /// Copy files to or from a guest with this host's `scp`
+    Scp(ScpFlags),
+    /// See the display of a machine with a viewer of this host
+    Vnc(VncFlags),
     /// Wait until objects are as wanted, or a console says so
     Wait(WaitForFlags),
     /// Print what happened
@@ -98,9 +111,40 @@ pub enum Command {
     Validate(ValidateFlags),
     /// Report what this machine offers: KVM, QEMU, registries, store, limits
     Doctor(DoctorFlags),
+    /// Print a script that completes commands and names of objects in a shell
+    Completion(CompletionFlags),
+    /// Print what may stand in the place of the last word; asked by shells
+    #[command(hide = true, name = "__complete")]
+    Complete(CompleteFlags),
     /// Be the launcher of one virtual machine; started by `serve`
     #[command(hide = true)]
     Launcher(LauncherFlags),
+}
+
+/// `ferrovirt completion`
+#[derive(Debug, Args)]
+pub struct CompletionFlags {
+    /// Whose script
+    #[arg(value_enum)]
+    pub shell: Shell,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Shell {
+    /// source <(ferrovirt completion bash)
+    Bash,
+    /// source <(ferrovirt completion zsh)
+    Zsh,
+    /// ferrovirt completion fish | source
+    Fish,
+}
+
+/// `ferrovirt __complete`
+#[derive(Debug, Args)]
+pub struct CompleteFlags {
+    /// What has been typed behind the program's name; the last word is the one to complete
+    #[arg(value_name = "WORD", last = true)]
+    pub words: Vec<String>,
 }
 
 /// `ferrovirt launcher`

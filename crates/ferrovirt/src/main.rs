@@ -106,6 +106,10 @@ fn dispatch(cli: Cli, reporter: Reporter) -> Result<ExitCode, Failure> {
                 commands::power::instances(&context, &flags, InstanceAction::SoftReboot).await
             }
             Command::Console(flags) => commands::console::console(&context, &flags).await,
+            Command::PortForward(flags) => commands::port_forward::port_forward(&context, flags).await,
+            Command::Ssh(flags) => commands::ssh::ssh(&context, flags).await,
+            Command::Scp(flags) => commands::ssh::scp(&context, flags).await,
+            Command::Vnc(flags) => commands::vnc::vnc(&context, flags).await,
             Command::Wait(flags) => commands::wait::wait(&context, &flags).await,
             Command::Events(flags) => commands::events::events(&context, &flags).await,
             Command::Kubeconfig(flags) => commands::kubeconfig::kubeconfig(&context, &flags),
@@ -114,6 +118,8 @@ fn dispatch(cli: Cli, reporter: Reporter) -> Result<ExitCode, Failure> {
             Command::Image(flags) => commands::image::image(&context, flags.command).await,
             Command::Validate(flags) => commands::validate::validate(&context, &flags),
             Command::Doctor(flags) => commands::doctor::doctor(&context, &flags).await,
+            Command::Completion(flags) => commands::completion::completion(&flags),
+            Command::Complete(flags) => commands::completion::complete(&context, &flags).await,
             Command::Launcher(flags) => {
                 commands::launcher::launcher(&context, flags, cli.global.verbose).await
             }

@@ -157,6 +157,9 @@ pub struct StartFlags {
     /// Leave its virtual CPUs standing still
     #[arg(long)]
     pub paused: bool,
+    /// Words put behind the kernel arguments, for this start only
+    #[arg(long, value_name = "ARGS", allow_hyphen_values = true)]
+    pub append: Vec<String>,
     #[command(flatten)]
     pub waiting: WaitFlags,
 }

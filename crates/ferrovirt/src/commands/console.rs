@@ -9,9 +9,9 @@ use tokio::time::Instant;
 
 use super::Context;
 use super::api::Server;
-use super::api::console::{Attach, Console, Said};
 use super::api::refusal::RequestError;
 use super::api::resources::INSTANCES;
+use super::api::stream::{Attach, Said, Stream};
 use super::api::targets;
 use super::get::there;
 use crate::cli::ConsoleFlags;
@@ -60,7 +60,7 @@ async fn connect(
     name: &str,
     how: Attach,
     patience: Duration,
-) -> Result<Console, Failure> {
+) -> Result<Stream, Failure> {
     let began = Instant::now();
     let mut is_told = false;
     loop {
@@ -107,7 +107,7 @@ enum End {
     OutputClosed,
 }
 
-async fn carry(context: &Context, mut console: Console, name: &str, how: Attach) -> Result<End, Failure> {
+async fn carry(context: &Context, mut console: Stream, name: &str, how: Attach) -> Result<End, Failure> {
     let input = terminal::standard_input();
     let is_terminal = input == StandardInput::Terminal;
     let cannot = |error: std::io::Error| anyhow::Error::new(error).context("cannot use the terminal");
@@ -148,7 +148,7 @@ async fn carry(context: &Context, mut console: Console, name: &str, how: Attach)
                 Said::Cut => break End::Cut,
             },
             bytes = typed.recv(), if is_open => match bytes {
-                Some(bytes) => if console.type_in(bytes).await.is_err() {
+                Some(bytes) => if console.say(bytes).await.is_err() {
                     break End::Cut;
                 },
                 // Nothing is typed, or no more: the guest may still have much to say.

@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod apply;
+pub mod completion;
 pub mod console;
 pub mod delete;
 pub mod describe;
@@ -14,11 +15,14 @@ pub mod kubeconfig;
 pub mod launcher;
 pub mod logs;
 pub mod manifests;
+pub mod port_forward;
 pub mod power;
 pub mod run;
 pub mod serve;
+pub mod ssh;
 pub mod state;
 pub mod validate;
+pub mod vnc;
 pub mod wait;
 
 use crate::report::{ExitCode, Failure, ReaderGone, Reporter};

@@ -7,17 +7,14 @@ use manifest::keys;
 use serde_json::{Value, json};
 
 use super::api::refusal::RequestError;
-use super::api::resources::{INSTANCES, MACHINES, Resource};
+use super::api::resources::{INSTANCES, MACHINES};
 use super::api::targets::{self, MachineKind};
 use super::api::watch::within;
-use super::api::{JSON, Server, escape, request, text};
+use super::api::{JSON, Server, request, text};
 use super::get::there;
 use super::{Context, each};
 use crate::cli::{DryRun, InstanceFlags, MachinesFlags, RestartFlags, StartFlags, StopFlags, WaitFlags};
 use crate::report::{ExitCode, Failure, print};
-
-/// The group that is asked, in the version that KubeVirt prefers.
-const GROUP_PATH: &str = "/apis/subresources.kubevirt.io/v1";
 
 /// What is done to a VirtualMachine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +62,27 @@ pub async fn start(context: &Context, flags: &StartFlags) -> Result<ExitCode, Fa
     if flags.paused {
         options["paused"] = true.into();
     }
+    if !flags.append.is_empty() {
+        options["append"] = flags.append.join(" ").into();
+        must_append(&Server::find(context, flags.on.namespace.namespace.as_deref()).await?).await?;
+    }
     switch(context, &flags.on, &flags.waiting, MachineAction::Start, &options, "Running").await
+}
+
+/// Refuses a server that would start a machine without the words for its kernel.
+async fn must_append(server: &Server) -> Result<(), Failure> {
+    match server.is_ferrovirts().await {
+        Ok(true) => Ok(()),
+        Ok(false) => {
+            let error = anyhow::anyhow!(
+                "the server `{}` is none of Ferrovirt's: it would start the machine without --append",
+                server.url()
+            );
+            let hint = "change `kernelArgs` in the machine's manifest for this start";
+            Err(Failure::refused(error, Some(hint.to_owned())))
+        }
+        Err(error) => Err(error.failure("cannot tell whether the server knows --append", None)),
+    }
 }
 
 /// `ferrovirt stop`
@@ -127,7 +144,7 @@ pub async fn instances(
     let server = Server::find(context, flags.namespace.namespace.as_deref()).await?;
     let word = action.word();
     each(context, names, async |(_, name)| {
-        let path = subresource(&server, &INSTANCES, &name, action.subresource());
+        let path = INSTANCES.subresource_path(&server.namespace, &name, action.subresource());
         let what = || format!("cannot {word} {}", INSTANCES.object(Some(&server.namespace), &name));
         put(&server, &path, &options).await.map_err(|error| {
             let hint = error.is_not_found().then(|| there(&INSTANCES, Some(&server.namespace)));
@@ -161,11 +178,6 @@ fn dry_run(dry_run: DryRun) -> Value {
     }
 }
 
-fn subresource(server: &Server, resource: &Resource, name: &str, word: &str) -> String {
-    let (namespace, name) = (escape(&server.namespace), escape(name));
-    format!("{GROUP_PATH}/namespaces/{namespace}/{}/{name}/{word}", resource.plural)
-}
-
 async fn put(server: &Server, path: &str, options: &Value) -> Result<(), RequestError> {
     let body = Some((JSON, options.to_string().into_bytes()));
     server.call(request(Method::PUT, path, "*/*", body)?).await.map(drop)
@@ -178,7 +190,8 @@ async fn machine(server: &Server, name: &str, action: MachineAction, options: &V
         MachineAction::Restart => "restart",
     };
     let namespace = Some(server.namespace.as_str());
-    put(server, &subresource(server, &MACHINES, name, word), options).await.map_err(|error| {
+    let path = MACHINES.subresource_path(&server.namespace, name, word);
+    put(server, &path, options).await.map_err(|error| {
         let hint = match &error {
             error if error.is_not_found() => Some(there(&MACHINES, namespace)),
             RequestError::Refused(refusal) => way_out(action, &refusal.message, name, &server.namespace),

@@ -100,7 +100,10 @@ pub async fn serve(context: &Context, flags: &ServeFlags) -> Result<ExitCode, Fa
 }
 
 /// What SIGINT and SIGTERM end; caught from here on.
-fn ended_by_signal() -> Result<impl Future<Output = &'static str> + Send + 'static, Failure> {
+///
+/// # Errors
+/// When they cannot be caught.
+pub fn ended_by_signal() -> Result<impl Future<Output = &'static str> + Send + 'static, Failure> {
     let catch = |kind| signal(kind).context("cannot catch signals");
     let mut interrupt = catch(SignalKind::interrupt())?;
     let mut terminate = catch(SignalKind::terminate())?;

@@ -7,9 +7,9 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::Context;
-use super::api::console::{Attach, Said};
 use super::api::refusal::RequestError;
 use super::api::resources::{INSTANCES, MACHINES};
+use super::api::stream::{Attach, Said};
 use super::api::targets::{self, Object};
 use super::api::watch::too_late;
 use super::api::{JSON, Server, text};
@@ -98,8 +98,7 @@ async fn console(server: &Server, object: &Object, pattern: &Pattern) -> Result<
         let hint = error.is_not_found().then(|| there(&object.resource, Some(&server.namespace)));
         error.failure(format!("cannot watch the console of {}", object.described()), hint)
     };
-    let version = server.get("/version", JSON).await.map_err(cannot)?;
-    if !text(&version, "/gitVersion").contains("+ferrovirt.") {
+    if !server.is_ferrovirts().await.map_err(cannot)? {
         let error = anyhow::anyhow!(
             "the server `{}` is none of Ferrovirt's: looking on at a console would end the session of whoever types",
             server.url()

@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
 use std::process::Stdio;
 
 use crate::server::{Server, World, finish, finish_with_input};
@@ -28,11 +29,13 @@ fn cells(line: &str) -> impl Iterator<Item = &str> {
 struct Session<'a> {
     world: &'a World,
     text: String,
+    /// Where programs are looked for, if not where this test finds them.
+    search_path: Option<PathBuf>,
 }
 
 impl<'a> Session<'a> {
     fn new(world: &'a World) -> Self {
-        Self { world, text: String::new() }
+        Self { world, text: String::new(), search_path: None }
     }
 
     /// Types a command; its words are separated by spaces, and `␣` is a space within one.
@@ -44,6 +47,9 @@ impl<'a> Session<'a> {
         let words = line.split_whitespace().map(|word| word.replace('␣', " "));
         let mut command = self.world.ferrovirt(words);
         command.env("KUBECONFIG", self.world.kubeconfig());
+        if let Some(search_path) = &self.search_path {
+            command.env("PATH", search_path);
+        }
         let outcome = if input.is_empty() { finish(command) } else { finish_with_input(command, input) };
         let code = outcome.status.code().unwrap();
         writeln!(self.text, "$ ferrovirt {line}").unwrap();
@@ -64,6 +70,7 @@ impl<'a> Session<'a> {
         let text = self.text.replace(&server.address().to_string(), "SERVER");
         let directory = self.world.path("x").parent().unwrap().display().to_string();
         let text = text.replace(&directory, "WORLD");
+        let text = text.replace(env!("CARGO_BIN_EXE_ferrovirt"), "/bin/ferrovirt");
         let mut out = String::new();
         for line in text.lines() {
             if let Some((name, _)) =
@@ -166,6 +173,13 @@ fn machines_are_started_and_stopped() {
     session.feed("apply -f - -o name", &machine("tiny", "64Mi"));
     session.run("start tiny --dry-run");
     session.run("start vm/tiny");
+    session.run("start tiny --append single");
+    session.run("stop tiny");
+    session.run("start tiny --append a\u{1}b");
+    session.run("start tiny --append");
+    session.run("start tiny --append=single --append=-- --dry-run");
+    session.run("start tiny --append single␣debug");
+    session.run("get vm tiny -o jsonpath={.status.stateChangeRequests}");
     session.run("start tiny --wait --timeout 100ms");
     session.run("get vm tiny -o jsonpath=.spec.runStrategy");
     session.run("start tiny missing");
@@ -233,6 +247,92 @@ fn objects_are_waited_for_and_events_are_told() {
     session.run("console tiny");
     session.run("console pod/tiny");
     session.run("console");
+    insta::assert_snapshot!(session.end(&server));
+}
+
+/// A script in the search path, which says how it was called.
+fn stand_in(world: &World, name: &str, script: &str) {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let file = world.file(&format!("stand-ins/{name}"), format!("#!/bin/sh\n{script}\n"));
+    std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn guests_are_connected_to_in_virtctls_words() {
+    let world = World::new();
+    let server = Server::start(&world);
+    for program in ["ssh", "scp"] {
+        stand_in(&world, program, &format!("printf '{program}:'; printf ' [%s]' \"$@\"; echo; exit 7"));
+    }
+    stand_in(&world, "remote-viewer", "echo nobody calls this");
+    let mut session = Session::new(&world);
+    session.search_path = Some(world.path("stand-ins"));
+    session.feed("apply -f - -o name", &machine("tiny", "64Mi"));
+    session.run("port-forward tiny 0:22");
+    session.run("port-forward vm/missing 0:22");
+    session.run("port-forward vm/tiny/other 0:22 -n default");
+    session.run("port-forward --stdio vm/tiny 22");
+    session.run("port-forward --stdio=true tiny 22");
+    session.run("port-forward vm/tiny 22 80 --stdio");
+    session.run("port-forward vm/tiny 22 --address 192.0.2.1");
+    session.run("port-forward vm/tiny udp/53");
+    session.run("port-forward vm/tiny 0");
+    session.run("port-forward pod/tiny 80");
+    session.run("port-forward vm/tiny 80 --address home");
+    session.run("port-forward vm/tiny");
+    session.run("ssh vm/tiny");
+    session.run("ssh root@vm/tiny/other -i key -p 2222 -t -v -t -o␣StrictHostKeyChecking=no -c uname␣-r");
+    session.run("ssh tiny -l root -n other --known-hosts known␣hosts");
+    session.run(&format!("ssh tiny --kubeconfig {} --context ferrovirt", world.kubeconfig().display()));
+    session.run("ssh -l -oProxyCommand=x tiny");
+    session.run("ssh a;b@tiny");
+    session.run("ssh tiny/$(x)");
+    session.run("ssh");
+    session.run("scp file root@vm/tiny:/tmp/x:y");
+    session.run("scp -r --preserve vmi/tiny:dir -l root ./a:b");
+    session.run("scp a b");
+    session.run("scp vm/tiny:a vm/tiny:b");
+    session.run("scp pod/tiny:a b");
+    session.run("scp file");
+    session.run("vnc tiny");
+    session.run("vnc vmi/tiny/other --proxy-only --port 5900 --preserve-session");
+    session.run("vnc tiny --vnc-type tiger");
+    session.run("vnc");
+    session.run("vnc screenshot tiny");
+    session.run("vnc screenshot tiny --file picture.png");
+    std::fs::remove_dir_all(world.path("stand-ins")).unwrap();
+    session.search_path = Some(world.path("nowhere"));
+    session.run("vnc tiny");
+    session.run("ssh tiny");
+    insta::assert_snapshot!(session.end(&server));
+}
+
+#[test]
+fn a_shell_completes_what_is_typed() {
+    let world = World::new();
+    let server = Server::start(&world);
+    let mut session = Session::new(&world);
+    session
+        .feed("apply -f - -o name", &format!("{}---\n{}", machine("tiny", "64Mi"), machine("other", "64Mi")));
+    session.run("completion fish");
+    session.run("completion csh");
+    session.run("__complete -- po");
+    session.run("__complete -- start t");
+    session.run("__complete -- start vm/");
+    session.run("__complete -- get v");
+    session.run("__complete -- get vm -n missing t");
+    session.run("__complete -- get vm -n def");
+    session.run("__complete -- stop --grace");
+    session.run("__complete -- get vm --kubeconfig missing t");
+    // A real shell: what TAB puts in the place of `ferrovirt start t`.
+    let directory = std::path::Path::new(env!("CARGO_BIN_EXE_ferrovirt")).parent().unwrap();
+    let script = "source <(ferrovirt completion bash); COMP_WORDS=(ferrovirt start -n default t); COMP_CWORD=4; \
+                  _ferrovirt; printf '[%s]' \"${COMPREPLY[@]}\"";
+    let mut command = world.command("bash", ["-c", script]);
+    command.env("PATH", format!("{}:{}", directory.display(), std::env::var("PATH").unwrap()));
+    command.env("KUBECONFIG", world.kubeconfig());
+    assert_eq!(finish(command).succeeded().stdout, "[tiny]");
     insta::assert_snapshot!(session.end(&server));
 }
 

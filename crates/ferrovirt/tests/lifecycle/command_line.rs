@@ -7,7 +7,7 @@ use crate::room::{Boot, Room, machine};
 use crate::server::{Outcome, finish, finish_with_input};
 
 /// A command of the binary, as the administrator.
-fn command(room: &Room, line: &str) -> Command {
+pub fn command(room: &Room, line: &str) -> Command {
     let mut command = room.world.command(line.split_whitespace());
     command.env("KUBECONFIG", room.world.path("state/apiserver/admin.kubeconfig"));
     command
@@ -21,6 +21,36 @@ fn run(room: &Room, line: &str) -> Outcome {
 #[track_caller]
 fn ok(room: &Room, line: &str) -> String {
     run(room, line).succeeded().stdout
+}
+
+/// What the kernel of the boot that runs was told, once it says so.
+fn told_kernel(room: &Room) -> String {
+    ok(room, "wait vmi/vm --for=console=is.ready --timeout 5m");
+    let log = ok(room, "logs vm --local");
+    let line = log.lines().find(|line| line.contains("Command line: "));
+    line.unwrap_or_else(|| panic!("no command line in {log}")).to_owned()
+}
+
+/// By the flag, and by the annotation of kubectl's users; neither is there in the boot after.
+fn one_start_has_words_for_its_kernel(room: &Room) {
+    for words in ["probe.flag=1", "probe.note=1"] {
+        ok(room, "stop vm --force --wait --timeout 5m");
+        let flag = match words {
+            "probe.flag=1" => format!(" --append {words}"),
+            _ => {
+                room.kubectl(&["annotate", "vm", "vm", &format!("ferrovirt.dev/append={words}")]);
+                String::new()
+            }
+        };
+        ok(room, &format!("start vm --wait --timeout 5m{flag}"));
+        let told = told_kernel(room);
+        assert!(told.contains(words) && told.matches("probe.").count() == 1, "{told}");
+        let machine = room.get("vm/vm");
+        assert_eq!(machine["metadata"]["annotations"].get("ferrovirt.dev/append"), None, "{machine}");
+        ok(room, "restart vm --force --wait --timeout 5m");
+        let told = told_kernel(room);
+        assert!(!told.contains("probe."), "{told}");
+    }
 }
 
 #[test]
@@ -65,6 +95,7 @@ fn a_machine_lives_by_the_commands_of_the_binary() {
     assert_eq!(ok(&room, "unpause vmi/vm"), "VMI vm was scheduled to unpause\n");
     assert_eq!(ok(&room, "reset vm"), "VMI vm was scheduled to reset\n");
 
+    one_start_has_words_for_its_kernel(&room);
     room.push(&image, "vmlinuz-other");
     let restarted = ok(&room, "restart vm --force --wait --timeout 5m");
     let (old, new) = (Fixtures::version("vmlinuz"), Fixtures::version("vmlinuz-other"));

@@ -1,9 +1,11 @@
 //! Guests with a network: DHCP, what they reach, what they do not, and how they are reached.
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, UdpSocket};
+use std::process::Stdio;
 
 use futures::{SinkExt as _, StreamExt as _};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -14,9 +16,10 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::client::{self, Credentials};
+use crate::command_line::command;
 use crate::console::Terminal;
 use crate::room::{Boot, Room, instance, machine};
-use crate::server::DEADLINE;
+use crate::server::{DEADLINE, finish, finish_with_input};
 
 const PROTOCOL: &str = "plain.kubevirt.io";
 
@@ -177,6 +180,13 @@ fn a_guest_has_a_lease_and_is_reached_through_the_api() {
         timeout(DEADLINE, async { tokio::join!(writing, reading) }).await.expect("all of it comes back");
         assert!(back == sent, "the guest's echo is another than what was said");
 
+        // A client that has said all still hears what the guest says to that.
+        let mut echo = Connection::open(&room, "virtualmachineinstances/web/portforward/7").await.unwrap();
+        echo.send(b"the last").await;
+        echo.send(b"").await;
+        assert_eq!(echo.read(usize::MAX).await, b"the last");
+
+        forwarded_by_the_command(&room);
         let refused =
             Connection::open(&room, "virtualmachineinstances/web/portforward/81").await.err().unwrap();
         let message = "Internal error occurred: dialing VM: the guest refuses connections to port 81";
@@ -192,6 +202,58 @@ fn a_guest_has_a_lease_and_is_reached_through_the_api() {
     });
     room.kubectl(&["delete", "vm", "web"]);
     room.wait_until_empty();
+}
+
+/// The same guest by the ports and the standard streams of the command.
+fn forwarded_by_the_command(room: &Room) {
+    let command = |line: &str| command(room, line);
+    let echo = finish_with_input(command("port-forward --stdio=true vm/web 7"), "there and back").succeeded();
+    assert_eq!((echo.stdout.as_str(), echo.stderr.as_str()), ("there and back", ""));
+    let refused = finish(command("port-forward --stdio vm/web 81")).failed();
+    assert!(refused.stderr.contains("the guest refuses connections to port 81"), "{}", refused.stderr);
+
+    // The guest's server is one of HTTP, and answers to what `ssh` says to it.
+    let ssh = finish(command("ssh root@vm/web -p 80 -t -v -t -oBatchMode=yes")).failed();
+    assert!(ssh.stderr.contains("banner line 0: HTTP/1.1 400 Bad Request"), "{}", ssh.stderr);
+    assert_eq!(ssh.status.code(), Some(255), "{}", ssh.stderr);
+
+    let mut command = command("port-forward vm/web/default :80 tcp/0:7 :81");
+    let mut forwarding = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(forwarding.stdout.take().unwrap()).lines();
+    let [http, echo, closed] = [80, 7, 81].map(|guest| {
+        let line = lines.next().unwrap().unwrap();
+        let local =
+            line.strip_prefix("Forwarding from ").and_then(|rest| rest.strip_suffix(&format!(" -> {guest}")));
+        local.unwrap_or_else(|| panic!("{line}")).parse::<SocketAddr>().unwrap()
+    });
+    // The guest ends this one, the client the other: in both cases all of it arrives.
+    let mut answer = String::new();
+    let mut client = std::net::TcpStream::connect(http).unwrap();
+    client.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    client.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("served by the guest\n"), "{answer}");
+    let sent: Vec<u8> = (0..300_000u32).flat_map(u32::to_be_bytes).collect();
+    let mut client = std::net::TcpStream::connect(echo).unwrap();
+    let mut reader = client.try_clone().unwrap();
+    let reading = std::thread::spawn(move || {
+        let mut back = Vec::new();
+        reader.read_to_end(&mut back).map(|_| back)
+    });
+    client.write_all(&sent).unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    assert!(reading.join().unwrap().unwrap() == sent, "the guest's echo is another than what was said");
+    // Who comes to a closed port is told nothing, and the user is.
+    let mut client = std::net::TcpStream::connect(closed).unwrap();
+    assert_eq!(client.read(&mut [0; 1]).unwrap_or(0), 0);
+
+    kill_process(Pid::from_child(&forwarding), Signal::INT).unwrap();
+    let mut told = String::new();
+    forwarding.stderr.take().unwrap().read_to_string(&mut told).unwrap();
+    assert_eq!(forwarding.wait().unwrap().code(), Some(0), "{told}");
+    assert!(told.contains(&format!("Handling connection for {}\n", http.port())), "{told}");
+    let refused = "error: cannot connect to port 81 of VirtualMachine `default/web`\n  cause: Internal error occurred: \
+                   dialing VM: the guest refuses connections to port 81\n";
+    assert!(told.contains(refused), "{told}");
 }
 
 /// What a guest is told that connects there, with a full stop behind.

@@ -1,5 +1,10 @@
 //! The display: VNC over a WebSocket, as virtctl speaks it, and pictures of it.
 
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::{Ipv4Addr, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Stdio;
+
 use bytes::Bytes;
 use futures::{SinkExt as _, StreamExt as _};
 use http::Method;
@@ -9,9 +14,10 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::client::{self, Credentials};
+use crate::command_line::command;
 use crate::console::{Socket, open};
 use crate::room::{Boot, Room, instance};
-use crate::server::DEADLINE;
+use crate::server::{DEADLINE, finish};
 
 /// A viewer, as RFC 6143 has it.
 struct Viewer {
@@ -91,6 +97,47 @@ fn size(picture: &[u8]) -> (u32, u32) {
     (number(16), number(20))
 }
 
+/// The display by the command: a picture, a port for any viewer, and viewers that it starts.
+fn seen_by_the_command(room: &Room, display: (u32, u32)) {
+    let picture = room.world.path("picture.png");
+    finish(command(room, &format!("vnc screenshot vmi/vm --move-cursor --file {}", picture.display())))
+        .succeeded();
+    assert_eq!(size(&std::fs::read(&picture).unwrap()), display);
+
+    let mut proxy = command(room, "vnc vm --proxy-only").stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(proxy.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let told: Value = serde_json::from_str(&line).unwrap();
+    let port = told["port"].as_u64().unwrap().try_into().unwrap();
+    let mut viewer = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+    let mut greeting = [0; 12];
+    viewer.read_exact(&mut greeting).unwrap();
+    assert_eq!(&greeting, b"RFB 003.008\n");
+    drop(viewer);
+    assert_eq!(proxy.wait().unwrap().code(), Some(0));
+
+    // The first that is in the search path is taken, and how it ends is how the command does.
+    let stand_ins = room.world.path("stand-ins");
+    std::fs::create_dir(&stand_ins).unwrap();
+    let said = room.world.path("said");
+    for (name, code) in [("vncviewer", 3), ("remote-viewer", 0)] {
+        let file = stand_ins.join(name);
+        let script = format!("#!/bin/sh\necho {name} \"$@\" >{}\nexit {code}\n", said.display());
+        std::fs::write(&file, script).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let mut command = command(room, "vnc vm --preserve-session");
+        let outcome = finish({
+            command.env("PATH", &stand_ins);
+            command
+        });
+        assert_eq!(outcome.status.code(), Some(i32::from(code > 0)), "{}", outcome.stderr);
+        let said = std::fs::read_to_string(&said).unwrap();
+        let at = if code > 0 { "127.0.0.1:" } else { "vnc://127.0.0.1:" };
+        assert!(said.starts_with(&format!("{name} {at}")), "{said}");
+        assert_eq!(outcome.stderr.contains("ended with exit status: 3"), code > 0, "{}", outcome.stderr);
+    }
+}
+
 #[test]
 fn a_display_is_seen_by_one_client_at_a_time_and_in_pictures() {
     let room = Room::new();
@@ -116,8 +163,9 @@ fn a_display_is_seen_by_one_client_at_a_time_and_in_pictures() {
         let (second, again) = Viewer::begin(open(&room, "vm", "vnc").await.unwrap()).await;
         assert_eq!(again, display);
         assert!(first.ends_cut().await);
+        seen_by_the_command(&room, display);
+        assert!(second.ends_cut().await);
         room.kubectl(&["delete", "vmi", "vm"]);
-        second.ends_cut().await;
     });
 
     let mut blind = instance("vm", &boot);

@@ -6,10 +6,10 @@
 //! ```
 
 pub mod config;
-pub mod console;
 pub mod output;
 pub mod refusal;
 pub mod resources;
+pub mod stream;
 pub mod table;
 pub mod targets;
 pub mod template;
@@ -119,6 +119,15 @@ impl Server {
     /// As [`call`](Self::call).
     pub async fn get(&self, path: &str, accept: &str) -> Result<Value, RequestError> {
         self.call(request(Method::GET, path, accept, None)?).await?.json()
+    }
+
+    /// Whether it is one of Ferrovirt's, which knows more than KubeVirt.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub async fn is_ferrovirts(&self) -> Result<bool, RequestError> {
+        let version = self.get("/version", JSON).await?;
+        Ok(text(&version, "/gitVersion").contains("+ferrovirt."))
     }
 
     /// The namespace that a resource's objects are in: none where it has none.

@@ -88,6 +88,13 @@ impl Resource {
         path
     }
 
+    /// The path of something that is asked of one of its objects, in the version that KubeVirt prefers.
+    pub fn subresource_path(&self, namespace: &str, name: &str, subresource: &str) -> String {
+        let (namespace, name) = (escape(namespace), escape(name));
+        let plural = &self.plural;
+        format!("/apis/subresources.kubevirt.io/v1/namespaces/{namespace}/{plural}/{name}/{subresource}")
+    }
+
     /// What kubectl puts before a slash and a name, `virtualmachine.kubevirt.io`.
     pub fn title(&self) -> String {
         match self.group.as_ref() {
@@ -117,6 +124,14 @@ pub fn well_known(word: &str) -> Option<Resource> {
     let word = word.to_lowercase();
     let found = KNOWN.iter().find(|(resource, short)| is_meant(resource, short.iter().copied(), &word));
     found.map(|(resource, _)| (*resource).clone())
+}
+
+/// A word for each resource of daily use, the shortest.
+pub fn daily_words() -> Vec<String> {
+    KNOWN
+        .iter()
+        .map(|(resource, short)| short.first().map_or(&*resource.plural, |word| *word).to_owned())
+        .collect()
 }
 
 /// Whether `word`, in lower case, names the resource: by one of its names, or with its group (and version) behind.
@@ -317,6 +332,10 @@ mod tests {
             "/apis/kubevirt.io/v1/namespaces/a/virtualmachines/b%2Fc"
         );
         assert_eq!(PODS.path(None, None), "/api/v1/pods");
+        assert_eq!(
+            MACHINES.subresource_path("a", "b/c", "portforward/22"),
+            "/apis/subresources.kubevirt.io/v1/namespaces/a/virtualmachines/b%2Fc/portforward/22"
+        );
         assert_eq!((MACHINES.title().as_str(), PODS.title().as_str()), ("virtualmachine.kubevirt.io", "pod"));
     }
 

@@ -1,8 +1,9 @@
 //! What a command line is about: `vm`, `vm demo other`, `vm/demo pod/x`, `vm,vmi`.
 
+use apiserver::metadata::is_dns1123_subdomain;
 use serde_json::Value;
 
-use super::resources::Resource;
+use super::resources::{INSTANCES, MACHINES, Resource};
 use super::{JSON, Server, query, text};
 use crate::report::Failure;
 
@@ -139,16 +140,20 @@ pub enum MachineKind {
     Instance,
 }
 
+/// The kind that a word means, where it is one of a machine's.
+fn kind_of(word: &str) -> Option<MachineKind> {
+    match super::resources::well_known(word)? {
+        resource if resource == MACHINES => Some(MachineKind::Machine),
+        resource if resource == INSTANCES => Some(MachineKind::Instance),
+        _ => None,
+    }
+}
+
 /// Names of machines as virtctl and kubectl users write them: `demo`, `vm demo`, `vm/demo`, `vmi/demo`.
 ///
 /// # Errors
 /// When a word is neither.
 pub fn machines(words: &[String]) -> Result<Vec<(Option<MachineKind>, String)>, String> {
-    let kind_of = |word: &str| match super::resources::well_known(word) {
-        Some(resource) if resource == super::resources::MACHINES => Some(MachineKind::Machine),
-        Some(resource) if resource == super::resources::INSTANCES => Some(MachineKind::Instance),
-        _ => None,
-    };
     let (leading, names) = match words {
         [first, rest @ ..] if !rest.is_empty() && kind_of(first).is_some() => (kind_of(first), rest),
         all => (None, all),
@@ -164,6 +169,58 @@ pub fn machines(words: &[String]) -> Result<Vec<(Option<MachineKind>, String)>, 
         });
     }
     Ok(found)
+}
+
+/// A guest that is connected to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Guest {
+    /// By which of its two objects; by the instance, where nothing is said.
+    pub kind: MachineKind,
+    /// Their name.
+    pub name: String,
+    /// Their namespace, where it is named.
+    pub namespace: Option<String>,
+}
+
+impl MachineKind {
+    /// Its short name, `vm` or `vmi`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Machine => "vm",
+            Self::Instance => "vmi",
+        }
+    }
+
+    /// Its resource.
+    pub fn resource(self) -> &'static Resource {
+        match self {
+            Self::Machine => &MACHINES,
+            Self::Instance => &INSTANCES,
+        }
+    }
+}
+
+/// Reads a guest as virtctl has it: `vm/demo`, `vmi/demo`, `vm/demo/namespace`; also `demo`.
+///
+/// Names are those of Kubernetes (RFC 1123): they become parts of other programs' command lines.
+///
+/// # Errors
+/// When it is none of them.
+pub fn guest(word: &str) -> Result<Guest, String> {
+    let parts: Vec<_> = word.split('/').collect();
+    let (kind, name, namespace) = match parts[..] {
+        [name] => (Some(MachineKind::Instance), name, None),
+        [kind, name] => (kind_of(kind), name, None),
+        [kind, name, namespace] => (kind_of(kind), name, Some(namespace)),
+        _ => (None, "", None),
+    };
+    let is_wrong = |name: &str| !is_dns1123_subdomain(name).is_empty();
+    match kind {
+        Some(kind) if !is_wrong(name) && !namespace.is_some_and(is_wrong) => {
+            Ok(Guest { kind, name: name.to_owned(), namespace: namespace.map(str::to_owned) })
+        }
+        _ => Err(format!("`{word}` is not of the form NAME, vm/NAME[/NAMESPACE] or vmi/NAME[/NAMESPACE]")),
+    }
 }
 
 #[cfg(test)]
@@ -222,6 +279,25 @@ mod tests {
         for line in ["pod/a", "vm/", "a/b/c", "vm/.."] {
             let message = machines(&words(line)).unwrap_err();
             assert_eq!(message, format!("`{line}` is not of the form NAME, vm/NAME or vmi/NAME"));
+        }
+    }
+
+    #[test]
+    fn a_guest_is_named_as_virtctl_does() {
+        use MachineKind::{Instance, Machine};
+        for (word, kind, name, namespace) in [
+            ("a", Instance, "a", None),
+            ("vm/a.b", Machine, "a.b", None),
+            ("VMs/a/n", Machine, "a", Some("n")),
+            ("virtualmachineinstance/a", Instance, "a", None),
+        ] {
+            let expected = Guest { kind, name: name.to_owned(), namespace: namespace.map(str::to_owned) };
+            assert_eq!(guest(word).unwrap(), expected, "{word}");
+        }
+        for word in
+            ["", "pod/a", "vm/", "vm/a/", "vm/a/b/c", "a b", "-a", "vm/A", "vm/a%h", "vm/a@b", "vm/$(a)"]
+        {
+            assert!(guest(word).unwrap_err().starts_with(&format!("`{word}` is not of the form")), "{word}");
         }
     }
 }

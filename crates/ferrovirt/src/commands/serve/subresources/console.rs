@@ -48,20 +48,31 @@ pub async fn open(call: Call, launchers: Option<control::Client>) -> Result<Resp
     let console = instance.console(how).await?;
     let upgrade = upgrade.map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
     let upgrade = upgrade.protocols([PROTOCOL]).max_message_size(MOST_MESSAGE_BYTES);
-    Ok(upgrade.max_frame_size(MOST_MESSAGE_BYTES).on_upgrade(|socket| carry(socket, console, stopped)))
+    let carry = |socket| carry(socket, console, EmptyMessage::IsNothing, stopped);
+    Ok(upgrade.max_frame_size(MOST_MESSAGE_BYTES).on_upgrade(carry))
+}
+
+/// What an empty message of a client says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum EmptyMessage {
+    /// Nothing.
+    IsNothing,
+    /// That the client says no more, while it still listens. KubeVirt's clients send none, and its server ignores it.
+    IsTheEnd,
 }
 
 /// Carries bytes until either side ends, or the server does.
 pub(super) async fn carry(
     socket: WebSocket,
     console: impl AsyncRead + AsyncWrite + Send,
+    empty: EmptyMessage,
     stopped: impl Future<Output = ()> + Send,
 ) {
     let (mut to_client, from_client) = socket.split();
     let (said, typed) = tokio::io::split(console);
     let why = tokio::select! {
         why = tell(said, &mut to_client) => why,
-        () = type_in(from_client, typed) => None,
+        () = type_in(from_client, typed, empty) => None,
         () = stopped => Some(close_code::AWAY),
     };
     if let Some(code) = why {
@@ -102,11 +113,18 @@ async fn tell(
     }
 }
 
-async fn type_in(mut from_client: SplitStream<WebSocket>, mut typed: impl AsyncWrite + Unpin) {
+async fn type_in(
+    mut from_client: SplitStream<WebSocket>,
+    mut typed: impl AsyncWrite + Unpin,
+    empty: EmptyMessage,
+) {
     while let Some(Ok(message)) = from_client.next().await {
         match message {
             Message::Binary(bytes) => {
                 let written = async {
+                    if bytes.is_empty() && empty == EmptyMessage::IsTheEnd {
+                        return typed.shutdown().await;
+                    }
                     typed.write_all(&bytes).await?;
                     typed.flush().await
                 };

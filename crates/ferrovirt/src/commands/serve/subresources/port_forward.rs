@@ -2,7 +2,8 @@
 //! guest over a WebSocket, as virtctl speaks it.
 //!
 //! The guest is connected to before the WebSocket opens, so that whatever is in the way is an ordinary answer. When the
-//! guest ends the connection, so does the WebSocket; when the client does, the guest sees the end.
+//! guest ends the connection, so does the WebSocket; when the client does, the guest sees the end. A client that has said
+//! all and still listens sends an empty message: the guest sees the end of what it is sent, and may go on.
 
 use apiserver::http::extension::{Call, Response};
 use apiserver::status::ApiError;
@@ -11,7 +12,7 @@ use axum::extract::ws::WebSocketUpgrade;
 use launcher::control;
 use manifest::types::VirtualMachine;
 
-use super::console::{self, MOST_MESSAGE_BYTES, PROTOCOL};
+use super::console::{EmptyMessage, MOST_MESSAGE_BYTES, PROTOCOL, carry};
 use super::instance::Instance;
 use super::{Machine, refused, server};
 
@@ -49,7 +50,8 @@ pub async fn open(call: Call, of: Of, launchers: Option<control::Client>) -> Res
     let guest = instance.port(port).await?;
     let upgrade = upgrade.map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
     let upgrade = upgrade.protocols([PROTOCOL]).max_message_size(MOST_MESSAGE_BYTES);
-    Ok(upgrade.max_frame_size(MOST_MESSAGE_BYTES).on_upgrade(|socket| console::carry(socket, guest, stopped)))
+    let carry = |socket| carry(socket, guest, EmptyMessage::IsTheEnd, stopped);
+    Ok(upgrade.max_frame_size(MOST_MESSAGE_BYTES).on_upgrade(carry))
 }
 
 fn is_started(machine: &VirtualMachine) -> bool {

@@ -9,7 +9,7 @@ use axum::extract::FromRequestParts;
 use axum::extract::ws::WebSocketUpgrade;
 use launcher::control;
 
-use super::console::{MOST_MESSAGE_BYTES, PROTOCOL, carry};
+use super::console::{EmptyMessage, MOST_MESSAGE_BYTES, PROTOCOL, carry};
 use super::instance::Instance;
 
 /// Answers with the display.
@@ -23,7 +23,8 @@ pub async fn open(call: Call, launchers: Option<control::Client>) -> Result<Resp
     let display = instance.vnc(preserve).await?;
     let upgrade = upgrade.map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
     let upgrade = upgrade.protocols([PROTOCOL]).max_message_size(MOST_MESSAGE_BYTES);
-    Ok(upgrade.max_frame_size(MOST_MESSAGE_BYTES).on_upgrade(|socket| carry(socket, display, stopped)))
+    let carry = |socket| carry(socket, display, EmptyMessage::IsNothing, stopped);
+    Ok(upgrade.max_frame_size(MOST_MESSAGE_BYTES).on_upgrade(carry))
 }
 
 /// Answers with a picture of the display.
