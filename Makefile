@@ -11,6 +11,7 @@ CARGO ?= cargo
 PREFIX ?= /usr/local
 binary := target/release/ferrovirt
 fixtures := target/fixtures
+completion := crates/ferrovirt/src/commands/completion
 demo_image := localhost/demo/kernel:latest
 
 .PHONY: help
@@ -29,8 +30,12 @@ build: ## Build the release binary, target/release/ferrovirt
 	$(CARGO) build --quiet --release --locked --package ferrovirt
 
 .PHONY: install
-install: build ## Install the binary to PREFIX/bin (/usr/local/bin)
+install: build ## Install the binary, its manual and what shells need under PREFIX (/usr/local)
 	install -D -m 0755 $(binary) $(DESTDIR)$(PREFIX)/bin/ferrovirt
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/man/man1 contrib/man/*.1
+	install -D -m 0644 $(completion)/ferrovirt.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/ferrovirt
+	install -D -m 0644 $(completion)/ferrovirt.zsh $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_ferrovirt
+	install -D -m 0644 $(completion)/ferrovirt.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/ferrovirt.fish
 
 .PHONY: fixtures
 fixtures: ## Unpack two kernels and make initrds in target/fixtures

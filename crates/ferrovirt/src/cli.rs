@@ -552,12 +552,38 @@ fn parse_summary_output(text: &str) -> Result<SummaryOutput, String> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
     use super::*;
     use clap::CommandFactory;
 
     #[test]
     fn the_definitions_are_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// The pages in `contrib/man` say what the definitions do.
+    #[test]
+    fn the_manual_is_that_of_the_definitions() {
+        let written = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../contrib/man");
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::create_dir_all(&written).unwrap();
+            for page in std::fs::read_dir(&written).unwrap() {
+                std::fs::remove_file(page.unwrap().path()).unwrap();
+            }
+            clap_mangen::generate_to(Cli::command(), &written).unwrap();
+        }
+        let wanted = tempfile::tempdir().unwrap();
+        clap_mangen::generate_to(Cli::command(), wanted.path()).unwrap();
+        let pages = |directory: &Path| -> BTreeMap<_, _> {
+            let pages = std::fs::read_dir(directory).unwrap().map(Result::unwrap);
+            pages.map(|page| (page.file_name(), std::fs::read_to_string(page.path()).unwrap())).collect()
+        };
+        assert!(
+            pages(&written) == pages(wanted.path()),
+            "contrib/man is out of date: run this test with UPDATE_GOLDEN=1"
+        );
     }
 
     #[test]
