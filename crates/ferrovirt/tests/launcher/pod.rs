@@ -129,7 +129,7 @@ impl Pod {
         let identity = self.authority.controllers().unwrap();
         let client = Client::new(self.authority.certificate(), &identity.certificate, &identity.key).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        Launcher { child, address: record.control, client, runtime, exit_record: self.dir.exit_record() }
+        Launcher { child, address: record.control, client, runtime, dir: self.dir.clone() }
     }
 
     /// What a container has logged, without the fields of the format.
@@ -191,7 +191,7 @@ pub struct Launcher {
     address: SocketAddr,
     client: Client,
     runtime: tokio::runtime::Runtime,
-    exit_record: PathBuf,
+    dir: PodDir,
 }
 
 impl Launcher {
@@ -270,7 +270,7 @@ impl Launcher {
     #[track_caller]
     pub fn expect_end(&mut self, code: i32, state: MachineState, reason: StateReason) -> MachineStatus {
         let ended = self.end();
-        let last: MachineStatus = read(&self.exit_record).expect("a last status");
+        let last: MachineStatus = read(&self.dir.exit_record()).expect("a last status");
         assert_eq!((ended.code(), last.state, last.reason), (Some(code), state, reason), "{last:?}");
         last
     }
@@ -281,6 +281,9 @@ impl Drop for Launcher {
         // QEMU ends with it. An error says that it has ended, which is what is wanted.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // There is no node to do it. What stays is empty, and no reason for a test to fail that did not fail before.
+        let group: Option<Vec<PathBuf>> = read(&self.dir.control_group());
+        let _ = launcher::cgroup::remove(&group.unwrap_or_default());
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use launcher::pod_dir::PodDir;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -156,6 +157,7 @@ impl Room {
         for guest in self.processes("qemu-system-x86_64") {
             wait_until_gone(guest);
         }
+        self.remove_control_groups();
         fs::remove_dir_all(self.world.path("run")).unwrap();
     }
 
@@ -365,6 +367,17 @@ impl Room {
         }
     }
 
+    /// Removes the control groups of launchers that were killed and have no node any more to do it.
+    fn remove_control_groups(&self) {
+        for directory in self.pod_directories() {
+            // A launcher that was killed early has none.
+            let group = fs::read(PodDir::new(directory).control_group()).unwrap_or_default();
+            let group: Vec<PathBuf> = serde_json::from_slice(&group).unwrap_or_default();
+            // What stays is empty, and no reason for a test to fail.
+            let _ = launcher::cgroup::remove(&group);
+        }
+    }
+
     /// Waits until nothing of any machine is left: no process, no directory, no Pod.
     #[track_caller]
     pub fn wait_until_empty(&self) {
@@ -385,6 +398,7 @@ impl Drop for Room {
         for process in self.processes("launcher") {
             let _ = kill_process(process, Signal::KILL);
         }
+        self.remove_control_groups();
     }
 }
 
