@@ -1,8 +1,12 @@
 //! The asking half: connections to many launchers, kept while they are of use.
+//!
+//! A launcher is asked for its status all the time and seldom answers, so a server of a thousand machines has a thousand
+//! requests under way. Those are written and read here, over a connection that has no buffer while it waits (hyper's
+//! take 26 KB, more than all else of a machine). What happens now and then goes through hyper.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,13 +19,16 @@ use hyper_util::rt::TokioIo;
 use manifest::guest_agent::{GuestAgentInfo, GuestFileSystem, GuestUser};
 use manifest::machine_status::MachineStatus;
 use manifest::types::VirtualMachineInstance;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
 use rustls::pki_types::ServerName;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use super::console::{self, Console};
 use super::guest::FreezeRequest;
@@ -48,8 +55,11 @@ const MAX_GUEST_BYTES: usize = 4 << 20;
 /// Largest picture in bytes.
 const MAX_SCREENSHOT_BYTES: usize = vmm::MAX_PICTURE_BYTES as usize;
 
-/// What hyper may buffer of a head, in bytes (its least).
+/// What hyper may buffer of a head, in bytes (its least), and the longest head that is read here.
 const HEAD_BUFFER_BYTES: usize = 8192;
+
+/// Most headers of an answer; a launcher sends three.
+const MOST_HEADERS: usize = 32;
 
 /// Idle connections kept for one launcher: one for a request beside the one that waits for a change.
 const IDLE_CONNECTIONS: usize = 1;
@@ -81,10 +91,10 @@ pub struct Client(Arc<Inner>);
 
 struct Inner {
     connector: TlsConnector,
-    idle: Mutex<HashMap<SocketAddr, Vec<Sender>>>,
+    idle: Mutex<HashMap<SocketAddr, Vec<Connection>>>,
 }
 
-type Sender = SendRequest<Full<Bytes>>;
+type Connection = TlsStream<TcpStream>;
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -99,7 +109,6 @@ enum Repeat {
     Harmful,
 }
 
-#[derive(Clone)]
 struct Call {
     method: Method,
     path: String,
@@ -340,130 +349,175 @@ impl Client {
     /// Sends over an idle connection where there is one. It may just have been closed by the other side: then, and if
     /// that does no harm, once more over a new one.
     async fn call(&self, at: SocketAddr, call: Call) -> Result<MachineStatus, ControlError> {
-        if let Some(sender) = self.idle(at) {
-            match self.exchange(at, sender, &call).await {
-                Err(Broken::Before) => {}
-                Err(Broken::Perhaps(_)) if call.repeat == Repeat::Harmless => {}
-                Err(Broken::Perhaps(reason)) => {
-                    return Err(unreachable(at, reason));
-                }
-                Ok(answer) => return answer,
+        let unreachable = |reason| unreachable(at, reason);
+        if let Some(connection) = self.idle(at) {
+            match self.exchange(at, connection, &call).await {
+                Err(_) if call.repeat == Repeat::Harmless => {}
+                answer => return answer.unwrap_or_else(|reason| Err(unreachable(reason))),
             }
         }
-        let sender = self.connect(at).await?;
-        self.exchange(at, sender, &call).await.unwrap_or_else(|broken| {
-            let reason = match broken {
-                Broken::Before => "the connection was closed".to_owned(),
-                Broken::Perhaps(reason) => reason,
-            };
-            Err(unreachable(at, reason))
-        })
+        let connection = self.dial(at).await?;
+        self.exchange(at, connection, &call).await.unwrap_or_else(|reason| Err(unreachable(reason)))
     }
 
+    /// One request and its answer; why the connection broke, perhaps after the launcher had read the request.
     async fn exchange(
         &self,
         at: SocketAddr,
-        mut sender: Sender,
+        mut connection: Connection,
         call: &Call,
-    ) -> Result<Result<MachineStatus, ControlError>, Broken> {
-        let request = request(at, call.clone()).map_err(|error| Broken::Perhaps(error.to_string()))?;
+    ) -> Result<Result<MachineStatus, ControlError>, String> {
         let limit = call.patience + ANSWER_LIMIT;
         let answer = async {
-            // Ready once the task of the connection has put the last answer away; an error when it has ended.
-            sender.ready().await.map_err(|_| Broken::Before)?;
-            let response = sender.send_request(request).await.map_err(|error| {
-                if error.is_canceled() { Broken::Before } else { Broken::Perhaps(described(&error)) }
-            })?;
-            let (head, body) = response.into_parts();
-            let body = collect(body, MAX_ANSWER_BYTES).await.map_err(Broken::Perhaps)?;
-            Ok((head.status, body))
+            connection.write_all(&written(at, call)).await.map_err(|error| described(&error))?;
+            connection.flush().await.map_err(|error| described(&error))?;
+            read(&mut connection).await
         };
-        let late = || Ok(Err(unreachable(at, format!("no answer within {limit:?}"))));
-        let (status, body) = match timeout(limit, answer).await {
+        let answer = match timeout(limit, answer).await {
             Ok(answer) => answer?,
             // Not a broken connection: it is not tried again at once.
-            Err(_) => return late(),
+            Err(_) => {
+                return Ok(Err(unreachable(at, format!("no answer within {limit:?}"))));
+            }
         };
-        self.keep(at, sender);
-        Ok(read_answer(at, status, &body))
+        if !answer.is_last {
+            self.keep(at, connection);
+        }
+        Ok(read_answer(at, answer.status, &answer.body))
     }
 
-    async fn connect(&self, at: SocketAddr) -> Result<Sender, ControlError> {
+    async fn dial(&self, at: SocketAddr) -> Result<Connection, ControlError> {
         let unreachable = |reason| unreachable(at, reason);
-        let connect = async {
+        self.forget_closed();
+        let dial = async {
             let stream = TcpStream::connect(at).await.map_err(|error| error.to_string())?;
             stream.set_nodelay(true).map_err(|error| error.to_string())?;
             let name = ServerName::IpAddress(at.ip().into());
-            let stream = self.0.connector.connect(name, stream).await.map_err(|error| described(&error))?;
-            http1::Builder::new()
-                .max_buf_size(HEAD_BUFFER_BYTES)
-                .handshake::<_, Full<Bytes>>(TokioIo::new(stream))
-                .await
-                .map_err(|error| described(&error))
+            self.0.connector.connect(name, stream).await.map_err(|error| described(&error))
         };
-        let (sender, connection) = timeout(CONNECT_LIMIT, connect)
+        timeout(CONNECT_LIMIT, dial)
             .await
             .map_err(|_| unreachable(format!("no connection within {CONNECT_LIMIT:?}")))?
-            .map_err(unreachable)?;
-        let inner = Arc::downgrade(&self.0);
+            .map_err(unreachable)
+    }
+
+    /// A connection of its own in hyper's hands.
+    async fn connect(&self, at: SocketAddr) -> Result<SendRequest<Full<Bytes>>, ControlError> {
+        let stream = self.dial(at).await?;
+        let (sender, connection) = http1::Builder::new()
+            .max_buf_size(HEAD_BUFFER_BYTES)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| unreachable(at, described(&error)))?;
         tokio::spawn(async move {
             // How it ended is told to whoever waits for an answer; nobody else has to know.
             let _ = connection.with_upgrades().await;
-            forget_closed(&inner, at);
         });
         Ok(sender)
     }
 
-    fn idle(&self, at: SocketAddr) -> Option<Sender> {
+    fn idle(&self, at: SocketAddr) -> Option<Connection> {
         let mut idle = self.0.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let senders = idle.get_mut(&at)?;
-        while let Some(sender) = senders.pop() {
-            if !sender.is_closed() {
-                return Some(sender);
+        let connections = idle.get_mut(&at)?;
+        while let Some(connection) = connections.pop() {
+            if is_open(&connection) {
+                return Some(connection);
             }
         }
         None
     }
 
-    fn keep(&self, at: SocketAddr, sender: Sender) {
-        if sender.is_closed() {
-            return;
-        }
+    fn keep(&self, at: SocketAddr, connection: Connection) {
         let mut idle = self.0.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let senders = idle.entry(at).or_default();
-        if senders.len() < IDLE_CONNECTIONS {
-            senders.push(sender);
+        let connections = idle.entry(at).or_default();
+        if connections.len() < IDLE_CONNECTIONS {
+            connections.push(connection);
         }
+    }
+
+    /// Drops the connections that their launchers have closed. Few are idle at a time, most wait for an answer.
+    fn forget_closed(&self) {
+        let mut idle = self.0.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(|_, connections| {
+            connections.retain(is_open);
+            !connections.is_empty()
+        });
     }
 }
 
-/// How a connection ended a request.
-enum Broken {
-    /// Before anything of it was sent.
-    Before,
-    /// Perhaps after the launcher had read it; with the reason.
-    Perhaps(String),
+/// Whether an idle connection has not ended: a launcher says nothing unless it is asked.
+fn is_open(connection: &Connection) -> bool {
+    let (socket, _) = connection.get_ref();
+    let seen = recv(socket, &mut [0_u8; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+    matches!(seen, Err(Errno::AGAIN))
 }
 
-/// Drops what is kept of a connection that has ended.
-fn forget_closed(inner: &Weak<Inner>, at: SocketAddr) {
-    let Some(inner) = inner.upgrade() else { return };
-    let mut idle = inner.idle.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(senders) = idle.get_mut(&at) {
-        senders.retain(|sender| !sender.is_closed());
-        if senders.is_empty() {
-            idle.remove(&at);
+/// The request, as HTTP/1.1 has it.
+fn written(at: SocketAddr, Call { method, path, body, .. }: &Call) -> Vec<u8> {
+    let length = body.len();
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nhost: {at}\r\ncontent-type: application/json\r\n\
+         content-length: {length}\r\n\r\n"
+    );
+    [head.as_bytes(), body].concat()
+}
+
+/// An answer of a launcher.
+struct Answer {
+    status: StatusCode,
+    body: Vec<u8>,
+    /// The launcher closes the connection.
+    is_last: bool,
+}
+
+/// Reads an answer. There is no buffer before its first byte is there.
+async fn read(connection: &mut Connection) -> Result<Answer, String> {
+    let mut bytes = vec![connection.read_u8().await.map_err(|error| described(&error))?];
+    let (mut answer, start, length) = loop {
+        if let Some(head) = read_head(&bytes)? {
+            break head;
         }
+        if bytes.len() >= HEAD_BUFFER_BYTES {
+            return Err(format!("its answer's head has more than {HEAD_BUFFER_BYTES} bytes"));
+        }
+        receive(connection, &mut bytes).await?;
+    };
+    if length > MAX_ANSWER_BYTES {
+        return Err(format!("its answer has {length} bytes, and {MAX_ANSWER_BYTES} are the most"));
+    }
+    while bytes.len() < start + length {
+        receive(connection, &mut bytes).await?;
+    }
+    answer.body = bytes[start..start + length].to_vec();
+    Ok(answer)
+}
+
+async fn receive(connection: &mut Connection, bytes: &mut Vec<u8>) -> Result<(), String> {
+    match connection.read_buf(bytes).await {
+        Ok(0) => Err("the connection was closed before the end of the answer".to_owned()),
+        Ok(_) => Ok(()),
+        Err(error) => Err(described(&error)),
     }
 }
 
-fn request(at: SocketAddr, call: Call) -> http::Result<Request<Full<Bytes>>> {
-    Request::builder()
-        .method(call.method)
-        .uri(call.path)
-        .header(http::header::HOST, at.to_string())
-        .header(http::header::CONTENT_TYPE, "application/json")
-        .body(Full::new(call.body))
+/// The head of an answer, where its body begins, and how long that is; `None` while there is more of the head to come.
+/// A launcher says how long its answers are.
+fn read_head(bytes: &[u8]) -> Result<Option<(Answer, usize, usize)>, String> {
+    let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
+    let mut response = httparse::Response::new(&mut headers);
+    let fault = |what: &dyn std::fmt::Display| format!("its answer is no HTTP: {what}");
+    let httparse::Status::Complete(start) = response.parse(bytes).map_err(|error| fault(&error))? else {
+        return Ok(None);
+    };
+    let status = StatusCode::from_u16(response.code.unwrap_or_default()).map_err(|error| fault(&error))?;
+    let header = |name: &str| {
+        let mut found = response.headers.iter().filter(|header| header.name.eq_ignore_ascii_case(name));
+        found.next().and_then(|header| std::str::from_utf8(header.value).ok())
+    };
+    let length = header("content-length").and_then(|length| length.parse().ok());
+    let length = length.ok_or_else(|| fault(&"it does not say how long it is"))?;
+    let is_last = header("connection").is_some_and(|word| word.eq_ignore_ascii_case("close"));
+    Ok(Some((Answer { status, body: Vec::new(), is_last }, start, length)))
 }
 
 fn get(path: String, patience: Duration) -> Call {
@@ -519,4 +573,39 @@ fn described(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    /// Status, where the body begins, its length, and whether the answer is the last.
+    fn head(text: &str) -> Result<Option<(u16, usize, usize, bool)>, String> {
+        let found = read_head(text.as_bytes())?;
+        Ok(found.map(|(answer, start, length)| (answer.status.as_u16(), start, length, answer.is_last)))
+    }
+
+    #[test]
+    fn a_head_is_read_once_it_is_whole() {
+        let whole = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n";
+        for end in 0..whole.len() {
+            assert_eq!(head(&whole[..end]), Ok(None), "{end}");
+        }
+        let start = whole.len();
+        assert_eq!(head(&format!("{whole}{{}}")), Ok(Some((200, start, 2, false))));
+        let last = "HTTP/1.1 409 Conflict\r\nconnection: Close\r\ncontent-length: 0\r\n\r\n";
+        assert_eq!(head(last), Ok(Some((409, last.len(), 0, true))));
+    }
+
+    #[test]
+    fn what_is_no_answer_is_told() {
+        let no_length = "its answer is no HTTP: it does not say how long it is".to_owned();
+        assert_eq!(head("HTTP/1.1 200 OK\r\n\r\n"), Err(no_length.clone()));
+        assert_eq!(head("HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n"), Err(no_length));
+        assert_eq!(head("SSH-2.0"), Err("its answer is no HTTP: invalid HTTP version".to_owned()));
+        let many = format!("HTTP/1.1 200 OK\r\n{}", "a: b\r\n".repeat(MOST_HEADERS + 1));
+        assert_eq!(head(&many), Err("its answer is no HTTP: too many headers".to_owned()));
+    }
 }
