@@ -27,7 +27,6 @@ use std::time::Duration;
 
 use futures::channel::mpsc;
 use futures::{StreamExt, future, stream};
-use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::controller::Controller;
 use kube::runtime::{WatchStreamExt, reflector, watcher};
 use kube::{Api, Client};
@@ -35,10 +34,12 @@ use manifest::keys;
 use manifest::types::VirtualMachineInstance;
 
 use crate::events::Recorder;
+use crate::identity::Packed;
 use crate::{Launchers, PAGE, Settings};
 
 use followers::Followers;
 use reconcile::Context;
+use view::LauncherPod;
 
 /// Launchers' news that wait for the controller.
 const MOST_NEWS: usize = 256;
@@ -65,9 +66,8 @@ pub async fn run(client: Client, settings: Settings, launchers: Arc<dyn Launcher
     let (pods, writer) = reflector::store();
     let launcher_pods =
         watcher::Config::default().labels(&format!("{}=virt-launcher", keys::APP)).page_size(PAGE);
-    let pod_changes = watcher(Api::<Pod>::all(client.clone()), launcher_pods)
+    let pod_changes = watcher(Api::<LauncherPod>::all(client.clone()), launcher_pods)
         .default_backoff()
-        .modify(view::shrink)
         .reflect(writer)
         .touched_objects()
         .filter_map(|pod| {
@@ -90,11 +90,12 @@ pub async fn run(client: Client, settings: Settings, launchers: Arc<dyn Launcher
         drafts: Mutex::default(),
     });
     let (instances, writer) = reflector::store();
-    let instance_changes =
-        watcher(Api::<VirtualMachineInstance>::all(client), watcher::Config::default().page_size(PAGE))
-            .modify(|instance| instance.metadata.managed_fields = None)
-            .reflect(writer)
-            .applied_objects();
+    let instance_changes = watcher(
+        Api::<Packed<VirtualMachineInstance>>::all(client),
+        watcher::Config::default().page_size(PAGE),
+    )
+    .reflect(writer)
+    .applied_objects();
     let controller = Controller::for_stream(instance_changes, instances.clone())
         .reconcile_on(stream::select(pod_changes, news));
     let sweep = async {

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use futures::SinkExt;
 use futures::channel::mpsc;
+use kube::Resource as _;
 use kube::runtime::reflector::ObjectRef;
 use manifest::machine_status::{MachineState, MachineStatus};
 use manifest::types::VirtualMachineInstance;
@@ -24,6 +25,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::Launchers;
+use crate::identity::Packed;
 use crate::launchers::LauncherError;
 
 /// Longest wait for a machine to be started.
@@ -49,6 +51,9 @@ const NEWS_WINDOW: Duration = Duration::from_secs(20);
 /// An answer with nothing new that came sooner than this is waited for.
 const SHORTEST_POLL: Duration = Duration::from_millis(200);
 
+/// An instance as the controller keeps it.
+pub(super) type Instance = Packed<VirtualMachineInstance>;
+
 /// What a follower does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Intent {
@@ -63,7 +68,7 @@ pub(super) enum Intent {
 #[derive(Debug)]
 struct Told {
     intent: Intent,
-    instance: Arc<VirtualMachineInstance>,
+    instance: Arc<Instance>,
 }
 
 /// What a launcher has said.
@@ -92,25 +97,19 @@ impl Drop for Follower {
 /// The followers, by the UIDs of their instances.
 pub(super) struct Followers {
     launchers: Arc<dyn Launchers>,
-    wake: mpsc::Sender<ObjectRef<VirtualMachineInstance>>,
+    wake: mpsc::Sender<ObjectRef<Instance>>,
     followers: Mutex<HashMap<String, Follower>>,
 }
 
 impl Followers {
     /// Followers of `launchers` that send the instance to look at to `wake`.
-    pub fn new(launchers: Arc<dyn Launchers>, wake: mpsc::Sender<ObjectRef<VirtualMachineInstance>>) -> Self {
+    pub fn new(launchers: Arc<dyn Launchers>, wake: mpsc::Sender<ObjectRef<Instance>>) -> Self {
         Self { launchers, wake, followers: Mutex::default() }
     }
 
     /// Has the launcher of the Pod `pod_uid` at `at` followed; returns what it has said so far.
-    pub fn tend(
-        &self,
-        instance: &Arc<VirtualMachineInstance>,
-        pod_uid: &str,
-        at: SocketAddr,
-        intent: Intent,
-    ) -> Latest {
-        let uid = instance.metadata.uid.clone().unwrap_or_default();
+    pub fn tend(&self, instance: &Arc<Instance>, pod_uid: &str, at: SocketAddr, intent: Intent) -> Latest {
+        let uid = instance.meta().uid.clone().unwrap_or_default();
         let instance = Arc::clone(instance);
         let mut followers = self.lock();
         if followers.get(&uid).is_none_or(|follower| follower.pod_uid != pod_uid || follower.at != at) {
@@ -193,7 +192,7 @@ struct Job {
     at: SocketAddr,
     told: watch::Receiver<Told>,
     latest: Arc<Mutex<Latest>>,
-    wake: mpsc::Sender<ObjectRef<VirtualMachineInstance>>,
+    wake: mpsc::Sender<ObjectRef<Instance>>,
     news: VecDeque<Instant>,
 }
 
@@ -243,9 +242,11 @@ impl Job {
 
     async fn ask(&self, starts: bool, after: u64) -> Result<MachineStatus, LauncherError> {
         let instance = self.instance();
-        let uid = instance.metadata.uid.clone().unwrap_or_default();
+        let uid = instance.meta().uid.clone().unwrap_or_default();
         let (limit, answer) = if starts {
-            (SYNC_TIMEOUT, self.launchers.sync(self.at, &instance))
+            // Who told of it has read it.
+            let read = instance.read().map_err(|error| LauncherError::Refused(error.to_string()))?;
+            (SYNC_TIMEOUT, self.launchers.sync(self.at, &read))
         } else {
             (STATUS_TIMEOUT, self.launchers.status(self.at, after))
         };
@@ -276,7 +277,7 @@ impl Job {
         *retry = longest.min(*retry * 2);
     }
 
-    fn instance(&self) -> Arc<VirtualMachineInstance> {
+    fn instance(&self) -> Arc<Instance> {
         Arc::clone(&self.told.borrow().instance)
     }
 
@@ -382,9 +383,9 @@ mod tests {
 
     struct World {
         followers: Followers,
-        woken: mpsc::Receiver<ObjectRef<VirtualMachineInstance>>,
+        woken: mpsc::Receiver<ObjectRef<Instance>>,
         asked: Arc<Mutex<Vec<String>>>,
-        instance: Arc<VirtualMachineInstance>,
+        instance: Arc<Instance>,
     }
 
     impl World {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -16,11 +17,11 @@ use manifest::types::{VirtualMachine, VirtualMachineInstance};
 use serde_json::{Map, Value, json};
 
 use super::conditions::{self, find};
-use super::followers::{Followers, Intent, Latest};
+use super::followers::{Followers, Instance, Intent, Latest};
 use super::phase::Phase;
 use super::pod::{POD_GRACE_BEYOND_SECONDS, UNPAUSED, grace_seconds, launcher_pod, pod_name};
 use super::report::{self, Observed, Report, Teller, can_wait, has_acpi, report};
-use super::view::{PodView, Stage, view};
+use super::view::{LauncherPod, PodView, Stage, controller, view};
 use crate::PASSING;
 use crate::events::{self, Event, Recorder, Source};
 use crate::metrics::{Metrics, PanicLabels};
@@ -42,10 +43,10 @@ pub(super) struct Context {
     pub client: Client,
     pub launcher_image: String,
     pub metrics: Metrics,
-    pub pods: Store<Pod>,
+    pub pods: Store<LauncherPod>,
     pub followers: Followers,
     pub recorder: Recorder,
-    pub failures: Mutex<HashMap<ObjectRef<VirtualMachineInstance>, u32>>,
+    pub failures: Mutex<HashMap<ObjectRef<Instance>, u32>>,
     /// By UID.
     pub drafts: Mutex<HashMap<String, Draft>>,
 }
@@ -60,9 +61,9 @@ pub(super) struct Draft {
 
 impl Context {
     /// Forgets what is kept of instances that are gone.
-    pub fn sweep(&self, instances: &Store<VirtualMachineInstance>) {
+    pub fn sweep(&self, instances: &Store<Instance>) {
         let there: HashSet<_> =
-            instances.state().iter().filter_map(|instance| instance.metadata.uid.clone()).collect();
+            instances.state().iter().filter_map(|instance| instance.meta().uid.clone()).collect();
         self.followers.retain(|uid| there.contains(uid));
         lock(&self.drafts).retain(|uid, _| there.contains(uid));
         lock(&self.failures).retain(|object, _| instances.get(object).is_some());
@@ -76,6 +77,8 @@ pub(super) enum Error {
     Api(#[from] kube::Error),
     #[error("the Pod could not be created: {0}")]
     Create(String),
+    #[error("the instance cannot be read")]
+    Read(#[from] serde_json::Error),
     #[error("the instance was changed by others time and again")]
     Contended,
 }
@@ -88,14 +91,8 @@ enum Pass {
 }
 
 /// Deals with one instance.
-pub(super) async fn reconcile(
-    instance: Arc<VirtualMachineInstance>,
-    context: Arc<Context>,
-) -> Result<Action, Error> {
-    let instances = Api::<VirtualMachineInstance>::namespaced(
-        context.client.clone(),
-        instance.metadata.namespace.as_deref().unwrap_or_default(),
-    );
+pub(super) async fn reconcile(instance: Arc<Instance>, context: Arc<Context>) -> Result<Action, Error> {
+    let instances = Api::<Instance>::namespaced(context.client.clone(), instance.key().0);
     let mut current = instance;
     for _ in 0..ATTEMPTS {
         match pass(&context, &instances, &current).await? {
@@ -108,7 +105,7 @@ pub(super) async fn reconcile(
         let Some(fresh) = instances.get_opt(&current.name_any()).await? else {
             return Ok(Action::await_change());
         };
-        if fresh.metadata.uid != current.metadata.uid {
+        if fresh.meta().uid != current.meta().uid {
             return Ok(Action::await_change());
         }
         current = Arc::new(fresh);
@@ -117,7 +114,7 @@ pub(super) async fn reconcile(
 }
 
 /// When to try again after `error`.
-pub(super) fn retry(instance: Arc<VirtualMachineInstance>, error: &Error, context: Arc<Context>) -> Action {
+pub(super) fn retry(instance: Arc<Instance>, error: &Error, context: Arc<Context>) -> Action {
     tracing::debug!(name = %instance.name_any(), %error, "an instance is tried again");
     let mut failures = lock(&context.failures);
     let count = failures.entry(ObjectRef::from_obj(instance.as_ref())).or_default();
@@ -125,11 +122,8 @@ pub(super) fn retry(instance: Arc<VirtualMachineInstance>, error: &Error, contex
     Action::requeue(RETRY.1.min(RETRY.0.saturating_mul(1 << (*count - 1).min(16))))
 }
 
-async fn pass(
-    context: &Context,
-    instances: &Api<VirtualMachineInstance>,
-    stored: &Arc<VirtualMachineInstance>,
-) -> Result<Pass, Error> {
+async fn pass(context: &Context, instances: &Api<Instance>, packed: &Arc<Instance>) -> Result<Pass, Error> {
+    let stored = &Arc::new(packed.read()?);
     let uid = stored.metadata.uid.clone().unwrap_or_default();
     let draft = lock(&context.drafts).remove(&uid);
     let is_of = |draft: &Draft| draft.instance.metadata.resource_version == stored.metadata.resource_version;
@@ -153,7 +147,7 @@ async fn pass(
     if pod.is_none() && phase == Phase::Pending && !deleting && !report::is_receiver(instance) {
         // What is cached may be old, and a second Pod must never be.
         let fresh = instances.get_opt(&instance.name_any()).await?;
-        if fresh.is_none_or(|fresh| fresh.metadata.resource_version != instance.metadata.resource_version) {
+        if fresh.is_none_or(|fresh| fresh.meta().resource_version != instance.metadata.resource_version) {
             return Ok(Pass::Lost);
         }
         match create_pod(context, &pods, instance).await? {
@@ -162,7 +156,10 @@ async fn pass(
         }
     }
     let latest = match &pod {
-        Some(pod) => follow(context, instance, pod),
+        Some(pod) => {
+            let starts = report::may_start(instance, pod);
+            follow(context, packed, pod, if starts { Intent::Start } else { Intent::Listen })
+        }
         None => context.followers.latest(&uid),
     };
     let observed = Observed {
@@ -248,8 +245,8 @@ async fn find_pod(
 ) -> Result<Option<PodView>, Error> {
     let key = ObjectRef::new(&pod_name(instance))
         .within(instance.metadata.namespace.as_deref().unwrap_or_default());
-    if let Some(pod) = context.pods.get(&key).filter(|pod| belongs_to(pod, instance)) {
-        return Ok(Some(view(&pod)));
+    if let Some(pod) = context.pods.get(&key).filter(|pod| is_of(pod.note.controller.as_ref(), instance)) {
+        return Ok(Some(pod.note.view.clone()));
     }
     Ok(stored_pod(pods, instance).await?)
 }
@@ -260,14 +257,12 @@ pub(super) async fn stored_pod(
     instance: &VirtualMachineInstance,
 ) -> Result<Option<PodView>, kube::Error> {
     let pod = pods.get_opt(&pod_name(instance)).await?;
-    Ok(pod.filter(|pod| belongs_to(pod, instance)).map(|pod| view(&pod)))
+    Ok(pod.filter(|pod| is_of(controller(pod), instance)).map(|pod| view(&pod)))
 }
 
-fn belongs_to(pod: &Pod, instance: &VirtualMachineInstance) -> bool {
-    let owners = pod.metadata.owner_references.iter().flatten();
-    owners
-        .into_iter()
-        .any(|owner| owner.controller == Some(true) && Some(&owner.uid) == instance.metadata.uid.as_ref())
+/// Whether what `owner` looks after is the instance's.
+fn is_of(owner: Option<&OwnerReference>, instance: &VirtualMachineInstance) -> bool {
+    owner.is_some_and(|owner| Some(&owner.uid) == instance.metadata.uid.as_ref())
 }
 
 /// Creates the Pod; the inner error is for the instance's status.
@@ -292,14 +287,10 @@ async fn create_pod(
 }
 
 /// Has the Pod's launcher followed while there is one.
-fn follow(context: &Context, instance: &Arc<VirtualMachineInstance>, pod: &PodView) -> Latest {
+fn follow(context: &Context, instance: &Arc<Instance>, pod: &PodView, intent: Intent) -> Latest {
     match pod.control {
-        Some(at) if pod.stage != Stage::Ended => {
-            let starts = report::may_start(instance, pod);
-            let intent = if starts { Intent::Start } else { Intent::Listen };
-            context.followers.tend(instance, &pod.uid, at, intent)
-        }
-        _ => context.followers.latest(instance.metadata.uid.as_deref().unwrap_or_default()),
+        Some(at) if pod.stage != Stage::Ended => context.followers.tend(instance, &pod.uid, at, intent),
+        _ => context.followers.latest(instance.meta().uid.as_deref().unwrap_or_default()),
     }
 }
 
@@ -337,7 +328,7 @@ async fn is_lost(context: &Context, name: &str) -> Result<bool, Error> {
 /// Writes what differs and then tells of it. `false`: somebody else was faster.
 async fn write(
     context: &Context,
-    instances: &Api<VirtualMachineInstance>,
+    instances: &Api<Instance>,
     old: &VirtualMachineInstance,
     report: &Report,
 ) -> Result<bool, Error> {
@@ -542,11 +533,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 /// The instance that a Pod belongs to.
-pub(super) fn owner(pod: &Pod) -> Option<ObjectRef<VirtualMachineInstance>> {
-    let owner =
-        pod.metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))?;
-    let namespace = pod.metadata.namespace.as_deref()?;
-    ObjectRef::from_owner_ref(Some(namespace), owner, ())
+pub(super) fn owner(pod: &LauncherPod) -> Option<ObjectRef<Instance>> {
+    ObjectRef::from_owner_ref(Some(pod.key().0), pod.note.controller.as_ref()?, ())
 }
 
 #[cfg(test)]

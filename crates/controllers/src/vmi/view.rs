@@ -3,11 +3,14 @@
 
 use std::net::SocketAddr;
 
-use k8s_openapi::api::core::v1::{Container, ContainerState, ContainerStatus, Pod, PodCondition, PodSpec};
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod, PodCondition};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use manifest::keys::{self, PullProgress};
 use manifest::machine_status::{MAX_TERMINATION_MESSAGE_BYTES, MachineStatus};
+use serde::{Deserialize, Deserializer};
 
 use super::pod::{COMPUTE, CONTROL_PORT, CONTROL_PORT_NAME, UNPAUSED};
+use crate::identity::Identity;
 
 /// Longest message that is passed on to the instance's status, in bytes.
 pub(super) const MOST_MESSAGE_BYTES: usize = 4096;
@@ -72,6 +75,30 @@ impl PodView {
     }
 }
 
+/// A launcher Pod as a watch keeps it: a whole one takes 20 KB in memory.
+pub(super) type LauncherPod = Identity<Pod, Kept>;
+
+/// What is kept of a launcher Pod.
+#[derive(Debug, Clone)]
+pub(super) struct Kept {
+    pub view: PodView,
+    /// Whose it is.
+    pub controller: Option<OwnerReference>,
+}
+
+impl<'de> Deserialize<'de> for LauncherPod {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let pod = Pod::deserialize(deserializer)?;
+        let note = Kept { view: view(&pod), controller: controller(&pod).cloned() };
+        Ok(Self::new(pod.metadata, note))
+    }
+}
+
+/// The owner that looks after `pod`.
+pub(super) fn controller(pod: &Pod) -> Option<&OwnerReference> {
+    pod.metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))
+}
+
 /// Reads `pod`.
 pub(super) fn view(pod: &Pod) -> PodView {
     let metadata = &pod.metadata;
@@ -108,18 +135,6 @@ pub(super) fn view(pod: &Pod) -> PodView {
         // Whoever may write Pods may write anything there; what is no progress is not passed on.
         progress: annotation(keys::PULL_PROGRESS).and_then(|text| serde_json::from_str(text).ok()),
     }
-}
-
-/// Takes from `pod` what neither [`view`] nor its owner is read from: most of a Pod are its volumes, mounts and field
-/// ownership.
-pub(super) fn shrink(pod: &mut Pod) {
-    pod.metadata.managed_fields = None;
-    let Some(spec) = pod.spec.take() else { return };
-    let compute = spec.containers.into_iter().filter(|container| container.name == COMPUTE);
-    let containers = compute
-        .map(|Container { name, image, ports, .. }| Container { name, image, ports, ..Container::default() })
-        .collect();
-    pod.spec = Some(PodSpec { node_name: spec.node_name, containers, ..PodSpec::default() });
 }
 
 fn phase(pod: &Pod) -> &str {
@@ -228,19 +243,28 @@ mod tests {
             },
         });
         json_patch::merge(&mut pod, &changes);
-        let mut pod = serde_json::from_value(pod).unwrap();
-        let seen = view(&pod);
-        shrink(&mut pod);
-        assert_eq!(view(&pod), seen, "{changes}");
-        let spec = pod.spec.unwrap();
-        assert_eq!((spec.containers.len(), spec.volumes), (1, None));
-        seen
+        view(&serde_json::from_value(pod).unwrap())
     }
 
     fn container(name: &str, ready: bool, state: Value) -> Value {
         json!({
             "name": name, "ready": ready, "restartCount": 0, "image": "", "imageID": "", "state": state,
         })
+    }
+
+    #[test]
+    fn of_a_launcher_pod_its_view_and_its_owner_are_kept() {
+        let owner = |uid: &str, controller: bool| json!({"apiVersion": "v1", "kind": "K", "name": "o", "uid": uid, "controller": controller});
+        let pod = json!({
+            "metadata": {
+                "name": "p", "namespace": "work", "ownerReferences": [owner("a", false), owner("b", true)],
+            },
+            "spec": {"nodeName": "n", "containers": [{"name": "compute", "image": "l"}]},
+        });
+        let kept: LauncherPod = serde_json::from_value(pod.clone()).unwrap();
+        assert_eq!(kept.key(), ("work", "p"));
+        assert_eq!(kept.note.view, view(&serde_json::from_value(pod).unwrap()));
+        assert_eq!(kept.note.controller.unwrap().uid, "b");
     }
 
     #[test]
