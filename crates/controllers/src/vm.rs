@@ -30,19 +30,17 @@ mod tests;
 
 use std::sync::Arc;
 
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt, future};
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
 use kube::runtime::controller::{Action, Config, Controller, Error};
-use kube::runtime::reflector::ObjectRef;
-use kube::runtime::watcher;
+use kube::runtime::reflector::{self, ObjectRef};
+use kube::runtime::{WatchStreamExt, watcher};
 use manifest::types::{VirtualMachine, VirtualMachineInstance};
 use serde::{Deserialize, Deserializer};
-use serde_json::Value;
 
 use crate::PAGE;
-use crate::identity::Identity;
+use crate::identity::{Identity, without_ownership};
 use reconcile::{Context, Look};
 
 /// Machines that are looked at at the same time.
@@ -61,19 +59,11 @@ struct Rest(bool);
 
 impl<'de> Deserialize<'de> for Machine {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let object = Value::deserialize(deserializer)?;
+        let (metadata, object) = without_ownership(deserializer)?;
         // A machine that cannot be read must not keep others from being watched; looking at it tells what is wrong.
-        match VirtualMachine::deserialize(&object) {
-            Ok(machine) => {
-                let rest = Rest(status::rests(&machine, Timestamp::now()));
-                Ok(Self::new(machine.metadata, rest))
-            }
-            Err(_) => {
-                let metadata =
-                    ObjectMeta::deserialize(&object["metadata"]).map_err(serde::de::Error::custom)?;
-                Ok(Self::new(metadata, Rest(false)))
-            }
-        }
+        let machine = VirtualMachine::deserialize(object);
+        let rests = machine.is_ok_and(|machine| status::rests(&machine, Timestamp::now()));
+        Ok(Self::new(metadata, Rest(rests)))
     }
 }
 
@@ -89,18 +79,24 @@ pub async fn run(client: kube::Client) {
         listening.hear_of(namespace, name);
         Some(ObjectRef::<Machine>::new(name).within(namespace))
     };
+    let (known, writer) = reflector::store();
+    let looking = Arc::clone(&context);
+    let changes = watcher(machines, watcher::Config::default().page_size(PAGE))
+        .reflect(writer)
+        .applied_objects()
+        .try_filter(move |machine| {
+            let (namespace, name) = machine.key();
+            future::ready(!machine.note.0 || looking.has_heard_of(namespace, name))
+        });
     let reconcile = |machine: Arc<Machine>, context: Arc<Context>| async move {
         let (namespace, name) = machine.key();
-        if machine.note.0 && !context.has_heard_of(namespace, name) {
-            return Ok(Action::await_change());
-        }
         Look::new(&context, namespace, name).reconcile().await
     };
     let on_error = |machine: Arc<Machine>, error: &kube::Error, context: Arc<Context>| {
         let (namespace, name) = machine.key();
         Action::requeue(context.pause_after(namespace, name, error))
     };
-    Controller::new(machines, watcher::Config::default().page_size(PAGE))
+    Controller::for_stream(changes, known)
         .with_config(Config::default().concurrency(CONCURRENCY))
         .watches(instances, watcher::Config::default().page_size(PAGE), machine_of)
         .run(reconcile, on_error, Arc::clone(&context))
