@@ -17,6 +17,7 @@
 
 mod address;
 mod decide;
+mod packed;
 mod process;
 mod record;
 mod runtime;
@@ -42,6 +43,7 @@ use tokio::time::Instant;
 use crate::images::ImageManager;
 use crate::{NodeError, Settings, files};
 use address::Addresses;
+use packed::Packed;
 use process::Scopes;
 use runtime::Runtime;
 use worker::{View, Worker};
@@ -254,7 +256,7 @@ impl Workers {
         if self.unknown.contains(&uid) {
             return;
         }
-        let view = View::Pod(Arc::new(pod));
+        let view = View::Pod(Packed::new(&pod));
         match self.pods.get(&uid) {
             Some(entry) => {
                 entry.view.send_replace(view);

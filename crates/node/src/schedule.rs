@@ -32,6 +32,7 @@ use serde_json::json;
 use crate::{Settings, is_gone};
 use fit::{Amounts, Capacity};
 pub(crate) use fit::{cpu_limit, cpu_request, has_ended};
+use neighbours::Neighbour;
 
 /// Who binds.
 const SCHEDULER: Source<'static> = Source { component: "default-scheduler", host: "" };
@@ -51,14 +52,54 @@ struct State {
     node: Option<Node>,
     /// The Node of a list that is arriving.
     listed_node: Option<Node>,
-    /// All that have a place or wait for one, by UID.
-    pods: BTreeMap<String, Arc<Pod>>,
+    /// All that have their place here or wait for one, by UID.
+    pods: BTreeMap<String, Known>,
     /// UIDs of Pods that were bound here and that the watch still shows without a node.
     bound: HashSet<String>,
     /// What was said last of Pods that wait, by UID: the watch shows it a little later.
     refused: HashMap<String, String>,
     /// Pods of a list that is arriving.
-    listed: BTreeMap<String, Arc<Pod>>,
+    listed: BTreeMap<String, Known>,
+}
+
+/// What is known of a Pod that matters here.
+enum Known {
+    /// It waits for a place.
+    Waiting(Arc<Pod>),
+    /// It is on the node and has not ended.
+    Placed(Placed),
+}
+
+/// A Pod on the node: what it takes, and what it means to others.
+struct Placed {
+    requests: Amounts,
+    neighbour: Arc<Neighbour>,
+}
+
+impl Known {
+    /// Of a Pod that is neither here nor waits nothing has to be known.
+    fn of(pod: Pod, node_name: &str) -> Option<Self> {
+        if fit::is_waiting(&pod) {
+            return Some(Self::Waiting(Arc::new(pod)));
+        }
+        let on = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+        (on == Some(node_name) && !has_ended(&pod)).then(|| Self::Placed(Placed::of(&pod)))
+    }
+
+    fn is_waiting(&self) -> bool {
+        matches!(self, Self::Waiting(_))
+    }
+}
+
+impl Placed {
+    fn of(pod: &Pod) -> Self {
+        Self { requests: fit::requests(pod), neighbour: Arc::new(Neighbour::of(pod)) }
+    }
+
+    fn add_to(&self, taken: &mut Amounts, there: &mut Vec<Arc<Neighbour>>) {
+        fit::add(taken, &self.requests);
+        there.push(Arc::clone(&self.neighbour));
+    }
 }
 
 struct Scheduler {
@@ -70,25 +111,30 @@ struct Scheduler {
 
 impl State {
     /// Takes an event of the Pods' watch; whether Pods are to be judged now.
-    fn take_pod(&mut self, event: watcher::Event<Pod>) -> bool {
+    fn take_pod(&mut self, event: watcher::Event<Pod>, node_name: &str) -> bool {
         match event {
             watcher::Event::Init => self.listed = BTreeMap::new(),
             watcher::Event::InitApply(pod) => {
-                self.listed.insert(uid(&pod), Arc::new(pod));
+                let uid = uid(&pod);
+                self.listed.extend(Known::of(pod, node_name).map(|known| (uid, known)));
             }
             watcher::Event::InitDone => {
                 self.pods = std::mem::take(&mut self.listed);
                 let pods = &self.pods;
-                self.bound.retain(|uid| pods.get(uid).is_some_and(|pod| fit::is_waiting(pod)));
-                self.refused.retain(|uid, _| pods.get(uid).is_some_and(|pod| fit::is_waiting(pod)));
+                self.bound.retain(|uid| pods.get(uid).is_some_and(Known::is_waiting));
+                self.refused.retain(|uid, _| pods.get(uid).is_some_and(Known::is_waiting));
                 return true;
             }
             watcher::Event::Apply(pod) => {
                 let uid = uid(&pod);
-                if !fit::is_waiting(&pod) {
+                let known = Known::of(pod, node_name);
+                if !known.as_ref().is_some_and(Known::is_waiting) {
                     self.forget(&uid);
                 }
-                self.pods.insert(uid, Arc::new(pod));
+                match known {
+                    Some(known) => self.pods.insert(uid, known),
+                    None => self.pods.remove(&uid),
+                };
                 return true;
             }
             watcher::Event::Delete(pod) => {
@@ -135,22 +181,20 @@ impl State {
 
     /// Whether a Pod waits for a place; most events are of Pods that have theirs.
     fn anyone_waits(&self) -> bool {
-        self.pods.iter().any(|(uid, pod)| fit::is_waiting(pod) && !self.bound.contains(uid))
+        self.pods.iter().any(|(uid, pod)| pod.is_waiting() && !self.bound.contains(uid))
     }
 
     /// What is taken of the node and by whom, and who waits for the rest: the most important first, then the oldest.
-    fn judge(&self, node_name: &str) -> (Amounts, Vec<Arc<Pod>>, Vec<Arc<Pod>>) {
+    fn judge(&self) -> (Amounts, Vec<Arc<Neighbour>>, Vec<Arc<Pod>>) {
         let (mut taken, mut there) = (Amounts::new(), Vec::new());
         let mut waiting = Vec::new();
         for (uid, pod) in &self.pods {
-            let on = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
-            if on == Some(node_name) || self.bound.contains(uid) {
-                if !has_ended(pod) {
-                    fit::add(&mut taken, &fit::requests(pod));
-                    there.push(Arc::clone(pod));
+            match pod {
+                Known::Placed(placed) => placed.add_to(&mut taken, &mut there),
+                Known::Waiting(pod) if self.bound.contains(uid) => {
+                    Placed::of(pod).add_to(&mut taken, &mut there)
                 }
-            } else if fit::is_waiting(pod) {
-                waiting.push(Arc::clone(pod));
+                Known::Waiting(pod) => waiting.push(Arc::clone(pod)),
             }
         }
         waiting.sort_by_key(|pod| {
@@ -180,7 +224,7 @@ impl Scheduler {
                 event = pods.try_next() => match event {
                     Ok(Some(event)) => {
                         has_pods |= matches!(event, watcher::Event::InitDone);
-                        self.state.take_pod(event)
+                        self.state.take_pod(event, &self.node_name)
                     }
                     Ok(None) => return,
                     Err(error) => {
@@ -214,7 +258,7 @@ impl Scheduler {
         if !self.state.anyone_waits() {
             return true;
         }
-        let (mut taken, mut there, waiting) = self.state.judge(&self.node_name);
+        let (mut taken, mut there, waiting) = self.state.judge();
         let mut is_done = true;
         for pod in waiting {
             let capacity = Capacity { node: self.state.node.as_ref(), taken: taken.clone(), pods: &there };
@@ -223,9 +267,8 @@ impl Scheduler {
                 Ok(()) => {
                     let bound = self.bind(&pod).await;
                     if matches!(bound, Ok(true)) {
-                        fit::add(&mut taken, &fit::requests(&pod));
+                        Placed::of(&pod).add_to(&mut taken, &mut there);
                         self.state.bound.insert(uid(&pod));
-                        there.push(Arc::clone(&pod));
                     }
                     bound.map(drop)
                 }

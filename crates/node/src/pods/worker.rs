@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use super::Node;
 use super::decide::{Action, Status, decide};
+use super::packed::Packed;
 use super::record;
 use super::runtime::{self, Found, Phase, Runtime};
 use super::shape::{COMPUTE, UNSUPPORTED};
@@ -54,7 +55,7 @@ const IDLE: Duration = Duration::from_secs(600);
 #[derive(Debug, Clone)]
 pub(super) enum View {
     /// It is there.
-    Pod(Arc<Pod>),
+    Pod(Packed),
     /// It is not.
     Gone {
         /// Somebody saw to that.
@@ -68,6 +69,8 @@ pub(super) struct Worker {
     uid: String,
     views: watch::Receiver<View>,
     /// The newest object known; the last one, when it is gone.
+    newest: Option<Packed>,
+    /// The same, while it is worked on.
     pod: Option<Arc<Pod>>,
     /// Set when it is gone: whether by force.
     gone: Option<bool>,
@@ -94,6 +97,7 @@ impl Worker {
             node,
             uid,
             views,
+            newest: None,
             pod: None,
             gone: None,
             runtime,
@@ -124,19 +128,20 @@ impl Worker {
             let done = match action {
                 Action::Forget => return,
                 Action::Wait => Ok(()),
+                // Boxed, since a task takes as much memory as the largest of what it ever does, and most only wait.
                 Action::LayOut => {
-                    self.lay_out().await;
+                    Box::pin(self.lay_out()).await;
                     Ok(())
                 }
                 Action::Start => {
                     self.start().await;
                     Ok(())
                 }
-                Action::Report => self.report().await,
+                Action::Report => Box::pin(self.report()).await,
                 Action::Terminate => self.terminate(),
                 Action::Kill => self.kill(),
-                Action::DeletePod => self.delete_pod().await,
-                Action::Remove => self.remove().await,
+                Action::DeletePod => Box::pin(self.delete_pod()).await,
+                Action::Remove => Box::pin(self.remove()).await,
             };
             match done {
                 Ok(()) => (self.failures, self.retry_at) = (0, None),
@@ -161,12 +166,22 @@ impl Worker {
         match view {
             View::Gone { forced } => self.gone = Some(forced),
             View::Pod(pod) => {
-                let is_older = self.pod.as_deref().is_some_and(|known| revision(&pod) < revision(known));
-                if !is_older {
-                    self.pod = Some(pod);
+                let is_news = self.newest.as_ref().is_none_or(|newest| pod.is_newer_than(newest));
+                if is_news {
+                    (self.newest, self.pod) = (Some(pod), None);
                 }
             }
         }
+        if self.pod.is_none() {
+            self.pod = self.newest.as_ref().map(|newest| Arc::new(newest.open()));
+        }
+    }
+
+    /// Takes what the API server answered.
+    fn take_answer(&mut self, mut pod: Pod) {
+        pod.metadata.managed_fields = None;
+        self.newest = Some(Packed::new(&pod));
+        self.pod = Some(Arc::new(pod));
     }
 
     /// Looks at what the launcher has come to, beside its end, which is waited for.
@@ -190,6 +205,7 @@ impl Worker {
 
     /// Waits until something may have changed.
     async fn wait(&mut self) {
+        self.pod = None;
         let now = Instant::now();
         let mut until = now + IDLE;
         let mut no_later = |at: Option<Instant>| until = until.min(at.unwrap_or(until));
@@ -319,7 +335,7 @@ impl Worker {
         let name = pod.metadata.name.as_deref().unwrap_or_default();
         let answer =
             self.pods().patch_status(name, &PatchParams::default(), &Patch::Strategic(&patch)).await?;
-        self.pod = Some(Arc::new(answer));
+        self.take_answer(answer);
         match stage {
             Stage::Running(_) if !was_started(&pod) => {
                 self.event(&Event::normal("Started", format!("Started container {COMPUTE}")));
@@ -367,7 +383,7 @@ impl Worker {
                 });
                 match stays {
                     Some(pod) => {
-                        self.pod = Some(Arc::new(pod));
+                        self.take_answer(pod);
                         self.deletion_sent = true;
                     }
                     None => self.gone = Some(false),
@@ -450,11 +466,6 @@ impl StepError {
     fn is_gone(&self) -> bool {
         matches!(self, Self::Api(error) if is_gone(error))
     }
-}
-
-/// Of two objects of one UID the one with the higher number is newer; a version that is no number is the newest.
-fn revision(pod: &Pod) -> u64 {
-    pod.metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(u64::MAX)
 }
 
 /// Comes back when the launcher that was started at `since` can be asked.

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use super::neighbours;
+use super::neighbours::{self, Neighbour};
 
 /// Amounts by resource, in thousandths: of a core, a byte, a piece.
 pub type Amounts = BTreeMap<String, i128>;
@@ -28,7 +28,7 @@ pub struct Capacity<'a> {
     /// The sum of [`requests`] of the Pods on it that have not ended.
     pub taken: Amounts,
     /// Those Pods.
-    pub pods: &'a [Arc<Pod>],
+    pub pods: &'a [Arc<Neighbour>],
 }
 
 /// Why a Pod does not fit: the reasons of the first check that fails, in kube-scheduler's words.

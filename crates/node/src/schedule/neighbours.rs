@@ -14,65 +14,87 @@ type Labels = BTreeMap<String, String>;
 /// Label that every namespace has, with its name; what other labels it has is not asked.
 const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 
-/// Whether `pod` may be with `there`, the Pods on `node` that have not ended, as kube-scheduler's plugins
-/// `PodTopologySpread` and `InterPodAffinity` judge it; why not, in their words and order.
-pub fn judge(pod: &Pod, node: &Node, there: &[Arc<Pod>]) -> Option<&'static str> {
-    let none = Labels::new();
-    let topology = node.metadata.labels.as_ref().unwrap_or(&none);
-    spread(pod, topology, there).or_else(|| affinity(pod, topology, there))
+/// What others see of a Pod. It is all that is kept of one that has its place: a whole Pod takes 20 KB in memory.
+#[derive(Debug, Clone)]
+pub struct Neighbour {
+    namespace: Option<String>,
+    labels: Labels,
+    is_deleted: bool,
+    /// What it requires not to be near.
+    unwanted: Vec<PodAffinityTerm>,
 }
 
-fn spread(pod: &Pod, topology: &Labels, there: &[Arc<Pod>]) -> Option<&'static str> {
+impl Neighbour {
+    /// What is seen of `pod`.
+    pub fn of(pod: &Pod) -> Self {
+        let metadata = &pod.metadata;
+        Self {
+            namespace: metadata.namespace.clone(),
+            labels: metadata.labels.clone().unwrap_or_default(),
+            is_deleted: metadata.deletion_timestamp.is_some(),
+            unwanted: terms(pod).1.to_vec(),
+        }
+    }
+}
+
+/// Whether `pod` may be with `there`, the Pods on `node` that have not ended, as kube-scheduler's plugins
+/// `PodTopologySpread` and `InterPodAffinity` judge it; why not, in their words and order.
+pub fn judge(pod: &Pod, node: &Node, there: &[Arc<Neighbour>]) -> Option<&'static str> {
+    let none = Labels::new();
+    let topology = node.metadata.labels.as_ref().unwrap_or(&none);
+    let own = Neighbour::of(pod);
+    spread(pod, &own, topology, there).or_else(|| affinity(pod, &own, topology, there))
+}
+
+fn spread(pod: &Pod, own: &Neighbour, topology: &Labels, there: &[Arc<Neighbour>]) -> Option<&'static str> {
     let constraints = pod.spec.as_ref()?.topology_spread_constraints.as_deref().unwrap_or_default();
     let hard = || constraints.iter().filter(|constraint| constraint.when_unsatisfiable == "DoNotSchedule");
     if hard().any(|constraint| !topology.contains_key(&constraint.topology_key)) {
         return Some("node(s) didn't match pod topology spread constraints (missing required label)");
     }
     hard()
-        .any(|constraint| skew(pod, constraint, there) > i64::from(constraint.max_skew))
+        .any(|constraint| skew(own, constraint, there) > i64::from(constraint.max_skew))
         .then_some("node(s) didn't match pod topology spread constraints")
 }
 
 /// By how much this place would be ahead of the emptiest. It is the emptiest itself, unless there should be more places,
 /// which count as empty.
-fn skew(pod: &Pod, constraint: &TopologySpreadConstraint, there: &[Arc<Pod>]) -> i64 {
+fn skew(own: &Neighbour, constraint: &TopologySpreadConstraint, there: &[Arc<Neighbour>]) -> i64 {
     let selector = with_own_labels(
         constraint.label_selector.as_ref(),
         constraint.match_label_keys.as_deref().unwrap_or_default(),
-        pod,
+        own,
     );
-    let counts = |other: &Pod| {
-        other.metadata.namespace == pod.metadata.namespace
-            && other.metadata.deletion_timestamp.is_none()
-            && selects(selector.as_ref(), labels(other))
+    let counts = |other: &Neighbour| {
+        other.namespace == own.namespace && !other.is_deleted && selects(selector.as_ref(), &other.labels)
     };
-    let own = i64::from(selects(selector.as_ref(), labels(pod)));
+    let itself = i64::from(selects(selector.as_ref(), &own.labels));
     if constraint.min_domains.unwrap_or(1) <= 1 {
-        return own;
+        return itself;
     }
     let here = there.iter().filter(|other| counts(other)).count();
-    own.saturating_add(i64::try_from(here).unwrap_or(i64::MAX))
+    itself.saturating_add(i64::try_from(here).unwrap_or(i64::MAX))
 }
 
-fn affinity(pod: &Pod, topology: &Labels, there: &[Arc<Pod>]) -> Option<&'static str> {
+fn affinity(pod: &Pod, own: &Neighbour, topology: &Labels, there: &[Arc<Neighbour>]) -> Option<&'static str> {
     let (wanted, unwanted) = terms(pod);
     if wanted.iter().any(|term| !topology.contains_key(&term.topology_key)) {
         return Some("node(s) didn't match pod affinity rules");
     }
     // The first of those that want to be together has nobody to be with.
-    let all = |other: &Pod| wanted.iter().all(|term| means(term, pod, other));
-    if !wanted.is_empty() && !there.iter().any(|other| all(other)) && !all(pod) {
+    let all = |other: &Neighbour| wanted.iter().all(|term| means(term, own, other));
+    if !wanted.is_empty() && !there.iter().any(|other| all(other)) && !all(own) {
         return Some("node(s) didn't match pod affinity rules");
     }
-    let repels = |term: &PodAffinityTerm, by: &Pod, other: &Pod| {
+    let repels = |term: &PodAffinityTerm, by: &Neighbour, other: &Neighbour| {
         topology.contains_key(&term.topology_key) && means(term, by, other)
     };
-    if unwanted.iter().any(|term| there.iter().any(|other| repels(term, pod, other))) {
+    if unwanted.iter().any(|term| there.iter().any(|other| repels(term, own, other))) {
         return Some("node(s) didn't match pod anti-affinity rules");
     }
     there
         .iter()
-        .any(|other| terms(other).1.iter().any(|term| repels(term, other, pod)))
+        .any(|other| other.unwanted.iter().any(|term| repels(term, other, own)))
         .then_some("node(s) didn't satisfy existing pods anti-affinity rules")
 }
 
@@ -87,11 +109,11 @@ fn terms(pod: &Pod) -> (&[PodAffinityTerm], &[PodAffinityTerm]) {
 }
 
 /// Whether a term of `owner` means `other`.
-fn means(term: &PodAffinityTerm, owner: &Pod, other: &Pod) -> bool {
-    let namespace = other.metadata.namespace.clone().unwrap_or_default();
+fn means(term: &PodAffinityTerm, owner: &Neighbour, other: &Neighbour) -> bool {
+    let namespace = other.namespace.clone().unwrap_or_default();
     let listed = term.namespaces.as_deref().unwrap_or_default();
     let is_in_namespace = match &term.namespace_selector {
-        None if listed.is_empty() => other.metadata.namespace == owner.metadata.namespace,
+        None if listed.is_empty() => other.namespace == owner.namespace,
         None => listed.contains(&namespace),
         Some(selector) => {
             listed.contains(&namespace)
@@ -101,23 +123,22 @@ fn means(term: &PodAffinityTerm, owner: &Pod, other: &Pod) -> bool {
     let keys = term.match_label_keys.as_deref().unwrap_or_default();
     let selector = with_own_labels(term.label_selector.as_ref(), keys, owner);
     let is_other = |key: &String| {
-        let own = labels(owner).get(key);
-        own.is_none_or(|own| labels(other).get(key) != Some(own))
+        let own = owner.labels.get(key);
+        own.is_none_or(|own| other.labels.get(key) != Some(own))
     };
     is_in_namespace
-        && selects(selector.as_ref(), labels(other))
+        && selects(selector.as_ref(), &other.labels)
         && term.mismatch_label_keys.iter().flatten().all(is_other)
 }
 
-fn labels(pod: &Pod) -> &Labels {
-    const NONE: &Labels = &Labels::new();
-    pod.metadata.labels.as_ref().unwrap_or(NONE)
-}
-
-/// The selector, and the values of `pod` for those keys that it has (`matchLabelKeys`).
-fn with_own_labels(selector: Option<&LabelSelector>, keys: &[String], pod: &Pod) -> Option<LabelSelector> {
+/// The selector, and the values of `owner` for those keys that it has (`matchLabelKeys`).
+fn with_own_labels(
+    selector: Option<&LabelSelector>,
+    keys: &[String],
+    owner: &Neighbour,
+) -> Option<LabelSelector> {
     let mut selector = selector?.clone();
-    let own = keys.iter().filter_map(|key| Some((key.clone(), labels(pod).get(key)?.clone())));
+    let own = keys.iter().filter_map(|key| Some((key.clone(), owner.labels.get(key)?.clone())));
     selector.match_labels.get_or_insert_default().extend(own);
     Some(selector)
 }
@@ -166,7 +187,7 @@ mod tests {
 
     fn verdict(pod: &Pod, there: &[&Pod]) -> Option<&'static str> {
         let node = json!({"metadata": {"name": "here", "labels": {"kubernetes.io/hostname": "here"}}});
-        let there: Vec<_> = there.iter().map(|pod| Arc::new((*pod).clone())).collect();
+        let there: Vec<_> = there.iter().map(|pod| Arc::new(Neighbour::of(pod))).collect();
         judge(pod, &serde_json::from_value(node).unwrap(), &there)
     }
 
