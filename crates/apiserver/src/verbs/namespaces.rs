@@ -1,5 +1,6 @@
 //! What is special about Namespaces: they end in two steps, and nothing new goes into one that ends.
 
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::kind::{Kind, Scope};
@@ -21,6 +22,26 @@ pub(super) fn is_namespace(kind: &Kind) -> bool {
     kind.group.is_empty() && kind.names.plural == "namespaces"
 }
 
+/// What of a Namespace says whether it takes new objects. It is read for each of them, so the rest is passed over.
+#[derive(Deserialize)]
+struct Holder {
+    metadata: HolderMetadata,
+    #[serde(default)]
+    status: HolderStatus,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct HolderMetadata {
+    deletion_timestamp: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+struct HolderStatus {
+    #[serde(default)]
+    phase: String,
+}
+
 /// Whether a new object may go into its namespace: it must exist and must not be ending.
 pub(super) fn may_hold_new(api: &Api, target: &Target<'_>, object: &Value) -> Result<(), ApiError> {
     if target.kind.scope == Scope::Cluster {
@@ -30,10 +51,8 @@ pub(super) fn may_hold_new(api: &Api, target: &Target<'_>, object: &Value) -> Re
     let Some(stored) = api.inner.store.get(PREFIX, "", namespace) else {
         return Err(ApiError::not_found(NAMESPACES, namespace));
     };
-    let stored = super::view::parse(&stored)?;
-    let terminating = object::is_deleting(&stored)
-        || stored.pointer("/status/phase").and_then(Value::as_str) == Some("Terminating");
-    if !terminating {
+    let Holder { metadata, status } = serde_json::from_slice(&stored.json).map_err(ApiError::internal)?;
+    if metadata.deletion_timestamp.is_none() && status.phase != "Terminating" {
         return Ok(());
     }
     let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
