@@ -23,6 +23,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, NodeCondition};
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
+use manifest::Quantity;
 use serde_json::{Value, json};
 
 use crate::{NodeError, Settings, files};
@@ -156,20 +157,18 @@ fn status_patch(name: &str, facts: &Facts, node: &Node, now: Timestamp) -> Optio
     let written = before.iter().find(|condition| condition.type_ == "Ready");
     let written = written.and_then(|condition| condition.last_heartbeat_time.as_ref()).map(|time| time.0);
     let conditions: Vec<Value> = conditions(facts).iter().map(|new| new.to_json(&before, now)).collect();
-    let memory_kib = facts.memory_bytes / 1024;
-    let storage_kib = facts.disk.total_bytes / 1024;
-    let amounts = |memory: String, storage: String| {
+    // Written as the API server stores them, or they would differ every time.
+    let amounts = |memory_bytes: u64, storage_kib: u64| {
         json!({
-            "cpu": facts.cores.to_string(), "memory": memory, "ephemeral-storage": storage,
-            "pods": MOST_PODS.to_string(),
+            "cpu": Quantity::from_units(facts.cores), "memory": Quantity::from_bytes(memory_bytes / 1024 * 1024),
+            "ephemeral-storage": Quantity::from_bytes(storage_kib * 1024), "pods": Quantity::from_units(MOST_PODS),
         })
     };
+    let storage_kib = facts.disk.total_bytes / 1024;
+    let free_bytes = facts.memory_bytes.saturating_sub(reserved_bytes(facts.memory_bytes));
     let new = json!({
-        "capacity": amounts(format!("{memory_kib}Ki"), format!("{storage_kib}Ki")),
-        "allocatable": amounts(
-            format!("{}Ki", facts.memory_bytes.saturating_sub(reserved_bytes(facts.memory_bytes)) / 1024),
-            format!("{}Ki", storage_kib / 10 * 9),
-        ),
+        "capacity": amounts(facts.memory_bytes, storage_kib),
+        "allocatable": amounts(free_bytes, storage_kib / 10 * 9),
         "conditions": conditions,
         "addresses": [
             {"type": "InternalIP", "address": facts.address},
