@@ -228,7 +228,7 @@ async fn instance(server: &Server, name: &str) -> Result<Option<Value>, Failure>
     }
 }
 
-/// Waits for a printable status.
+/// Waits for a printable status, and until what was asked for is done with: until then the next request is refused.
 async fn wait_for_status(
     server: &Server,
     name: &str,
@@ -242,7 +242,8 @@ async fn wait_for_status(
             let Some(machine) = machine else { return Some(false) };
             let status = text(machine, "/status/printableStatus");
             status.clone_into(&mut last.borrow_mut());
-            (status == wanted).then_some(true)
+            let requests = machine.pointer("/status/stateChangeRequests").and_then(Value::as_array);
+            (status == wanted && requests.is_none_or(Vec::is_empty)).then_some(true)
         });
         match reached.await.map_err(|error| error.failure(format!("cannot wait for {object}"), None))? {
             true => Ok(()),
