@@ -22,7 +22,7 @@ fuzz_target!(|bytes: &[u8]| {
         // What we accept is JSON, and says the same to another reader.
         let plain: Value = serde_json::from_slice(bytes).expect("another reader takes it too");
         if decoded.duplicates.is_empty() {
-            assert_eq!(decoded.value, plain);
+            assert_eq!(decoded.value, with_whole_numbers(plain));
         }
         handle(decoded.value.clone());
     }
@@ -30,6 +30,24 @@ fuzz_target!(|bytes: &[u8]| {
         handle(decoded.value);
     }
 });
+
+/// A number without a fraction is a whole one, however it is written: `1.0`, `1e0` and `1`.
+fn with_whole_numbers(value: Value) -> Value {
+    match value {
+        Value::Number(number) => match number.as_f64() {
+            // Up to here floats are exact.
+            Some(float) if number.is_f64() && float.fract() == 0.0 && float.abs() <= 2_f64.powi(53) => {
+                (float as i64).into()
+            }
+            _ => Value::Number(number),
+        },
+        Value::Array(items) => items.into_iter().map(with_whole_numbers).collect(),
+        Value::Object(fields) => {
+            fields.into_iter().map(|(name, value)| (name, with_whole_numbers(value))).collect()
+        }
+        other => other,
+    }
+}
 
 fn handle(value: Value) {
     for schema in SCHEMAS.iter() {
