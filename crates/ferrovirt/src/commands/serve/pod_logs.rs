@@ -32,7 +32,7 @@ async fn answer(node: Arc<node::Settings>, call: Call) -> Result<Response, ApiEr
     // Whoever may read a log need not be one who may read the Pod.
     let server = Client::new(call.client_service(Identity::internal("system:apiserver")), "default");
     let pods: Api<_> = Api::namespaced(server, &call.info.namespace);
-    let pod = pods.get_opt(name).await.map_err(ApiError::internal)?;
+    let pod = super::subresources::named(&pods, name).await.map_err(ApiError::internal)?;
     let of = GroupResource { group: "", resource: "pods" };
     let pod = pod.ok_or_else(|| ApiError::not_found(of, name))?;
     let pieces = logs::open(&node, &pod, &options).await.map_err(|error| failed(name, &error))?;

@@ -257,9 +257,9 @@ impl<'a> Machine<'a> {
     async fn current(&self) -> Result<(VirtualMachine, Option<VirtualMachineInstance>), ApiError> {
         let machines: Api<VirtualMachine> = Api::namespaced(self.server.clone(), self.namespace);
         let instances: Api<VirtualMachineInstance> = Api::namespaced(self.server.clone(), self.namespace);
-        let machine = machines.get_opt(self.name).await.map_err(|error| self.failed(&error))?;
+        let machine = named(&machines, self.name).await.map_err(|error| self.failed(&error))?;
         let machine = machine.ok_or_else(|| refused(Refusal::not_found(self.name)))?;
-        let instance = instances.get_opt(self.name).await.map_err(|error| self.failed(&error))?;
+        let instance = named(&instances, self.name).await.map_err(|error| self.failed(&error))?;
         let instance = instance.filter(|instance| !is_another_ones(instance, &machine));
         Ok((machine, instance))
     }
@@ -335,6 +335,17 @@ fn retry(code: u16, reason: &'static str, message: &str) -> ApiError {
     let mut error = ApiError::new(code, reason, message);
     error.details = Some(Box::new(Details { retry_after_seconds: Some(1), ..Details::default() }));
     error
+}
+
+/// The object of that name. One that fits into no path, of control characters for instance, is nobody's.
+pub(super) async fn named<K>(api: &kube::Api<K>, name: &str) -> Result<Option<K>, kube::Error>
+where
+    K: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+{
+    match api.get_opt(name).await {
+        Err(kube::Error::BuildRequest(_)) => Ok(None),
+        found => found,
+    }
 }
 
 #[cfg(test)]

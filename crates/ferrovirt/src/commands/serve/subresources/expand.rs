@@ -15,7 +15,7 @@ use super::{Machine, read_value, refused};
 pub async fn stored(machine: &Machine<'_>) -> Result<Response, ApiError> {
     let kind = ApiResource::erase::<VirtualMachine>(&());
     let machines: Api<DynamicObject> = Api::namespaced_with(machine.server.clone(), machine.namespace, &kind);
-    let found = machines.get_opt(machine.name).await.map_err(|error| machine.failed(&error))?;
+    let found = super::named(&machines, machine.name).await.map_err(|error| machine.failed(&error))?;
     let found = found.ok_or_else(|| refused(Refusal::not_found(machine.name)))?;
     let document = serde_json::to_value(&found).map_err(ApiError::internal)?;
     Ok(extension::json(StatusCode::OK, &document))

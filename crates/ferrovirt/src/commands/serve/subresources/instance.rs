@@ -165,7 +165,7 @@ impl Instance {
 
     async fn current(&self) -> Result<VirtualMachineInstance, ApiError> {
         let instances: Api<VirtualMachineInstance> = Api::namespaced(self.server.clone(), &self.namespace);
-        let instance = instances.get_opt(&self.name).await.map_err(ApiError::internal)?;
+        let instance = super::named(&instances, &self.name).await.map_err(ApiError::internal)?;
         instance.ok_or_else(|| refused(requests::not_found(&self.name)))
     }
 

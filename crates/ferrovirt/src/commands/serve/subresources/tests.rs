@@ -309,3 +309,16 @@ async fn the_group_says_what_it_is() {
     assert!(health["config-resource-version"].as_str().is_some(), "{health}");
     server.shutdown().await;
 }
+
+#[tokio::test]
+async fn a_name_that_fits_into_no_path_is_nobodys() {
+    let asked = tower::service_fn(|_: http::Request<kube::client::Body>| async {
+        Err::<http::Response<kube::client::Body>, _>(std::io::Error::other("asked"))
+    });
+    let machines =
+        kube::Api::<manifest::types::VirtualMachine>::namespaced(kube::Client::new(asked, "a"), "a");
+    for name in ["\t", "\u{1e}\u{93};", "a\nb"] {
+        assert!(matches!(named(&machines, name).await, Ok(None)), "{name:?}");
+    }
+    assert!(named(&machines, "vm").await.is_err(), "the server is asked for what may be there");
+}
