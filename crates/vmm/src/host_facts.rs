@@ -315,7 +315,7 @@ fn keep(file: &Path, entry: CacheEntry) -> io::Result<()> {
 }
 
 /// First executable file `name` in the directories of `search_path`.
-fn find_in_path(name: &OsStr, search_path: &OsStr) -> Option<PathBuf> {
+pub fn find_in_path(name: &OsStr, search_path: &OsStr) -> Option<PathBuf> {
     std::env::split_paths(search_path)
         .filter(|directory| !directory.as_os_str().is_empty())
         .map(|directory| directory.join(name))

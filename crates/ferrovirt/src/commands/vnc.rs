@@ -123,11 +123,10 @@ fn viewer(flags: &VncFlags) -> Result<Viewer, Failure> {
         let kind = flags.vnc_type.or(known).unwrap_or(ViewerKind::Tiger);
         return Ok(Viewer { program: program.clone(), kind });
     }
-    let directories = std::env::var_os("PATH").unwrap_or_default();
-    let directories: Vec<_> = std::env::split_paths(&directories).collect();
+    // Without a search path there is no viewer in it.
+    let search_path = std::env::var_os("PATH").unwrap_or_default();
     let found = VIEWERS.iter().find_map(|(name, kind)| {
-        let program =
-            directories.iter().map(|directory| directory.join(name)).find(|file| is_program(file))?;
+        let program = vmm::find_in_path(name.as_ref(), &search_path)?;
         Some(Viewer { program, kind: *kind })
     });
     found.ok_or_else(|| {
@@ -135,10 +134,6 @@ fn viewer(flags: &VncFlags) -> Result<Viewer, Failure> {
         let hint = "install one, name another with --vnc-path, or connect with your own: --proxy-only";
         Failure::refused(error, Some(hint.to_owned()))
     })
-}
-
-fn is_program(file: &Path) -> bool {
-    file.is_file() && rustix::fs::access(file, rustix::fs::Access::EXEC_OK).is_ok()
 }
 
 impl Viewer {
