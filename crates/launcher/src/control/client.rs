@@ -342,8 +342,7 @@ impl Client {
             let response = sender.send_request(request).await;
             read(response.map_err(|error| unreachable(at, described(&error)))?).await
         };
-        let late = |_| unreachable(at, format!("no answer within {limit:?}"));
-        timeout(limit, answer).await.map_err(late)?
+        timeout(limit, answer).await.map_err(|_| late(at, limit))?
     }
 
     /// Sends over an idle connection where there is one. It may just have been closed by the other side: then, and if
@@ -373,17 +372,15 @@ impl Client {
             connection.flush().await.map_err(|error| described(&error))?;
             read(&mut connection).await
         };
-        let answer = match timeout(limit, answer).await {
+        let (head, body) = match timeout(limit, answer).await {
             Ok(answer) => answer?,
             // Not a broken connection: it is not tried again at once.
-            Err(_) => {
-                return Ok(Err(unreachable(at, format!("no answer within {limit:?}"))));
-            }
+            Err(_) => return Ok(Err(late(at, limit))),
         };
-        if !answer.is_last {
+        if !head.is_last {
             self.keep(at, connection);
         }
-        Ok(read_answer(at, answer.status, &answer.body))
+        Ok(read_answer(at, head.status, &body))
     }
 
     async fn dial(&self, at: SocketAddr) -> Result<Connection, ControlError> {
@@ -462,18 +459,20 @@ fn written(at: SocketAddr, Call { method, path, body, .. }: &Call) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
-/// An answer of a launcher.
-struct Answer {
+/// What is said before the body of an answer.
+struct Head {
     status: StatusCode,
-    body: Vec<u8>,
+    /// Bytes before the body.
+    length: usize,
+    body_length: usize,
     /// The launcher closes the connection.
     is_last: bool,
 }
 
 /// Reads an answer. There is no buffer before its first byte is there.
-async fn read(connection: &mut Connection) -> Result<Answer, String> {
+async fn read(connection: &mut Connection) -> Result<(Head, Vec<u8>), String> {
     let mut bytes = vec![connection.read_u8().await.map_err(|error| described(&error))?];
-    let (mut answer, start, length) = loop {
+    let head = loop {
         if let Some(head) = read_head(&bytes)? {
             break head;
         }
@@ -482,14 +481,16 @@ async fn read(connection: &mut Connection) -> Result<Answer, String> {
         }
         receive(connection, &mut bytes).await?;
     };
+    let length = head.body_length;
     if length > MAX_ANSWER_BYTES {
         return Err(format!("its answer has {length} bytes, and {MAX_ANSWER_BYTES} are the most"));
     }
-    while bytes.len() < start + length {
-        receive(connection, &mut bytes).await?;
+    let mut body = bytes.split_off(head.length);
+    while body.len() < length {
+        receive(connection, &mut body).await?;
     }
-    answer.body = bytes[start..start + length].to_vec();
-    Ok(answer)
+    body.truncate(length);
+    Ok((head, body))
 }
 
 async fn receive(connection: &mut Connection, bytes: &mut Vec<u8>) -> Result<(), String> {
@@ -500,24 +501,24 @@ async fn receive(connection: &mut Connection, bytes: &mut Vec<u8>) -> Result<(),
     }
 }
 
-/// The head of an answer, where its body begins, and how long that is; `None` while there is more of the head to come.
-/// A launcher says how long its answers are.
-fn read_head(bytes: &[u8]) -> Result<Option<(Answer, usize, usize)>, String> {
+/// The head of an answer; `None` while there is more of it to come. A launcher says how long its answers are.
+fn read_head(bytes: &[u8]) -> Result<Option<Head>, String> {
     let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
     let mut response = httparse::Response::new(&mut headers);
     let fault = |what: &dyn std::fmt::Display| format!("its answer is no HTTP: {what}");
-    let httparse::Status::Complete(start) = response.parse(bytes).map_err(|error| fault(&error))? else {
+    let httparse::Status::Complete(length) = response.parse(bytes).map_err(|error| fault(&error))? else {
         return Ok(None);
     };
+    // What is complete has a code; what is no text is none of the headers that count.
     let status = StatusCode::from_u16(response.code.unwrap_or_default()).map_err(|error| fault(&error))?;
     let header = |name: &str| {
         let mut found = response.headers.iter().filter(|header| header.name.eq_ignore_ascii_case(name));
         found.next().and_then(|header| std::str::from_utf8(header.value).ok())
     };
-    let length = header("content-length").and_then(|length| length.parse().ok());
-    let length = length.ok_or_else(|| fault(&"it does not say how long it is"))?;
+    let body_length = header("content-length").and_then(|length| length.parse().ok());
+    let body_length = body_length.ok_or_else(|| fault(&"it does not say how long it is"))?;
     let is_last = header("connection").is_some_and(|word| word.eq_ignore_ascii_case("close"));
-    Ok(Some((Answer { status, body: Vec::new(), is_last }, start, length)))
+    Ok(Some(Head { status, length, body_length, is_last }))
 }
 
 fn get(path: String, patience: Duration) -> Call {
@@ -551,11 +552,13 @@ fn unreachable(address: SocketAddr, reason: String) -> ControlError {
     ControlError::Unreachable { address, reason }
 }
 
+fn late(address: SocketAddr, limit: Duration) -> ControlError {
+    unreachable(address, format!("no answer within {limit:?}"))
+}
+
 fn read_document<T: DeserializeOwned>(at: SocketAddr, body: &[u8]) -> Result<T, ControlError> {
-    serde_json::from_slice(body).map_err(|error| ControlError::Unreachable {
-        address: at,
-        reason: format!("its answer is not what was asked for: {error}"),
-    })
+    serde_json::from_slice(body)
+        .map_err(|error| unreachable(at, format!("its answer is not what was asked for: {error}")))
 }
 
 fn refused(at: SocketAddr, status: StatusCode, body: &[u8]) -> ControlError {
@@ -584,7 +587,7 @@ mod tests {
     /// Status, where the body begins, its length, and whether the answer is the last.
     fn head(text: &str) -> Result<Option<(u16, usize, usize, bool)>, String> {
         let found = read_head(text.as_bytes())?;
-        Ok(found.map(|(answer, start, length)| (answer.status.as_u16(), start, length, answer.is_last)))
+        Ok(found.map(|head| (head.status.as_u16(), head.length, head.body_length, head.is_last)))
     }
 
     #[test]
