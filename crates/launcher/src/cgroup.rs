@@ -234,6 +234,7 @@ impl ControlGroup {
         };
         let text = fs::read_to_string(self.memory.join(file))?;
         let kills = text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok());
+        // An old kernel does not count them.
         Ok(kills.unwrap_or_default())
     }
 }

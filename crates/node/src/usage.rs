@@ -38,6 +38,7 @@ pub fn machines(pods_dir: &Path) -> io::Result<Vec<Usage>> {
         return Ok(Vec::new());
     }
     let processes = Processes::new(fs::read_dir("/proc")?.filter_map(|entry| {
+        // What is no number is no process.
         let name = entry.ok()?.file_name();
         let id: u32 = name.to_str()?.parse().ok()?;
         // One that has ended meanwhile has no file any more.

@@ -147,10 +147,10 @@ async fn connection(
     let caller = Caller::Network { address: Some(address), certificate };
     let idle = front.limits().idle;
     let streams = Arc::new(Streams::default());
-    let unused = Arc::clone(&streams);
+    let begun = Arc::clone(&streams);
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let (front, caller) = (front.clone(), caller.clone());
-        let stream = is_http2.then(|| streams.begin());
+        let stream = is_http2.then(|| begun.begin());
         async move {
             // A stream of HTTP/2 can end without its connection.
             if is_http2 {
@@ -169,7 +169,7 @@ async fn connection(
     let mut served = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
     tokio::select! {
         result = served.as_mut() => return result,
-        () = unused.idle(idle), if is_http2 => {}
+        () = streams.idle(idle), if is_http2 => {}
         // Its sender is gone when the server is.
         _ = stop.wait_for(|stop| *stop) => {}
     }

@@ -17,7 +17,7 @@ use super::api::{JSON, Server};
 use super::get::there;
 use super::serve::ended_by_signal;
 use crate::cli::{Forwarding, PortForwardFlags};
-use crate::report::{ExitCode, Failure, ReaderGone, Reporter, print};
+use crate::report::{ExitCode, Failure, Reporter, print};
 
 /// Connections at a time; more of them wait until one has ended. A guest of Ferrovirt's takes as many.
 const MOST_CONNECTIONS: usize = 128;
@@ -139,9 +139,7 @@ async fn over_standard_streams(door: &Door, port: u16) -> Result<ExitCode, Failu
     match stream.carry(tokio::io::stdin(), tokio::io::stdout()).await {
         Ok(End::Guest | End::Own) => Ok(ExitCode::Done),
         Ok(End::Cut) => Err(door.cut(port)),
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
-            Err(Failure { code: ExitCode::Done, ..Failure::refused(ReaderGone, None) })
-        }
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(Failure::reader_gone()),
         Err(error) => Err(anyhow::Error::new(error).context("cannot use standard input and output").into()),
     }
 }

@@ -28,6 +28,7 @@ pub struct Lease {
 
 /// Whether an answer of [`answer`] gives the guest its address for good.
 pub fn is_lease(answer: &[u8]) -> bool {
+    // What cannot be read is no answer of ours.
     let packet = DhcpPacket::new_checked(answer).ok();
     let told = packet.as_ref().and_then(|packet| DhcpRepr::parse(packet).ok());
     told.is_some_and(|told| told.message_type == DhcpMessageType::Ack && told.your_ip == GUEST)

@@ -41,6 +41,7 @@ impl Collector for Machines {
             objects::instance(instance, &pods, &mut families);
         }
         match self.pods_dir.as_deref().map(node::usage::machines).transpose() {
+            // Where there is no node nothing runs.
             Ok(used) => objects::usage(&instances, &used.unwrap_or_default(), &mut families),
             Err(error) => tracing::warn!(%error, "what machines use cannot be told"),
         }
