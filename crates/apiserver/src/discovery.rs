@@ -140,7 +140,7 @@ fn rows(kinds: &Kinds, group: &str, version: &str) -> Vec<Row> {
             row.singular = kind.names.singular.clone();
             row.short_names = kind.names.short_names.clone();
             row.categories = kind.names.categories.clone();
-            row.hash = Some(storage_version_hash(kind));
+            row.hash = kind.computed.is_none().then(|| storage_version_hash(kind));
         }
     }
     if version == "v1" {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
+use futures::future::BoxFuture;
 use serde_json::{Map, Value};
 
 use crate::schema::Schema;
@@ -273,6 +274,10 @@ pub struct Subresource {
     pub verbs: &'static [&'static str],
 }
 
+/// Works out all objects of a kind that nothing is stored of, in any order: each with `apiVersion`, `kind` and `metadata`
+/// (`name`, and `namespace` where the kind has one) before all else.
+pub type Compute = dyn Fn() -> BoxFuture<'static, Result<Vec<Value>, ApiError>> + Send + Sync;
+
 /// One kind.
 pub struct Kind {
     /// The group; empty for the core group.
@@ -306,6 +311,8 @@ pub struct Kind {
     pub time_to_live: Option<std::time::Duration>,
     /// Where its objects are kept, if not under its own name.
     pub shared_storage: Option<SharedStorage>,
+    /// Where its objects come from, if they are not stored. Such a kind has the verbs `get` and `list` alone.
+    pub computed: Option<Arc<Compute>>,
     /// What the kind adds.
     pub hooks: Arc<dyn Hooks>,
     /// Subresources that discovery and OpenAPI show beside `status` and `scale`.
@@ -344,6 +351,7 @@ impl Kind {
             verbs: Vec::new(),
             time_to_live: None,
             shared_storage: None,
+            computed: None,
             hooks: Arc::new(NoHooks),
             subresources: Vec::new(),
         }

@@ -18,7 +18,8 @@ pub use guests::{
 pub use server::parse_until;
 pub use server::{
     ApplyFlags, ConsoleFlags, DeleteFlags, DescribeFlags, DryRun, EventsFlags, GetFlags, InstanceFlags,
-    MachinesFlags, NamespaceFlag, RestartFlags, StartFlags, StopFlags, Until, WaitFlags, WaitForFlags,
+    MachinesFlags, NamespaceFlag, RestartFlags, SortBy, StartFlags, StopFlags, TopFlags, Until, WaitFlags,
+    WaitForFlags,
 };
 
 /// KubeVirt virtual machines from a kernel and an initrd in a container image, with one binary and QEMU.
@@ -97,6 +98,8 @@ pub enum Command {
     Wait(WaitForFlags),
     /// Print what happened
     Events(EventsFlags),
+    /// Print what machines, Pods or nodes use of processors and memory
+    Top(TopFlags),
     /// Serve the Kubernetes API with KubeVirt's kinds on this machine
     Serve(ServeFlags),
     /// Print the kubeconfig of the server's administrator, or merge it into yours

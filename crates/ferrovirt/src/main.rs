@@ -112,6 +112,7 @@ fn dispatch(cli: Cli, reporter: Reporter) -> Result<ExitCode, Failure> {
             Command::Vnc(flags) => commands::vnc::vnc(&context, flags).await,
             Command::Wait(flags) => commands::wait::wait(&context, &flags).await,
             Command::Events(flags) => commands::events::events(&context, &flags).await,
+            Command::Top(flags) => commands::top::top(&context, &flags).await,
             Command::Kubeconfig(flags) => commands::kubeconfig::kubeconfig(&context, &flags),
             Command::Logs(flags) => commands::logs::logs(&context, &flags).await,
             Command::State(flags) => commands::state::state(&context, &flags.command),

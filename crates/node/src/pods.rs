@@ -97,7 +97,9 @@ pub async fn adopt(settings: &Settings, images: &ImageManager) -> Result<Adopted
 
 /// A Pod whose launcher this node started.
 pub(crate) struct Started {
-    /// Namespace of its instance.
+    /// Its name.
+    pub name: String,
+    /// Its namespace, that of its instance.
     pub namespace: String,
     /// Name of its instance.
     pub instance: String,
@@ -109,6 +111,7 @@ pub(crate) struct Started {
 pub(crate) fn started(pods_dir: &std::path::Path) -> std::io::Result<Vec<Started>> {
     let pods = record::all(pods_dir)?.into_iter();
     let started = |(_, pod): record::Found| Started {
+        name: pod.name,
         namespace: pod.namespace,
         instance: pod.instance,
         launcher: pod.process_id,

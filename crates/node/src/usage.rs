@@ -1,9 +1,15 @@
 //! What the machines of this node use of it, as the kernel counts it (proc(5)).
 
+mod meter;
+
+pub use meter::{Meter, PodReading, Reading, Used};
+
 use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::Path;
+
+use crate::register::bytes_of;
 
 /// What QEMU of one machine has used since it was started.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,13 +43,7 @@ pub fn machines(pods_dir: &Path) -> io::Result<Vec<Usage>> {
     if pods.is_empty() {
         return Ok(Vec::new());
     }
-    let processes = Processes::new(fs::read_dir("/proc")?.filter_map(|entry| {
-        // What is no number is no process.
-        let name = entry.ok()?.file_name();
-        let id: u32 = name.to_str()?.parse().ok()?;
-        // One that has ended meanwhile has no file any more.
-        Process::read(id, &fs::read_to_string(format!("/proc/{id}/stat")).ok()?)
-    }));
+    let processes = Processes::of_host()?;
     let seconds = |ticks: u64| ticks as f64 / TICKS_PER_SECOND;
     // One that has ended meanwhile uses nothing.
     let usage = |pod: crate::pods::Started| {
@@ -53,7 +53,7 @@ pub fn machines(pods_dir: &Path) -> io::Result<Vec<Usage>> {
             instance: pod.instance,
             user_seconds: seconds(qemu.user_ticks),
             system_seconds: seconds(qemu.system_ticks),
-            resident_bytes: resident_bytes(&fs::read_to_string(format!("/proc/{}/status", qemu.id)).ok()?)?,
+            resident_bytes: qemu.resident_bytes()?,
         })
     };
     Ok(pods.into_iter().filter_map(usage).collect())
@@ -84,31 +84,52 @@ impl Process {
             system_ticks: field(15)?,
         })
     }
+
+    /// Its memory that is not swapped out; none when it has ended.
+    fn resident_bytes(&self) -> Option<u64> {
+        bytes_of(&fs::read_to_string(format!("/proc/{}/status", self.id)).ok()?, "VmRSS")
+    }
 }
 
-/// `VmRSS` of proc_pid_status(5).
-fn resident_bytes(status: &str) -> Option<u64> {
-    let amount = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.trim().strip_suffix(" kB")?;
-    amount.parse::<u64>().ok()?.checked_mul(1024)
+/// The processes of the host.
+struct Processes {
+    by_id: HashMap<u32, Process>,
+    children: HashMap<u32, Vec<u32>>,
 }
-
-/// The processes of the host by their parents.
-struct Processes(HashMap<u32, Vec<Process>>);
 
 impl Processes {
-    fn new(processes: impl Iterator<Item = Process>) -> Self {
-        let mut children: HashMap<u32, Vec<Process>> = HashMap::new();
-        for process in processes {
-            children.entry(process.parent).or_default().push(process);
-        }
-        Self(children)
+    /// Those that there are.
+    fn of_host() -> io::Result<Self> {
+        Ok(Self::new(fs::read_dir("/proc")?.filter_map(|entry| {
+            // What is no number is no process.
+            let name = entry.ok()?.file_name();
+            let id: u32 = name.to_str()?.parse().ok()?;
+            // One that has ended meanwhile has no file any more.
+            Process::read(id, &fs::read_to_string(format!("/proc/{id}/stat")).ok()?)
+        })))
     }
 
-    /// The QEMU below a launcher, whose child it is, or a child's child.
+    fn new(processes: impl Iterator<Item = Process>) -> Self {
+        let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
+        let by_id = processes
+            .map(|process| {
+                children.entry(process.parent).or_default().push(process.id);
+                (process.id, process)
+            })
+            .collect();
+        Self { by_id, children }
+    }
+
+    /// A launcher, its children, and theirs: all processes of its Pod.
+    fn of_pod(&self, launcher: u32) -> impl Iterator<Item = &Process> {
+        let children = |id: u32| self.children.get(&id).into_iter().flatten().copied();
+        let below = children(launcher).chain(children(launcher).flat_map(children));
+        std::iter::once(launcher).chain(below).filter_map(|id| self.by_id.get(&id))
+    }
+
+    /// The QEMU of a launcher.
     fn qemu_of(&self, launcher: u32) -> Option<&Process> {
-        let children = |id: u32| self.0.get(&id).into_iter().flatten();
-        let grandchildren = children(launcher).flat_map(|child| children(child.id));
-        children(launcher).chain(grandchildren).find(|process| process.name.starts_with(QEMU))
+        self.of_pod(launcher).find(|process| process.name.starts_with(QEMU))
     }
 }
 
@@ -135,14 +156,6 @@ mod tests {
         }
         for broken in ["", "77 (x", "77 (x) S 12", "77 (x) S -1 0"] {
             assert_eq!(Process::read(77, broken), None, "{broken}");
-        }
-    }
-
-    #[test]
-    fn resident_memory_is_read_from_a_status() {
-        assert_eq!(resident_bytes("Name:\tqemu\nVmRSS:\t  204868 kB\nThreads:\t4\n"), Some(204_868 * 1024));
-        for broken in ["", "VmRSS:\t x kB", "VmRSS:\t 1 MB"] {
-            assert_eq!(resident_bytes(broken), None, "{broken}");
         }
     }
 

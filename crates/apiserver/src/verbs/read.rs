@@ -7,7 +7,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
-use crate::kind::Kind;
+use crate::kind::{Compute, Kind};
+use crate::object;
 use crate::selector::{Fields, Labels};
 use crate::status::{ApiError, Details, FieldError};
 use crate::store::{HistoryError, Listing, Stored};
@@ -213,7 +214,13 @@ impl Api {
             self.wait_until(version).await?;
         }
         let kind = target.kind;
-        let stored = self.inner.store.get(&kind.storage_prefix(), target.namespace, target.name);
+        let stored = match &kind.computed {
+            Some(compute) => {
+                let mut computed = computed(&**compute, Some(target.namespace)).await?.into_iter();
+                computed.find(|stored| &*stored.name == target.name)
+            }
+            None => self.inner.store.get(&kind.storage_prefix(), target.namespace, target.name),
+        };
         let stored = stored.ok_or_else(|| ApiError::not_found(kind.group_resource(), target.name))?;
         let content = View::new(kind, target.version).content(stored)?;
         Ok(Answer { code: 200, content, warnings: Vec::new() })
@@ -256,6 +263,12 @@ impl Api {
                 Some(version)
             }
         };
+        if let Some(compute) = &target.kind.computed {
+            let listing =
+                Listing { revision: store.revision(), items: computed(&**compute, namespace).await? };
+            let revision = listing.revision;
+            return Ok(page_of(listing, revision, after, limit, &selectors, view));
+        }
         // One name in one namespace needs no walk.
         if token.is_none()
             && exact.is_none()
@@ -299,6 +312,26 @@ impl Api {
         let position = last.map(|last| (&*last.namespace, &*last.name));
         self.inner.store.list_from(prefix, namespace, position, usize::MAX).items.len() as u64
     }
+}
+
+/// The objects of a kind that nothing is stored of, in one namespace or in all, in the order of lists.
+async fn computed(compute: &Compute, namespace: Option<&str>) -> Result<Vec<Arc<Stored>>, ApiError> {
+    let objects = compute().await?;
+    let wanted =
+        objects.iter().filter(|object| namespace.is_none_or(|wanted| object::namespace(object) == wanted));
+    let mut items = wanted
+        .map(|object| {
+            Ok(Arc::new(Stored {
+                namespace: object::namespace(object).into(),
+                name: object::name(object).into(),
+                revision: 0,
+                created_revision: 0,
+                json: serde_json::to_vec(object).map_err(ApiError::internal)?.into(),
+            }))
+        })
+        .collect::<Result<Vec<_>, ApiError>>()?;
+    items.sort_unstable_by(|one, other| (&one.namespace, &one.name).cmp(&(&other.namespace, &other.name)));
+    Ok(items)
 }
 
 fn cluster_scope(kind: &Kind) -> Option<&'static str> {

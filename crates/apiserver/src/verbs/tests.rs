@@ -98,7 +98,18 @@ fn test_kinds() -> Kinds {
         built_in("configmaps", "ConfigMap", Scope::Namespaced, schema("ConfigMap", json!({"data": texts})));
     let account =
         built_in("serviceaccounts", "ServiceAccount", Scope::Namespaced, schema("ServiceAccount", json!({})));
-    Kinds::new([namespace, pod, config, account, widget, refused, brief])
+    let mut computed = Kind::new(
+        "example.com",
+        &["v1"],
+        Names::new("Reading", "readings"),
+        Scope::Namespaced,
+        schema("Reading", json!({"value": any})),
+    );
+    computed.verbs = vec!["get", "list"];
+    computed.computed = Some(Arc::new(|| {
+        Box::pin(async { Ok(vec![reading("b", "x"), reading("a", "y"), reading("a", "x")]) })
+    }));
+    Kinds::new([namespace, pod, config, account, widget, refused, brief, computed])
 }
 
 /// 2026-01-01T00:00:00Z
@@ -185,6 +196,12 @@ impl Server {
     ) -> Result<Value, ApiError> {
         self.api.delete(&self.context(), &self.at(plural, namespace, name), &options).await?.value()
     }
+}
+
+fn reading(namespace: &str, name: &str) -> Value {
+    let labels = json!({"on": name});
+    json!({"apiVersion": "example.com/v1", "kind": "Reading",
+        "metadata": {"namespace": namespace, "name": name, "labels": labels}})
 }
 
 pub(crate) fn widget(name: &str, spec: Value) -> Value {

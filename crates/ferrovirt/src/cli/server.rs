@@ -327,6 +327,37 @@ pub struct EventsFlags {
     pub watch: bool,
 }
 
+/// `ferrovirt top`
+#[derive(Debug, Args)]
+pub struct TopFlags {
+    /// `vm`, `vmi`, `pods` or `nodes`, with names or without; or `vm/NAME`
+    #[arg(value_name = "RESOURCE", required = true)]
+    pub resources: Vec<String>,
+    #[command(flatten)]
+    pub namespace: NamespaceFlag,
+    /// Every namespace
+    #[arg(short = 'A', long, conflicts_with = "namespace")]
+    pub all_namespaces: bool,
+    /// Only objects with these labels, e.g. `app=web,tier!=db`
+    #[arg(short = 'l', long, value_name = "SELECTOR")]
+    pub selector: Option<String>,
+    /// The largest first [default: by name]
+    #[arg(long, value_name = "WHAT", value_enum)]
+    pub sort_by: Option<SortBy>,
+    /// Leave out the line of names
+    #[arg(long)]
+    pub no_headers: bool,
+}
+
+/// What is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SortBy {
+    /// Processors
+    Cpu,
+    /// Memory
+    Memory,
+}
+
 /// `ferrovirt console`
 #[derive(Debug, Args)]
 pub struct ConsoleFlags {

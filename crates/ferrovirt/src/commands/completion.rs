@@ -188,11 +188,14 @@ impl<'a> Line<'a> {
     fn object(&self, typed: &str) -> Candidates {
         let after_slash = typed.split_once('/').map(|(kind, _)| kind);
         match (self.command.get_name(), &self.positionals[..], after_slash) {
-            ("get" | "describe" | "delete" | "wait", _, Some(kind)) => {
+            ("get" | "describe" | "delete" | "wait" | "top", _, Some(kind)) => {
                 Candidates::names(kind, &format!("{kind}/"))
             }
             ("get" | "describe" | "delete" | "wait", [], None) => Candidates::Words(daily_words()),
-            ("get" | "describe" | "delete" | "wait", [kind, ..], None) if !kind.contains(['/', ',']) => {
+            ("top", [], None) => Candidates::Words(["vm", "vmi", "pods", "nodes"].map(str::to_owned).into()),
+            ("get" | "describe" | "delete" | "wait" | "top", [kind, ..], None)
+                if !kind.contains(['/', ',']) =>
+            {
                 Candidates::names(kind, "")
             }
             ("start" | "stop" | "restart", _, None) => Candidates::names(&MACHINES.plural, ""),
@@ -254,6 +257,7 @@ mod tests {
             ("ssh vm/tiny ", Candidates::NONE),
             ("get vm ", names("vm", "")),
             ("get pod/", names("pod", "pod/")),
+            ("top vm --sort-by cpu ", names("vm", "")),
             ("get -o yaml nodes n", names("nodes", "")),
             ("delete vm,vmi ", Candidates::NONE),
             ("get vm -n ", names("namespaces", "")),
@@ -273,6 +277,8 @@ mod tests {
         assert_eq!(words("completion "), ["bash", "zsh", "fish"]);
         assert_eq!(words("state "), ["backup", "restore", "check"]);
         assert!(words("get ").contains(&"vmi".to_owned()));
+        assert_eq!(words("top "), ["vm", "vmi", "pods", "nodes"]);
+        assert_eq!(words("top vm --sort-by "), ["cpu", "memory"]);
         let flags = words("start --");
         assert!(
             ["--append", "--namespace", "--kubeconfig"]

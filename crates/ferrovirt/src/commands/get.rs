@@ -32,12 +32,8 @@ struct Wanted {
 /// Prints objects.
 pub async fn get(context: &Context, flags: &GetFlags) -> Result<ExitCode, Failure> {
     let targets = targets::read(&flags.resources).map_err(Failure::usage)?;
-    if flags.selector.is_some() && targets.iter().any(|target| target.name.is_some()) {
-        return Err(Failure::usage("a name and a selector (-l) cannot both choose the objects"));
-    }
-    if flags.all_namespaces && targets.iter().any(|target| target.name.is_some()) {
-        return Err(Failure::usage("an object of a name is in one namespace: use -n in place of -A"));
-    }
+    targets::check_names(&targets, flags.selector.as_deref(), flags.all_namespaces)
+        .map_err(Failure::usage)?;
     let server = Server::find(context, flags.namespace.namespace.as_deref()).await?;
     let wanted = gather(&server, targets).await?;
     let get = Get { context, flags, server: &server, is_one_of_several: wanted.len() > 1 };

@@ -21,6 +21,7 @@ pub mod run;
 pub mod serve;
 pub mod ssh;
 pub mod state;
+pub mod top;
 pub mod validate;
 pub mod vnc;
 pub mod wait;

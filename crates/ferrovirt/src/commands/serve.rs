@@ -11,6 +11,7 @@ mod machines;
 mod metrics;
 mod notify;
 mod pod_logs;
+mod resource_metrics;
 mod subresources;
 
 use std::sync::{Arc, OnceLock};
@@ -51,6 +52,7 @@ pub async fn serve(context: &Context, flags: &ServeFlags) -> Result<ExitCode, Fa
         objects: Arc::clone(&objects),
         pods_dir: prepared.as_ref().map(|_| context.settings.pods_dir()),
     }));
+    let used = prepared.as_ref().map(|prepared| prepared.used(&objects));
     let options = Options {
         listen: flags.listen,
         token_file: flags.token_auth_file.clone(),
@@ -65,7 +67,8 @@ pub async fn serve(context: &Context, flags: &ServeFlags) -> Result<ExitCode, Fa
         )
     };
     let kinds = builtin::kinds().into_iter().chain(kinds::kinds(!flags.api_only));
-    let kinds = Kinds::new(kinds).with_foreign(subresources::DISCOVERY);
+    let used = used.into_iter().flat_map(resource_metrics::kinds);
+    let kinds = Kinds::new(kinds.chain(used)).with_foreign(subresources::DISCOVERY);
     let server = ApiServer::start(options, kinds).await?;
     // Set once, here.
     let _ = objects.set(server.objects());

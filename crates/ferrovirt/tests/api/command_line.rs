@@ -250,6 +250,24 @@ fn objects_are_waited_for_and_events_are_told() {
     insta::assert_snapshot!(session.end(&server));
 }
 
+/// Measurements themselves differ from run to run: the lifecycle tests look at them.
+#[test]
+fn what_is_used_is_told_where_there_is_a_metrics_api() {
+    let world = World::new();
+    let server = Server::start(&world);
+    let mut session = Session::new(&world);
+    session.run("top vm");
+    session.run("top nodes");
+    session.run("top vm --sort-by age");
+    session.run("top vm tiny -l app=tiny");
+    session.run("top vm tiny -A");
+    session.run("top vm/tiny vmi/tiny");
+    session.run("top cm");
+    session.run("top vm,vmi");
+    session.run("top");
+    insta::assert_snapshot!(session.end(&server));
+}
+
 /// A script in the search path, which says how it was called.
 fn stand_in(world: &World, name: &str, script: &str) {
     use std::os::unix::fs::PermissionsExt as _;

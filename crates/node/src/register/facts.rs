@@ -73,8 +73,8 @@ impl Facts {
         let no_disk = Disk { total_bytes: 0, free_bytes: 0, total_inodes: 0, free_inodes: 0 };
         Self {
             cores: std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64),
-            memory_bytes: meminfo_bytes(&memory, "MemTotal"),
-            available_memory_bytes: meminfo_bytes(&memory, "MemAvailable"),
+            memory_bytes: bytes_of(&memory, "MemTotal").unwrap_or_default(),
+            available_memory_bytes: bytes_of(&memory, "MemAvailable").unwrap_or_default(),
             disk: Disk::of(state_dir).unwrap_or_else(|error| {
                 tracing::warn!(%error, path = %state_dir.display(), "the disk cannot be measured; the node has none");
                 no_disk
@@ -96,13 +96,10 @@ impl Facts {
     }
 }
 
-/// A line of proc_meminfo(5); its unit is KiB.
-fn meminfo_bytes(text: &str, key: &str) -> u64 {
-    text.lines()
-        .find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))
-        .and_then(|rest| rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok())
-        .unwrap_or_default()
-        .saturating_mul(1024)
+/// The bytes that a line of proc_meminfo(5) or proc_pid_status(5) says; its unit is KiB.
+pub(crate) fn bytes_of(text: &str, key: &str) -> Option<u64> {
+    let rest = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
+    rest.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// The second number of the fourth field of proc_loadavg(5).
@@ -122,9 +119,16 @@ mod tests {
     #[test]
     fn files_of_the_kernel_are_read() {
         let memory = "MemTotal:       24589012 kB\nMemFree:  1 kB\nMemAvailable:   100 kB\n";
-        assert_eq!(meminfo_bytes(memory, "MemTotal"), 24_589_012 * 1024);
-        assert_eq!(meminfo_bytes(memory, "MemAvailable"), 102_400);
-        assert_eq!(meminfo_bytes(memory, "Mem"), 0);
+        assert_eq!(bytes_of(memory, "MemTotal"), Some(24_589_012 * 1024));
+        assert_eq!(bytes_of(memory, "MemAvailable"), Some(102_400));
+        assert_eq!(bytes_of(memory, "Mem"), None);
+        assert_eq!(
+            bytes_of("Name:\tqemu\nVmRSS:\t  204868 kB\nThreads:\t4\n", "VmRSS"),
+            Some(204_868 * 1024)
+        );
+        for broken in ["", "VmRSS:\t x kB", "VmRSS:\t 1 MB", "VmRSS:\t 99999999999999999999 kB"] {
+            assert_eq!(bytes_of(broken, "VmRSS"), None, "{broken}");
+        }
         assert_eq!(tasks("0.00 0.01 0.05 2/345 6789\n"), 345);
         assert_eq!(tasks("strange"), 0);
         assert_eq!(pretty_name("ID=debian\nPRETTY_NAME=\"Debian GNU/Linux 13\"\n"), "Debian GNU/Linux 13");

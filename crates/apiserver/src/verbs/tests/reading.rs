@@ -73,6 +73,31 @@ async fn selected_pages_are_full_and_count_nothing() {
 }
 
 #[tokio::test]
+async fn what_is_computed_is_listed_and_got_like_what_is_stored() {
+    let server = Server::new().await;
+    let list = async |namespace: &str, options: ListOptions| {
+        let target = server.at("readings", namespace, "");
+        let list = server.api.list(&server.context(), &target, &options).await.unwrap();
+        let names = list.items.iter().map(|item| format!("{}/{}", item.namespace, item.name));
+        (names.collect::<Vec<_>>().join(" "), list.continue_token)
+    };
+    let all = ListOptions::default();
+    assert_eq!(list("", all.clone()).await.0, "a/x a/y b/x");
+    assert_eq!(list("a", all.clone()).await.0, "a/x a/y");
+    assert_eq!(list("none", all.clone()).await.0, "");
+    let labelled = ListOptions { label_selector: "on=x".to_owned(), ..all.clone() };
+    assert_eq!(list("", labelled).await.0, "a/x b/x");
+    let named = ListOptions { field_selector: "metadata.name=y".to_owned(), ..all.clone() };
+    assert_eq!(list("", named).await.0, "a/y");
+    let (first, more) = list("", ListOptions { limit: 2, ..all.clone() }).await;
+    assert_eq!(first, "a/x a/y");
+    assert_eq!(list("", ListOptions { limit: 2, continue_token: more, ..all }).await.0, "b/x");
+    assert_eq!(server.get("readings", "b", "x").await.unwrap(), super::reading("b", "x"));
+    let message = "readings.example.com \"y\" not found".to_owned();
+    assert_eq!(said(server.get("readings", "b", "y").await), (404, message));
+}
+
+#[tokio::test]
 async fn a_list_shows_the_version_that_is_wanted() {
     let server = Server::new().await;
     fill(&server, 2).await;

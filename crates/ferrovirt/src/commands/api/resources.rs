@@ -39,7 +39,8 @@ pub static INSTANCES: Resource =
 pub static PODS: Resource = known("", "pods", "pod", "Pod", true);
 /// `Event`.
 pub static EVENTS: Resource = known("", "events", "event", "Event", true);
-static NODES: Resource = known("", "nodes", "node", "Node", false);
+/// `Node`.
+pub static NODES: Resource = known("", "nodes", "node", "Node", false);
 static NAMESPACES: Resource = known("", "namespaces", "namespace", "Namespace", false);
 static SECRETS: Resource = known("", "secrets", "secret", "Secret", true);
 static CONFIG_MAPS: Resource = known("", "configmaps", "configmap", "ConfigMap", true);

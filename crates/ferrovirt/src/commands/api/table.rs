@@ -101,6 +101,11 @@ impl Rows {
         Rows { widths: vec![0; names.len()], names, is_headed: false }
     }
 
+    /// The same rows, which no names stand over.
+    pub fn without_names(self) -> Rows {
+        Rows { is_headed: true, ..self }
+    }
+
     /// The lines of rows, the first of them under the names; of none there are none.
     pub fn lines(&mut self, rows: &[Vec<String>]) -> String {
         if rows.is_empty() {

@@ -45,6 +45,22 @@ pub fn read(words: &[String]) -> Result<Vec<Target>, String> {
     Ok(targets)
 }
 
+/// Refuses names beside what else chooses objects.
+///
+/// # Errors
+/// How it would make sense.
+pub fn check_names(
+    targets: &[Target],
+    selector: Option<&str>,
+    all_namespaces: bool,
+) -> Result<(), &'static str> {
+    match targets.iter().any(|target| target.name.is_some()) {
+        true if selector.is_some() => Err("a name and a selector (-l) cannot both choose the objects"),
+        true if all_namespaces => Err("an object of a name is in one namespace: use -n in place of -A"),
+        _ => Ok(()),
+    }
+}
+
 /// Refuses a choice that is none: each target has a name, or none has and a selector or `--all` chooses.
 ///
 /// # Errors

@@ -5,6 +5,7 @@ pub mod components;
 use serde_json::{Map, Value, json};
 
 use super::kinds::plurals_of;
+use super::resource_metrics;
 
 /// Objects that are there from the start: the namespace, the installation, and the roles for users.
 pub fn objects(version: &str) -> Vec<Value> {
@@ -37,6 +38,7 @@ pub fn objects(version: &str) -> Vec<Value> {
         }),
     ];
     objects.extend(roles());
+    objects.push(resource_metrics::role());
     objects.extend(components::objects());
     objects
 }

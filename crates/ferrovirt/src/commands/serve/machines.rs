@@ -6,12 +6,12 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::anyhow;
 use apiserver::auth::Identity;
 use apiserver::http::extension::Extension;
-use apiserver::server::ApiServer;
+use apiserver::server::{ApiServer, Objects};
 use kube::Client;
 use launcher::host::Host;
 use node::pki::Authority;
@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::launchers::ControlledLaunchers;
-use super::pod_logs;
+use super::{pod_logs, resource_metrics};
 use crate::cli::Accel;
 use crate::commands::image::open_images;
 use crate::commands::{Context, host};
@@ -82,6 +82,15 @@ impl Prepared {
     /// What asks launchers.
     pub fn launchers(&self) -> launcher::control::Client {
         self.launchers.clone()
+    }
+
+    /// What tells of the use that its Pods make of the node; `objects` are the server's, once it runs.
+    pub fn used(&self, objects: &Arc<OnceLock<Objects>>) -> resource_metrics::Source {
+        resource_metrics::Source {
+            meter: node::usage::Meter::new(self.node.pods_dir.clone()),
+            objects: Arc::clone(objects),
+            node_name: self.node.name.clone(),
+        }
     }
 
     /// What answers for the logs of the node's Pods.

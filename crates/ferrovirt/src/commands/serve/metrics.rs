@@ -16,6 +16,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 use serde::de::DeserializeOwned;
 
 use families::Families;
+pub(super) use objects::Metadata;
 
 /// Tells of all machines.
 #[derive(Debug)]
@@ -50,7 +51,11 @@ impl Collector for Machines {
 }
 
 /// The objects of a kind, as far as they are looked at here. What does not read is left out: it tells nothing.
-fn read<T: DeserializeOwned>(objects: &Objects, group: &str, plural: &str) -> impl Iterator<Item = T> {
+pub(super) fn read<T: DeserializeOwned>(
+    objects: &Objects,
+    group: &str,
+    plural: &str,
+) -> impl Iterator<Item = T> {
     objects.all(group, plural).into_iter().filter_map(|json| {
         let object = serde_json::from_slice(&json);
         object.inspect_err(|error| tracing::debug!(%error, "an object is left out of the metrics")).ok()

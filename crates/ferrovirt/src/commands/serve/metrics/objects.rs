@@ -91,14 +91,15 @@ const GROUPS: [(&str, Metric, &[&str]); 5] = [
     ),
 ];
 
+/// An object's metadata, as far as anything is told of it.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-struct Metadata {
-    namespace: String,
-    name: String,
+pub struct Metadata {
+    pub namespace: String,
+    pub name: String,
     uid: String,
     creation_timestamp: Option<Timestamp>,
-    labels: BTreeMap<String, String>,
+    pub labels: BTreeMap<String, String>,
     annotations: BTreeMap<String, String>,
 }
 
