@@ -66,7 +66,7 @@ lint: ## Formatting, clippy and documentation, warnings denied
 bench: tools build fixtures ## Measure the figures that this project promises; fails when one is missed
 	@scripts/install-tools.sh bench
 	@# Gigabytes of images: not into a /tmp that may be memory.
-	TMPDIR=/var/tmp $(CARGO) bench --quiet --locked --package ferrovirt --bench figures --bench apiserver --bench lifecycle --no-fail-fast
+	TMPDIR=/var/tmp $(CARGO) bench --quiet --locked --package ferrovirt --bench figures --bench apiserver --bench lifecycle --bench access --no-fail-fast
 
 .PHONY: soak
 soak: tools fuzz ## The long forms of tests: 300 kills, 2,000 power failures, 200 rounds of chaos, two minutes of stress, fuzzing, schemathesis

@@ -18,6 +18,7 @@ mod client;
 #[allow(dead_code, reason = "the tests use the rest")]
 #[path = "../tests/api/server.rs"]
 mod server;
+#[allow(dead_code, reason = "other benches use the rest")]
 mod support;
 
 use std::io::Write;

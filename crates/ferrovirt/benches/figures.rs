@@ -13,6 +13,7 @@
 mod harness;
 #[path = "../../image/tests/support/real_registry.rs"]
 mod real_registry;
+#[allow(dead_code, reason = "other benches use the rest")]
 mod support;
 
 use std::fs;

@@ -23,7 +23,6 @@ mod server;
 #[allow(dead_code, reason = "other benches use the rest")]
 mod support;
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -39,7 +38,7 @@ use serde_json::{Value, json};
 use client::{Credentials, Events};
 use room::{Boot, Room, instance, machine};
 use server::memory_kib;
-use support::{Figure, Pairs, finish};
+use support::{Figure, Pairs, by_hand, finish};
 
 const INSTANCES: &str = "/apis/kubevirt.io/v1/namespaces/default/virtualmachineinstances";
 
@@ -185,22 +184,12 @@ fn burst() -> Vec<Figure> {
 /// Starts as many QEMUs at once by hand as a burst has, each with the command line of `example`; when each of them
 /// answered on its monitor, in milliseconds.
 fn burst_by_hand(room: &Room, example: Pid) -> Vec<f64> {
-    let words = std::fs::read(format!("/proc/{}/cmdline", example.as_raw_pid())).unwrap();
-    let words: Vec<_> = words.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
     let began = Instant::now();
     let mut guests: Vec<_> = (0..BURST)
         .map(|number| {
             let socket = room.world.path(&format!("by-hand-{number}.sock"));
-            let own = |word: &Cow<'_, str>| match word.strip_prefix("socket,id=qmp,path=") {
-                Some(rest) => {
-                    let options = rest.split_once(',').unwrap().1;
-                    format!("socket,id=qmp,path={},{options}", socket.display())
-                }
-                None => word.clone().into_owned(),
-            };
-            let mut qemu = std::process::Command::new(words[0].as_ref());
-            let arguments = words[1..].iter().filter(|word| !word.is_empty()).map(own);
-            qemu.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
+            let mut qemu = by_hand(example, &socket, Some);
+            qemu.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
             (qemu.spawn().unwrap(), socket)
         })
         .collect();

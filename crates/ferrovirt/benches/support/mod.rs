@@ -1,10 +1,11 @@
-//! Figures with their limits, and the table of them.
+//! Figures with their limits, and the table of them; and machines by hand.
 
 use std::fs;
 use std::io::Write;
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
+use rustix::process::Pid;
 use serde::Serialize;
 
 /// What was measured, by whom it is judged, and the verdict.
@@ -118,4 +119,20 @@ pub fn finish(file: &str, rounds: usize, figures: &[Figure]) -> ExitCode {
             writeln!(std::io::stderr(), "error: missed: {name}: {value}, at most {limit} {}", figure.against);
     }
     if missed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// A QEMU with the command line of `example`, each word as `own` has it or without it, and with its monitor at `monitor`.
+pub fn by_hand(example: Pid, monitor: &Path, own: impl Fn(String) -> Option<String>) -> Command {
+    let words = fs::read(format!("/proc/{}/cmdline", example.as_raw_pid())).unwrap();
+    let mut words =
+        words.split(|byte| *byte == 0).map(String::from_utf8_lossy).filter(|word| !word.is_empty());
+    let mut qemu = Command::new(words.next().unwrap().as_ref());
+    qemu.args(words.filter_map(|word| match word.strip_prefix("socket,id=qmp,path=") {
+        Some(rest) => {
+            let options = rest.split_once(',').unwrap().1;
+            Some(format!("socket,id=qmp,path={},{options}", monitor.display()))
+        }
+        None => own(word.into_owned()),
+    }));
+    qemu
 }

@@ -4,45 +4,18 @@ use std::time::Duration;
 
 use futures::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::client::TlsStream;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::{Error, Message};
 
-use crate::client::{self, Credentials};
+use crate::client;
 use crate::room::{Boot, Room, instance};
 use crate::server::{DEADLINE, wait_until};
-
-const PROTOCOL: &str = "plain.kubevirt.io";
-
-/// A client's end of a WebSocket.
-pub type Socket = WebSocketStream<TlsStream<TcpStream>>;
+use crate::streams::{self, Socket};
 
 /// Opens a stream of the instance `name`; otherwise the code and the body of the answer.
 pub async fn open(room: &Room, name: &str, subresource: &str) -> Result<Socket, (u16, Value)> {
-    let credentials = Credentials::read_file(&room.world.path("state/apiserver/admin.kubeconfig"));
-    let stream = credentials.stream(room.address()).await.unwrap();
-    let path = format!(
-        "wss://localhost:{}/apis/subresources.kubevirt.io/v1/namespaces/default/virtualmachineinstances/{name}/{subresource}",
-        room.address().port()
-    );
-    let mut request = path.into_client_request().unwrap();
-    request.headers_mut().insert("sec-websocket-protocol", PROTOCOL.parse().unwrap());
-    match timeout(DEADLINE, tokio_tungstenite::client_async(request, stream)).await.unwrap() {
-        Ok((socket, response)) => {
-            assert_eq!(response.headers()["sec-websocket-protocol"], PROTOCOL);
-            Ok(socket)
-        }
-        Err(Error::Http(response)) => {
-            assert_eq!(response.headers()["content-type"], "application/json");
-            let code = response.status().as_u16();
-            Err((code, serde_json::from_slice(response.body().as_deref().unwrap()).unwrap()))
-        }
-        Err(error) => panic!("{error}"),
-    }
+    streams::open(room, &format!("virtualmachineinstances/{name}/{subresource}")).await
 }
 
 /// A client's end of a console.

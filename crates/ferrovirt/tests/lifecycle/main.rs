@@ -20,6 +20,7 @@ mod outliving;
 #[allow(dead_code, reason = "the bench uses the rest")]
 mod room;
 mod strategies;
+mod streams;
 mod usage;
 mod vnc;
 

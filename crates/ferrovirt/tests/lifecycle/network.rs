@@ -6,22 +6,17 @@ use std::process::Stdio;
 
 use futures::{SinkExt as _, StreamExt as _};
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::{Value, json};
-use tokio::net::TcpStream;
+use serde_json::json;
 use tokio::time::timeout;
-use tokio_rustls::client::TlsStream;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::{Error, Message};
 
-use crate::client::{self, Credentials};
+use crate::client;
 use crate::command_line::command;
 use crate::console::Terminal;
 use crate::room::{Boot, Room, instance, machine};
 use crate::server::{DEADLINE, finish, finish_with_input};
-
-const PROTOCOL: &str = "plain.kubevirt.io";
+use crate::streams::{self, Socket};
 
 /// An address among those of launchers that no Pod has.
 const LAUNCHERS: Ipv4Addr = Ipv4Addr::new(127, 88, 255, 250);
@@ -32,31 +27,13 @@ fn push(room: &Room, reference: &str) {
 }
 
 /// A connection through the API to a port of the guest.
-pub struct Connection(pub WebSocketStream<TlsStream<TcpStream>>);
+pub struct Connection(pub Socket);
 
 impl Connection {
     /// Connects to `virtualmachineinstances/NAME/portforward/PORT` or the like; otherwise code and message of the answer.
     pub async fn open(room: &Room, path: &str) -> Result<Self, (u16, String)> {
-        let credentials = Credentials::read_file(&room.world.path("state/apiserver/admin.kubeconfig"));
-        let stream = credentials.stream(room.address()).await.unwrap();
-        let uri = format!(
-            "wss://localhost:{}/apis/subresources.kubevirt.io/v1/namespaces/default/{path}",
-            room.address().port()
-        );
-        let mut request = uri.into_client_request().unwrap();
-        request.headers_mut().insert("sec-websocket-protocol", PROTOCOL.parse().unwrap());
-        match timeout(DEADLINE, tokio_tungstenite::client_async(request, stream)).await.unwrap() {
-            Ok((socket, response)) => {
-                assert_eq!(response.headers()["sec-websocket-protocol"], PROTOCOL);
-                Ok(Self(socket))
-            }
-            Err(Error::Http(response)) => {
-                assert_eq!(response.headers()["content-type"], "application/json");
-                let status: Value = serde_json::from_slice(response.body().as_deref().unwrap()).unwrap();
-                Err((response.status().as_u16(), status["message"].as_str().unwrap().to_owned()))
-            }
-            Err(error) => panic!("{error}"),
-        }
+        let opened = streams::open(room, path).await.map(Self);
+        opened.map_err(|(code, status)| (code, status["message"].as_str().unwrap().to_owned()))
     }
 
     async fn send(&mut self, bytes: &[u8]) {

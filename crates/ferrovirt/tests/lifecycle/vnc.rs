@@ -15,9 +15,10 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::client::{self, Credentials};
 use crate::command_line::command;
-use crate::console::{Socket, open};
+use crate::console::open;
 use crate::room::{Boot, Room, instance};
 use crate::server::{DEADLINE, finish};
+use crate::streams::Socket;
 
 /// A viewer, as RFC 6143 has it.
 struct Viewer {
