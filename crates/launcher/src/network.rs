@@ -19,7 +19,8 @@
 //!
 //! The way into the guest is a TCP/IP stack of our own rather than ports of the host that passt or QEMU would listen on:
 //! nobody else on the host can use it, any port can be reached at any time, and whether the guest takes a connection is
-//! known before somebody is told that it has. The way out is passt's, started with the first frame that goes there.
+//! known before somebody is told that it has. Ports that the manifest lists are open at the Pod's address as well, to
+//! everybody on the host ([`PodPorts`]), and lead through the same stack. The way out is passt's, started with the first frame that goes there.
 //!
 //! # Guarantees
 //! - Frames to an address of the host's loopback go nowhere. passt alone does not see to that: without a gateway that
@@ -31,6 +32,7 @@ mod dhcp;
 mod frame;
 mod outside;
 mod plan;
+mod pod_ports;
 mod stack;
 mod way;
 
@@ -44,6 +46,7 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 pub use outside::{Outside, Passt};
 pub use plan::{HostLoopback, Network, Ports, Protocol, network};
+pub use pod_ports::PodPorts;
 
 use frame::Frame;
 use stack::{Dial, Stack};
@@ -74,6 +77,9 @@ const QUEUE: usize = 64;
 
 /// Bytes that are read of a wire at a time: two of the largest frames.
 const WIRE_BUFFER_BYTES: usize = 128 << 10;
+
+/// Bytes of a connection to the guest that are carried at a time.
+pub(crate) const PIECE_BYTES: usize = 64 << 10;
 
 /// Why there is no connection to the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -119,6 +125,11 @@ impl Door {
             // The machine has ended.
             std::future::pending::<()>().await;
         }
+    }
+
+    /// Comes back once the machine has ended.
+    async fn closed(&self) {
+        self.dials.closed().await;
     }
 
     /// Connects to a TCP port of the guest.

@@ -5,6 +5,7 @@
 //! | `CAP_SYS_ADMIN` | namespaces and the view of QEMU | the machine runs |
 //! | `CAP_SETPCAP` | taking capabilities out of bounding sets | the machine runs |
 //! | `CAP_CHOWN`, `CAP_FOWNER` | giving QEMU its directory | the machine runs |
+//! | `CAP_NET_BIND_SERVICE` | ports of the guest below 1024, at the Pod's address | the machine runs |
 //! | `CAP_SYS_NICE` | going ahead of others during the start | the machine runs |
 //! | `CAP_DAC_OVERRIDE` | QEMU's directory, which is user 107's: the display's socket and pictures | the end |
 //! | `CAP_KILL` | ending QEMU, which is user 107's | the end |
@@ -29,6 +30,7 @@ const STARTING: Capabilities = FOLLOWING
     .union(Capabilities::SETPCAP)
     .union(Capabilities::CHOWN)
     .union(Capabilities::FOWNER)
+    .union(Capabilities::NET_BIND_SERVICE)
     .union(Capabilities::SYS_NICE);
 
 /// Gives up what no start of a machine takes, and the gain of privileges by executing anything. Call it before there is

@@ -272,6 +272,7 @@ pub async fn run(
     let supervisor = Supervisor {
         pod: &pod,
         settings: &settings,
+        control: address,
         board: &board,
         group: group.as_ref(),
         starts: start_requests,
@@ -357,6 +358,8 @@ fn write_document(path: &Path, document: &impl Serialize) -> Result<(), Launcher
 struct Supervisor<'a> {
     pod: &'a PodDir,
     settings: &'a Settings,
+    /// Where the control API listens.
+    control: SocketAddr,
     board: &'a Board,
     /// Where the machine is limited.
     group: Option<&'a ControlGroup>,
@@ -391,7 +394,7 @@ impl Supervisor<'_> {
                 Some(start) = self.starts.recv() => start,
             };
             let outcome = {
-                let attempt = start(self.pod, self.settings, self.group, &instance);
+                let attempt = start(self.pod, self.settings, self.control, self.group, &instance);
                 tokio::pin!(attempt);
                 // What is dropped half-started is killed with the process, which ends then.
                 loop {

@@ -285,6 +285,21 @@ fn a_guest_reaches_the_hosts_network_and_not_its_loopback() {
     room.wait_until_empty();
 }
 
+/// The guest `listed`, at the address of its Pod: by its port 80, and by no other.
+fn reached_at_the_pods_address(room: &Room, taken: u16) {
+    let pod = room.pods_of("listed")[0]["status"]["podIP"].as_str().unwrap().parse::<Ipv4Addr>().unwrap();
+    let mut answer = String::new();
+    let mut client = std::net::TcpStream::connect((pod, 80)).unwrap();
+    client.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    client.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("served by the guest\n"), "{answer}");
+    let refused = std::net::TcpStream::connect((pod, 7)).unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    let closed =
+        format!("the Pod's address {pod}: {taken} (Address already in use (os error 98)); port-forward");
+    room.wait_for_event("VirtualMachineInstance", "listed", &closed);
+}
+
 /// Without a network there is no card; with ports, only they are reached; and who is not there yet is told so.
 #[test]
 fn a_guest_is_reached_as_far_as_its_manifest_says() {
@@ -292,12 +307,16 @@ fn a_guest_is_reached_as_far_as_its_manifest_says() {
     let image = room.reference("guests/ports:1");
     push(&room, &image);
     let boot = Boot { image: &image, policy: "", guest: "network" };
+    // Somebody else has this one at every address of the host.
+    let holder = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+    let taken = holder.local_addr().unwrap().port();
     let mut lonely = instance("lonely", &boot);
     lonely["spec"]["domain"]["devices"]["autoattachPodInterface"] = json!(false);
     let mut listed = instance("listed", &boot);
     listed["spec"]["networks"] = json!([{"name": "default", "pod": {}}]);
     listed["spec"]["domain"]["devices"]["interfaces"] = json!([{
-        "name": "default", "masquerade": {}, "macAddress": "de:ad:00:00:be:af", "ports": [{"port": 80}],
+        "name": "default", "masquerade": {}, "macAddress": "de:ad:00:00:be:af",
+        "ports": [{"port": 80}, {"port": taken}],
     }]);
     room.apply(&lonely);
     room.apply(&listed);
@@ -307,6 +326,7 @@ fn a_guest_is_reached_as_far_as_its_manifest_says() {
     }
     assert!(room.console("lonely").contains("guest: no card"));
     assert!(room.console("listed").contains("guest: card de:ad:00:00:be:af"));
+    reached_at_the_pods_address(&room, taken);
     client::runtime().block_on(async {
         let port = async |name: &str, port: u16| {
             Connection::open(&room, &format!("virtualmachineinstances/{name}/portforward/{port}")).await

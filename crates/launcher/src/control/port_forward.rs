@@ -6,11 +6,11 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::io::{DuplexStream, copy_bidirectional};
+use tokio::io::{DuplexStream, copy_bidirectional_with_sizes};
 
 use super::server::{Doors, Refused};
 use super::upgrade::Upgrade;
-use crate::network::DialError;
+use crate::network::{DialError, PIECE_BYTES};
 
 /// How it is asked for.
 pub(super) const UPGRADE: Upgrade = Upgrade { path: "/v1/portforward", protocol: "ferrovirt-portforward" };
@@ -62,8 +62,11 @@ impl Granted {
     pub(super) async fn carry(mut self) {
         // Who is gone before that needs nothing.
         let Ok(upgraded) = self.upgrade.await else { return };
+        let mut client = TokioIo::new(upgraded);
+        let carried =
+            copy_bidirectional_with_sizes(&mut client, &mut self.guest, PIECE_BYTES, PIECE_BYTES).await;
         // Whoever failed is gone, and the other one sees that its stream ends.
-        let _ = copy_bidirectional(&mut TokioIo::new(upgraded), &mut self.guest).await;
+        drop(carried);
     }
 }
 

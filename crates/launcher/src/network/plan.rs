@@ -41,12 +41,18 @@ pub enum Protocol {
 
 /// Ports of a guest that can be reached: all when none is listed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Ports(Vec<(Protocol, RangeInclusive<u16>)>);
+pub struct Ports(pub(super) Vec<(Protocol, RangeInclusive<u16>)>);
 
 impl Ports {
     /// Whether this one can be.
     pub fn allow(&self, protocol: Protocol, port: u16) -> bool {
         self.0.is_empty() || self.0.iter().any(|(of, ports)| *of == protocol && ports.contains(&port))
+    }
+
+    /// Those that are listed, each once, the lowest first.
+    pub fn listed(&self, protocol: Protocol) -> impl Iterator<Item = u16> {
+        let is_listed = move |port: &u16| !self.0.is_empty() && self.allow(protocol, *port);
+        (1..=u16::MAX).filter(is_listed)
     }
 }
 

@@ -1,6 +1,7 @@
 //! From an instance and the files of its Pod to a running QEMU: the steps of `ferrovirt run`, with the image volume that
 //! the node has laid out in the place of a pull.
 
+use std::net::SocketAddr;
 use std::path::Path;
 
 use manifest::machine_status::{MachineInterface, MachineStatus};
@@ -20,7 +21,7 @@ use crate::cgroup::{ControlGroup, memory_limit_bytes};
 use crate::command_line;
 use crate::cri_log::{CriLog, Stream};
 use crate::host::{self, HostError};
-use crate::network::{self, Door, Outside, network};
+use crate::network::{self, Door, Outside, PodPorts, network};
 use crate::plan::{PanicDevices, plan};
 use crate::pod_dir::{LaunchRecord, PodDir};
 use crate::privileges;
@@ -165,10 +166,11 @@ fn selinux_context() -> Option<String> {
     Some(text.trim_end_matches(['\0', '\n']).to_owned())
 }
 
-/// From an instance to a running QEMU.
+/// From an instance to a running QEMU. `control` is where the control API listens, at the Pod's address.
 pub(super) async fn start(
     pod: &PodDir,
     settings: &Settings,
+    control: SocketAddr,
     group: Option<&ControlGroup>,
     instance: &VirtualMachineInstance,
 ) -> Result<Started, StartFailure> {
@@ -220,6 +222,12 @@ pub(super) async fn start(
     if let Err(error) = priority::step_back() {
         tracing::warn!(%error, "the launcher stays ahead of others");
     }
+    let network = network(instance);
+    // Some of them take a privilege.
+    let (pod_ports, closed_ports) = match &network {
+        Some(network) => PodPorts::listen(control, &network.ports),
+        None => (PodPorts::default(), None),
+    };
     if let Err(error) = privileges::after_start() {
         tracing::warn!(%error, "the launcher keeps the privileges that the start took");
     }
@@ -227,11 +235,15 @@ pub(super) async fn start(
     tracing::info!(process = vm.process_id(), accelerator = ?facts.accelerator, "QEMU runs");
     let mut known = known(settings, &image, &facts, vm.machine_type());
     let mut door = None;
-    if let Some(network) = network(instance) {
+    known.warn(closed_ports);
+    if let Some(network) = network {
         let outside = Outside::find(&settings.host.search_path, network.host_loopback);
         known.warn(outside.warning());
         known.interfaces.push(MachineInterface::new(&network.interface, network.card.mac));
         door = vm.network().map(|wire| network::serve(wire, network, outside));
+        if let Some(door) = &door {
+            pod_ports.serve(door);
+        }
     }
     Ok(Started {
         known,
