@@ -143,7 +143,7 @@ pub fn facts(
         needs.push((Path::new(KVM_DEVICE), Access::Device));
     }
     let (run_as, stays_root) = run_as(&needs)?;
-    let facts = HostFacts::probe(qemu, accelerator, run_as)?;
+    let facts = HostFacts::probe(qemu, accelerator, run_as, &Trampoline::this_program())?;
     let warnings = stays_root.into_iter().chain(facts.unconfined()).collect();
     Ok((facts, warnings))
 }

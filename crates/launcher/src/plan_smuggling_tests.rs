@@ -107,7 +107,7 @@ fn command_line(instance: &Value) -> Option<Vec<String>> {
         cpus: 1,
         memory_bytes: 1 << 30,
         run_as: RunAs::Caller,
-        namespaces: Namespaces::Unprivileged,
+        namespaces: Namespaces::Unprivileged { reason: String::new() },
     };
     spec.check(&facts).ok()?;
     let paths = RunPaths::in_directory(Path::new("/run/vm"));

@@ -53,7 +53,7 @@ async fn boot() -> Result<(), AnyError> {
     if let Some(warning) = warning {
         say(&format!("warning: {warning}"));
     }
-    let facts = HostFacts::probe(qemu, accelerator, run_as)?;
+    let facts = HostFacts::probe(qemu, accelerator, run_as, &Trampoline::this_program())?;
     let result = supervise(&spec, &facts, &run_directory).await;
     std::fs::remove_dir_all(&run_directory)?;
     result

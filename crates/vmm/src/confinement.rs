@@ -14,7 +14,11 @@
 //! | IPC, UTS | System V IPC, POSIX message queues, the host's name |
 //!
 //! All of it needs `CAP_SYS_ADMIN`, and a kernel and security modules that let its holder do so; containers often do not.
-//! Whether it works is tried out, and where it does not, machines run without and [`Namespaces::Refused`] says why.
+//! Who is no root has that capability in a user namespace of its own, user_namespaces(7), where the host lets everybody
+//! make one. QEMU is no child of the process that makes it, so it gets no process namespace then: it sees no others,
+//! since it has no `/proc`, and cannot trace those outside of its user namespace, but it can signal its user's processes.
+//!
+//! Whether it works is tried out, and where it does not, machines run without and [`Namespaces`] says why.
 
 use std::fs::{self, File};
 use std::io;
@@ -22,11 +26,13 @@ use std::path::{Component, Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
+use rustix::fs::StatVfsMountFlags;
 use serde::{Deserialize, Serialize};
 
 use crate::args::RunPaths;
-use crate::host_facts::{Accelerator, HostFacts};
+use crate::host_facts::{Accelerator, HostFacts, QemuFacts};
 use crate::launch_spec::LaunchSpec;
+use crate::process::Trampoline;
 
 /// Whether QEMU can be given namespaces of its own here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,8 +40,13 @@ use crate::launch_spec::LaunchSpec;
 pub enum Namespaces {
     /// It can.
     Usable,
-    /// This process is no root, who alone may.
-    Unprivileged,
+    /// It can have all but that of processes, in a user namespace: this process is no root.
+    UsableByUser,
+    /// This process is no root, and cannot make a user namespace in which it would work.
+    Unprivileged {
+        /// What was refused and why, for the user.
+        reason: String,
+    },
     /// The kernel, or who started this process, does not let root do it.
     Refused {
         /// What was refused and why, for the user.
@@ -51,6 +62,12 @@ pub struct Installation {
     pub program: PathBuf,
     /// Absolute paths of the directories with its libraries and firmware, and of single files.
     pub paths: Vec<PathBuf>,
+}
+
+impl Installation {
+    fn files(&self) -> impl Iterator<Item = &Path> {
+        std::iter::once(&self.program).chain(&self.paths).map(PathBuf::as_path)
+    }
 }
 
 /// One file or directory in a view, at the path that it has outside.
@@ -96,16 +113,16 @@ pub(crate) struct View {
 impl View {
     /// The view of the machine that `spec` describes; `None` where it gets none ([`HostFacts::unconfined`]).
     pub(crate) fn of(facts: &HostFacts, spec: &LaunchSpec, paths: &RunPaths) -> Option<Self> {
-        let (Namespaces::Usable, Some(installation)) = (&facts.namespaces, &facts.qemu.installation) else {
-            return None;
-        };
+        let (Namespaces::Usable | Namespaces::UsableByUser) = &facts.namespaces else { return None };
+        let installation = facts.qemu.installation.as_ref()?;
         let of = |access| move |path: &Path| Shown { path: path.to_owned(), access };
         let devices = [("/dev/urandom", spec.rng), ("/dev/kvm", facts.accelerator == Accelerator::Kvm)];
         let devices = devices.iter().filter(|(_, needed)| *needed).map(|(path, _)| Path::new(path));
-        let files = [Some(&installation.program), Some(&spec.kernel), spec.initrd.as_ref()];
-        let files = files.into_iter().flatten().chain(&installation.paths).map(PathBuf::as_path);
+        let files = [Some(&spec.kernel), spec.initrd.as_ref()].into_iter().flatten().map(PathBuf::as_path);
         let own = paths.qmp_socket.parent();
-        let shown = files
+        let shown = installation
+            .files()
+            .chain(files)
             .map(of(ShownAs::ReadOnly))
             .chain(devices.map(of(ShownAs::Device)))
             .chain(own.map(of(ShownAs::Writable)));
@@ -118,10 +135,8 @@ impl HostFacts {
     pub fn unconfined(&self) -> Option<String> {
         let reason = match (&self.namespaces, &self.qemu.installation) {
             (Namespaces::Refused { reason }, _) => reason.clone(),
-            (Namespaces::Usable, None) => {
-                format!("the libraries of `{}` cannot be told, as of a script", self.qemu.binary.display())
-            }
-            (Namespaces::Usable, Some(_)) | (Namespaces::Unprivileged, _) => return None,
+            (Namespaces::Usable, None) => unknown_libraries(&self.qemu),
+            _ => return None,
         };
         Some(format!("QEMU sees the files and processes of this host as far as its user may: {reason}"))
     }
@@ -137,10 +152,14 @@ const ROOT_OPTIONS: &str = "mode=755,size=256k";
 const NO_NAME: Option<&str> = None;
 
 impl Namespaces {
-    /// Tries it out, in a thread that ends then: well under a millisecond.
-    pub(crate) fn probe() -> Self {
+    /// Tries it out: in a thread that ends then, well under a millisecond, or in a process, some milliseconds. A user
+    /// namespace is a process's, not a thread's.
+    pub(crate) fn probe(qemu: &QemuFacts, trampoline: &Trampoline) -> Self {
         if !rustix::process::geteuid().is_root() {
-            return Self::Unprivileged;
+            return match try_as_user(qemu, trampoline) {
+                Ok(()) => Self::UsableByUser,
+                Err(reason) => Self::Unprivileged { reason },
+            };
         }
         // A process namespace needs no process to be made.
         let trial = || in_own_process_namespace(|| Ok(())).and_then(|()| enter_view(&[]));
@@ -154,8 +173,25 @@ impl Namespaces {
     }
 }
 
+/// Has a process go as far as QEMU would, with what every guest's QEMU is shown.
+fn try_as_user(qemu: &QemuFacts, trampoline: &Trampoline) -> Result<(), String> {
+    let installation = qemu.installation.as_ref().ok_or_else(|| unknown_libraries(qemu))?;
+    let shown = installation.files().map(|path| Shown { path: path.to_owned(), access: ShownAs::ReadOnly });
+    let output = trampoline.trial(&shown.collect::<Vec<_>>()).output().map_err(|error| error.to_string())?;
+    // A program that is no trampoline has something to say.
+    if output.status.success() && output.stdout.is_empty() {
+        return Ok(());
+    }
+    Err(String::from_utf8_lossy(&output.stderr).trim_end().to_owned())
+}
+
+fn unknown_libraries(qemu: &QemuFacts) -> String {
+    format!("the libraries of `{}` cannot be told, as of a script", qemu.binary.display())
+}
+
 /// Leaves the mount, network, IPC and UTS namespaces of the caller for new ones, in which there is nothing but what is
-/// shown. Works on the calling thread.
+/// shown. Works on the calling thread; who is no root must have no other, and has all capabilities then, over what is in
+/// the new namespaces.
 ///
 /// # Errors
 /// What the kernel says, with what was attempted. The thread is of no use then.
@@ -164,7 +200,14 @@ pub(crate) fn enter_view(shown: &[Shown]) -> io::Result<()> {
         | CloneFlags::CLONE_NEWNET
         | CloneFlags::CLONE_NEWIPC
         | CloneFlags::CLONE_NEWUTS;
-    unshare(own).map_err(cannot("make namespaces"))?;
+    if rustix::process::geteuid().is_root() {
+        unshare(own).map_err(cannot("make namespaces"))?;
+    } else {
+        // The kernel makes the user namespace first.
+        in_own_user_namespace(|| {
+            unshare(own | CloneFlags::CLONE_NEWUSER).map_err(cannot("make namespaces"))
+        })?;
+    }
     let root = Path::new(BUILDING_SITE);
     let (private, sealed) = (MsFlags::MS_REC | MsFlags::MS_PRIVATE, ShownAs::ReadOnly.flags());
     mount(NO_NAME, "/", NO_NAME, private, NO_NAME).map_err(cannot("make the mounts private"))?;
@@ -185,6 +228,21 @@ pub(crate) fn enter_view(shown: &[Shown]) -> io::Result<()> {
     Ok(())
 }
 
+/// Has the user and the group of the caller be the same in the user namespace that `make` makes; others have no name in it.
+fn in_own_user_namespace(make: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    let (user, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    make()?;
+    // Without a say in groups that are not in the map, or the kernel takes none of them: user_namespaces(7).
+    let maps = [
+        ("setgroups", "deny".to_owned()),
+        ("uid_map", format!("{user} {user} 1")),
+        ("gid_map", format!("{group} {group} 1")),
+    ];
+    maps.iter().try_for_each(|(file, map)| {
+        fs::write(Path::new("/proc/self").join(file), map).map_err(cannot("map its user and group"))
+    })
+}
+
 /// Mounts what is at `path` at the same place under `root`. What is not there is not shown; QEMU says best what it misses.
 fn show(root: &Path, path: &Path, access: ShownAs) -> io::Result<()> {
     let place = under(root, path)?;
@@ -201,9 +259,23 @@ fn show(root: &Path, path: &Path, access: ShownAs) -> io::Result<()> {
         File::create(&place)?;
     }
     mount(Some(path), &place, NO_NAME, MsFlags::MS_BIND, NO_NAME)?;
-    // The flags of a bind mount are those of its source, whatever it is asked for: mount(2).
-    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | access.flags();
+    // The flags of a bind mount are those of its source, whatever it is asked for: mount(2). None of them can be taken away
+    // in a user namespace: mount_namespaces(7).
+    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | access.flags() | flags_of(&place)?;
     Ok(mount(NO_NAME, &place, NO_NAME, flags, NO_NAME)?)
+}
+
+/// What the mount that `path` is on forbids.
+fn flags_of(path: &Path) -> io::Result<MsFlags> {
+    let has = rustix::fs::statvfs(path)?.f_flag;
+    let known = [
+        (StatVfsMountFlags::RDONLY, MsFlags::MS_RDONLY),
+        (StatVfsMountFlags::NOSUID, MsFlags::MS_NOSUID),
+        (StatVfsMountFlags::NODEV, MsFlags::MS_NODEV),
+        (StatVfsMountFlags::NOEXEC, MsFlags::MS_NOEXEC),
+    ];
+    let there = known.into_iter().filter(|(flag, _)| has.contains(*flag));
+    Ok(there.fold(MsFlags::empty(), |all, (_, flag)| all | flag))
 }
 
 /// The place of an absolute path under another root, which it does not leave.
@@ -293,13 +365,17 @@ mod tests {
         for (change, expected) in [
             (
                 (|_, _| {}) as fn(&mut HostFacts, &mut LaunchSpec),
-                "/opt/q /k /lib /etc/ld /run/vm/qemu:writable",
+                "/opt/q /lib /etc/ld /k /run/vm/qemu:writable",
             ),
-            (|_, spec| spec.initrd = Some("/i".into()), "/opt/q /k /i /lib /etc/ld /run/vm/qemu:writable"),
-            (|_, spec| spec.rng = true, "/opt/q /k /lib /etc/ld /dev/urandom:device /run/vm/qemu:writable"),
+            (|_, spec| spec.initrd = Some("/i".into()), "/opt/q /lib /etc/ld /k /i /run/vm/qemu:writable"),
+            (
+                |facts, _| facts.namespaces = Namespaces::UsableByUser,
+                "/opt/q /lib /etc/ld /k /run/vm/qemu:writable",
+            ),
+            (|_, spec| spec.rng = true, "/opt/q /lib /etc/ld /k /dev/urandom:device /run/vm/qemu:writable"),
             (
                 |facts, _| facts.accelerator = Accelerator::Kvm,
-                "/opt/q /k /lib /etc/ld /dev/kvm:device /run/vm/qemu:writable",
+                "/opt/q /lib /etc/ld /k /dev/kvm:device /run/vm/qemu:writable",
             ),
         ] {
             assert_eq!(with(change).as_deref(), Some(expected));
@@ -308,7 +384,7 @@ mod tests {
 
     #[test]
     fn where_there_is_no_view_root_is_told_why() {
-        let refused = Namespaces::Refused { reason: "it cannot: EPERM".to_owned() };
+        let reason = || "it cannot: EPERM".to_owned();
         for (namespaces, has_installation, has_view, told) in [
             (Namespaces::Usable, true, true, None),
             (
@@ -317,8 +393,10 @@ mod tests {
                 false,
                 Some("the libraries of `/usr/bin/qemu-system-x86_64` cannot be told, as of a script"),
             ),
-            (Namespaces::Unprivileged, true, false, None),
-            (refused, true, false, Some("it cannot: EPERM")),
+            (Namespaces::UsableByUser, true, true, None),
+            (Namespaces::UsableByUser, false, false, None),
+            (Namespaces::Unprivileged { reason: reason() }, true, false, None),
+            (Namespaces::Refused { reason: reason() }, true, false, Some("it cannot: EPERM")),
         ] {
             let mut facts = HostFacts { namespaces, ..confined() };
             if !has_installation {

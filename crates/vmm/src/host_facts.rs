@@ -20,7 +20,7 @@ use std::process::{Command, Stdio};
 use serde::{Deserialize, Serialize};
 
 use crate::confinement::{Installation, Namespaces};
-use crate::process::with_own_environment;
+use crate::process::{Trampoline, with_own_environment};
 use crate::run_as::RunAs;
 
 /// File name of the QEMU system emulator for the one architecture supported so far.
@@ -59,14 +59,20 @@ impl HostFacts {
     ///
     /// # Errors
     /// [`ProbeError::Memory`] when `/proc/meminfo` cannot be read or has no `MemTotal`.
-    pub fn probe(qemu: QemuFacts, accelerator: Accelerator, run_as: RunAs) -> Result<Self, ProbeError> {
+    pub fn probe(
+        qemu: QemuFacts,
+        accelerator: Accelerator,
+        run_as: RunAs,
+        trampoline: &Trampoline,
+    ) -> Result<Self, ProbeError> {
         let text = fs::read_to_string(MEMINFO).map_err(|source| ProbeError::Memory { source })?;
         let memory_bytes = memory_total(&text).ok_or_else(|| ProbeError::Memory {
             source: io::Error::new(io::ErrorKind::InvalidData, "no MemTotal line"),
         })?;
         let cpus = std::thread::available_parallelism().map_or(1, |count| count.get());
         let cpus = u32::try_from(cpus).unwrap_or(u32::MAX);
-        Ok(Self { qemu, accelerator, cpus, memory_bytes, run_as, namespaces: Namespaces::probe() })
+        let namespaces = Namespaces::probe(&qemu, trampoline);
+        Ok(Self { qemu, accelerator, cpus, memory_bytes, run_as, namespaces })
     }
 }
 

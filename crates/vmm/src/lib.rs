@@ -61,6 +61,6 @@ fn test_facts() -> HostFacts {
         cpus: 2,
         memory_bytes: 8 << 30,
         run_as: RunAs::Caller,
-        namespaces: Namespaces::Unprivileged,
+        namespaces: Namespaces::Unprivileged { reason: String::new() },
     }
 }

@@ -10,8 +10,8 @@
 //!                                                    another user may not read: before 3
 //!                            2 session of its own    a Ctrl-C on the terminal is for the supervisor; its share
 //!                                                    of the processors is that of the nice level; needs /proc
-//!                            3 namespaces, view      where there is something to show; needs root
-//!                            4 bounding set          no capability can be got back; needs root
+//!                            3 namespaces, view      where there is something to show; of a user, in a user namespace
+//!                            4 bounding set          no capability can be got back; needs root, or 3
 //!                            5 groups, gid, uid      changing credentials clears the death signal: before 7
 //!                            6 capabilities          none, but of a QEMU that stays root
 //!                            7 death signal KILL     sent when the parent *thread* ends
@@ -20,8 +20,8 @@
 //!                           10 exec                  keeps all that; no environment but PATH
 //! ```
 //!
-//! A QEMU with a view is also the first process of a process namespace, which its parent has made for it
-//! (module `confinement`).
+//! Root's QEMU with a view is also the first process of a process namespace, which its parent has made for it
+//! (module `confinement`). With `--only-try` in the place of `--` and the program, the trampoline ends in the place of 10.
 //!
 //! So what a guest that has broken out of its virtual CPU finds in QEMU is QEMU's own: no credentials in
 //! variables of the supervisor's caller, none of the files that were open there.
@@ -80,9 +80,7 @@ impl Trampoline {
         binary: &Path,
         arguments: &[String],
     ) -> Command {
-        let mut command = Command::new(&self.program);
-        command.arg(TRAMPOLINE_COMMAND);
-        command.args(["--parent", &std::process::id().to_string()]);
+        let mut command = self.with_view(shown);
         if let RunAs::User { uid, gid, groups } = run_as {
             let groups: Vec<String> = groups.iter().map(u32::to_string).collect();
             command.args([
@@ -94,16 +92,33 @@ impl Trampoline {
                 &groups.join(","),
             ]);
         }
+        command.arg("--").arg(binary).args(arguments);
+        command
+    }
+
+    /// The command that goes as far as the caller's own QEMU would, and ends: successfully, and without a word.
+    pub(crate) fn trial(&self, shown: &[Shown]) -> Command {
+        let mut command = self.with_view(shown);
+        command.arg(ONLY_TRY);
+        command
+    }
+
+    fn with_view(&self, shown: &[Shown]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.arg(TRAMPOLINE_COMMAND);
+        command.args(["--parent", &std::process::id().to_string()]);
         for (option, access) in ShownAs::ALL {
             for shown in shown.iter().filter(|shown| shown.access == access) {
                 command.arg(option).arg(&shown.path);
             }
         }
-        command.arg("--").arg(binary).args(arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
 }
+
+/// The trampoline's argument that stands for a program when there is none to become.
+const ONLY_TRY: &str = "--only-try";
 
 /// Where the kernel lists the open descriptors of whoever looks, proc(5).
 const OWN_DESCRIPTORS: &str = "/proc/self/fd";
@@ -164,18 +179,18 @@ struct Order {
     parent: i32,
     credentials: Option<(u32, u32, Vec<u32>)>,
     shown: Vec<Shown>,
-    program: OsString,
-    arguments: Vec<OsString>,
+    /// With its arguments; `None` for a trial.
+    program: Option<(OsString, Vec<OsString>)>,
 }
 
 fn read_order(mut arguments: impl Iterator<Item = OsString>) -> Result<Order, TrampolineError> {
     let wrong = TrampolineError::Arguments;
     let (mut parent, mut uid, mut gid, mut groups) = (None, None, None, None);
     let mut shown = Vec::new();
-    loop {
+    let is_trial = loop {
         let option = arguments.next().ok_or(wrong("no `--`"))?;
-        if option == "--" {
-            break;
+        if option == "--" || option == ONLY_TRY {
+            break option == ONLY_TRY;
         }
         let value = arguments.next().ok_or(wrong("an option without value"))?;
         if let Some((_, access)) = ShownAs::ALL.into_iter().find(|(name, _)| option == *name) {
@@ -195,30 +210,31 @@ fn read_order(mut arguments: impl Iterator<Item = OsString>) -> Result<Order, Tr
             }
             _ => return Err(wrong("an unknown option")),
         }
-    }
+    };
     let credentials = match (uid, gid, groups) {
         (Some(uid), Some(gid), Some(groups)) => Some((uid, gid, groups)),
         (None, None, None) => None,
         _ => return Err(wrong("`--uid`, `--gid` and `--groups` come together")),
     };
-    Ok(Order {
-        parent: parent.ok_or(wrong("no `--parent`"))?,
-        credentials,
-        shown,
-        program: arguments.next().ok_or(wrong("no program"))?,
-        arguments: arguments.collect(),
-    })
+    let program = if is_trial {
+        None
+    } else {
+        Some((arguments.next().ok_or(wrong("no program"))?, arguments.collect()))
+    };
+    Ok(Order { parent: parent.ok_or(wrong("no `--parent`"))?, credentials, shown, program })
 }
 
 fn prepare_and_execute(arguments: impl Iterator<Item = OsString>) -> Result<Infallible, TrampolineError> {
     let order = read_order(arguments)?;
+    let is_root = rustix::process::geteuid().is_root();
     close_inherited_descriptors().map_err(TrampolineError::Descriptors)?;
     let session = rustix::process::setsid().map_err(io::Error::from).and_then(|_| priority::take_along());
     session.map_err(TrampolineError::Session)?;
     if !order.shown.is_empty() {
         enter_view(&order.shown).map_err(TrampolineError::View)?;
     }
-    let kept = if order.credentials.is_none() { KEPT_BY_ROOT } else { Capabilities::empty() };
+    let stays_root = is_root && order.credentials.is_none();
+    let kept = if stays_root { KEPT_BY_ROOT } else { Capabilities::empty() };
     privileges::limit(kept).map_err(TrampolineError::Capabilities)?;
     if let Some((uid, gid, groups)) = &order.credentials {
         take_credentials(*uid, *gid, groups).map_err(|source| TrampolineError::Credentials {
@@ -239,9 +255,10 @@ fn prepare_and_execute(arguments: impl Iterator<Item = OsString>) -> Result<Infa
         return Err(TrampolineError::Orphaned(order.parent));
     }
     rustix::thread::set_no_new_privs(true).map_err(|error| TrampolineError::NoNewPrivileges(error.into()))?;
-    let mut command = Command::new(&order.program);
-    let source = with_own_environment(&mut command).args(&order.arguments).exec();
-    Err(TrampolineError::Execute { program: order.program.into(), source })
+    let Some((program, arguments)) = order.program else { std::process::exit(0) };
+    let mut command = Command::new(&program);
+    let source = with_own_environment(&mut command).args(arguments).exec();
+    Err(TrampolineError::Execute { program: program.into(), source })
 }
 
 /// Lets QEMU see nothing of the environment but `PATH`, for those whose QEMU is a script around it. Messages come
@@ -324,10 +341,12 @@ mod tests {
                 parent: std::process::id().try_into().unwrap(),
                 credentials: Some((107, 108, vec![104, 36])),
                 shown: shown.to_vec(),
-                program: "/bin/qemu".into(),
-                arguments: vec!["-S".into(), "--".into()],
+                program: Some(("/bin/qemu".into(), vec!["-S".into(), "--".into()])),
             }
         );
+        let command = Trampoline::program("/bin/x").trial(&shown);
+        let order = read_order(command.get_args().skip(1).map(OsStr::to_owned)).unwrap();
+        assert_eq!((order.credentials, order.shown, order.program), (None, shown.to_vec(), None));
         let command = Trampoline::program("/bin/x").command(&RunAs::Caller, &[], Path::new("/bin/qemu"), &[]);
         let order = read_order(command.get_args().skip(1).map(OsStr::to_owned)).unwrap();
         assert_eq!((order.credentials, order.shown), (None, Vec::new()));

@@ -37,7 +37,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::args::{MAX_SOCKET_PATH_BYTES, RunPaths, qemu_args};
 use crate::clock::ClockStart;
-use crate::confinement::{View, in_own_process_namespace};
+use crate::confinement::{Namespaces, View, in_own_process_namespace};
 use crate::host_facts::HostFacts;
 use crate::launch_spec::{CpuFeature, FeaturePolicy, InitialState, LaunchSpec};
 use crate::priority;
@@ -160,7 +160,8 @@ impl Vm {
         let command = trampoline.command(&facts.run_as, shown, binary, &arguments);
         let mut command = tokio::process::Command::from(command);
         let mut spawn = || command.kill_on_drop(true).spawn();
-        let spawned = if view.is_some() { in_own_process_namespace(spawn) } else { spawn() };
+        let has_own_processes = view.is_some() && facts.namespaces == Namespaces::Usable;
+        let spawned = if has_own_processes { in_own_process_namespace(spawn) } else { spawn() };
         let mut child = spawned.map_err(spawn_error)?;
         let missing = || spawn_error(io::Error::other("the process has no standard streams"));
         let stdout = child.stdout.take().ok_or_else(missing)?;

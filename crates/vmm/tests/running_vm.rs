@@ -1,12 +1,12 @@
 //! Real QEMU processes, from start to end.
 // The tests find QEMU as a user would.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::print_stderr)]
 
 mod support;
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, Stdio};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -331,7 +331,7 @@ async fn what_qemu_says_of_its_failure_is_kept() {
     if rustix::process::geteuid().is_root() {
         let mut bench = Bench::new();
         // In a view of its own QEMU would not see the directories on the way.
-        bench.facts.namespaces = Namespaces::Unprivileged;
+        bench.facts.namespaces = Namespaces::Refused { reason: "of the test".to_owned() };
         let closed = std::fs::Permissions::from_mode(0o700);
         std::fs::set_permissions(bench.directory.path(), closed).unwrap();
         bench.facts.run_as = RunAs::User { uid: QEMU_UID, gid: QEMU_GID, groups: vec![] };
@@ -394,19 +394,27 @@ async fn qemu_sees_its_own_files_alone() {
     running.expect(GREETING).await;
     let id = running.vm.process_id();
     let of_process = |name: &str| std::path::PathBuf::from(format!("/proc/{id}/{name}"));
-    if bench.facts.namespaces != Namespaces::Usable {
-        assert!(!rustix::process::geteuid().is_root() || bench.facts.unconfined().is_some());
-        return;
-    }
     // QEMU that stays root may still open any file; of those that it sees.
-    assert_eq!(status_line(id, "CapBnd"), ["0000000000000002"]);
-    assert_eq!(status_line(id, "CapEff"), ["0000000000000002"]);
-    for namespace in ["mnt", "net", "ipc", "uts", "pid"] {
+    let (capabilities, other, ids) = match &bench.facts.namespaces {
+        Namespaces::Usable => ("0000000000000002", "pid", vec![id.to_string(), "1".to_owned()]),
+        Namespaces::UsableByUser => ("0000000000000000", "user", vec![id.to_string()]),
+        refused => {
+            assert!(
+                !rustix::process::geteuid().is_root() || bench.facts.unconfined().is_some(),
+                "{refused:?}"
+            );
+            eprintln!("skipped: {refused:?}");
+            return;
+        }
+    };
+    assert_eq!(status_line(id, "CapBnd"), [capabilities]);
+    assert_eq!(status_line(id, "CapEff"), [capabilities]);
+    for namespace in ["mnt", "net", "ipc", "uts", other] {
         let link = format!("ns/{namespace}");
         let own = std::fs::read_link(format!("/proc/self/{link}")).unwrap();
         assert_ne!(std::fs::read_link(of_process(&link)).unwrap(), own, "{namespace}");
     }
-    assert_eq!(status_line(id, "NSpid"), [id.to_string().as_str(), "1"]);
+    assert_eq!(status_line(id, "NSpid"), ids);
     let interfaces = std::fs::read_to_string(of_process("net/dev")).unwrap();
     assert_eq!(interfaces.lines().skip(2).filter(|line| !line.trim_start().starts_with("lo:")).count(), 0);
 
@@ -438,6 +446,39 @@ async fn qemu_sees_its_own_files_alone() {
     let own = bench.run_directory().join("qemu");
     assert_eq!(writable, ["/dev/urandom", own.to_str().unwrap()], "{mounts}");
     assert!(mounts.lines().all(|line| line.contains("nosuid")), "{mounts}");
+}
+
+/// The same once more as a user, where this is root.
+#[test]
+fn qemu_of_an_ordinary_user_sees_its_own_files_alone() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    // Where that user can run them.
+    let directory = tempfile::tempdir().unwrap();
+    let (test, example) = (directory.path().join("deps/test"), directory.path().join("examples/boot"));
+    for (from, to) in [(std::env::current_exe().unwrap(), &test), (boot_example(), &example)] {
+        std::fs::create_dir(to.parent().unwrap()).unwrap();
+        std::fs::copy(from, to).unwrap();
+    }
+    let (user, open) = (65534, std::fs::Permissions::from_mode(0o755));
+    std::fs::set_permissions(directory.path(), open).unwrap();
+    let files = directory.path().join("files");
+    std::fs::create_dir(&files).unwrap();
+    std::os::unix::fs::chown(&files, Some(user), Some(user)).unwrap();
+    let output = Command::new(&test)
+        .args(["--exact", "qemu_sees_its_own_files_alone", "--nocapture"])
+        .env("TMPDIR", &files)
+        .current_dir(&files)
+        .uid(user)
+        .gid(user)
+        .output()
+        .unwrap();
+    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    assert!(output.status.success() && said[0].contains("1 passed"), "{}\n{}", said[0], said[1]);
+    if let Some(skipped) = said[1].lines().find(|line| line.starts_with("skipped")) {
+        eprintln!("{skipped}");
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ use image::Store;
 use launcher::host::{HostError, KVM_DEVICE, run_as};
 use serde::Serialize;
 use vmm::accelerator::{CacheUse, KvmStatus};
+use vmm::process::Trampoline;
 use vmm::{Accelerator, Access, HostFacts, Namespaces, QemuFacts, RunAs};
 
 use super::{Context, host, run};
@@ -130,7 +131,7 @@ fn qemu_and_kvm(context: &Context) -> Vec<Finding> {
 fn isolation(qemu: QemuFacts, run_as: RunAs) -> Finding {
     let finding = |state, text, hint| Finding { subject: "isolation", state, text, hint };
     let accelerator = Accelerator::Tcg { reason: String::new() };
-    match HostFacts::probe(qemu, accelerator, run_as) {
+    match HostFacts::probe(qemu, accelerator, run_as, &Trampoline::this_program()) {
         Err(error) => failed("isolation", HostError::from(error).into()),
         Ok(facts) => match (facts.unconfined(), facts.namespaces) {
             (Some(text), _) => {
@@ -138,9 +139,14 @@ fn isolation(qemu: QemuFacts, run_as: RunAs) -> Finding {
                             a QEMU that is no script, need not do without";
                 finding(State::Warning, text, Some(hint.to_owned()))
             }
-            (None, Namespaces::Unprivileged) => {
+            (None, Namespaces::Unprivileged { reason }) => {
                 let text =
-                    "QEMU gets no privileges; only root can hide the host's files and processes from it";
+                    format!("QEMU has the rights of this user, who cannot hide files from it: {reason}");
+                let hint = "a host that lets every user make user namespaces, or root, can";
+                finding(State::Ok, text, Some(hint.to_owned()))
+            }
+            (None, Namespaces::UsableByUser) => {
+                let text = "QEMU has no capabilities, and sees none but its own files and network";
                 finding(State::Ok, text.to_owned(), None)
             }
             (None, _) => {

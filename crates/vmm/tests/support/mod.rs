@@ -188,7 +188,8 @@ impl Running {
 fn facts() -> HostFacts {
     let search_path = std::env::var_os("PATH").unwrap_or_default();
     let qemu = QemuFacts::probe(&QemuSearch { search_path, ..QemuSearch::default() }).unwrap();
-    HostFacts::probe(qemu, Accelerator::Tcg { reason: "tests".to_owned() }, RunAs::Caller).unwrap()
+    let accelerator = Accelerator::Tcg { reason: "tests".to_owned() };
+    HostFacts::probe(qemu, accelerator, RunAs::Caller, &Trampoline::program(boot_example())).unwrap()
 }
 
 /// The example beside the test, which cargo builds together with it; it is also a trampoline.
