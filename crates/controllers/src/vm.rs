@@ -121,5 +121,5 @@ async fn without_machine(context: &Context, machine: &ObjectRef<kube::core::Dyna
         }
     }
     context.forget(namespace, &machine.name);
-    tracing::error!(namespace, name = machine.name, "an instance without a machine could not be let go");
+    tracing::error!(object = %format_args!("{namespace}/{}", machine.name), "an instance without a machine could not be let go");
 }

@@ -6,7 +6,7 @@
 //!
 //! An event's name is derived from everything that makes two events the same, so a repeat finds the earlier one without
 //! any memory of it, after a restart too. Recording never waits and never fails: an event that cannot be written is
-//! logged and forgotten.
+//! logged and forgotten. What is written is logged as well, at the level INFO.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -185,15 +185,34 @@ async fn write_all(client: kube::Client, mut events: mpsc::Receiver<CoreEvent>) 
     let mut bursts = Bursts::default();
     while let Some(event) = events.recv().await {
         let about = &event.involved_object;
+        let object = format!(
+            "{}/{}",
+            about.namespace.as_deref().unwrap_or_default(),
+            about.name.as_deref().unwrap_or_default()
+        );
         let source = event.reporting_component.as_deref().unwrap_or_default();
         let key = format!("{source} {}", about.uid.as_deref().or(about.name.as_deref()).unwrap_or_default());
         if !bursts.allow(key, Instant::now()) {
-            tracing::debug!(reason = ?event.reason, name = ?about.name, "too many events about an object");
+            tracing::debug!(
+                reason = event.reason,
+                object,
+                uid = about.uid,
+                "too many events about an object"
+            );
             continue;
         }
+        let CoreEvent { reason, message, .. } = &event;
+        tracing::info!(
+            kind = about.kind,
+            object,
+            uid = about.uid,
+            reason,
+            said = message,
+            "an event is written"
+        );
         if let Err(error) = write(&client, &event).await {
             tracing::warn!(
-                %error, reason = ?event.reason, kind = ?about.kind, namespace = ?about.namespace, name = ?about.name,
+                %error, reason = event.reason, kind = about.kind, object, uid = about.uid,
                 "an event could not be written"
             );
         }

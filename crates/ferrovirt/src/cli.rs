@@ -180,6 +180,28 @@ pub struct LauncherFlags {
     /// What executes the guest's instructions
     #[arg(long, value_enum, default_value_t = Accel::Auto)]
     pub accel: Accel,
+    /// What a line of its log is
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+/// What a line of a log looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people
+    Text,
+    /// A JSON object
+    Json,
+}
+
+impl LogFormat {
+    /// The flag that says so.
+    pub fn as_flag(self) -> &'static str {
+        match self {
+            Self::Text => "--log-format=text",
+            Self::Json => "--log-format=json",
+        }
+    }
 }
 
 /// `ferrovirt serve`
@@ -200,6 +222,9 @@ pub struct ServeFlags {
     /// Name of this machine's Node [default: the one that it had, at first the host's]
     #[arg(long, value_name = "NAME")]
     pub node_name: Option<String>,
+    /// What each line on standard error is, and of launchers' logs
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
     /// Serve the API and nothing else: no controller acts, no machine is started, ended or adopted
     #[arg(long, conflicts_with = "node_name")]
     pub api_only: bool,

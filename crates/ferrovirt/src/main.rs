@@ -15,15 +15,16 @@ use std::path::Path;
 use std::process::ExitCode as ProcessExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _};
+use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use vmm::accelerator::{HELPER_COMMAND, helper_main};
 use vmm::process::{self, TRAMPOLINE_COMMAND};
 
-use cli::{Cli, Command};
+use cli::{Cli, Command, LogFormat};
 use commands::power::InstanceAction;
-use report::{ExitCode, Failure, ReaderGone, Reporter};
+use report::{ExitCode, Failure, REPORTED, ReaderGone, Reporter};
 use settings::{Mode, Settings};
 
 /// A server makes and drops trees of JSON in several threads; glibc's allocator took 30 % of its time.
@@ -43,10 +44,14 @@ fn main() -> ProcessExitCode {
         color: std::io::stderr().is_terminal()
             && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
         chatty: !cli.global.quiet,
+        log_format: match &cli.command {
+            Command::Serve(flags) => flags.log_format,
+            _ => LogFormat::Text,
+        },
     };
     // A launcher's log is a file in its Pod's directory, which it has to claim first.
     if !matches!(cli.command, Command::Launcher(_)) {
-        start_logging(log_level(&cli.command, cli.global.verbose), reporter.color);
+        start_logging(log_level(&cli.command, cli.global.verbose), &reporter);
     }
     let code = match dispatch(cli, reporter) {
         Ok(code) => code,
@@ -146,8 +151,8 @@ fn log_level(command: &Command, verbose: u8) -> LevelFilter {
     }
 }
 
-/// Logs go to standard error, which `is_colorful` or not.
-fn start_logging(level: LevelFilter, is_colorful: bool) {
+/// Logs go to standard error, in the reporter's form.
+fn start_logging(level: LevelFilter, reporter: &Reporter) {
     let ours = || Targets::new().with_targets(LOGGED.map(|target| (target, level)));
     let asked = std::env::var("RUST_LOG").ok().filter(|directives| !directives.is_empty());
     let asked = asked.map(|directives| directives.parse::<Targets>().map_err(|error| (directives, error)));
@@ -156,8 +161,16 @@ fn start_logging(level: LevelFilter, is_colorful: bool) {
         Some(Ok(filter)) => (filter, None),
         Some(Err(fault)) => (ours(), Some(fault)),
     };
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(is_colorful);
+    let filter = filter.with_target(REPORTED, LevelFilter::INFO);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = match reporter.log_format {
+        LogFormat::Text => lines.with_ansi(reporter.color).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
     tracing_subscriber::registry().with(lines).with(filter).init();
+    if reporter.log_format == LogFormat::Json {
+        std::panic::set_hook(Box::new(|panic| tracing::error!(target: REPORTED, "{panic}")));
+    }
     if let Some((directives, error)) = fault {
         tracing::warn!(RUST_LOG = directives, %error, "these log directives make no sense and are not followed");
     }

@@ -6,6 +6,8 @@ use std::io::Write;
 use launcher::console::printable;
 use launcher::session::EndRequest;
 
+use crate::cli::LogFormat;
+
 /// Exit codes, the whole list (`docs/errors.md`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -170,6 +172,9 @@ impl From<anyhow::Error> for Failure {
     }
 }
 
+/// Under which name lines of a log stand that a reporter writes: what it has to say is told whatever else is logged.
+pub const REPORTED: &str = "ferrovirt::report";
+
 /// Whether progress and colour make sense, decided once.
 #[derive(Debug, Clone, Copy)]
 pub struct Reporter {
@@ -177,23 +182,36 @@ pub struct Reporter {
     pub color: bool,
     /// Nobody asked for silence.
     pub chatty: bool,
+    /// What lines on standard error are.
+    pub log_format: LogFormat,
 }
 
 impl Reporter {
     /// Something odd that does not stop the work.
     pub fn warning(&self, message: impl Display) {
-        self.line("warning", "\x1b[33;1m", message);
+        match self.log_format {
+            LogFormat::Text => self.line("warning", "\x1b[33;1m", message),
+            LogFormat::Json => tracing::warn!(target: REPORTED, "{message}"),
+        }
     }
 
     /// A plain remark; silent under `--quiet`.
     pub fn note(&self, message: impl Display) {
-        if self.chatty {
-            write_line(&message.to_string());
+        match self.log_format {
+            _ if !self.chatty => {}
+            LogFormat::Text => write_line(&message.to_string()),
+            LogFormat::Json => tracing::info!(target: REPORTED, "{message}"),
         }
     }
 
     /// A failure: the error, its causes, the hints.
     pub fn failure(&self, failure: &Failure) {
+        if self.log_format == LogFormat::Json {
+            let texts = |list: &[String]| Some(list.join("; ")).filter(|text| !text.is_empty());
+            let (cause, hint) = (texts(&failure.causes), texts(&failure.hints));
+            tracing::error!(target: REPORTED, cause, hint, "{:#}", failure.error);
+            return;
+        }
         self.line("error", "\x1b[31;1m", &failure.error);
         for cause in failure.error.chain().skip(1) {
             write_line(&format!("  cause: {cause}"));

@@ -292,7 +292,13 @@ impl ImageManager {
         if !unusable.is_empty() {
             for (secret, reason) in &unusable {
                 let meta = &pod.metadata;
-                tracing::warn!(namespace = ?meta.namespace, pod = ?meta.name, secret, reason, "a pull secret cannot be used");
+                tracing::warn!(
+                    object = crate::object(meta),
+                    uid = meta.uid,
+                    secret,
+                    reason,
+                    "a pull secret cannot be used"
+                );
             }
             let names: Vec<&str> = unusable.iter().map(|(name, _)| name.as_str()).collect();
             let message = format!(
@@ -392,7 +398,7 @@ impl ImageManager {
         };
         tracing::warn!(
             reason = failure.reason,
-            message = failure.message,
+            why = failure.message,
             "the image store could not be tidied up"
         );
         let name = &self.shared.settings.name;

@@ -27,7 +27,7 @@ mod test_server;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use kube::api::{DeleteParams, Preconditions};
+use kube::api::{DeleteParams, ObjectMeta, Preconditions};
 
 /// What a node is told once.
 #[derive(Clone)]
@@ -44,6 +44,8 @@ pub struct Settings {
     pub program: PathBuf,
     /// Arguments between `PROGRAM` and `launcher`, such as `--state-dir DIR`.
     pub program_arguments: Vec<String>,
+    /// Arguments behind `launcher` that are the same for all, such as `--log-format=json`.
+    pub launcher_arguments: Vec<String>,
     /// Where images are pulled to.
     pub images: Arc<image::Images>,
     /// Signs for launchers.
@@ -92,6 +94,15 @@ pub enum NodeError {
 /// Whether `error` says that the object is not there any more, or is another by now.
 fn is_gone(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if matches!(status.code, 404 | 409))
+}
+
+/// What logs call an object: `NAMESPACE/NAME`, or its name alone where it is in no namespace.
+fn object(meta: &ObjectMeta) -> String {
+    let name = meta.name.as_deref().unwrap_or_default();
+    match &meta.namespace {
+        Some(namespace) => format!("{namespace}/{name}"),
+        None => name.to_owned(),
+    }
 }
 
 /// How the Pod of that UID, and no later one of its name, is deleted at once.

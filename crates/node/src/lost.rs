@@ -107,7 +107,11 @@ impl Others {
         let about = ObjectReference { resource_version: None, ..node.object_ref(&()) };
         let message = format!("Node {name} status is now: NodeNotReady");
         self.recorder.record(CONTROLLER, &about, &Event::normal("NodeNotReady", message));
-        tracing::warn!(node = name, "a node gives no sign of life; its Pods are removed");
+        tracing::warn!(
+            object = name,
+            uid = node.metadata.uid,
+            "a node gives no sign of life; its Pods are removed"
+        );
         Ok(marked)
     }
 
@@ -136,7 +140,12 @@ impl Others {
             let patch = lost(pod, node, Timestamp::now());
             let written = pods.patch_status(name, &PatchParams::default(), &Patch::Strategic(&patch)).await;
             written.map(drop).or_else(unless_gone)?;
-            tracing::warn!(namespace = ?meta.namespace, pod = name, node, "a Pod was lost with its node");
+            tracing::warn!(
+                object = crate::object(meta),
+                uid = meta.uid,
+                node,
+                "a Pod was lost with its node"
+            );
         }
         pods.delete(name, &by_force(meta.uid.clone())).await.map(drop).or_else(unless_gone)
     }

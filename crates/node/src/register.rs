@@ -96,10 +96,10 @@ pub async fn run(client: kube::Client, settings: &Settings) {
         };
         let now = Timestamp::now();
         if let Err(error) = update_node(&client, &settings.name, &facts, now).await {
-            tracing::warn!(%error, node = settings.name, "the Node could not be written");
+            tracing::warn!(%error, object = settings.name, "the Node could not be written");
         }
         if let Err(error) = renew_lease(&client, &settings.name, now).await {
-            tracing::warn!(%error, node = settings.name, "the node's Lease could not be renewed");
+            tracing::warn!(%error, object = settings.name, "the node's Lease could not be renewed");
         }
     }
 }

@@ -276,7 +276,7 @@ impl Scheduler {
             };
             if let Err(error) = outcome {
                 let meta = &pod.metadata;
-                tracing::warn!(%error, namespace = ?meta.namespace, name = ?meta.name, "a Pod could not be scheduled");
+                tracing::warn!(%error, object = crate::object(meta), uid = meta.uid, "a Pod could not be scheduled");
                 is_done = false;
             }
         }

@@ -59,6 +59,7 @@ pub fn settings(directory: &Path) -> Settings {
         state_dir: directory.join("state"),
         program: "/bin/false".into(),
         program_arguments: Vec::new(),
+        launcher_arguments: Vec::new(),
         images: Arc::new(Images::new(store, client)),
         authority: Arc::new(crate::pki::Authority::open(&directory.join("pki")).unwrap()),
         image_gc: crate::images::Thresholds::default(),

@@ -104,9 +104,9 @@ impl Context {
     /// How long to pause after `error`.
     pub(super) fn pause_after(&self, namespace: &str, name: &str, error: &kube::Error) -> Duration {
         if is_race(error) {
-            tracing::debug!(namespace, name, %error, "a machine is looked at again");
+            tracing::debug!(object = %format_args!("{namespace}/{name}"), %error, "a machine is looked at again");
         } else {
-            tracing::warn!(namespace, name, %error, "a machine could not be looked after");
+            tracing::warn!(object = %format_args!("{namespace}/{name}"), %error, "a machine could not be looked after");
         }
         self.pause(namespace, name, FIRST_RETRY)
     }
@@ -356,7 +356,8 @@ impl<'a> Look<'a> {
                 );
                 self.record(machine, &Event::normal("SuccessfulCreate", text));
                 if let Err(error) = self.forget_older_revisions(machine).await {
-                    tracing::warn!(namespace = self.namespace, name, %error, "older revisions are kept");
+                    let object = format!("{}/{name}", self.namespace);
+                    tracing::warn!(object, uid = machine.metadata.uid, %error, "older revisions are kept");
                 }
                 Ok(Ok(created))
             }

@@ -17,7 +17,7 @@ use manifest::machine_status::MachineState;
 use tracing::level_filters::LevelFilter;
 
 use super::{Context, host};
-use crate::cli::LauncherFlags;
+use crate::cli::{LauncherFlags, LogFormat};
 use crate::report::{ExitCode, Failure};
 
 /// Runs the launcher until its machine has ended: exit code 0 when it was shut off, 1 when it crashed.
@@ -31,7 +31,17 @@ pub async fn launcher(context: &Context, flags: LauncherFlags, verbose: u8) -> R
     let directory =
         std::path::absolute(&flags.pod_dir).context("cannot make the Pod's directory absolute")?;
     let claim = Claim::take(PodDir::new(directory)).map_err(anyhow::Error::new)?;
-    start_logging(claim.compute_log().map_err(anyhow::Error::new)?, verbose);
+    start_logging(claim.compute_log().map_err(anyhow::Error::new)?, verbose, flags.log_format);
+    // Whatever this thread does, and it is the only one that does anything, concerns this object. Readers of text know.
+    let is_json = flags.log_format == LogFormat::Json;
+    let about = is_json.then(|| {
+        tracing::info_span!(
+            "launcher",
+            object = format!("{}/{}", flags.namespace, flags.name),
+            uid = flags.uid
+        )
+    });
+    let _entered = about.as_ref().map(tracing::Span::enter);
     let settings = Settings {
         listen: flags.listen,
         name: flags.name,
@@ -80,19 +90,21 @@ fn let_go_of_output() -> io::Result<()> {
 }
 
 /// Sends what is logged, and what a panic of this program says, to the Pod's log.
-fn start_logging(log: CriLog, verbose: u8) {
+fn start_logging(log: CriLog, verbose: u8, format: LogFormat) {
     let level = match verbose {
         0 => LevelFilter::INFO,
         1 => LevelFilter::DEBUG,
         _ => LevelFilter::TRACE,
     };
-    tracing_subscriber::fmt()
+    let lines = tracing_subscriber::fmt()
         .with_max_level(level)
         .with_ansi(false)
+        .with_writer(Mutex::new(LogWriter(log)));
+    match format {
         // The log's format has the time.
-        .without_time()
-        .with_writer(Mutex::new(LogWriter(log)))
-        .init();
+        LogFormat::Text => lines.without_time().init(),
+        LogFormat::Json => lines.json().flatten_event(true).with_span_list(false).init(),
+    }
     std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
 }
 

@@ -40,7 +40,7 @@ pub async fn serve(context: &Context, flags: &ServeFlags) -> Result<ExitCode, Fa
     let version = concat!("v", env!("CARGO_PKG_VERSION"));
     let prepared = match flags.api_only {
         true => None,
-        false => Some(Prepared::new(context, flags.listen.ip(), flags.node_name.as_deref())?),
+        false => Some(Prepared::new(context, flags)?),
     };
     let logs = prepared.as_ref().map(Prepared::logs);
     let launchers = prepared.as_ref().map(Prepared::launchers);

@@ -222,7 +222,9 @@ impl Server {
         let address = SocketAddr::from(([0, 0, 0, 0], 0));
         let mut server = Self { child, address, stderr, seen: Vec::new() };
         let line = server.wait_for_line("serving on https://");
-        server.address = line.split("https://").nth(1).unwrap().trim().parse().unwrap();
+        // A log of JSON has more behind it.
+        let address = line.split("https://").nth(1).unwrap().split('"').next().unwrap();
+        server.address = address.trim().parse().unwrap();
         server
     }
 
@@ -269,6 +271,20 @@ impl Server {
     /// Ends it as a service manager does, and waits for its end.
     #[track_caller]
     pub fn stop(mut self) -> ExitStatus {
+        self.end()
+    }
+
+    /// The same; the lines that it has written to standard error.
+    #[allow(dead_code, reason = "other test targets use it")]
+    #[track_caller]
+    pub fn stop_for_log(mut self) -> Vec<String> {
+        assert!(self.end().success());
+        let rest: Vec<_> = self.stderr.iter().collect();
+        self.seen.iter().cloned().chain(rest).collect()
+    }
+
+    #[track_caller]
+    fn end(&mut self) -> ExitStatus {
         kill_process(self.pid(), Signal::TERM).unwrap();
         wait_until("the server ends after SIGTERM", || self.child.try_wait().unwrap())
     }

@@ -15,6 +15,7 @@ mod command_line;
 mod console;
 mod ends;
 mod images;
+mod logs;
 mod network;
 mod outliving;
 #[allow(dead_code, reason = "the bench uses the rest")]

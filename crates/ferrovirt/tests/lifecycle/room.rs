@@ -46,6 +46,19 @@ impl Room {
         room
     }
 
+    /// A room whose server and launchers log JSON.
+    pub fn with_json_logs() -> Self {
+        let mut room = Self::without_server(World::new(), RealRegistry::start());
+        room.arguments = vec!["--log-format=json".to_owned()];
+        room.start_server();
+        room
+    }
+
+    /// Ends the server as a service manager does; what it has logged.
+    pub fn stop_server_for_log(&mut self) -> Vec<String> {
+        self.server.take().unwrap().stop_for_log()
+    }
+
     /// A room whose server writes an audit log.
     pub fn with_audit() -> Self {
         let mut room = Self::without_server(World::new(), RealRegistry::start());

@@ -129,6 +129,7 @@ fn arguments(
 ) -> Vec<String> {
     let mut arguments = settings.program_arguments.clone();
     arguments.push("launcher".to_owned());
+    arguments.extend(settings.launcher_arguments.iter().cloned());
     arguments.extend(shape.arguments(niceness));
     arguments.extend(["--pod-dir".to_owned(), directory.to_string_lossy().into_owned()]);
     arguments.extend(["--listen".to_owned(), format!("{address}:{}", launcher::pod_dir::CONTROL_PORT)]);
@@ -188,7 +189,7 @@ pub(super) async fn adopt(
             match images.keep(volume).await {
                 Ok(lease) => leases.push(lease),
                 Err(error) => {
-                    tracing::warn!(uid = %record.uid, volume = %name, %error, "an image in use is not in the store");
+                    tracing::warn!(object = %format_args!("{}/{}", record.namespace, record.name), uid = record.uid, volume = %name, %error, "an image in use is not in the store");
                 }
             }
         }

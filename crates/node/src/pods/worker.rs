@@ -149,11 +149,11 @@ impl Worker {
                     let pause = RETRY.0.saturating_mul(1 << self.failures.min(10)).min(RETRY.1);
                     self.failures = self.failures.saturating_add(1);
                     self.retry_at = Some(Instant::now() + pause);
-                    let (namespace, name) = self.full_name();
+                    let object = self.object();
                     if error.is_gone() {
-                        tracing::debug!(%error, %namespace, %name, uid = %self.uid, ?action, "a Pod is gone");
+                        tracing::debug!(%error, object, uid = %self.uid, ?action, "a Pod is gone");
                     } else {
-                        tracing::warn!(%error, %namespace, %name, uid = %self.uid, ?action, "a Pod's step failed");
+                        tracing::warn!(%error, object, uid = %self.uid, ?action, "a Pod's step failed");
                     }
                 }
             }
@@ -249,9 +249,10 @@ impl Worker {
     }
 
     fn note_end(&mut self, code: io::Result<Option<i32>>) {
+        let object = self.object();
         let Some(runtime) = &mut self.runtime else { return };
         let code = code.unwrap_or_else(|error| {
-            tracing::warn!(uid = %self.uid, %error, "the exit code of a launcher cannot be known");
+            tracing::warn!(object, uid = %self.uid, %error, "the exit code of a launcher cannot be known");
             None
         });
         let was_overdue =
@@ -321,8 +322,7 @@ impl Worker {
     }
 
     fn fail(&mut self, why: String) {
-        let (namespace, name) = self.full_name();
-        tracing::warn!(%why, %namespace, %name, uid = %self.uid, "a launcher cannot be started");
+        tracing::warn!(%why, object = self.object(), uid = %self.uid, "a launcher cannot be started");
         self.event(&Event::warning("Failed", format!("Error: {why}")));
         self.failed = Some(why);
     }
@@ -349,6 +349,7 @@ impl Worker {
     }
 
     fn terminate(&mut self) -> Result<(), StepError> {
+        let object = self.object();
         let Some(runtime) = &mut self.runtime else { return Ok(()) };
         if let Some(process) = &runtime.process {
             process.signal(Signal::TERM)?;
@@ -358,7 +359,7 @@ impl Worker {
             runtime.record.ending = true;
             // Without it a daemon that comes after this one records the event again.
             if let Err(error) = runtime.record.write(&runtime.directory) {
-                tracing::warn!(uid = %self.uid, %error, "the record of a Pod cannot be written");
+                tracing::warn!(object, uid = %self.uid, %error, "the record of a Pod cannot be written");
             }
             self.event(&Event::normal("Killing", format!("Stopping container {COMPUTE}")));
         }
@@ -425,6 +426,12 @@ impl Worker {
             ..pod.object_ref(&())
         };
         self.node.recorder.record(source, &about, event);
+    }
+
+    /// What logs call the Pod.
+    fn object(&self) -> String {
+        let (namespace, name) = self.full_name();
+        format!("{namespace}/{name}")
     }
 
     fn full_name(&self) -> (String, String) {

@@ -221,7 +221,7 @@ impl Server {
                     Ok(list) => found.extend(listed(&list, &group, &version)),
                     // One group whose server is away must not keep the others from being found.
                     Err(RequestError::Refused(refusal)) => {
-                        tracing::info!(group, message = refusal.message, "a group cannot be discovered");
+                        tracing::info!(group, why = refusal.message, "a group cannot be discovered");
                     }
                     Err(error) => return Err(error),
                 }

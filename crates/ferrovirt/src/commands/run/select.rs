@@ -136,7 +136,7 @@ spec: {domain: {devices: {}, memory: {guest: 64Mi}}}
 ";
 
     fn quiet() -> Reporter {
-        Reporter { color: false, chatty: false }
+        Reporter { color: false, chatty: false, log_format: crate::cli::LogFormat::Text }
     }
 
     fn text(failure: Failure) -> String {

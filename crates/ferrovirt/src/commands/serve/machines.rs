@@ -4,7 +4,7 @@
 //! the way to it is shorter. When one of them ends by itself the server ends too, with its reason: machines run on, and
 //! whoever supervises the server starts it again.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 
 use super::launchers::ControlledLaunchers;
 use super::{pod_logs, resource_metrics};
-use crate::cli::Accel;
+use crate::cli::{Accel, ServeFlags};
 use crate::commands::image::open_images;
 use crate::commands::{Context, host};
 use crate::report::Failure;
@@ -40,19 +40,19 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// Opens what they use. `address` is where the API server listens; `node_name` is the Node's name; without one it keeps
-    /// the name that it had, and is called after the host at first.
+    /// Opens what they use. A Node that is given no name keeps the one that it had, and is called after the host at first.
     ///
     /// # Errors
     /// When a directory, the image store or the node's authority cannot be used.
-    pub fn new(context: &Context, address: IpAddr, node_name: Option<&str>) -> Result<Self, Failure> {
+    pub fn new(context: &Context, flags: &ServeFlags) -> Result<Self, Failure> {
         let settings = &context.settings;
         let (pods_dir, state_dir) = (settings.pods_dir(), settings.node_dir());
         // QEMU, which may be another user, passes through to its own directory in there.
         ensure_dir(&settings.run_dir, 0o711)?;
         ensure_dir(&pods_dir, 0o711)?;
         ensure_dir(&state_dir, 0o700)?;
-        let name = node::register::kept_name(&state_dir, node_name, host_name).map_err(anyhow::Error::new)?;
+        let name = node::register::kept_name(&state_dir, flags.node_name.as_deref(), host_name)
+            .map_err(anyhow::Error::new)?;
         let authority = Arc::new(Authority::open(&state_dir.join("pki")).map_err(anyhow::Error::new)?);
         let identity = authority.controllers().map_err(anyhow::Error::new)?;
         let launchers =
@@ -60,7 +60,7 @@ impl Prepared {
                 .map_err(anyhow::Error::new)?;
         let node = node::Settings {
             name,
-            address: match address {
+            address: match flags.listen.ip() {
                 everywhere if everywhere.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
                 one => one,
             },
@@ -72,6 +72,7 @@ impl Prepared {
                 .into_iter()
                 .flat_map(|(flag, dir)| [flag.to_owned(), dir.display().to_string()])
                 .collect(),
+            launcher_arguments: vec![flags.log_format.as_flag().to_owned()],
             images: Arc::new(open_images(context)?),
             authority,
             image_gc: node::images::Thresholds::default(),

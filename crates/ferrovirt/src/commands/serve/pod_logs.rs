@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use apiserver::auth::Identity;
 use apiserver::http::extension::{Call, Extends, Extension, Response};
+use apiserver::http::request_info::RequestInfo;
 use apiserver::status::{ApiError, FieldError, GroupResource};
 use futures::StreamExt as _;
 use kube::{Api, Client};
@@ -28,24 +29,28 @@ async fn answer(node: Arc<node::Settings>, call: Call) -> Result<Response, ApiEr
     }
     let name = &call.info.name;
     let pairs = call.query.pairs().iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    let options = LogOptions::from_query(pairs, call.now).map_err(|error| failed(name, &error))?;
+    let options = LogOptions::from_query(pairs, call.now).map_err(|error| failed(&call.info, &error))?;
     // Whoever may read a log need not be one who may read the Pod.
     let server = Client::new(call.client_service(Identity::internal("system:apiserver")), "default");
     let pods: Api<_> = Api::namespaced(server, &call.info.namespace);
     let pod = super::subresources::named(&pods, name).await.map_err(ApiError::internal)?;
     let of = GroupResource { group: "", resource: "pods" };
     let pod = pod.ok_or_else(|| ApiError::not_found(of, name))?;
-    let pieces = logs::open(&node, &pod, &options).await.map_err(|error| failed(name, &error))?;
-    let name = name.clone();
+    let pieces = logs::open(&node, &pod, &options).await.map_err(|error| failed(&call.info, &error))?;
+    let object = object(&call.info);
     let pieces = pieces.inspect(move |piece| {
         if let Err(error) = piece {
-            tracing::warn!(pod = %name, %error, "a log breaks off");
+            tracing::warn!(object, %error, "a log breaks off");
         }
     });
     Ok(call.stream("text/plain", pieces))
 }
 
-fn failed(name: &str, error: &LogError) -> ApiError {
+fn object(info: &RequestInfo) -> String {
+    format!("{}/{}", info.namespace, info.name)
+}
+
+fn failed(info: &RequestInfo, error: &LogError) -> ApiError {
     match error {
         LogError::BadRequest(message) => ApiError::bad_request(message.as_str()),
         LogError::Invalid(options) => {
@@ -53,11 +58,11 @@ fn failed(name: &str, error: &LogError) -> ApiError {
                 .iter()
                 .map(|option| FieldError::invalid(option.field, option.value.as_str(), option.detail))
                 .collect();
-            ApiError::invalid(GroupResource { group: "", resource: "PodLogOptions" }, name, &errors)
+            ApiError::invalid(GroupResource { group: "", resource: "PodLogOptions" }, &info.name, &errors)
         }
         LogError::Files { source, .. } => {
             // Where the node keeps its files is nobody's business.
-            tracing::warn!(pod = %name, error = %source, "a log cannot be read");
+            tracing::warn!(object = object(info), error = %source, "a log cannot be read");
             ApiError::internal(error)
         }
     }
