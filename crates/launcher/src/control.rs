@@ -12,6 +12,7 @@
 //! | `GET /v1/guest/info`, `/v1/guest/users`, `/v1/guest/filesystems` | | 200, what the guest's agent says, as in [`guest_agent`](manifest::guest_agent) |
 //! | `PUT /v1/guest/freeze` | `{"unfreezeAfterSeconds": N}` | 200; its file systems stand still, for N seconds at most unless that is 0 |
 //! | `PUT /v1/guest/unfreeze` | | 200; they go on |
+//! | `GET /v1/probe/liveness`, `/v1/probe/readiness` | | 200 after one attempt within the probe's `timeoutSeconds`: `"success"` or `{"failure": "…"}` |
 //! | `GET /v1/console?readOnly=BOOL&replay=BOOL`, upgraded to `ferrovirt-console` | | 101, the bytes of the serial port both ways |
 //! | `GET /v1/portforward?port=NUMBER`, upgraded to `ferrovirt-portforward` | | 101 once the guest has taken the connection, the bytes of it both ways |
 //!
@@ -36,6 +37,7 @@ mod client;
 mod console;
 mod guest;
 mod port_forward;
+mod probe;
 mod server;
 #[cfg(test)]
 mod tests;
@@ -47,6 +49,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use client::described;
 pub use client::{Client, ControlError};
 pub use console::Console;
 pub(crate) use server::{Doors, Start, serve};

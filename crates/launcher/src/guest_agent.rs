@@ -32,6 +32,7 @@ use crate::session::Progress;
 pub(crate) use channel::AgentError;
 use channel::Channel;
 use facts::Answers;
+pub(crate) use facts::CommandEnd;
 
 /// How long an agent may take for an answer, libvirt's default for KubeVirt's launcher.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
@@ -52,6 +53,9 @@ const FROZEN_POLL: Duration = Duration::from_secs(5);
 /// Pauses between attempts to have the first answer: the first, and the longest.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
+/// Pauses between looks at a command that runs: the first, and the longest.
+const EXEC_POLL: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+
 /// The way to the agent of one guest. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Agent(Arc<Inner>);
@@ -67,6 +71,14 @@ struct Inner {
 }
 
 impl Agent {
+    /// The way to an agent that answers on `stream`.
+    #[cfg(test)]
+    pub(crate) async fn connected(stream: UnixStream) -> Self {
+        let agent = Self::default();
+        *agent.0.channel.lock().await = Some(Channel::new(stream));
+        agent
+    }
+
     /// What the guest is: everything that KubeVirt tells of it. What the agent refuses is left out, as most of it while
     /// file systems are frozen.
     pub(crate) async fn info(&self) -> Result<GuestAgentInfo, AgentError> {
@@ -138,6 +150,28 @@ impl Agent {
         let mut channel = self.0.channel.lock().await;
         let channel = channel.as_mut().ok_or(AgentError::Missing)?;
         channel.tell("guest-shutdown", json!({"mode": "reboot"}), ANSWER_LIMIT).await
+    }
+
+    /// Asks whether it answers.
+    pub(crate) async fn ping(&self) -> Result<(), AgentError> {
+        self.call("guest-ping", Value::Null).await.map(drop)
+    }
+
+    /// Runs a program with arguments in the guest, and waits for its end however long that takes. Given up, it runs on:
+    /// an agent ends nothing.
+    pub(crate) async fn exec(&self, command: &[String]) -> Result<CommandEnd, AgentError> {
+        let (path, arguments) = command.split_first().unzip();
+        let arguments = json!({"path": path, "arg": arguments, "capture-output": true});
+        let started = self.call("guest-exec", arguments).await?;
+        let mut pause = EXEC_POLL.0;
+        loop {
+            let status = self.call("guest-exec-status", json!({"pid": started["pid"]})).await?;
+            if status["exited"] == true {
+                return Ok(facts::command_end(&status));
+            }
+            sleep(pause).await;
+            pause = EXEC_POLL.1.min(pause * 2);
+        }
     }
 
     async fn is_frozen(&self) -> Result<bool, AgentError> {

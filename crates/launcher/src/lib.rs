@@ -15,6 +15,7 @@
 //!  (volumes, tls)      │  boot_image, host, plan ──► session ──► logs (cri_log), serial_port
 //!                      │               network: the guest's card ◄──► DHCP, port-forward, passt
 //!                      │               guest_agent: what an agent in the guest says of it
+//!                      │               probe: does the guest answer?
 //!                      └► launcher.json, launch.json, exit_record
 //! ```
 
@@ -36,6 +37,7 @@ pub mod network;
 pub mod plan;
 pub mod pod_dir;
 pub mod privileges;
+pub mod probe;
 mod qemu_socket;
 pub mod serial_port;
 pub mod session;

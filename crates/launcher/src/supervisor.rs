@@ -47,6 +47,7 @@ use crate::host::Host;
 use crate::machine_dir;
 use crate::network::{self, Door};
 use crate::pod_dir::{LauncherRecord, PodDir};
+use crate::probe::Probes;
 use crate::serial_port::SerialPort;
 use crate::session::{
     Conditions, Connections, Log, Order, Progress, Session, Steering, Verdict, answer, forward_input,
@@ -239,6 +240,7 @@ pub async fn run(
     let (port, typed) = SerialPort::new();
     let network = Arc::new(OnceLock::new());
     let agent = Agent::default();
+    let probes = Arc::new(OnceLock::new());
     let doors = Doors {
         uid: settings.uid.clone(),
         starts,
@@ -248,6 +250,7 @@ pub async fn run(
         display: Display::new(vmm::RunPaths::in_directory(pod.path()).vnc_socket),
         network: Arc::clone(&network),
         agent: agent.clone(),
+        probes: Arc::clone(&probes),
     };
     let (stop, stopped) = watch::channel(false);
     let server = tokio::spawn(control::serve(listener, acceptor, doors, stopped));
@@ -281,6 +284,7 @@ pub async fn run(
         port: port.clone(),
         network,
         agent,
+        probes,
         typed,
     };
     let end = supervisor.supervise(&mut signals.terminate).await;
@@ -371,6 +375,8 @@ struct Supervisor<'a> {
     network: Arc<OnceLock<Door>>,
     /// The agent in the guest, once it answers.
     agent: Agent,
+    /// The probes of the instance, once its machine runs.
+    probes: Arc<OnceLock<Probes>>,
     /// What is typed on the port, until there is a guest to hear it.
     typed: mpsc::Receiver<Vec<u8>>,
 }
@@ -412,7 +418,11 @@ impl Supervisor<'_> {
                 }
             };
             match outcome {
-                Ok(started) => return self.follow(started, done, terminate).await,
+                Ok(started) => {
+                    // Once: a launcher has one machine.
+                    let _ = self.probes.set(Probes::of(&instance));
+                    return self.follow(started, done, terminate).await;
+                }
                 Err(failure) => {
                     let text = failure.told();
                     tracing::warn!(error = text, "the machine could not be started");

@@ -31,6 +31,9 @@ mod value;
 /// An instant, as objects hold it.
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+/// What a probe over HTTP asks for, and a port by its number or name.
+pub use k8s_openapi::{api::core::v1::HTTPGetAction, apimachinery::pkg::util::intstr::IntOrString};
+
 pub use decode::{
     DecodeError, Document, EncodeError, InvalidObject, decode_objects, decode_stream, decode_vm, decode_vmi,
     encode_yaml,

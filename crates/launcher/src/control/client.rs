@@ -33,11 +33,13 @@ use tokio_rustls::client::TlsStream;
 use super::console::{self, Console};
 use super::guest::FreezeRequest;
 use super::port_forward;
+use super::probe;
 use super::tls::{Identity, IdentityError, client_config};
 use super::vnc;
 use super::{POLL_PATIENCE, Refusal, START_PATIENCE, ShutdownRequest};
 use crate::guest_agent::CALL_LIMIT;
 use crate::network::DIAL_LIMIT;
+use crate::probe::{ProbeKind, ProbeOutcome};
 use crate::serial_port::Attach;
 
 /// How long connecting may take, TLS included. Launchers are on this machine, which may be busy.
@@ -279,6 +281,20 @@ impl Client {
     /// As of [`Client::guest_info`].
     pub async fn unfreeze(&self, at: SocketAddr) -> Result<(), ControlError> {
         self.guest(at, put("/v1/guest/unfreeze", Bytes::new(), CALL_LIMIT)).await
+    }
+
+    /// One attempt at a probe of the instance, which has `limit`, its `timeoutSeconds`.
+    ///
+    /// # Errors
+    /// [`ControlError`]; refused with 404 where the instance has no such probe, and with 409 while it has no machine. That
+    /// the attempt fails is no error.
+    pub async fn probe(
+        &self,
+        at: SocketAddr,
+        kind: ProbeKind,
+        limit: Duration,
+    ) -> Result<ProbeOutcome, ControlError> {
+        self.guest(at, get(probe::path(kind), limit)).await
     }
 
     async fn guest<T: DeserializeOwned>(&self, at: SocketAddr, call: Call) -> Result<T, ControlError> {
@@ -568,7 +584,7 @@ fn refused(at: SocketAddr, status: StatusCode, body: &[u8]) -> ControlError {
 }
 
 /// An error with its causes, in one line.
-fn described(error: &dyn std::error::Error) -> String {
+pub(crate) fn described(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -25,10 +25,11 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::{MAX_BODY_BYTES, POLL_PATIENCE, Refusal, START_PATIENCE, ShutdownRequest};
-use super::{console, guest, port_forward, vnc};
+use super::{console, guest, port_forward, probe, vnc};
 use crate::display::Display;
 use crate::guest_agent::Agent;
 use crate::network::Door;
+use crate::probe::Probes;
 use crate::serial_port::SerialPort;
 use crate::session::{Order, Reply};
 
@@ -87,6 +88,8 @@ pub(crate) struct Doors {
     pub network: Arc<OnceLock<Door>>,
     /// The agent in the guest, once it answers.
     pub agent: Agent,
+    /// The probes of the instance, once its machine runs.
+    pub probes: Arc<OnceLock<Probes>>,
 }
 
 /// Serves until `stop` is true, then finishes the requests at hand. Never fails: what a client does ends its connection.
@@ -265,6 +268,10 @@ where
     }
     if request.uri().path().starts_with(guest::PREFIX) {
         return guest::answer(request, doors).await.unwrap_or_else(|(code, error)| refusal(code, error));
+    }
+    if let Some(which) = request.uri().path().strip_prefix(probe::PREFIX) {
+        let outcome = probe::answer(request.method(), which, doors).await;
+        return outcome.unwrap_or_else(|(code, error)| refusal(code, error));
     }
     match answered(request, doors).await {
         Ok(status) => response(StatusCode::OK, &status),

@@ -3,12 +3,13 @@
 #![allow(clippy::unwrap_used)]
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
-use manifest::machine_status::{MachineState, MachineStatus};
+use manifest::machine_status::{MachineState, MachineStatus, StateReason};
 use manifest::types::VirtualMachineInstance;
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -21,6 +22,7 @@ use super::tls::{Identity, client_config, server_config};
 use super::{Client, ControlError, MAX_BODY_BYTES};
 use crate::display::Display;
 use crate::guest_agent::Agent;
+use crate::probe::{ProbeKind, ProbeOutcome, Probes};
 use crate::serial_port::{Attach, SerialPort};
 use crate::session::{Order, answer as reply_to};
 
@@ -65,6 +67,7 @@ struct Launcher {
     orders: mpsc::Receiver<Order>,
     port: SerialPort,
     typed: mpsc::Receiver<Vec<u8>>,
+    probes: Arc<OnceLock<Probes>>,
     stop: watch::Sender<bool>,
     served: tokio::task::JoinHandle<()>,
 }
@@ -85,6 +88,7 @@ fn doors() -> (Doors, watch::Sender<MachineStatus>, mpsc::Receiver<Start>, mpsc:
             display,
             network: Arc::default(),
             agent: Agent::default(),
+            probes: Arc::default(),
         },
         status,
         start_requests,
@@ -101,9 +105,10 @@ async fn launcher(authority: &Authority) -> Launcher {
     let (doors, status, starts, orders) = doors();
     let (port, typed) = SerialPort::new();
     let doors = Doors { port: port.clone(), ..doors };
+    let probes = Arc::clone(&doors.probes);
     let (stop, stopped) = watch::channel(false);
     let served = tokio::spawn(serve(listener, acceptor, doors, stopped));
-    Launcher { address, status, starts, orders, port, typed, stop, served }
+    Launcher { address, status, starts, orders, port, typed, probes, stop, served }
 }
 
 fn instance(uid: &str) -> VirtualMachineInstance {
@@ -157,6 +162,27 @@ async fn a_start_that_fails_is_answered_with_the_reason() {
         assert_eq!(answer.sync_error.as_deref(), Some(reason));
     }
     supervisor.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_probe_is_attempted_once_for_each_request() {
+    let authority = Authority::new();
+    let Launcher { address, status, probes, stop: _stop, .. } = launcher(&authority).await;
+    let client = authority.client();
+    let limit = Duration::from_secs(1);
+    let mut instance = instance(UID);
+    let ping = serde_json::json!({"guestAgentPing": {}});
+    instance.spec.readiness_probe = serde_json::from_value(ping).unwrap();
+    probes.set(Probes::of(&instance)).unwrap();
+    let failure = ProbeOutcome::Failure("the guest agent is not connected".to_owned());
+    assert_eq!(client.probe(address, ProbeKind::Readiness, limit).await, Ok(failure.clone()));
+    for (reason, expected) in [(StateReason::User, ProbeOutcome::Success), (StateReason::IoError, failure)] {
+        status.send_replace(MachineStatus { state: MachineState::Paused, reason, ..running(1) });
+        assert_eq!(client.probe(address, ProbeKind::Readiness, limit).await, Ok(expected));
+    }
+    let missing = client.probe(address, ProbeKind::Liveness, limit).await.unwrap_err();
+    let reason = "the instance has no `/v1/probe/liveness`".to_owned();
+    assert_eq!(missing, ControlError::Refused { code: 404, reason });
 }
 
 #[tokio::test]
@@ -444,6 +470,9 @@ async fn bad_requests_are_told_what_is_wrong() {
         ("GET", "/v1/guest/else", "", 404, "there is no `/v1/guest/else`"),
         ("GET", "/v1/guest/unfreeze", "", 405, "`/v1/guest/unfreeze` takes PUT, not GET"),
         ("PUT", "/v1/guest/unfreeze", "", 409, "the guest agent is not connected"),
+        ("GET", "/v1/probe/readiness", "", 409, "there is no machine"),
+        ("PUT", "/v1/probe/readiness", "", 405, "`/v1/probe/readiness` takes GET, not PUT"),
+        ("GET", "/v1/probe/Readiness", "", 404, "there is no `/v1/probe/Readiness`"),
         ("PUT", "/v1/screenshot", "", 405, "`/v1/screenshot` takes GET, not PUT"),
         ("GET", "/v1/screenshot?moveCursor=1", "", 400, "`moveCursor=1` is not `moveCursor=BOOL`"),
         (

@@ -3,6 +3,8 @@
 
 use std::net::IpAddr;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use manifest::guest_agent::{
     GuestAgentCommand, GuestAgentInfo, GuestDisk, GuestFileSystem, GuestFileSystems, GuestUser,
 };
@@ -47,6 +49,45 @@ pub(super) struct Answers {
     pub users: Value,
     pub file_systems: Value,
     pub freeze_status: Value,
+}
+
+/// How a command in the guest has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CommandEnd {
+    /// Its exit code; none when a signal has ended it.
+    code: Option<i64>,
+    /// The signal that has.
+    signal: Option<i64>,
+    /// The beginning of what it has said, its output before its errors.
+    said: String,
+}
+
+impl CommandEnd {
+    /// Whether it has ended well; otherwise how.
+    pub(crate) fn succeeded(&self) -> Result<(), String> {
+        let how = match (self.code, self.signal) {
+            (Some(0), _) => return Ok(()),
+            (Some(code), _) => format!("with exit code {code}"),
+            (None, Some(signal)) => format!("by signal {signal}"),
+            (None, None) => "in an unknown way".to_owned(),
+        };
+        let said = if self.said.is_empty() { String::new() } else { format!(": {}", self.said) };
+        Err(format!("the command has ended {how}{said}"))
+    }
+}
+
+/// The answer to `guest-exec-status` about a command that has exited.
+pub(super) fn command_end(status: &Value) -> CommandEnd {
+    let said = ["out-data", "err-data"].map(|name| {
+        let data = BASE64_STANDARD.decode(status[name].as_str().unwrap_or_default()).unwrap_or_default();
+        String::from_utf8_lossy(&data).into_owned()
+    });
+    let words: Vec<_> = said.iter().flat_map(|said| said.split_whitespace()).collect();
+    CommandEnd {
+        code: status["exitcode"].as_i64(),
+        signal: status["signal"].as_i64(),
+        said: text(&words.join(" ")),
+    }
 }
 
 /// The document of the subresource `guestosinfo`.
