@@ -50,6 +50,8 @@ pub struct Settings {
     pub images: Arc<image::Images>,
     /// Signs for launchers.
     pub authority: Arc<pki::Authority>,
+    /// Asks launchers.
+    pub launchers: launcher::control::Client,
     /// Disk usage of the image store's file system, in percent, above which images that nobody uses are removed, and
     /// below which that ends (`imageGCHighThresholdPercent`, `imageGCLowThresholdPercent` of a kubelet).
     pub image_gc: images::Thresholds,

@@ -5,7 +5,8 @@
 //!                                        │  decide: what next? (pure)      ▲ status (pure)
 //!                                        ├─► images: volumes               │
 //!                                        ├─► record, address, pki: directory
-//!                                        └─► process: launcher ── end ─────┘
+//!                                        ├─► process: launcher ── end ─────┤
+//!                                        └─► probe: does its guest answer? ┘
 //! ```
 //!
 //! # Who owns what
@@ -18,6 +19,7 @@
 mod address;
 mod decide;
 mod packed;
+mod probe;
 mod process;
 mod record;
 mod runtime;
@@ -30,11 +32,11 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use events::Recorder;
+use events::{Event, Recorder, Source};
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
-use k8s_openapi::api::core::v1::Pod;
-use kube::Api;
+use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Api, Resource as _};
 use launcher::pod_dir::PodDir;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
@@ -46,6 +48,7 @@ use address::Addresses;
 use packed::Packed;
 use process::Scopes;
 use runtime::Runtime;
+use shape::COMPUTE;
 use worker::{View, Worker};
 
 /// How long a Pod whose worker panicked is left alone: the first time, and the longest. Doubled each time.
@@ -183,6 +186,19 @@ struct Node {
     recorder: Recorder,
     addresses: Addresses,
     scopes: Scopes,
+}
+
+/// The container of `pod` that is the launcher, for events about it.
+fn about_compute(pod: &Pod) -> ObjectReference {
+    ObjectReference {
+        resource_version: None,
+        field_path: Some(format!("spec.containers{{{COMPUTE}}}")),
+        ..pod.object_ref(&())
+    }
+}
+
+fn record_event(node: &Node, about: &ObjectReference, event: &Event) {
+    node.recorder.record(Source { component: "kubelet", host: &node.settings.name }, about, event);
 }
 
 /// Works on a Pod until nothing of it is left. When its worker panics another one takes over what is in the Pod's

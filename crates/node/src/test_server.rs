@@ -52,6 +52,11 @@ pub fn settings(directory: &Path) -> Settings {
     };
     let client = Client::new(RegistrySettings { retry, ..RegistrySettings::default() }).unwrap();
     let store = Store::open(&directory.join("images")).unwrap();
+    let authority = crate::pki::Authority::open(&directory.join("pki")).unwrap();
+    let identity = authority.controllers().unwrap();
+    let launchers =
+        launcher::control::Client::new(authority.certificate(), &identity.certificate, &identity.key)
+            .unwrap();
     Settings {
         name: "here".to_owned(),
         address: Ipv4Addr::LOCALHOST.into(),
@@ -61,7 +66,8 @@ pub fn settings(directory: &Path) -> Settings {
         program_arguments: Vec::new(),
         launcher_arguments: Vec::new(),
         images: Arc::new(Images::new(store, client)),
-        authority: Arc::new(crate::pki::Authority::open(&directory.join("pki")).unwrap()),
+        authority: Arc::new(authority),
+        launchers,
         image_gc: crate::images::Thresholds::default(),
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, ContainerPort, ImageVolumeSource, LocalObjectReference, Pod, PodReadinessGate,
-    PodSecurityContext, PodSpec, SecurityContext, Volume, VolumeMount,
+    Capabilities, Container, ContainerPort, ExecAction, ImageVolumeSource, LocalObjectReference, Pod,
+    PodReadinessGate, PodSecurityContext, PodSpec, Probe, SecurityContext, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use manifest::types::{KernelBootContainer, VirtualMachineInstance};
@@ -41,6 +41,9 @@ const DEFAULT_GRACE_SECONDS: i64 = 30;
 
 /// Seconds that the Pod has beyond the guest's.
 pub(super) const POD_GRACE_BEYOND_SECONDS: i64 = 30;
+
+/// Seconds that a probe waits longer than it says: a machine has to start first (KubeVirt's `LibvirtStartupDelay`).
+const PROBE_DELAY_SECONDS: i32 = 10;
 
 /// The alphabet of generated names (`k8s.io/apimachinery/pkg/util/rand`).
 const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
@@ -106,6 +109,8 @@ pub(super) fn launcher_pod(
             ..ContainerPort::default()
         }]),
         resources: Some(resources::compute(spec)?),
+        liveness_probe: spec.liveness_probe.as_ref().map(|probe| pod_probe(instance, probe)),
+        readiness_probe: spec.readiness_probe.as_ref().map(|probe| pod_probe(instance, probe)),
         volume_mounts: kernel.map(|_| {
             vec![VolumeMount {
                 name: KERNEL_VOLUME.to_owned(),
@@ -180,6 +185,42 @@ pub(super) fn launcher_pod(
         spec: Some(pod_spec),
         status: None,
     })
+}
+
+/// A probe of the guest as one of the container: what its agent is to do is a command that asks it.
+fn pod_probe(instance: &VirtualMachineInstance, probe: &manifest::types::Probe) -> Probe {
+    let timeout = probe.timeout_seconds.unwrap_or(1);
+    let metadata = &instance.metadata;
+    let [namespace, name] =
+        [&metadata.namespace, &metadata.name].map(|text| text.as_deref().unwrap_or_default());
+    let ask = |what: &[&str], arguments: &[String]| {
+        let domain = format!("{namespace}_{name}");
+        let command = ["virt-probe", "--domainName", &domain, "--timeoutSeconds", &timeout.to_string()];
+        let command = command.iter().chain(what).map(|word| (*word).to_owned());
+        ExecAction { command: Some(command.chain(arguments.iter().cloned()).collect()) }
+    };
+    let exec = match (&probe.exec, &probe.guest_agent_ping) {
+        (Some(exec), _) => match exec.command.as_deref().unwrap_or_default() {
+            [] => Some(exec.clone()),
+            [program, arguments @ ..] => Some(ask(&["--command", program, "--"], arguments)),
+        },
+        (None, Some(_)) => Some(ask(&["--guestAgentPing"], &[])),
+        (None, None) => None,
+    };
+    Probe {
+        initial_delay_seconds: Some(
+            probe.initial_delay_seconds.unwrap_or(0).saturating_add(PROBE_DELAY_SECONDS),
+        ),
+        // What asks the agent takes its time too.
+        timeout_seconds: Some(timeout.saturating_add(i32::from(exec.is_some()))),
+        exec,
+        http_get: probe.http_get.clone(),
+        tcp_socket: probe.tcp_socket.clone(),
+        period_seconds: probe.period_seconds,
+        success_threshold: probe.success_threshold,
+        failure_threshold: probe.failure_threshold,
+        ..Probe::default()
+    }
 }
 
 fn kernel_container(instance: &VirtualMachineInstance) -> Option<&KernelBootContainer> {
@@ -339,6 +380,11 @@ mod tests {
                     "nodeSelector": {"disk": "ssd"},
                     "tolerations": [{"key": "a", "operator": "Exists"}],
                     "affinity": {"nodeAffinity": {}},
+                    "livenessProbe": {"guestAgentPing": {}, "timeoutSeconds": 3, "failureThreshold": 2},
+                    "readinessProbe": {
+                        "exec": {"command": ["cat", "/tmp/ready"]}, "initialDelaySeconds": 5, "timeoutSeconds": 1,
+                        "periodSeconds": 10, "successThreshold": 1, "failureThreshold": 3,
+                    },
                     "domain": {
                         "cpu": {"cores": 2},
                         "firmware": {"kernelBoot": {"container": {
@@ -372,6 +418,19 @@ mod tests {
         let without = json!({"spec": {"domain": {"firmware": null}}});
         assert_eq!(init_containers(without.clone()), both[..1]);
         assert_eq!(launcher_pod(&instance(without), "l").unwrap().spec.unwrap().volumes, None);
+    }
+
+    #[test]
+    fn a_probe_of_the_network_is_the_pods_and_starts_later() {
+        let get = json!({"port": "web", "path": "/up", "scheme": "HTTPS"});
+        let probes = json!({"spec": {"readinessProbe": {"httpGet": get, "timeoutSeconds": 4}}});
+        let pod = launcher_pod(&instance(probes), "l").unwrap();
+        let compute = pod.spec.unwrap().containers.remove(0);
+        assert_eq!(
+            serde_json::to_value(compute.readiness_probe).unwrap(),
+            json!({"httpGet": get, "timeoutSeconds": 4, "initialDelaySeconds": 10})
+        );
+        assert_eq!(compute.liveness_probe, None);
     }
 
     #[test]

@@ -163,7 +163,40 @@ fn boot(instance: &Value) -> String {
     let image = text(instance, &format!("{firmware}/container/image"));
     line(&mut out, "Image", &format!("{image}\n{}", annotation(keys::IMAGE_DIGEST)));
     line(&mut out, "Arguments", text(instance, &format!("{firmware}/kernelArgs")));
+    line(&mut out, "Liveness", &probe(&instance["spec"]["livenessProbe"]));
+    line(&mut out, "Readiness", &probe(&instance["spec"]["readinessProbe"]));
     out
+}
+
+/// A probe, as kubectl describes a container's; nothing where there is none.
+fn probe(probe: &Value) -> String {
+    let written = |value: &Value| match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let what = if let Some(get) = probe.get("httpGet") {
+        let scheme = get["scheme"].as_str().unwrap_or("HTTP").to_lowercase();
+        format!("http-get {scheme}://:{}{}", written(&get["port"]), text(get, "/path"))
+    } else if let Some(socket) = probe.get("tcpSocket") {
+        format!("tcp-socket :{}", written(&socket["port"]))
+    } else if let Some(exec) = probe.get("exec") {
+        let words: Vec<_> = exec["command"].as_array().into_iter().flatten().map(written).collect();
+        format!("exec [{}]", words.join(" "))
+    } else if probe.get("guestAgentPing").is_some() {
+        "guest-agent-ping".to_owned()
+    } else {
+        return String::new();
+    };
+    let number = |name: &str| probe[name].as_i64().unwrap_or_default();
+    format!(
+        "{what} delay={}s timeout={}s period={}s #success={} #failure={}",
+        number("initialDelaySeconds"),
+        number("timeoutSeconds"),
+        number("periodSeconds"),
+        number("successThreshold"),
+        number("failureThreshold"),
+    )
 }
 
 fn conditions(object: &Value) -> String {
@@ -324,6 +357,34 @@ mod tests {
             let bar = bar(from, to, 100);
             assert!((1..=48).contains(&bar.chars().count()) && !bar.ends_with(' '), "{from} {to} {bar:?}");
         }
+    }
+
+    #[test]
+    fn a_probe_is_described_as_kubectl_does() {
+        let numbers = "delay=5s timeout=1s period=10s #success=1 #failure=3";
+        for (action, expected) in [
+            (
+                json!({"httpGet": {"port": "web", "path": "/up", "scheme": "HTTPS"}}),
+                "http-get https://:web/up",
+            ),
+            (json!({"httpGet": {"port": 80}}), "http-get http://:80"),
+            (json!({"tcpSocket": {"port": 22}}), "tcp-socket :22"),
+            (json!({"exec": {"command": ["cat", "/tmp/x"]}}), "exec [cat /tmp/x]"),
+            (json!({"guestAgentPing": {}}), "guest-agent-ping"),
+        ] {
+            let mut said = action;
+            for (name, number) in [
+                ("initialDelaySeconds", 5),
+                ("timeoutSeconds", 1),
+                ("periodSeconds", 10),
+                ("successThreshold", 1),
+                ("failureThreshold", 3),
+            ] {
+                said[name] = json!(number);
+            }
+            assert_eq!(probe(&said), format!("{expected} {numbers}"));
+        }
+        assert_eq!(probe(&Value::Null), "");
     }
 
     #[test]

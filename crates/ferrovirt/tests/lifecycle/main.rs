@@ -18,6 +18,7 @@ mod images;
 mod logs;
 mod network;
 mod outliving;
+mod probes;
 #[allow(dead_code, reason = "the bench uses the rest")]
 mod room;
 mod strategies;

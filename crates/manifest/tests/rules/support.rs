@@ -180,7 +180,9 @@ fn other_fields_are_refused_by_path() {
         ("domain.devices.autoattachVSOCK", json!(true), " with the value `true`, only `false`"),
         ("domain.resources.requests.hugepages-2Mi", json!("2Mi"), ""),
         ("startStrategy", json!("Later"), " with the value `Later`, only `Paused`"),
-        ("livenessProbe", json!({"exec": {}}), ""),
+        ("livenessProbe.httpGet.host", json!("192.0.2.1"), ""),
+        ("readinessProbe.tcpSocket.host", json!("192.0.2.1"), ""),
+        ("readinessProbe.httpGet.scheme", json!("http"), " with the value `http`, only `HTTP`, `HTTPS`"),
         ("accessCredentials", json!([{}]), ""),
         (
             "domain.cpu.features[0].name",

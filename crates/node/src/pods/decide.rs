@@ -5,7 +5,7 @@
 //!  Live   ── Absent ──────────────────────────────┐
 //!                                                 ▼
 //!                                    Starting ─► Listening ── Report (running)
-//!  Deleting, Final, Gone ── Terminate ─► Told ── overdue: Kill ─► Killed
+//!  Deleting, Final, Gone, Unhealthy ── Terminate ─► Told ── overdue: Kill ─► Killed
 //!                                                 ▼
 //!                                     Ended ── Report (terminal) ─► DeletePod ─► Gone ─► Remove
 //! ```
@@ -43,6 +43,8 @@ pub(super) enum Launcher {
     },
     /// It can be asked.
     Listening,
+    /// It can be asked, and its guest has failed its liveness probe.
+    Unhealthy,
     /// It was told to end.
     Told {
         /// Its time is over.
@@ -133,7 +135,7 @@ pub(super) fn decide(facts: Facts) -> Action {
             Status::Right => Action::Wait,
         },
 
-        (_, Launcher::Starting { .. } | Launcher::Listening) => Action::Terminate,
+        (_, Launcher::Starting { .. } | Launcher::Listening | Launcher::Unhealthy) => Action::Terminate,
 
         (Api::Deleting, Launcher::Absent) => Action::DeletePod,
         // The terminal status makes it final.
@@ -156,12 +158,13 @@ mod tests {
     use super::*;
 
     const APIS: [Api; 5] = [Api::Live, Api::Deleting, Api::Final, Api::FinalDeleting, Api::Gone];
-    const LAUNCHERS: [Launcher; 9] = [
+    const LAUNCHERS: [Launcher; 10] = [
         Launcher::Absent,
         Launcher::Nameless,
         Launcher::Starting { overdue: false },
         Launcher::Starting { overdue: true },
         Launcher::Listening,
+        Launcher::Unhealthy,
         Launcher::Told { overdue: false },
         Launcher::Told { overdue: true },
         Launcher::Killed,
@@ -284,6 +287,7 @@ mod tests {
                 }
                 6 if self.start == Start::Waiting => self.start = Start::Due,
                 7 if self.launcher == Launcher::Listening => self.status = Status::Stale,
+                8 if self.launcher == Launcher::Listening => self.launcher = Launcher::Unhealthy,
                 _ => {}
             }
         }
@@ -293,7 +297,7 @@ mod tests {
         #[test]
         fn every_order_of_events_ends_well(
             start in prop::sample::select(vec![Start::Unsupported, Start::Lost, Start::Due]),
-            events in prop::collection::vec((0u8..8, 0usize..3), 0..60),
+            events in prop::collection::vec((0u8..9, 0usize..3), 0..60),
         ) {
             let mut world = World {
                 api: Api::Live, launcher: Launcher::Absent, start, status: Status::Stale,

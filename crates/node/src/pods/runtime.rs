@@ -116,7 +116,7 @@ pub(super) fn start(
 
 fn run_of(record: &PodRecord, volumes: Vec<(String, launcher::pod_dir::ImageVolume)>) -> Run {
     let started = i64::try_from(record.started).ok().and_then(|at| Timestamp::from_millisecond(at).ok());
-    Run { address: record.address, started: started.unwrap_or_default(), volumes }
+    Run { address: record.address, started: started.unwrap_or_default(), volumes, is_ready: true }
 }
 
 /// Everything that a launcher is told on its command line.

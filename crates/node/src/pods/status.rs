@@ -57,6 +57,8 @@ pub(super) struct Run {
     pub started: Timestamp,
     /// The image volumes, by name.
     pub volumes: Vec<(String, ImageVolume)>,
+    /// The guest is as its readiness probe wants, or there is none.
+    pub is_ready: bool,
 }
 
 /// How a launcher ended.
@@ -255,7 +257,7 @@ fn container_status(
     };
     ContainerStatus {
         container_id: Some(id.clone()),
-        ready: end.is_none(),
+        ready: end.is_none() && (run.is_ready || name != COMPUTE),
         started: Some(end.is_none()),
         state: Some(state),
         ..empty
@@ -503,6 +505,7 @@ mod tests {
             address: Ipv4Addr::new(127, 88, 1, 2),
             started: at(0),
             volumes: vec![("kernel-boot-volume".to_owned(), volume)],
+            is_ready: true,
         }
     }
 

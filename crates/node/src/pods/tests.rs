@@ -2,15 +2,20 @@
 
 //! Pods of a real API server, run with a script for a launcher.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::images::ImageManager;
@@ -624,4 +629,190 @@ async fn an_image_that_does_not_come_is_told_in_the_status_and_its_pod_can_go() 
     world.pods().delete("fails", &DeleteParams::default()).await.unwrap();
     world.wait_until_gone("fails", &fails).await;
     assert_eq!(std::fs::read_dir(world.pod_dir("")).unwrap().count(), 0);
+}
+
+/// The control API of a launcher, as far as probes need it: what it answers to each path, and how often it was asked.
+struct Guest {
+    answers: Arc<Mutex<HashMap<&'static str, &'static str>>>,
+    asked: watch::Receiver<HashMap<String, usize>>,
+    _server: Listening,
+}
+
+/// A server that runs until this is dropped.
+struct Listening(JoinHandle<()>);
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+const LIVENESS: &str = "/v1/probe/liveness";
+const READINESS: &str = "/v1/probe/readiness";
+const SUCCESS: &str = r#""success""#;
+const FAILURE: &str = r#"{"failure":"no"}"#;
+
+impl Guest {
+    /// Serves at the address of a Pod that runs, with its certificate.
+    async fn start(pod: &Pod, directory: &Path) -> Self {
+        let address = pod.status.as_ref().unwrap().pod_ip.clone().unwrap();
+        let read = |name: &str| std::fs::read(directory.join("tls").join(name)).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![CertificateDer::from_pem_slice(&read("tls.crt")).unwrap()],
+                PrivateKeyDer::from_pem_slice(&read("tls.key")).unwrap(),
+            )
+            .unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = tokio::net::TcpListener::bind(format!("{address}:8443")).await.unwrap();
+        let answers: Arc<Mutex<HashMap<&str, &str>>> = Arc::default();
+        let (count, asked) = watch::channel(HashMap::new());
+        let known = Arc::clone(&answers);
+        let server = tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                // A node that ends lets go of its connections at any point.
+                let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+                let mut head = vec![0; 4096];
+                let length = stream.read(&mut head).await.unwrap_or_default();
+                let head = String::from_utf8_lossy(&head[..length]).into_owned();
+                let Some(path) = head.split(' ').nth(1) else { continue };
+                count.send_modify(|count| *count.entry(path.to_owned()).or_insert(0) += 1);
+                let body = known.lock().unwrap().get(path).copied().unwrap_or_default();
+                let code = if body.is_empty() { 409 } else { 200 };
+                let body = if body.is_empty() { r#"{"error":"there is no machine"}"# } else { body };
+                let answer = format!("HTTP/1.1 {code} So\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+                let _ = stream.write_all(answer.as_bytes()).await;
+                let _ = stream.shutdown().await;
+            }
+        });
+        Self { answers, asked, _server: Listening(server) }
+    }
+
+    fn answer(&self, path: &'static str, body: &'static str) {
+        self.answers.lock().unwrap().insert(path, body);
+    }
+
+    /// Waits until it was asked so many times more.
+    async fn wait_until_asked(&mut self, path: &str, times: usize) {
+        let asked = |count: &HashMap<String, usize>| count.get(path).copied().unwrap_or_default();
+        let before = asked(&self.asked.borrow());
+        let enough = self.asked.wait_for(|count| asked(count) >= before + times);
+        tokio::time::timeout(std::time::Duration::from_secs(20), enough).await.unwrap().unwrap();
+    }
+}
+
+/// A launcher Pod with these probes, which are made every second.
+fn probed_pod(name: &str, probes: &Value) -> Value {
+    let mut pod = launcher_pod(name);
+    for (probe, thresholds) in probes.as_object().unwrap() {
+        let compute = &mut pod["spec"]["containers"][0];
+        compute[probe] = thresholds.clone();
+        compute[probe]["tcpSocket"] = json!({"port": 22});
+        compute[probe]["periodSeconds"] = json!(1);
+    }
+    pod
+}
+
+async fn wait_for_ready(world: &World, name: &str, wanted: &str) -> Pod {
+    eventually(async || {
+        let pod = world.pods().get(name).await.unwrap();
+        let found = conditions(&pod);
+        if found["Ready"] == wanted && found["ContainersReady"] == wanted {
+            Ok(pod)
+        } else {
+            Err(format!("{found:?}"))
+        }
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_is_ready_while_its_readiness_probe_holds() {
+    const UNREADY: &str = "False ContainersNotReady";
+    let world = World::new().await;
+    let node = world.start();
+    let probes = json!({"readinessProbe": {"successThreshold": 2, "failureThreshold": 2}});
+    let uid = world.create(probed_pod("a", &probes)).await;
+    let pod = world.wait_for_phase("a", "Running").await;
+    assert_eq!(conditions(&pod)["Ready"], UNREADY);
+    let status = &pod.status.as_ref().unwrap().container_statuses.as_ref().unwrap()[0];
+    assert_eq!((status.ready, status.started), (false, Some(true)));
+    let mut guest = Guest::start(&pod, &world.pod_dir(&uid)).await;
+    // Neither a machine that is not there yet nor the first success says anything.
+    guest.wait_until_asked(READINESS, 3).await;
+    guest.answer(READINESS, SUCCESS);
+    wait_for_ready(&world, "a", "True").await;
+    guest.answer(READINESS, FAILURE);
+    let pod = wait_for_ready(&world, "a", UNREADY).await;
+    let events = world.events("Unhealthy").await;
+    assert_eq!(events[0].message.as_deref(), Some("Readiness probe failed: no"));
+    assert_eq!(events[0].type_.as_deref(), Some("Warning"));
+    assert_eq!(events[0].involved_object.field_path.as_deref(), Some("spec.containers{compute}"));
+    assert!(is_alive(process_id(&world.pod_dir(&uid)).unwrap()), "it runs all the same");
+    guest.answer(READINESS, SUCCESS);
+    let ready = wait_for_ready(&world, "a", "True").await;
+    assert_ne!(pod.metadata.resource_version, ready.metadata.resource_version);
+
+    // Another daemon goes on where this one ends.
+    drop(node);
+    let _node = world.start();
+    guest.wait_until_asked(READINESS, 3).await;
+    let after = world.pods().get("a").await.unwrap();
+    assert_eq!(ready.metadata.resource_version, after.metadata.resource_version);
+    guest.answer(READINESS, FAILURE);
+    wait_for_ready(&world, "a", UNREADY).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_launcher_whose_liveness_probe_fails_is_told_to_end() {
+    let world = World::new().await;
+    let _node = world.start();
+    let uid = world.create(probed_pod("a", &json!({"livenessProbe": {"failureThreshold": 3}}))).await;
+    let pod = world.wait_for_phase("a", "Running").await;
+    assert_eq!(conditions(&pod)["Ready"], "True", "only readiness makes it wait");
+    let mut guest = Guest::start(&pod, &world.pod_dir(&uid)).await;
+    guest.answer(LIVENESS, SUCCESS);
+    guest.wait_until_asked(LIVENESS, 1).await;
+    guest.answer(LIVENESS, FAILURE);
+    let ended = world.wait_for_phase("a", "Succeeded").await;
+    assert_eq!(terminated(&ended).0, 0, "it was told, and not killed");
+    eventually(async || match world.events("Killing").await.as_slice() {
+        [event] if event.message.as_deref() == Some("Container compute failed liveness probe") => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    let failures = world.events("Unhealthy").await;
+    let told: Vec<_> = failures.iter().map(|event| (event.message.as_deref(), event.count)).collect();
+    assert_eq!(told, [(Some("Liveness probe failed: no"), Some(3))]);
+    assert!(world.pods().get("a").await.unwrap().metadata.deletion_timestamp.is_none());
+}
+
+/// The daemon ends after it has told a launcher to end, and before that has.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_launcher_that_was_told_to_end_is_not_forgotten_by_the_next_daemon() {
+    let world = World::new().await;
+    world.behave("stubborn");
+    let node = world.start();
+    let mut pod = probed_pod("a", &json!({"livenessProbe": {"failureThreshold": 1}}));
+    pod["spec"]["terminationGracePeriodSeconds"] = json!(2);
+    let uid = world.create(pod).await;
+    let pod = world.wait_for_phase("a", "Running").await;
+    let guest = Guest::start(&pod, &world.pod_dir(&uid)).await;
+    guest.answer(LIVENESS, FAILURE);
+    let record = world.pod_dir(&uid).join("pod.json");
+    eventually(async || match std::fs::read_to_string(&record).unwrap() {
+        record if record.contains(r#""ending":true"#) => Ok(()),
+        record => Err(record),
+    })
+    .await;
+    drop(node);
+    guest.answer(LIVENESS, SUCCESS);
+    let _node = world.start();
+    assert_eq!(terminated(&world.wait_for_phase("a", "Failed").await).0, 137, "its time was over");
+    assert_eq!(world.events("Killing").await.len(), 1);
 }

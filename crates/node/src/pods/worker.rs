@@ -7,24 +7,25 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use events::{Event, Source};
+use events::Event;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ObjectReference, Pod};
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api as KubeApi;
 use kube::api::{Patch, PatchParams};
-use kube::{Api as KubeApi, Resource as _};
 use launcher::pod_dir::PodDir;
 use rustix::process::Signal;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::Node;
 use super::decide::{Action, Status, decide};
 use super::packed::Packed;
+use super::probe::{Health, Probing};
 use super::record;
 use super::runtime::{self, Found, Phase, Runtime};
 use super::shape::{COMPUTE, UNSUPPORTED};
 use super::status::{self, Stage};
+use super::{Node, about_compute, record_event};
 use crate::images::{LaidOut, Waiting};
 use crate::{by_force, is_gone, logs};
 use end::EndBy;
@@ -75,6 +76,8 @@ pub(super) struct Worker {
     /// Set when it is gone: whether by force.
     gone: Option<bool>,
     runtime: Option<Runtime>,
+    /// The probes of its guest, since its launcher listens.
+    probing: Option<Probing>,
     laid_out: Option<Vec<LaidOut>>,
     waiting: Option<(Waiting, Option<Instant>)>,
     /// It could not be started: why.
@@ -101,6 +104,7 @@ impl Worker {
             pod: None,
             gone: None,
             runtime,
+            probing: None,
             laid_out: None,
             waiting: None,
             failed: None,
@@ -116,6 +120,7 @@ impl Worker {
         loop {
             self.take_view();
             self.look();
+            self.watch_over();
             let action = decide(self.facts());
             let held = self.retry_at.is_some_and(|at| Instant::now() < at);
             // A finalizer of somebody else's keeps the object.
@@ -203,6 +208,29 @@ impl Worker {
         }
     }
 
+    /// Probes the guest for as long as its launcher listens and is not told to end.
+    fn watch_over(&mut self) {
+        let listening = self.runtime.as_ref().filter(|runtime| matches!(runtime.phase, Phase::Listening));
+        match (listening, &mut self.probing) {
+            (Some(runtime), probing @ None) => {
+                *probing = self.pod.as_deref().and_then(|pod| Probing::start(&self.node, pod, &runtime.run));
+            }
+            (None, Some(probing)) => probing.stop(),
+            (_, Some(probing)) => probing.look(),
+            (None, None) => {}
+        }
+    }
+
+    /// Whether the guest has failed its liveness probe.
+    fn is_unhealthy(&self) -> bool {
+        self.probing.as_ref().is_some_and(|probing| !probing.health.is_live)
+    }
+
+    /// What is known of the guest of `pod`.
+    fn health(&self, pod: &Pod) -> Health {
+        self.probing.as_ref().map_or_else(|| Health::at_first(pod), |probing| probing.health)
+    }
+
     /// Waits until something may have changed.
     async fn wait(&mut self) {
         self.pod = None;
@@ -238,10 +266,18 @@ impl Worker {
                 None => std::future::pending().await,
             }
         };
+        let probing = &mut self.probing;
+        let probed = async {
+            match probing {
+                Some(probing) => probing.changed().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
             code = ended => self.note_end(code),
             () = listens => {}
+            () = probed => {}
             // Who tells the views ends its workers too.
             _ = self.views.changed() => {}
             () = tokio::time::sleep_until(until) => {}
@@ -361,7 +397,14 @@ impl Worker {
             if let Err(error) = runtime.record.write(&runtime.directory) {
                 tracing::warn!(object, uid = %self.uid, %error, "the record of a Pod cannot be written");
             }
-            self.event(&Event::normal("Killing", format!("Stopping container {COMPUTE}")));
+            let is_dead = self.is_unhealthy();
+            // As a kubelet says it.
+            let text = if is_dead {
+                "Container compute failed liveness probe"
+            } else {
+                "Stopping container compute"
+            };
+            self.event(&Event::normal("Killing", text));
         }
         Ok(())
     }
@@ -419,13 +462,7 @@ impl Worker {
 
     fn event(&self, event: &Event) {
         let Some(pod) = self.pod.as_deref() else { return };
-        let source = Source { component: "kubelet", host: &self.node.settings.name };
-        let about = ObjectReference {
-            resource_version: None,
-            field_path: Some(format!("spec.containers{{{COMPUTE}}}")),
-            ..pod.object_ref(&())
-        };
-        self.node.recorder.record(source, &about, event);
+        record_event(&self.node, &about_compute(pod), event);
     }
 
     /// What logs call the Pod.

@@ -35,7 +35,6 @@ pub struct Machines {
 /// Controllers and node before they run: what the API server answers of the node's files needs no running node.
 pub struct Prepared {
     node: node::Settings,
-    launchers: launcher::control::Client,
     host: Host,
 }
 
@@ -75,14 +74,15 @@ impl Prepared {
             launcher_arguments: vec![flags.log_format.as_flag().to_owned()],
             images: Arc::new(open_images(context)?),
             authority,
+            launchers,
             image_gc: node::images::Thresholds::default(),
         };
-        Ok(Self { node, launchers, host: host::host(context, Accel::Auto) })
+        Ok(Self { node, host: host::host(context, Accel::Auto) })
     }
 
     /// What asks launchers.
     pub fn launchers(&self) -> launcher::control::Client {
-        self.launchers.clone()
+        self.node.launchers.clone()
     }
 
     /// What tells of the use that its Pods make of the node; `objects` are the server's, once it runs.
@@ -103,7 +103,8 @@ impl Prepared {
 impl Machines {
     /// Starts them against `server`; what happens is counted in `metrics`.
     pub fn start(prepared: Prepared, server: &ApiServer, metrics: controllers::Metrics) -> Self {
-        let Prepared { node, launchers, host } = prepared;
+        let Prepared { node, host } = prepared;
+        let launchers = node.launchers.clone();
         tokio::spawn(look_around(host, node.pods_dir.clone()));
         let controller_settings = controllers::Settings {
             launcher_image: format!("ferrovirt/launcher:{}", env!("CARGO_PKG_VERSION")),

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::super::decide::{Api, Facts, Launcher, Start, Status};
 use super::super::runtime::Phase;
 use super::super::shape::{LauncherPod, UNSUPPORTED};
-use super::super::status::{self, Stage};
+use super::super::status::{self, Run, Stage};
 use super::{START_LIMIT, Worker};
 use crate::images::Waiting;
 use crate::schedule::has_ended;
@@ -35,6 +35,8 @@ impl Worker {
                 Phase::Starting(since) => {
                     Launcher::Starting { overdue: now.duration_since(*since) >= START_LIMIT }
                 }
+                // One that was told by a daemon that ended since is told again, and has a time to end by again.
+                Phase::Listening if runtime.record.ending || self.is_unhealthy() => Launcher::Unhealthy,
                 Phase::Listening => Launcher::Listening,
                 Phase::Told => Launcher::Told { overdue: self.end_by.is_some_and(|end_by| end_by.at <= now) },
                 Phase::Killed => Launcher::Killed,
@@ -79,7 +81,7 @@ impl Worker {
         if let Some(runtime) = &self.runtime {
             return match &runtime.phase {
                 Phase::Ended { end, .. } => Stage::Ended(runtime.run.clone(), end.clone()),
-                _ => Stage::Running(runtime.run.clone()),
+                _ => Stage::Running(Run { is_ready: self.health(pod).is_ready, ..runtime.run.clone() }),
             };
         }
         match (&self.failed, LauncherPod::read(pod), &self.waiting) {
