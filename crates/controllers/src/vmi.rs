@@ -5,6 +5,7 @@
 //!  phase       which phase follows                      report  the whole instance as it should be, and the events
 //!  conditions  their reasons and words                  followers  one task for each live launcher
 //!  reconcile   reads, asks `report`, writes the difference
+//!  transitions how long instances are in their phases
 //! ```
 //!
 //! An instance is looked at when it changes, when its Pod does, and when its launcher says something; nothing is polled.
@@ -19,6 +20,7 @@ mod reconcile;
 mod report;
 pub mod requests;
 mod resources;
+mod transitions;
 mod view;
 
 use std::net::SocketAddr;
@@ -39,6 +41,7 @@ use crate::{Launchers, PAGE, Settings};
 
 use followers::Followers;
 use reconcile::Context;
+use transitions::Transitions;
 use view::LauncherPod;
 
 /// Launchers' news that wait for the controller.
@@ -88,6 +91,7 @@ pub async fn run(client: Client, settings: Settings, launchers: Arc<dyn Launcher
         recorder: Recorder::new(client.clone()),
         failures: Mutex::default(),
         drafts: Mutex::default(),
+        transitions: Transitions::default(),
     });
     let (instances, writer) = reflector::store();
     let instance_changes = watcher(

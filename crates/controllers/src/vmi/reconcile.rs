@@ -21,6 +21,7 @@ use super::followers::{Followers, Instance, Intent, Latest};
 use super::phase::Phase;
 use super::pod::{POD_GRACE_BEYOND_SECONDS, UNPAUSED, grace_seconds, launcher_pod, pod_name};
 use super::report::{self, Observed, Report, Teller, can_wait, has_acpi, report};
+use super::transitions::Transitions;
 use super::view::{LauncherPod, PodView, Stage, controller, view};
 use crate::PASSING;
 use crate::events::{self, Event, Recorder, Source};
@@ -49,6 +50,7 @@ pub(super) struct Context {
     pub failures: Mutex<HashMap<ObjectRef<Instance>, u32>>,
     /// By UID.
     pub drafts: Mutex<HashMap<String, Draft>>,
+    pub transitions: Transitions,
 }
 
 /// What an instance is to say, and who is to be told, once it is worth a write. Losing it costs nothing: it is found
@@ -66,6 +68,7 @@ impl Context {
             instances.state().iter().filter_map(|instance| instance.meta().uid.clone()).collect();
         self.followers.retain(|uid| there.contains(uid));
         lock(&self.drafts).retain(|uid, _| there.contains(uid));
+        self.transitions.retain(|uid| there.contains(uid));
         lock(&self.failures).retain(|object, _| instances.get(object).is_some());
     }
 }
@@ -189,6 +192,7 @@ async fn pass(context: &Context, instances: &Api<Instance>, packed: &Arc<Instanc
     } else {
         draft
     };
+    context.transitions.note(&context.metrics, instance, &report.instance, Timestamp::now());
     report.events.splice(0..0, told_before);
     let mut again_after = report.again_after;
     match waits(stored, &report.instance, since) {

@@ -48,9 +48,11 @@ pub async fn serve(context: &Context, flags: &ServeFlags) -> Result<ExitCode, Fa
     let mut metrics = Registry::default();
     counted.register(&mut metrics);
     let objects = Arc::new(OnceLock::new());
+    let connections = metrics::Connections::default();
     metrics.register_collector(Box::new(metrics::Machines {
         objects: Arc::clone(&objects),
         pods_dir: prepared.as_ref().map(|_| context.settings.pods_dir()),
+        connections: connections.clone(),
     }));
     let used = prepared.as_ref().map(|prepared| prepared.used(&objects));
     let options = Options {
@@ -60,7 +62,7 @@ pub async fn serve(context: &Context, flags: &ServeFlags) -> Result<ExitCode, Fa
         history: HistoryLimits { max_events: flags.history_changes, ..HistoryLimits::default() },
         extra_objects: installation::objects(version),
         metrics,
-        extensions: logs.into_iter().chain([subresources::extension(launchers)]).collect(),
+        extensions: logs.into_iter().chain([subresources::extension(launchers, connections)]).collect(),
         ..Options::new(
             context.settings.api_dir(),
             format!("{KUBERNETES_VERSION}+ferrovirt.{}", env!("CARGO_PKG_VERSION")),

@@ -141,6 +141,20 @@ fn a_panic_is_a_fact_and_what_follows_depends_on_the_panic_device() {
         assert_eq!(values(name, "reporting"), [0.0; 0], "{name}");
     }
 
+    // Each phase was entered from the one before it, and a machine is there in less than KubeVirt's first half second.
+    for count in [
+        "time_seconds_count{phase=\"Running\",last_phase=\"Scheduled\"} 2",
+        "time_seconds_count{phase=\"Failed\",last_phase=\"Running\"} 1",
+        "time_from_creation_seconds_count{phase=\"Scheduling\"} 2",
+        "time_from_creation_seconds_count{phase=\"Running\"} 2",
+    ] {
+        assert!(metrics.contains(&format!("kubevirt_vmi_phase_transition_{count}\n")), "{count}: {metrics}");
+    }
+    assert!(
+        metrics.contains("_time_from_creation_seconds_bucket{le=\"0.01\",phase=\"Running\"}"),
+        "{metrics}"
+    );
+
     // Dashboards and alerts ask for nothing that is not told. A virtual machine has series of its own.
     room.apply(&machine("stopped", "Halted", &boot));
     let metrics = room.kubectl(&["get", "--raw", "/metrics"]).stdout;

@@ -144,6 +144,13 @@ fn clients_type_look_and_take_each_others_place() {
         viewer.type_line("nobody hears this").await;
         first.socket.send(Message::Text("nor this\n".into())).await.unwrap();
 
+        let clients = || {
+            let metrics = room.kubectl(&["get", "--raw", "/metrics"]).stdout;
+            let of = "kubevirt_console_active_connections{namespace=\"default\",vmi=\"vm\"} ";
+            metrics.lines().find_map(|line| line.strip_prefix(of).map(str::to_owned))
+        };
+        wait_until("three clients are told of", || (clients().as_deref() == Some("3.0")).then_some(()));
+
         let mut second = Terminal::open(&room, "vm", "").await.unwrap();
         assert_eq!(first.end().await, End::Cut);
         second.type_line("two").await;
@@ -157,6 +164,7 @@ fn clients_type_look_and_take_each_others_place() {
         assert_eq!(second.end().await, End::Closed(CloseCode::Normal));
         assert_eq!(viewer.end().await, End::Closed(CloseCode::Normal));
         room.wait_for_phase("vmi/vm", "Succeeded");
+        wait_until("no client is told of", || clients().is_none().then_some(()));
         assert_eq!(refusal(Terminal::open(&room, "vm", "").await), waits);
     });
     room.kubectl(&["delete", "vmi", "vm"]);

@@ -3,6 +3,7 @@
 //!
 //! Nothing is kept between scrapes, so a machine that is gone leaves no series behind.
 
+mod connections;
 mod families;
 mod objects;
 
@@ -15,6 +16,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use serde::de::DeserializeOwned;
 
+pub use connections::{Connection, Connections, Stream};
 use families::Families;
 pub(super) use objects::Metadata;
 
@@ -25,6 +27,8 @@ pub struct Machines {
     pub objects: Arc<OnceLock<Objects>>,
     /// The node's Pods; none where there is no node.
     pub pods_dir: Option<PathBuf>,
+    /// Who is connected to guests.
+    pub connections: Connections,
 }
 
 impl Collector for Machines {
@@ -32,6 +36,7 @@ impl Collector for Machines {
         let Some(all) = self.objects.get() else { return Ok(()) };
         let mut families = Families::default();
         objects::version(&mut families);
+        self.connections.tell(&mut families);
         for machine in read(all, "kubevirt.io", "virtualmachines") {
             objects::machine(&machine, &mut families);
         }

@@ -41,6 +41,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::installation::components;
+use super::metrics::Connections;
 use instance::{Instance, Operation};
 use port_forward::Of;
 
@@ -84,12 +85,17 @@ pub const DISCOVERY: ForeignGroup = ForeignGroup {
 };
 
 /// What answers the group; `launchers` is there where machines run.
-pub fn extension(launchers: Option<launcher::control::Client>) -> Extension {
-    let handler = move |call: Call| answer(call, launchers.clone());
+/// Connections to guests are counted in `connections`.
+pub fn extension(launchers: Option<launcher::control::Client>, connections: Connections) -> Extension {
+    let handler = move |call: Call| answer(call, launchers.clone(), connections.clone());
     Extension { extends: Extends::Group(GROUP.to_owned()), handler: Arc::new(handler) }
 }
 
-async fn answer(mut call: Call, launchers: Option<launcher::control::Client>) -> Result<Response, ApiError> {
+async fn answer(
+    mut call: Call,
+    launchers: Option<launcher::control::Client>,
+    connections: Connections,
+) -> Result<Response, ApiError> {
     let info = &call.info;
     let verb = info.verb.clone();
     let expect = |wanted: &str| if verb == wanted { Ok(()) } else { Err(ApiError::no_such_method()) };
@@ -119,14 +125,14 @@ async fn answer(mut call: Call, launchers: Option<launcher::control::Client>) ->
         }
         (true, true, "virtualmachineinstances", "console") => {
             expect("get")?;
-            console::open(call, launchers).await
+            console::open(call, launchers, &connections).await
         }
         (true, true, kind @ ("virtualmachineinstances" | "virtualmachines"), path)
             if path == "portforward" || path.starts_with("portforward/") =>
         {
             let of = if kind == "virtualmachines" { Of::Machine } else { Of::Instance };
             expect("get")?;
-            port_forward::open(call, of, launchers).await
+            port_forward::open(call, of, launchers, &connections).await
         }
         (true, true, "virtualmachineinstances", action @ ("pause" | "unpause" | "reset" | "softreboot")) => {
             expect("update")?;
@@ -167,7 +173,7 @@ async fn answer(mut call: Call, launchers: Option<launcher::control::Client>) ->
         }
         (true, true, "virtualmachineinstances", "vnc") => {
             expect("get")?;
-            vnc::open(call, launchers).await
+            vnc::open(call, launchers, &connections).await
         }
         (true, true, "virtualmachineinstances", "vnc/screenshot") => {
             expect("get")?;

@@ -20,6 +20,7 @@ use launcher::control;
 use launcher::serial_port::Attach;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
+use super::super::metrics::{Connection, Connections, Stream};
 use super::instance::Instance;
 
 /// KubeVirt's sub-protocol: a stream of bytes.
@@ -38,9 +39,14 @@ const PING_INTERVAL: Duration = Duration::from_secs(30);
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Answers with the console.
-pub async fn open(call: Call, launchers: Option<control::Client>) -> Result<Response, ApiError> {
+pub async fn open(
+    call: Call,
+    launchers: Option<control::Client>,
+    connections: &Connections,
+) -> Result<Response, ApiError> {
     let how = Attach { read_only: call.query.flag("readOnly"), replay: call.query.flag("replay") };
     let instance = Instance::of(&call, launchers);
+    let connection = connections.open(Stream::Console, &call.info.namespace, &call.info.name);
     let stopped = call.stopped();
     let (mut head, _) = call.request.into_parts();
     let upgrade = WebSocketUpgrade::from_request_parts(&mut head, &()).await;
@@ -48,7 +54,7 @@ pub async fn open(call: Call, launchers: Option<control::Client>) -> Result<Resp
     let console = instance.console(how).await?;
     let upgrade = upgrade.map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
     let upgrade = upgrade.protocols([PROTOCOL]).max_message_size(MOST_MESSAGE_BYTES);
-    let carry = |socket| carry(socket, console, EmptyMessage::IsNothing, stopped);
+    let carry = |socket| carry(socket, console, EmptyMessage::IsNothing, stopped, connection);
     Ok(upgrade.max_frame_size(MOST_MESSAGE_BYTES).on_upgrade(carry))
 }
 
@@ -61,12 +67,13 @@ pub(super) enum EmptyMessage {
     IsTheEnd,
 }
 
-/// Carries bytes until either side ends, or the server does.
+/// Carries bytes until either side ends, or the server does. The connection is counted until then.
 pub(super) async fn carry(
     socket: WebSocket,
     console: impl AsyncRead + AsyncWrite + Send,
     empty: EmptyMessage,
     stopped: impl Future<Output = ()> + Send,
+    _counted: Connection,
 ) {
     let (mut to_client, from_client) = socket.split();
     let (said, typed) = tokio::io::split(console);

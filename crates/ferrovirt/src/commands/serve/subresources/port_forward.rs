@@ -12,6 +12,7 @@ use axum::extract::ws::WebSocketUpgrade;
 use launcher::control;
 use manifest::types::VirtualMachine;
 
+use super::super::metrics::{Connections, Stream};
 use super::console::{EmptyMessage, MOST_MESSAGE_BYTES, PROTOCOL, carry};
 use super::instance::Instance;
 use super::{Machine, refused, server};
@@ -26,7 +27,12 @@ pub enum Of {
 }
 
 /// Answers with the connection. `rest` is the path after `portforward`.
-pub async fn open(call: Call, of: Of, launchers: Option<control::Client>) -> Result<Response, ApiError> {
+pub async fn open(
+    call: Call,
+    of: Of,
+    launchers: Option<control::Client>,
+    connections: &Connections,
+) -> Result<Response, ApiError> {
     let port = port(&call.info.rest)?;
     if of == Of::Machine {
         let machine =
@@ -43,6 +49,7 @@ pub async fn open(call: Call, of: Of, launchers: Option<control::Client>) -> Res
         }
     }
     let instance = Instance::of(&call, launchers);
+    let connection = connections.open(Stream::PortForward, &call.info.namespace, &call.info.name);
     let stopped = call.stopped();
     let (mut head, _) = call.request.into_parts();
     let upgrade = WebSocketUpgrade::from_request_parts(&mut head, &()).await;
@@ -50,7 +57,7 @@ pub async fn open(call: Call, of: Of, launchers: Option<control::Client>) -> Res
     let guest = instance.port(port).await?;
     let upgrade = upgrade.map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
     let upgrade = upgrade.protocols([PROTOCOL]).max_message_size(MOST_MESSAGE_BYTES);
-    let carry = |socket| carry(socket, guest, EmptyMessage::IsTheEnd, stopped);
+    let carry = |socket| carry(socket, guest, EmptyMessage::IsTheEnd, stopped, connection);
     Ok(upgrade.max_frame_size(MOST_MESSAGE_BYTES).on_upgrade(carry))
 }
 

@@ -15,7 +15,7 @@ async fn start(directory: &Path) -> ApiServer {
     let options = Options {
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         extra_objects: installation::objects("v0.1.0"),
-        extensions: vec![extension(None)],
+        extensions: vec![extension(None, Connections::default())],
         ..Options::new(directory.join("state"), "v1.33.0+ferrovirt.0.1.0")
     };
     let kinds = apiserver::builtin::kinds().into_iter().chain(kinds::kinds(false));

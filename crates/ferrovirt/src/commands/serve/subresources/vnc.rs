@@ -9,13 +9,19 @@ use axum::extract::FromRequestParts;
 use axum::extract::ws::WebSocketUpgrade;
 use launcher::control;
 
+use super::super::metrics::{Connections, Stream};
 use super::console::{EmptyMessage, MOST_MESSAGE_BYTES, PROTOCOL, carry};
 use super::instance::Instance;
 
 /// Answers with the display.
-pub async fn open(call: Call, launchers: Option<control::Client>) -> Result<Response, ApiError> {
+pub async fn open(
+    call: Call,
+    launchers: Option<control::Client>,
+    connections: &Connections,
+) -> Result<Response, ApiError> {
     let preserve = call.query.flag("preserveSession");
     let instance = Instance::of(&call, launchers);
+    let connection = connections.open(Stream::Vnc, &call.info.namespace, &call.info.name);
     let stopped = call.stopped();
     let (mut head, _) = call.request.into_parts();
     let upgrade = WebSocketUpgrade::from_request_parts(&mut head, &()).await;
@@ -23,7 +29,7 @@ pub async fn open(call: Call, launchers: Option<control::Client>) -> Result<Resp
     let display = instance.vnc(preserve).await?;
     let upgrade = upgrade.map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
     let upgrade = upgrade.protocols([PROTOCOL]).max_message_size(MOST_MESSAGE_BYTES);
-    let carry = |socket| carry(socket, display, EmptyMessage::IsNothing, stopped);
+    let carry = |socket| carry(socket, display, EmptyMessage::IsNothing, stopped, connection);
     Ok(upgrade.max_frame_size(MOST_MESSAGE_BYTES).on_upgrade(carry))
 }
 
