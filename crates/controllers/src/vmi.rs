@@ -29,6 +29,7 @@ use std::time::Duration;
 
 use futures::channel::mpsc;
 use futures::{StreamExt, future, stream};
+use k8s_openapi::api::core::v1::Node;
 use kube::runtime::controller::Controller;
 use kube::runtime::{WatchStreamExt, reflector, watcher};
 use kube::{Api, Client};
@@ -61,6 +62,20 @@ pub async fn launcher_address(
     let namespace = instance.metadata.namespace.as_deref().unwrap_or_default();
     let pod = reconcile::stored_pod(&Api::namespaced(client, namespace), instance).await?;
     Ok(pod.and_then(|pod| pod.control))
+}
+
+/// Whether what was to leave the node of `instance` may stay there after all.
+///
+/// # Errors
+/// When the API server does not say; the inner one while the node is to be left.
+pub async fn stay(
+    client: Client,
+    instance: &VirtualMachineInstance,
+) -> Result<Result<(), requests::Refusal>, kube::Error> {
+    let node = instance.status.as_ref().and_then(|status| status.node_name.as_deref());
+    let Some(node) = node.filter(|node| !node.is_empty()) else { return Ok(Ok(())) };
+    let node = Api::<Node>::all(client).get_opt(node).await?;
+    Ok(node.as_ref().map_or(Ok(()), requests::stay))
 }
 
 /// Runs until dropped.

@@ -127,6 +127,14 @@ impl Refusal {
         Self::conflict(name, error)
     }
 
+    /// There is no dump of the machine's memory to be let go.
+    pub fn no_memory_dump(name: &str) -> Self {
+        Self::conflict(
+            name,
+            format_args!("can't remove memory dump association for vm {name}, no association found"),
+        )
+    }
+
     fn bad_request(message: &str) -> Self {
         Self { code: 400, reason: "BadRequest", message: message.to_owned(), subject: None }
     }

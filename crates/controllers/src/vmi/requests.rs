@@ -2,6 +2,7 @@
 //!
 //! Facts of KubeVirt's `pkg/virt-api/rest`: `lifecycle.go` and `console.go`.
 
+use k8s_openapi::api::core::v1::Node;
 use manifest::types::VirtualMachineInstance;
 use serde::Deserialize;
 
@@ -14,7 +15,8 @@ pub use crate::vm::requests::Refusal;
 
 const GROUP: &str = "kubevirt.io";
 const INSTANCE: &str = "virtualmachineinstance";
-const NO_AGENT: &str = "VMI does not have guest agent connected";
+/// Why what an agent does cannot be done.
+pub const NO_AGENT: &str = "VMI does not have guest agent connected";
 
 /// The options of `pause` and `unpause`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -198,6 +200,54 @@ pub fn vsock(_: &VirtualMachineInstance) -> Refusal {
     bad_request("VSOCK is not attached.")
 }
 
+/// Why its disks are not backed up: nothing follows what is written to them.
+pub fn backup(instance: &VirtualMachineInstance) -> Refusal {
+    match is_running(instance) {
+        true => internal("backups are not supported by ferrovirt"),
+        false => conflict(name_of(instance), "VM is not running"),
+    }
+}
+
+/// Why no checkpoint of its disks can be defined anew.
+pub fn redefine_checkpoint(instance: &VirtualMachineInstance) -> Refusal {
+    conflict(name_of(instance), "ChangedBlockTracking is not enabled")
+}
+
+/// Why its machine does not move to another node.
+pub fn migrate(instance: &VirtualMachineInstance) -> Refusal {
+    if !is_running(instance) {
+        return Refusal::conflict(name_of(instance), "VM is not running");
+    }
+    let conditions = instance.status.as_ref().map_or(&[][..], |status| &status.conditions);
+    match find(conditions, "LiveMigratable").filter(|condition| condition.status == "False") {
+        Some(condition) => internal(&format!(
+            "admission webhook \"migration-create-validator.kubevirt.io\" denied the request: Cannot migrate VMI, Reason: \
+             {}, Message: {}",
+            condition.reason.as_deref().unwrap_or_default(),
+            condition.message.as_deref().unwrap_or_default()
+        )),
+        None => internal("live migration is not supported by ferrovirt"),
+    }
+}
+
+/// The taint of a node that is to be left (KubeVirt's default `nodeDrainTaintKey`).
+const DRAIN_TAINT: &str = "kubevirt.io/drain";
+
+/// Whether what was to leave `node` may stay there after all.
+///
+/// # Errors
+/// While the node itself says that it is to be left.
+pub fn stay(node: &Node) -> Result<(), Refusal> {
+    let mut taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
+    match taints.any(|taint| taint.key == DRAIN_TAINT && taint.effect == "NoSchedule") {
+        true => {
+            let name = node.metadata.name.as_deref().unwrap_or_default();
+            Err(bad_request(format!("Node \"{name}\" has NodeDrainTaintKey \"{DRAIN_TAINT}:NoSchedule\"")))
+        }
+        false => Ok(()),
+    }
+}
+
 /// Why no USB device can be redirected: guests have no slot for one yet.
 pub fn usbredir(instance: &VirtualMachineInstance) -> Refusal {
     conflict(name_of(instance), "Not configured with USB Redirection")
@@ -298,6 +348,53 @@ mod tests {
 
     fn frozen(outcome: Result<u64, Refusal>) -> String {
         outcome.map_or_else(|refusal| told(Err(refusal)), |seconds| format!("{seconds} s"))
+    }
+
+    #[test]
+    fn what_is_not_done_is_refused_in_kubevirts_words() {
+        let refused = |refusal: Refusal| told(Err(refusal));
+        let on = "Operation cannot be fulfilled on";
+        let stopped = instance("Scheduled", false, Value::Null);
+        assert_eq!(
+            refused(migrate(&stopped)),
+            format!("409 {on} virtualmachine.kubevirt.io \"vm\": VM is not running")
+        );
+        assert_eq!(
+            refused(backup(&stopped)),
+            format!("409 {on} virtualmachineinstance.kubevirt.io \"vm\": VM is not running")
+        );
+        let mut running = instance("Running", false, Value::Null);
+        let internal = "500 Internal error occurred:";
+        assert_eq!(refused(backup(&running)), format!("{internal} backups are not supported by ferrovirt"));
+        assert_eq!(
+            refused(redefine_checkpoint(&running)),
+            format!(
+                "409 {on} virtualmachineinstance.kubevirt.io \"vm\": ChangedBlockTracking is not enabled"
+            )
+        );
+        let other = format!("{internal} live migration is not supported by ferrovirt");
+        assert_eq!(refused(migrate(&running)), other);
+        let conditions = json!([
+            {"type": "LiveMigratable", "status": "False", "reason": "InterfaceNotLiveMigratable", "message": "why"},
+        ]);
+        running.status.as_mut().unwrap().conditions = serde_json::from_value(conditions).unwrap();
+        let denied = "admission webhook \"migration-create-validator.kubevirt.io\" denied the request: Cannot migrate VMI, \
+                      Reason: InterfaceNotLiveMigratable, Message: why";
+        assert_eq!(refused(migrate(&running)), format!("{internal} {denied}"));
+    }
+
+    #[test]
+    fn nobody_stays_on_a_node_that_is_to_be_left() {
+        let node = |key: &str, effect: &str| -> Node {
+            let taint = json!({"key": key, "effect": effect});
+            serde_json::from_value(json!({"metadata": {"name": "n"}, "spec": {"taints": [taint]}})).unwrap()
+        };
+        let message = "400 Node \"n\" has NodeDrainTaintKey \"kubevirt.io/drain:NoSchedule\"";
+        assert_eq!(told(stay(&node("kubevirt.io/drain", "NoSchedule"))), message);
+        for (key, effect) in [("kubevirt.io/drain", "NoExecute"), ("other", "NoSchedule")] {
+            assert_eq!(told(stay(&node(key, effect))), "ok");
+        }
+        assert_eq!(told(stay(&Node::default())), "ok");
     }
 
     #[test]

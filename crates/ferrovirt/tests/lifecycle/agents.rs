@@ -136,6 +136,8 @@ fn an_agent_tells_of_its_guest_and_does_what_it_is_asked() {
         let refused =
             room.put_to("virtualmachineinstances", "told", "freeze", &json!({"unfreezeTimeout": "1s"}));
         assert!(refused.stderr.contains("VMI does not have guest agent connected"), "{}", refused.stderr);
+        let why = "Warning FreezeError Failed to freeze VMI: VMI does not have guest agent connected";
+        room.wait_for_event("VirtualMachineInstance", "told", why);
 
         // Another program has the port and never stops talking; whoever comes after it is understood all the same.
         let flood = "cd /sys/class/virtio-ports; yes >/dev/$(dirname $(grep -l guest_agent */name)) & flood=$!";

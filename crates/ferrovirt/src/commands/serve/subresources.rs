@@ -62,6 +62,7 @@ pub const DISCOVERY: ForeignGroup = ForeignGroup {
     resources: &[
         "expand-vm-spec",
         "virtualmachineinstances/addvolume",
+        "virtualmachineinstances/backup",
         "virtualmachineinstances/console",
         "virtualmachineinstances/filesystemlist",
         "virtualmachineinstances/freeze",
@@ -69,6 +70,7 @@ pub const DISCOVERY: ForeignGroup = ForeignGroup {
         "virtualmachineinstances/objectgraph",
         "virtualmachineinstances/pause",
         "virtualmachineinstances/portforward",
+        "virtualmachineinstances/redefine-checkpoint",
         "virtualmachineinstances/removevolume",
         "virtualmachineinstances/reset",
         "virtualmachineinstances/softreboot",
@@ -77,6 +79,7 @@ pub const DISCOVERY: ForeignGroup = ForeignGroup {
         "virtualmachineinstances/userlist",
         "virtualmachineinstances/vnc",
         "virtualmachines/expand-spec",
+        "virtualmachines/migrate",
         "virtualmachines/objectgraph",
         "virtualmachines/restart",
         "virtualmachines/start",
@@ -113,6 +116,31 @@ async fn answer(
                 _ => machine.restart(read(&body)?).await?,
             }
             Ok(extension::empty(StatusCode::ACCEPTED))
+        }
+        (true, true, "virtualmachines", "migrate") => {
+            expect("update")?;
+            read::<serde_json::Map<_, _>>(&call.body(MOST_BODY_BYTES).await?)?;
+            let machine = Machine::of(&call);
+            let (_, instance) = machine.current().await?;
+            let absent = || refused(instance_requests::not_found(machine.name));
+            Err(refused(instance_requests::migrate(&instance.ok_or_else(absent)?)))
+        }
+        (true, true, "virtualmachines", "removememorydump") => {
+            expect("update")?;
+            let machine = Machine::of(&call);
+            machine.current().await?;
+            Err(refused(Refusal::no_memory_dump(machine.name)))
+        }
+        (true, true, kind @ ("virtualmachineinstances" | "virtualmachines"), "evacuate/cancel") => {
+            expect("update")?;
+            let instance = match kind {
+                "virtualmachines" => Machine::of(&call).started_instance().await?,
+                _ => Instance::of(&call, launchers).current().await?,
+            };
+            // No instance is ever told to leave its node, so there is nothing else to call off.
+            let stays = controllers::vmi::stay(server(&call), &instance).await.map_err(ApiError::internal)?;
+            stays.map_err(refused)?;
+            Ok(extension::empty(StatusCode::OK))
         }
         (true, true, "virtualmachines", "expand-spec") => {
             expect("get")?;
@@ -186,6 +214,14 @@ async fn answer(
         (true, true, "virtualmachineinstances", "usbredir") => {
             expect("get")?;
             Err(Instance::of(&call, launchers).refused_by(instance_requests::usbredir).await)
+        }
+        (true, true, "virtualmachineinstances", "backup") => {
+            expect("update")?;
+            Err(Instance::of(&call, launchers).refused_by(instance_requests::backup).await)
+        }
+        (true, true, "virtualmachineinstances", "redefine-checkpoint") => {
+            expect("update")?;
+            Err(Instance::of(&call, launchers).refused_by(instance_requests::redefine_checkpoint).await)
         }
         (false, false, "version", "") => expect("list").map(|()| about::version()),
         (false, false, "guestfs", "") => expect("list").map(|()| about::guestfs()),
@@ -268,6 +304,15 @@ impl<'a> Machine<'a> {
         let instance = named(&instances, self.name).await.map_err(|error| self.failed(&error))?;
         let instance = instance.filter(|instance| !is_another_ones(instance, &machine));
         Ok((machine, instance))
+    }
+
+    /// The instance of the machine, which must be started.
+    async fn started_instance(&self) -> Result<VirtualMachineInstance, ApiError> {
+        let (machine, instance) = self.current().await?;
+        if machine.status.is_none_or(|status| status.created != Some(true)) {
+            return Err(refused(Refusal::conflict(self.name, "VMI is not started")));
+        }
+        instance.ok_or_else(|| refused(instance_requests::not_found(self.name)))
     }
 
     async fn make(&self, changes: Vec<Change>, dry_run: Option<Vec<String>>) -> Result<(), ApiError> {

@@ -73,8 +73,10 @@ fn api() -> Vec<Value> {
         rule("kubevirt.io", &["virtualmachines", "virtualmachines/status"], &[&["get", "patch"]]),
         rule("kubevirt.io", &["virtualmachineinstances"], &[&["get", "patch"]]),
         rule("kubevirt.io", &["kubevirts"], &[&["get"]]),
-        // Where a launcher is asked.
-        rule("", &["pods"], &[&["get"]]),
+        // Where a launcher is asked, and whether a node is to be left.
+        rule("", &["pods", "nodes"], &[&["get"]]),
+        rule("", &["events"], &[EVENTS]),
+        rule("events.k8s.io", &["events"], &[EVENTS]),
     ]
 }
 

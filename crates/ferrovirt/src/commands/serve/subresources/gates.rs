@@ -21,6 +21,9 @@ pub fn find(
             "update",
             refused("Enable DeclarativeHotplugVolumes or HotplugVolumes feature gate to use this API."),
         ),
+        (true, true, "virtualmachines", "memorydump") => {
+            ("update", refused("Unable to memory dump because HotplugVolumes feature gate is not enabled."))
+        }
         (true, true, "virtualmachineinstances", "sev/fetchcertchain" | "sev/querylaunchmeasurement") => {
             ("get", refused(sev))
         }

@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use apiserver::http::extension::Call;
 use apiserver::status::ApiError;
 use bytes::Bytes;
+use controllers::events::{Event, Recorder, Source};
 use controllers::vmi::requests::{self, FreezeOptions, PauseOptions, Refusal};
-use kube::{Api, Client};
+use kube::{Api, Client, Resource as _};
 use launcher::control::{self, ControlError};
 use manifest::guest_agent::GuestList;
 use manifest::types::VirtualMachineInstance;
@@ -119,9 +120,28 @@ impl Instance {
     /// Holds the guest's file systems still.
     pub async fn freeze(&self, options: &FreezeOptions) -> Result<(), ApiError> {
         let instance = self.current().await?;
-        let seconds = requests::freeze(&instance, options).map_err(refused)?;
+        let seconds = requests::freeze(&instance, options).map_err(|refusal| {
+            // KubeVirt finds that out on the node.
+            if refusal.message.ends_with(requests::NO_AGENT) {
+                self.tell_of_freezing(&instance, &requests::NO_AGENT);
+            }
+            refused(refusal)
+        })?;
         let (launchers, at) = self.launcher(&instance).await?;
-        launchers.freeze(at, seconds).await.map_err(|error| failed(&error))
+        launchers.freeze(at, seconds).await.map_err(|error| {
+            self.tell_of_freezing(&instance, &error);
+            failed(&error)
+        })
+    }
+
+    /// Records why its file systems are not held still, as KubeVirt's node agent does.
+    fn tell_of_freezing(&self, instance: &VirtualMachineInstance, why: &dyn std::fmt::Display) {
+        let event = Event::warning("FreezeError", format!("Failed to freeze VMI: {why}"));
+        let node = instance.status.as_ref().and_then(|status| status.node_name.as_deref());
+        let source = Source { component: "virt-handler", host: node.unwrap_or_default() };
+        let mut about = instance.object_ref(&());
+        about.resource_version = None;
+        Recorder::new(self.server.clone()).record(source, &about, &event);
     }
 
     /// Lets them go on.
@@ -163,7 +183,8 @@ impl Instance {
         Ok(instance)
     }
 
-    async fn current(&self) -> Result<VirtualMachineInstance, ApiError> {
+    /// The instance.
+    pub async fn current(&self) -> Result<VirtualMachineInstance, ApiError> {
         let instances: Api<VirtualMachineInstance> = Api::namespaced(self.server.clone(), &self.namespace);
         let instance = super::named(&instances, &self.name).await.map_err(ApiError::internal)?;
         instance.ok_or_else(|| refused(requests::not_found(&self.name)))

@@ -10,12 +10,11 @@ use apiserver::status::ApiError;
 use axum::extract::FromRequestParts;
 use axum::extract::ws::WebSocketUpgrade;
 use launcher::control;
-use manifest::types::VirtualMachine;
 
 use super::super::metrics::{Connections, Stream};
+use super::Machine;
 use super::console::{EmptyMessage, MOST_MESSAGE_BYTES, PROTOCOL, carry};
 use super::instance::Instance;
-use super::{Machine, refused, server};
 
 /// Whose port is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,18 +34,7 @@ pub async fn open(
 ) -> Result<Response, ApiError> {
     let port = port(&call.info.rest)?;
     if of == Of::Machine {
-        let machine =
-            Machine { server: server(&call), namespace: &call.info.namespace, name: &call.info.name };
-        let (found, instance) = machine.current().await?;
-        if !is_started(&found) {
-            return Err(refused(controllers::vm::requests::Refusal::conflict(
-                &call.info.name,
-                "VMI is not started",
-            )));
-        }
-        if instance.is_none() {
-            return Err(refused(controllers::vmi::requests::not_found(&call.info.name)));
-        }
+        Machine::of(&call).started_instance().await?;
     }
     let instance = Instance::of(&call, launchers);
     let connection = connections.open(Stream::PortForward, &call.info.namespace, &call.info.name);
@@ -59,10 +47,6 @@ pub async fn open(
     let upgrade = upgrade.protocols([PROTOCOL]).max_message_size(MOST_MESSAGE_BYTES);
     let carry = |socket| carry(socket, guest, EmptyMessage::IsTheEnd, stopped, connection);
     Ok(upgrade.max_frame_size(MOST_MESSAGE_BYTES).on_upgrade(carry))
-}
-
-fn is_started(machine: &VirtualMachine) -> bool {
-    machine.status.as_ref().is_some_and(|status| status.created == Some(true))
 }
 
 /// `PORT` or `PORT/tcp`, from the path.

@@ -218,7 +218,9 @@ async fn what_is_off_says_so() {
     let hotplug =
         "400 BadRequest Enable DeclarativeHotplugVolumes or HotplugVolumes feature gate to use this API.";
     let sev = "400 BadRequest 'WorkloadEncryptionSEV' feature gate is not enabled";
+    let dump = "400 BadRequest Unable to memory dump because HotplugVolumes feature gate is not enabled.";
     let missing = "404 NotFound virtualmachineinstance.kubevirt.io \"tiny\" not found";
+    let no_machine = "404 NotFound virtualmachine.kubevirt.io \"tiny\" not found";
     for (method, path, expected) in [
         ("GET", "virtualmachines/tiny/objectgraph", graph),
         ("GET", "virtualmachineinstances/tiny/objectgraph", graph),
@@ -231,10 +233,32 @@ async fn what_is_off_says_so() {
         ("PUT", "virtualmachineinstances/tiny/unfreeze", missing),
         ("GET", "virtualmachineinstances/tiny/vsock", missing),
         ("GET", "virtualmachineinstances/tiny/usbredir", missing),
+        ("PUT", "virtualmachineinstances/tiny/backup", missing),
+        ("PUT", "virtualmachineinstances/tiny/redefine-checkpoint", missing),
+        ("PUT", "virtualmachineinstances/tiny/evacuate/cancel", missing),
+        ("PUT", "virtualmachines/tiny/evacuate/cancel", no_machine),
+        ("PUT", "virtualmachines/tiny/migrate", no_machine),
+        ("PUT", "virtualmachines/tiny/memorydump", dump),
+        ("PUT", "virtualmachines/tiny/removememorydump", no_machine),
     ] {
         let refusal = ask(method, &format!("namespaces/default/{path}"), "").await;
         assert_eq!(words(&refusal), expected, "{path}");
+        let other = if method == "PUT" { "GET" } else { "PUT" };
+        assert_eq!(ask(other, &format!("namespaces/default/{path}"), "").await.0, 405, "{path}");
     }
+    make_machine(&server, "Halted").await;
+    let conflict = "409 Conflict Operation cannot be fulfilled on virtualmachine.kubevirt.io \"tiny\":";
+    let no_dump = "can't remove memory dump association for vm tiny, no association found";
+    for (path, expected) in [
+        ("migrate", missing.to_owned()),
+        ("removememorydump", format!("{conflict} {no_dump}")),
+        ("evacuate/cancel", format!("{conflict} VMI is not started")),
+    ] {
+        let refusal = ask("PUT", &format!("namespaces/default/virtualmachines/tiny/{path}"), "{}").await;
+        assert_eq!(words(&refusal), expected, "{path}");
+    }
+    let garbage = ask("PUT", "namespaces/default/virtualmachines/tiny/migrate", "[").await;
+    assert!(words(&garbage).starts_with("400 BadRequest Can not unmarshal Request body"), "{garbage:?}");
     let text = json!("Unable to dump profiler results. \"ClusterProfiler\" feature gate must be enabled");
     assert_eq!(ask("GET", "dump-cluster-profiler", "").await, (403, text));
     for what in ["guestosinfo", "userlist", "filesystemlist"] {
