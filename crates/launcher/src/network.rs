@@ -34,9 +34,11 @@ mod outside;
 mod plan;
 mod pod_ports;
 mod stack;
+mod traffic;
 mod way;
 
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::io::{AsyncWriteExt, BufReader, DuplexStream};
@@ -47,9 +49,11 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 pub use outside::{Outside, Passt};
 pub use plan::{HostLoopback, Network, Ports, Protocol, network};
 pub use pod_ports::PodPorts;
+pub use traffic::Traffic;
 
 use frame::Frame;
 use stack::{Dial, Stack};
+use traffic::Counters;
 use way::Way;
 
 pub use stack::DIAL_LIMIT;
@@ -116,6 +120,7 @@ pub struct Door {
     ports: Arc<Ports>,
     dials: mpsc::Sender<Dial>,
     has_lease: watch::Receiver<bool>,
+    counters: Arc<Counters>,
 }
 
 impl Door {
@@ -124,6 +129,15 @@ impl Door {
         if self.has_lease.wait_for(|has_lease| *has_lease).await.is_err() {
             // The machine has ended.
             std::future::pending::<()>().await;
+        }
+    }
+
+    /// Keeps the file at `path` up to date with what the guest sends and receives, a [`Traffic`], until the machine has
+    /// ended.
+    pub(crate) async fn tell_traffic(self, path: PathBuf) {
+        tokio::select! {
+            () = self.closed() => {}
+            () = self.counters.tell(&path) => {}
         }
     }
 
@@ -160,21 +174,22 @@ impl Door {
                 let _ = reply.send(connect(port));
             }
         });
-        Self { ports: Arc::new(ports), dials, has_lease: watch::channel(true).1 }
+        Self { ports: Arc::new(ports), dials, has_lease: watch::channel(true).1, counters: Arc::default() }
     }
 }
 
 /// Serves the network of a guest whose card is at the other end of `wire`, in tasks that end with it.
 pub fn serve(wire: UnixStream, network: Network, outside: Outside) -> Door {
     let (from_guest, to_guest) = wire.into_split();
-    let to_guest = Wire(Arc::new(Mutex::new(to_guest)));
+    let counters = Arc::new(Counters::new(&network.interface));
+    let to_guest = Wire { guest: Arc::new(Mutex::new(to_guest)), counters: Arc::clone(&counters) };
     let (frames, inside) = mpsc::channel(QUEUE);
     let (dials, asked) = mpsc::channel(QUEUE);
     let stack = Stack::new(&network, outside.is_open());
     let has_lease = stack.has_lease();
     tokio::spawn(stack.run(inside, asked, to_guest.clone()));
     tokio::spawn(relay(from_guest, frames, outside, to_guest));
-    Door { ports: Arc::new(network.ports), dials, has_lease }
+    Door { ports: Arc::new(network.ports), dials, has_lease, counters }
 }
 
 /// Hands on what the guest sends.
@@ -190,6 +205,7 @@ async fn relay(wire: OwnedReadHalf, inside: mpsc::Sender<Frame>, mut outside: Ou
                 return;
             }
         }
+        to_guest.counters.transmit(frame.bytes().len());
         match way::of(frame.bytes()) {
             Way::Inside => {
                 if inside.send(std::mem::take(&mut frame)).await.is_err() {
@@ -204,10 +220,15 @@ async fn relay(wire: OwnedReadHalf, inside: mpsc::Sender<Frame>, mut outside: Ou
 
 /// The way of frames to the guest, which more than one has something for.
 #[derive(Debug, Clone)]
-struct Wire(Arc<Mutex<OwnedWriteHalf>>);
+struct Wire {
+    guest: Arc<Mutex<OwnedWriteHalf>>,
+    counters: Arc<Counters>,
+}
 
 impl Wire {
     async fn send(&self, frame: &Frame) -> std::io::Result<()> {
-        self.0.lock().await.write_all(frame.on_the_wire()).await
+        self.guest.lock().await.write_all(frame.on_the_wire()).await?;
+        self.counters.receive(frame.bytes().len());
+        Ok(())
     }
 }

@@ -10,6 +10,7 @@
 //!     launcher.json             written when the control API listens  [`LauncherRecord`]        (launcher)
 //!     cgroup.json               the directories of its control group, a list, where it has one  (launcher)
 //!     launch.json               what was started: [`LaunchRecord`]                             (launcher)
+//!     traffic.json              what its card has carried, while it has one  [`Traffic`](crate::network::Traffic)  (launcher)
 //!     exit.json                 last `MachineStatus`, durable: also the termination message     (launcher)
 //!     logs/compute.log          what the launcher itself says, CRI log format                   (launcher)
 //!     logs/launcher.out         its standard output and error until it listens                  (node)
@@ -19,6 +20,7 @@
 //!
 //! Documents are JSON. A reader ignores fields that it does not know: launcher and node may be of different versions.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -77,6 +79,11 @@ impl PodDir {
     /// What was started, a [`LaunchRecord`].
     pub fn launch_record(&self) -> PathBuf {
         self.path.join("launch.json")
+    }
+
+    /// What has gone over the card of its guest, a [`Traffic`](crate::network::Traffic); absent without one.
+    pub fn traffic(&self) -> PathBuf {
+        self.path.join("traffic.json")
     }
 
     /// The machine's last status, there once it has ended.
@@ -166,4 +173,11 @@ pub struct LaunchRecord {
     pub vmi_generation: Option<i64>,
     /// The machine.
     pub launch: LaunchSpec,
+}
+
+/// Replaces the document at `path` in one step. It matters as long as the host runs, so there is nothing to sync.
+pub(crate) fn write_document(path: &Path, document: &impl Serialize) -> io::Result<()> {
+    let temporary = path.with_extension("json.tmp");
+    std::fs::write(&temporary, serde_json::to_vec(document)?)?;
+    std::fs::rename(&temporary, path)
 }

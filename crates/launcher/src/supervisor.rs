@@ -46,7 +46,7 @@ use crate::guest_agent::Agent;
 use crate::host::Host;
 use crate::machine_dir;
 use crate::network::{self, Door};
-use crate::pod_dir::{LauncherRecord, PodDir};
+use crate::pod_dir::{self, LauncherRecord, PodDir};
 use crate::probe::Probes;
 use crate::serial_port::SerialPort;
 use crate::session::{
@@ -349,14 +349,8 @@ fn acceptor(pod: &PodDir) -> Result<TlsAcceptor, LauncherError> {
         .map_err(|source| LauncherError::Identity { path: directory, source })
 }
 
-/// Replaces the document at `path` in one step. It matters as long as the host runs, so there is nothing to sync.
 fn write_document(path: &Path, document: &impl Serialize) -> Result<(), LauncherError> {
-    let temporary = path.with_extension("json.tmp");
-    let write = || {
-        std::fs::write(&temporary, serde_json::to_vec(document)?)?;
-        std::fs::rename(&temporary, path)
-    };
-    write().map_err(files(path))
+    pod_dir::write_document(path, document).map_err(files(path))
 }
 
 struct Supervisor<'a> {

@@ -108,12 +108,15 @@ pub(crate) struct Started {
     pub instance: String,
     /// The launcher's process; none until it is started.
     pub launcher: Option<u32>,
+    /// Its directory.
+    pub directory: PodDir,
 }
 
 /// The Pods whose directories are in `pods_dir`.
 pub(crate) fn started(pods_dir: &std::path::Path) -> std::io::Result<Vec<Started>> {
     let pods = record::all(pods_dir)?.into_iter();
-    let started = |(_, pod): record::Found| Started {
+    let started = |(directory, pod): record::Found| Started {
+        directory,
         name: pod.name,
         namespace: pod.namespace,
         instance: pod.instance,

@@ -9,6 +9,9 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use launcher::network::Traffic;
+use launcher::pod_dir::PodDir;
+
 use crate::register::bytes_of;
 
 /// What QEMU of one machine has used since it was started.
@@ -24,6 +27,8 @@ pub struct Usage {
     pub system_seconds: f64,
     /// Bytes of memory that are not swapped out.
     pub resident_bytes: u64,
+    /// What has gone over the guest's card, as its launcher told within the last second; none without a card.
+    pub traffic: Option<Traffic>,
 }
 
 /// What the kernel counts in for programs, whatever it counts in itself (`USER_HZ`, the same on all of Linux' platforms
@@ -54,9 +59,18 @@ pub fn machines(pods_dir: &Path) -> io::Result<Vec<Usage>> {
             user_seconds: seconds(qemu.user_ticks),
             system_seconds: seconds(qemu.system_ticks),
             resident_bytes: qemu.resident_bytes()?,
+            traffic: traffic(&pod.directory),
         })
     };
     Ok(pods.into_iter().filter_map(usage).collect())
+}
+
+/// What a launcher has told of its guest's card.
+fn traffic(directory: &PodDir) -> Option<Traffic> {
+    // A machine without a card has no such file, nor has one of a launcher that is older than this.
+    let told = fs::read(directory.traffic()).ok()?;
+    let read = serde_json::from_slice(&told);
+    read.inspect_err(|error| tracing::debug!(%error, "a guest's traffic is left out")).ok()
 }
 
 /// A process as `/proc/PID/stat` tells of it.

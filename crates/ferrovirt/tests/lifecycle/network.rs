@@ -15,7 +15,7 @@ use crate::client;
 use crate::command_line::command;
 use crate::console::Terminal;
 use crate::room::{Boot, Room, instance, machine};
-use crate::server::{DEADLINE, finish, finish_with_input};
+use crate::server::{DEADLINE, finish, finish_with_input, wait_until};
 use crate::streams::{self, Socket};
 
 /// An address among those of launchers that no Pod has.
@@ -156,6 +156,16 @@ fn a_guest_has_a_lease_and_is_reached_through_the_api() {
         };
         timeout(DEADLINE, async { tokio::join!(writing, reading) }).await.expect("all of it comes back");
         assert!(back == sent, "the guest's echo is another than what was said");
+
+        let both_ways = sent.len() as f64;
+        for direction in ["receive", "transmit"] {
+            let bytes = format!("kubevirt_vmi_network_{direction}_bytes_total{{node=\"node-1\",namespace=\"default\",name=\"web\",interface=\"default\"}} ");
+            wait_until(&format!("what is carried is told: {bytes}"), || {
+                let metrics = room.kubectl(&["get", "--raw", "/metrics"]).stdout;
+                let told = metrics.lines().find_map(|line| line.strip_prefix(&bytes));
+                told.and_then(|told| told.parse::<f64>().ok()).filter(|told| *told > both_ways)
+            });
+        }
 
         // A client that has said all still hears what the guest says to that.
         let mut echo = Connection::open(&room, "virtualmachineinstances/web/portforward/7").await.unwrap();

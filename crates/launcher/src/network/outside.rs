@@ -221,7 +221,7 @@ mod tests {
         let (guest, host) = UnixStream::pair().unwrap();
         let (from_host, _) = guest.into_split();
         let mut from_host = BufReader::new(from_host);
-        let to_guest = Wire(Arc::new(Mutex::new(host.into_split().1)));
+        let to_guest = Wire { guest: Arc::new(Mutex::new(host.into_split().1)), counters: Arc::default() };
         let frame = Frame::zeroed(60);
         let mut answer = Frame::default();
 

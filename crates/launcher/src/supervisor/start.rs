@@ -243,6 +243,7 @@ pub(super) async fn start(
         door = vm.network().map(|wire| network::serve(wire, network, outside));
         if let Some(door) = &door {
             pod_ports.serve(door);
+            tokio::spawn(door.clone().tell_traffic(pod.traffic()));
         }
     }
     Ok(Started {

@@ -38,6 +38,15 @@ const DOMAIN: Metric =
 const RESIDENT: Metric =
     Metric::gauge("kubevirt_vmi_memory_resident_bytes", "Resident memory of an instance's QEMU");
 
+const RECEIVED_BYTES: Metric =
+    Metric::counter("kubevirt_vmi_network_receive_bytes", "Bytes that an instance's guest has received");
+const RECEIVED: Metric =
+    Metric::counter("kubevirt_vmi_network_receive_packets", "Packets that an instance's guest has received");
+const TRANSMITTED_BYTES: Metric =
+    Metric::counter("kubevirt_vmi_network_transmit_bytes", "Bytes that an instance's guest has sent");
+const TRANSMITTED: Metric =
+    Metric::counter("kubevirt_vmi_network_transmit_packets", "Packets that an instance's guest has sent");
+
 /// What groups of states are called, with the metric that tells when a machine entered one, and the states in each: of
 /// `printableStatus`.
 const GROUPS: [(&str, Metric, &[&str]); 5] = [
@@ -472,6 +481,18 @@ pub fn usage(instances: &[Instance], used: &[Usage], families: &mut Families) {
         families.add(CPU_USER, on_node(instance), used.user_seconds);
         families.add(CPU_SYSTEM, on_node(instance), used.system_seconds);
         families.add(RESIDENT, on_node(instance), used.resident_bytes as f64);
+        if let Some(traffic) = &used.traffic {
+            for (metric, value) in [
+                (RECEIVED_BYTES, traffic.receive_bytes),
+                (RECEIVED, traffic.receive_packets),
+                (TRANSMITTED_BYTES, traffic.transmit_bytes),
+                (TRANSMITTED, traffic.transmit_packets),
+            ] {
+                let mut labels = on_node(instance);
+                labels.push(("interface", traffic.interface.clone()));
+                families.add(metric, labels, value as f64);
+            }
+        }
         let guest =
             instance.status.memory.guest_current.as_ref().or(instance.spec.domain.memory.guest.as_ref());
         if let Some(memory) = guest {

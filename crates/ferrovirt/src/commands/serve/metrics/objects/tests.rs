@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
+use launcher::network::Traffic;
 use serde_json::{Value, json};
 
 use super::*;
@@ -140,6 +141,13 @@ fn an_instance_is_told_with_its_pod_and_what_it_uses() {
         user_seconds: 1.5,
         system_seconds: 0.25,
         resident_bytes: 4096,
+        traffic: Some(Traffic {
+            interface: "default".to_owned(),
+            receive_bytes: 1500,
+            receive_packets: 2,
+            transmit_bytes: 90,
+            transmit_packets: 1,
+        }),
     };
     let families = told(|families| {
         instance(&one, &running_pods(&pods), families);
@@ -151,6 +159,7 @@ fn an_instance_is_told_with_its_pod_and_what_it_uses() {
          guest_os_kernel_release=6.1,guest_os_machine=pc-q35-7.2,guest_os_arch=x86_64,guest_os_name=Debian,\
          guest_os_version_id=12,evictable=false,outdated=true,vmi_pod=pod"
     );
+    let card = format!("{here},interface=default");
     let address = format!("{here},network_name=default,address=10.0.2.2,type=ExternalInterface");
     for (name, labels, value) in [
         ("kubevirt_vmi_info", info.as_str(), 1.0),
@@ -162,6 +171,10 @@ fn an_instance_is_told_with_its_pod_and_what_it_uses() {
         ("kubevirt_vmi_cpu_system_usage_seconds", here, 0.25),
         ("kubevirt_vmi_memory_resident_bytes", here, 4096.0),
         ("kubevirt_vmi_memory_domain_bytes", here, f64::from(128 << 20)),
+        ("kubevirt_vmi_network_receive_bytes", &card, 1500.0),
+        ("kubevirt_vmi_network_receive_packets", &card, 2.0),
+        ("kubevirt_vmi_network_transmit_bytes", &card, 90.0),
+        ("kubevirt_vmi_network_transmit_packets", &card, 1.0),
     ] {
         assert_eq!(families.of(name), [(labels.to_owned(), value)], "{name}");
     }
