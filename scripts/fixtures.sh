@@ -6,7 +6,8 @@
 #   initrd           demo/init, a busybox and the few modules that it loads
 #   initrd-other     the same for the other version
 #   initrd-network   a busybox, the modules of a virtio network card, and the init in crates/ferrovirt/tests/lifecycle
-#   initrd-agent     the same with QEMU's guest agent, an SSH server, and the modules of its port and of a RAM disk
+#   initrd-agent     the same with QEMU's guest agent, an SSH server, an echo of UDP, and the modules of the agent's port
+#                    and of a RAM disk
 #   versions         `FILE VERSION` a line, the version as `uname -r` prints it in the guest
 #   modules/VERSION  the modules, as a directory for `image build --modules`
 #
@@ -22,7 +23,7 @@ readonly out=target/fixtures
 readonly network_files=crates/ferrovirt/tests/lifecycle
 readonly network_modules="failover net_failover virtio_net"
 readonly agent_modules="virtio_console brd"
-readonly agent_programs="usr/sbin/qemu-ga usr/sbin/dropbear usr/bin/dropbearkey"
+readonly agent_programs="usr/sbin/qemu-ga usr/sbin/dropbear usr/bin/dropbearkey bin/nc.traditional"
 
 stamp=$(cat "$0" demo/init "$network_files"/network-{init,lease} | cksum)
 is_ready() { [[ -f $out/stamp && $(<"$out/stamp") == "$stamp" ]]; }
@@ -233,7 +234,7 @@ make_network_initrd() {
 # Puts the guest agent and the SSH server with their libraries where make_network_initrd finds them.
 take_agent() {
     local root=$work/initrd-agent.root tree=$work/agent loader directories package program
-    for package in $(library_packages qemu-guest-agent dropbear-bin); do
+    for package in $(library_packages qemu-guest-agent dropbear-bin netcat-traditional); do
         unpack "$package" "$tree" || return 1
     done
     mkdir -p "$root/lib64"
@@ -299,7 +300,7 @@ take_busybox "$work/busybox.static"
 make_initrd initrd vmlinuz "$work/busybox.static"
 make_initrd initrd-other vmlinuz-other "$work/busybox.static"
 make_network_initrd initrd-network "$work/busybox.static" "$work/result/modules" "$work/network-modules"
-take_agent || { refresh_lists && take_agent; } || fail "cannot download qemu-guest-agent and dropbear-bin"
+take_agent || { refresh_lists && take_agent; } || fail "cannot download qemu-guest-agent, dropbear-bin and netcat-traditional"
 make_network_initrd initrd-agent "$work/busybox.static" "$work/result/modules" "$work/network-modules" "$work/agent-modules"
 echo "$stamp" >"$work/result/stamp"
 chmod 0755 "$work/result" "$work/result/modules"

@@ -14,6 +14,7 @@
 //! | `PUT /v1/guest/unfreeze` | | 200; they go on |
 //! | `GET /v1/probe/liveness`, `/v1/probe/readiness` | | 200 after one attempt within the probe's `timeoutSeconds`: `"success"` or `{"failure": "…"}` |
 //! | `GET /v1/console?readOnly=BOOL&replay=BOOL`, upgraded to `ferrovirt-console` | | 101, the bytes of the serial port both ways |
+//! | `GET /v1/portforward?port=NUMBER&protocol=udp`, upgraded to `ferrovirt-portforward` | | 101, datagrams both ways, each after its length in four bytes |
 //! | `GET /v1/portforward?port=NUMBER`, upgraded to `ferrovirt-portforward` | | 101 once the guest has taken the connection, the bytes of it both ways |
 //!
 //! | `GET /v1/vnc?preserve=BOOL`, upgraded to `ferrovirt-vnc` | | 101, the bytes of the display's VNC both ways |

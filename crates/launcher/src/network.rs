@@ -51,7 +51,7 @@ pub use plan::{HostLoopback, Network, Ports, Protocol, network};
 pub use pod_ports::PodPorts;
 pub use traffic::Traffic;
 
-use frame::Frame;
+pub use frame::Frame;
 use stack::{Dial, Stack};
 use traffic::Counters;
 use way::Way;
@@ -114,6 +114,16 @@ pub enum DialError {
     Ended,
 }
 
+/// Datagrams to and from a UDP port of the guest, each a [`Frame`]. Whatever there is no room for is lost, as on any
+/// network; it ends when `to_guest` is dropped.
+#[derive(Debug)]
+pub struct Datagrams {
+    /// What the guest is sent.
+    pub to_guest: mpsc::Sender<Frame>,
+    /// What it answers.
+    pub from_guest: mpsc::Receiver<Frame>,
+}
+
 /// The way to a guest. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Door {
@@ -151,11 +161,28 @@ impl Door {
     /// # Errors
     /// [`DialError`].
     pub async fn connect(&self, port: u16) -> Result<DuplexStream, DialError> {
-        if !self.ports.allow(Protocol::Tcp, port) {
+        self.dial(Protocol::Tcp, port, |reply| Dial::Connection { port, reply }).await
+    }
+
+    /// Opens a way to a UDP port of the guest. Whether there is anybody shows when it answers.
+    ///
+    /// # Errors
+    /// [`DialError`].
+    pub async fn datagrams(&self, port: u16) -> Result<Datagrams, DialError> {
+        self.dial(Protocol::Udp, port, |reply| Dial::Datagrams { port, reply }).await
+    }
+
+    async fn dial<T>(
+        &self,
+        protocol: Protocol,
+        port: u16,
+        make: impl FnOnce(oneshot::Sender<Result<T, DialError>>) -> Dial,
+    ) -> Result<T, DialError> {
+        if !self.ports.allow(protocol, port) {
             return Err(DialError::Closed { port });
         }
         let (reply, answer) = oneshot::channel();
-        self.dials.send(Dial { port, reply }).await.map_err(|_| DialError::Ended)?;
+        self.dials.send(make(reply)).await.map_err(|_| DialError::Ended)?;
         answer.await.map_err(|_| DialError::Ended)?
     }
 }
@@ -169,7 +196,8 @@ impl Door {
     ) -> Self {
         let (dials, mut asked) = mpsc::channel::<Dial>(QUEUE);
         tokio::spawn(async move {
-            while let Some(Dial { port, reply }) = asked.recv().await {
+            // Nobody asks it for datagrams.
+            while let Some(Dial::Connection { port, reply }) = asked.recv().await {
                 // Who asked may not wait any more.
                 let _ = reply.send(connect(port));
             }

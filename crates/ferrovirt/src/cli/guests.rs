@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
+use launcher::network::Protocol;
 
 use super::NamespaceFlag;
 use crate::commands::api::targets::{self, Guest};
@@ -15,7 +16,7 @@ pub struct PortForwardFlags {
     /// Machine: NAME, vm/NAME[/NAMESPACE] or vmi/NAME[/NAMESPACE]
     #[arg(value_name = "NAME", value_parser = targets::guest)]
     pub guest: Guest,
-    /// Ports: LOCAL, LOCAL:GUEST or :GUEST, with `tcp/` before them or not; 0 takes any that is free here
+    /// Ports: LOCAL, LOCAL:GUEST or :GUEST, with `tcp/` or `udp/` before them or not; 0 takes any that is free here
     #[arg(value_name = "PORT", required = true, value_parser = forwarding)]
     pub ports: Vec<Forwarding>,
     #[command(flatten)]
@@ -32,18 +33,23 @@ pub struct PortForwardFlags {
 /// A port of this host that leads to one of the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Forwarding {
+    /// What comes to them.
+    pub protocol: Protocol,
     /// Here; 0 is any that is free.
     pub local: u16,
     /// The guest's, 1 to 65535.
     pub guest: u16,
 }
 
-/// Reads a port as virtctl does, `[tcp/]LOCAL[:GUEST]`, and kubectl's `:GUEST`.
+/// Reads a port as virtctl does, `[tcp/|udp/]LOCAL[:GUEST]`, and kubectl's `:GUEST`.
 fn forwarding(word: &str) -> Result<Forwarding, String> {
-    let ports = match word.split_once('/') {
-        None => word,
-        Some((protocol, ports)) if protocol.eq_ignore_ascii_case("tcp") => ports,
-        Some((protocol, _)) => return Err(format!("`{protocol}` is not forwarded, only `tcp` is")),
+    let (protocol, ports) = match word.split_once('/') {
+        None => (Protocol::Tcp, word),
+        Some((protocol, ports)) if protocol.eq_ignore_ascii_case("tcp") => (Protocol::Tcp, ports),
+        Some((protocol, ports)) if protocol.eq_ignore_ascii_case("udp") => (Protocol::Udp, ports),
+        Some((protocol, _)) => {
+            return Err(format!("`{protocol}` is not forwarded, only `tcp` and `udp` are"));
+        }
     };
     let port = |text: &str| {
         let number = text.parse::<u16>().ok().filter(|_| !text.starts_with('+'));
@@ -56,7 +62,7 @@ fn forwarding(word: &str) -> Result<Forwarding, String> {
     };
     match guest {
         0 => Err("a guest has no port 0; name it behind a colon, as in 0:22".to_owned()),
-        guest => Ok(Forwarding { local, guest }),
+        guest => Ok(Forwarding { protocol, local, guest }),
     }
 }
 
@@ -247,10 +253,13 @@ mod tests {
             ("tcp/22", 22, 22),
             ("TCP/2222:22", 2222, 22),
         ] {
-            assert_eq!(forwarding(word).unwrap(), Forwarding { local, guest }, "{word}");
+            let protocol = Protocol::Tcp;
+            assert_eq!(forwarding(word).unwrap(), Forwarding { protocol, local, guest }, "{word}");
         }
+        let dns = Forwarding { protocol: Protocol::Udp, local: 5353, guest: 53 };
+        assert_eq!(forwarding("UDP/5353:53").unwrap(), dns);
         for (word, why) in [
-            ("udp/53:53", "`udp` is not forwarded, only `tcp` is"),
+            ("sctp/53:53", "`sctp` is not forwarded, only `tcp` and `udp` are"),
             ("0", "a guest has no port 0; name it behind a colon, as in 0:22"),
             ("80:", "`` is not a port, 1 to 65535"),
             ("65536", "`65536` is not a port, 1 to 65535"),

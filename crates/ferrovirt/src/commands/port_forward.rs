@@ -1,17 +1,20 @@
 //! `ferrovirt port-forward`: ports of guests on this host, each connection over a WebSocket of its own.
 
+use std::collections::HashMap;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use launcher::network::Protocol;
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use super::Context;
 use super::api::refusal::RequestError;
-use super::api::stream::{End, Stream};
+use super::api::stream::{End, Said, Stream};
 use super::api::targets::Guest;
 use super::api::{JSON, Server};
 use super::get::there;
@@ -25,13 +28,22 @@ const MOST_CONNECTIONS: usize = 128;
 /// How long the server and the guest may take to accept a connection; Ferrovirt's give the guest 10 seconds of it.
 const DIAL_LIMIT: Duration = Duration::from_secs(30);
 
+/// How long a sender of datagrams, and the guest's answers to it, are waited for.
+const STILL: Duration = Duration::from_secs(60);
+
+/// Longest datagram, in bytes.
+const MOST_DATAGRAM_BYTES: usize = 65_535;
+
+/// Datagrams of a sender that may wait.
+const DATAGRAMS: usize = 16;
+
 /// How long no connection is accepted after one could not be (this process has too many files open).
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// Forwards until the user ends it.
 pub async fn port_forward(context: &Context, flags: PortForwardFlags) -> Result<ExitCode, Failure> {
-    if flags.stdio && flags.ports.len() != 1 {
-        return Err(Failure::usage("--stdio forwards one port only"));
+    if flags.stdio && !matches!(flags.ports[..], [Forwarding { protocol: Protocol::Tcp, .. }]) {
+        return Err(Failure::usage("--stdio forwards one TCP port only"));
     }
     let named = flags.guest.namespace.as_deref().or(flags.namespace.namespace.as_deref());
     let server = Server::find(context, named).await?;
@@ -43,16 +55,28 @@ pub async fn port_forward(context: &Context, flags: PortForwardFlags) -> Result<
     let mut listeners = Vec::new();
     for &address in &flags.address {
         for port in &flags.ports {
-            listeners.push((listen(address, port.local).await?, *port));
+            let listener = match port.protocol {
+                Protocol::Tcp => Listener::Tcp(listen(address, port.local).await?),
+                Protocol::Udp => Listener::Udp(Arc::new(bound(address, port.local, UdpSocket::bind).await?)),
+            };
+            listeners.push((listener, *port));
         }
     }
     let ended = ended_by_signal()?;
     let mut accepting = JoinSet::new();
     let permits = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     for (listener, port) in listeners {
-        let local = listener.local_addr().context("cannot read the address of a listener")?;
-        print(&format!("Forwarding from {local} -> {}\n", port.guest))?;
-        accepting.spawn(accept(listener, port, Arc::clone(&door), Arc::clone(&permits), context.reporter));
+        let (local, kind) = match &listener {
+            Listener::Tcp(listener) => (listener.local_addr(), ""),
+            Listener::Udp(socket) => (socket.local_addr(), "udp/"),
+        };
+        let local = local.context("cannot read the address of a listener")?;
+        print(&format!("Forwarding from {local} -> {kind}{}\n", port.guest))?;
+        let (door, permits, reporter) = (Arc::clone(&door), Arc::clone(&permits), context.reporter);
+        match listener {
+            Listener::Tcp(listener) => accepting.spawn(accept(listener, port, door, permits, reporter)),
+            Listener::Udp(socket) => accepting.spawn(exchange(socket, port.guest, door, permits, reporter)),
+        };
     }
     tokio::select! {
         _ = ended => {}
@@ -62,19 +86,116 @@ pub async fn port_forward(context: &Context, flags: PortForwardFlags) -> Result<
     Ok(ExitCode::Done)
 }
 
+/// What this command listens on.
+enum Listener {
+    Tcp(TcpListener),
+    Udp(Arc<UdpSocket>),
+}
+
 /// Listens at an address of this host.
 ///
 /// # Errors
 /// When somebody else does, or the address is not this host's.
 pub async fn listen(address: IpAddr, port: u16) -> Result<TcpListener, Failure> {
+    bound(address, port, TcpListener::bind).await
+}
+
+/// The same, by `bind`.
+async fn bound<T>(
+    address: IpAddr,
+    port: u16,
+    bind: impl AsyncFnOnce(SocketAddr) -> io::Result<T>,
+) -> Result<T, Failure> {
     let at = SocketAddr::from((address, port));
-    let bound = TcpListener::bind(at).await.with_context(|| format!("cannot listen on `{at}`"));
+    let bound = bind(at).await.with_context(|| format!("cannot listen on `{at}`"));
     bound.map_err(|error| {
         Failure::refused(
             error,
             Some("choose another port, 0 for any that is free, or another --address".to_owned()),
         )
     })
+}
+
+/// Forwards datagrams, those of each sender over a stream of its own until it has been [`STILL`].
+async fn exchange(
+    socket: Arc<UdpSocket>,
+    port: u16,
+    door: Arc<Door>,
+    permits: Arc<Semaphore>,
+    reporter: Reporter,
+) {
+    let mut senders: HashMap<SocketAddr, mpsc::Sender<Vec<u8>>> = HashMap::new();
+    let mut exchanges = JoinSet::new();
+    let mut buffer = vec![0; MOST_DATAGRAM_BYTES];
+    loop {
+        let received = tokio::select! {
+            received = socket.recv_from(&mut buffer) => received,
+            Some(_) = exchanges.join_next() => {
+                senders.retain(|_, sender| !sender.is_closed());
+                continue;
+            }
+        };
+        let (datagram, from) = match received {
+            Ok((length, from)) => (buffer[..length].to_vec(), from),
+            Err(error) => {
+                reporter.warning(format_args!("cannot receive a datagram: {error}"));
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        if let Some(sender) = senders.get(&from) {
+            // One that there is no room for is lost, as on any network.
+            let _ = sender.try_send(datagram);
+            continue;
+        }
+        // The same for who comes when too many are served.
+        let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else { continue };
+        let (sender, datagrams) = mpsc::channel(DATAGRAMS);
+        // There is room for the first.
+        let _ = sender.try_send(datagram);
+        senders.insert(from, sender);
+        reporter.note(format_args!("Handling datagrams of {from}"));
+        let (socket, door) = (Arc::clone(&socket), Arc::clone(&door));
+        exchanges.spawn(async move {
+            if let Err(failure) = carry_datagrams(&door, &socket, from, port, datagrams).await {
+                reporter.failure(&failure);
+            }
+            drop(permit);
+        });
+    }
+}
+
+/// Carries the datagrams of one sender.
+async fn carry_datagrams(
+    door: &Door,
+    socket: &UdpSocket,
+    from: SocketAddr,
+    port: u16,
+    mut datagrams: mpsc::Receiver<Vec<u8>>,
+) -> Result<(), Failure> {
+    let mut stream = door.open(Protocol::Udp, port).await?;
+    loop {
+        tokio::select! {
+            said = stream.next() => match said {
+                Said::Bytes(datagram) => {
+                    if let Err(error) = socket.send_to(&datagram, from).await {
+                        tracing::debug!(%error, port, "an answer is lost");
+                    }
+                }
+                Said::Ended => return Ok(()),
+                Said::Cut => return Err(door.cut(port)),
+            },
+            Some(datagram) = datagrams.recv() => {
+                if stream.say(datagram).await.is_err() {
+                    return Err(door.cut(port));
+                }
+            }
+            () = tokio::time::sleep(STILL) => {
+                stream.leave().await;
+                return Ok(());
+            }
+        }
+    }
 }
 
 /// Accepts connections, and forwards each.
@@ -119,7 +240,7 @@ impl Forwarding {
 async fn forward(door: &Door, mut client: TcpStream, port: u16) -> Result<(), Failure> {
     // Small pieces are as they were sent; without it they only come later.
     let _ = client.set_nodelay(true);
-    let stream = door.open(port).await?;
+    let stream = door.open(Protocol::Tcp, port).await?;
     let (from, to) = client.split();
     match stream.carry(from, to).await {
         Ok(End::Guest | End::Own) => {}
@@ -135,7 +256,7 @@ async fn forward(door: &Door, mut client: TcpStream, port: u16) -> Result<(), Fa
 }
 
 async fn over_standard_streams(door: &Door, port: u16) -> Result<ExitCode, Failure> {
-    let stream = door.open(port).await?;
+    let stream = door.open(Protocol::Tcp, port).await?;
     match stream.carry(tokio::io::stdin(), tokio::io::stdout()).await {
         Ok(End::Guest | End::Own) => Ok(ExitCode::Done),
         Ok(End::Cut) => Err(door.cut(port)),
@@ -168,12 +289,16 @@ impl Door {
     }
 
     /// Connects to a port of the guest.
-    async fn open(&self, port: u16) -> Result<Stream, Failure> {
+    async fn open(&self, protocol: Protocol, port: u16) -> Result<Stream, Failure> {
         let Guest { kind, name, .. } = &self.guest;
+        let protocol = match protocol {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        };
         let path = kind.resource().subresource_path(
             &self.server.namespace,
             name,
-            &format!("portforward/{port}/tcp"),
+            &format!("portforward/{port}/{protocol}"),
         );
         let what = || format!("cannot connect to port {port} of {}", self.described());
         match tokio::time::timeout(DIAL_LIMIT, self.server.stream(&path)).await {

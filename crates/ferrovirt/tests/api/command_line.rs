@@ -294,7 +294,7 @@ fn guests_are_connected_to_in_virtctls_words() {
     session.run("port-forward --stdio=true tiny 22");
     session.run("port-forward vm/tiny 22 80 --stdio");
     session.run("port-forward vm/tiny 22 --address 192.0.2.1");
-    session.run("port-forward vm/tiny udp/53");
+    session.run("port-forward vm/tiny sctp/53");
     session.run("port-forward vm/tiny 0");
     session.run("port-forward pod/tiny 80");
     session.run("port-forward vm/tiny 80 --address home");

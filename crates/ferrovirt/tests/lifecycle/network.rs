@@ -243,6 +243,50 @@ fn forwarded_by_the_command(room: &Room) {
     assert!(told.contains(refused), "{told}");
 }
 
+/// Datagrams stay what they are, on a WebSocket and on a port of this host.
+#[test]
+fn a_guest_is_sent_datagrams() {
+    let room = Room::new();
+    let image = room.reference("guests/datagrams:1");
+    room.push_initrd(&image, "initrd-agent");
+    room.apply(&instance("echo", &Boot { image: &image, policy: "", guest: "network" }));
+    room.wait_for_phase("vmi/echo", "Running");
+    room.wait_for_console("echo", "guest: shell is ready");
+    // The guest reads so much at a time.
+    let sent = [b"one".to_vec(), b"a second".to_vec(), vec![7; 4000]];
+    client::runtime().block_on(async {
+        let path = "virtualmachineinstances/echo/portforward/7/udp";
+        let mut echo = Connection::open(&room, path).await.unwrap();
+        for datagram in &sent {
+            echo.send(datagram).await;
+            assert!(echo.read(1).await == *datagram, "an answer for each, and as it was asked");
+        }
+    });
+    let mut command = command(&room, "port-forward vmi/echo udp/0:9");
+    let mut forwarding = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(forwarding.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let local = line.strip_prefix("Forwarding from ").and_then(|rest| rest.strip_suffix(" -> udp/9\n"));
+    let local = local.unwrap_or_else(|| panic!("{line}")).parse::<SocketAddr>().unwrap();
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.connect(local).unwrap();
+    client.set_read_timeout(Some(DEADLINE)).unwrap();
+    for datagram in &sent {
+        client.send(datagram).unwrap();
+        let mut answer = vec![0; 1 << 16];
+        let length = client.recv(&mut answer).unwrap();
+        assert!(answer[..length] == *datagram, "an answer for each, and as it was asked");
+    }
+    kill_process(Pid::from_child(&forwarding), Signal::INT).unwrap();
+    let mut told = String::new();
+    forwarding.stderr.take().unwrap().read_to_string(&mut told).unwrap();
+    assert_eq!(forwarding.wait().unwrap().code(), Some(0), "{told}");
+    let told_of = format!("Handling datagrams of {}\n", client.local_addr().unwrap());
+    assert!(told.contains(&told_of), "{told}");
+    room.kubectl(&["delete", "vmi", "echo"]);
+    room.wait_until_empty();
+}
+
 /// What a guest is told that connects there, with a full stop behind.
 async fn ask(terminal: &mut Terminal, address: Ipv4Addr, port: u16) -> String {
     // The guest's end of the connection stays open for a moment: passt forgets the other one's when both close at once.

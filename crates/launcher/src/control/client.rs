@@ -38,7 +38,7 @@ use super::tls::{Identity, IdentityError, client_config};
 use super::vnc;
 use super::{POLL_PATIENCE, Refusal, START_PATIENCE, ShutdownRequest};
 use crate::guest_agent::CALL_LIMIT;
-use crate::network::DIAL_LIMIT;
+use crate::network::{DIAL_LIMIT, Protocol};
 use crate::probe::{ProbeKind, ProbeOutcome};
 use crate::serial_port::Attach;
 
@@ -206,18 +206,19 @@ impl Client {
             .map(Console::new)
     }
 
-    /// Connects to a TCP port of the guest, over a connection of its own.
+    /// Connects to a port of the guest, over a connection of its own. Of a UDP port each datagram is a
+    /// [`Frame`](crate::network::Frame).
     ///
     /// # Errors
     /// [`ControlError`]; refused with 502 where the guest does not take it.
     pub async fn connect_to_guest(
         &self,
         at: SocketAddr,
+        protocol: Protocol,
         port: u16,
     ) -> Result<impl AsyncRead + AsyncWrite + Send + Unpin + use<>, ControlError> {
-        let upgraded =
-            self.upgraded(at, &port_forward::uri(port), port_forward::UPGRADE.protocol, DIAL_LIMIT).await;
-        upgraded.map(TokioIo::new)
+        let uri = port_forward::uri(protocol, port);
+        self.upgraded(at, &uri, port_forward::UPGRADE.protocol, DIAL_LIMIT).await.map(TokioIo::new)
     }
 
     /// Connects to the VNC of the display, over a connection of its own. Whoever has it is put off, unless that is to be

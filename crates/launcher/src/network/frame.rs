@@ -1,8 +1,9 @@
 //! Ethernet frames on a stream, as QEMU (`-netdev stream`) and passt have them: each after its length in bytes, a
-//! big-endian number of four bytes.
+//! big-endian number of four bytes. Datagrams of port-forward are on a control connection in the same way.
 
 use std::io;
 
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// Longest frame, in bytes: QEMU's own limit (`NET_BUFSIZE` in `include/net/net.h`).
@@ -10,7 +11,7 @@ const MAX_FRAME_BYTES: usize = 4096 + 65536;
 
 const LENGTH_BYTES: usize = 4;
 
-/// A frame, with its length in front.
+/// A frame or a datagram, with its length in front.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Frame(Vec<u8>);
 
@@ -26,6 +27,30 @@ impl Frame {
         Self(bytes)
     }
 
+    /// One of these bytes.
+    ///
+    /// # Panics
+    /// As [`Frame::zeroed`].
+    pub fn of(bytes: &[u8]) -> Self {
+        let mut frame = Self::zeroed(bytes.len());
+        frame.bytes_mut().copy_from_slice(bytes);
+        frame
+    }
+
+    /// Takes the first frame out of what was read of a stream; `None` when more has to be read.
+    ///
+    /// # Errors
+    /// When it is longer than one can be.
+    pub fn split(read: &mut BytesMut) -> io::Result<Option<Bytes>> {
+        let Some(length) = read.first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
+        let length = checked(*length)?;
+        if read.len() < LENGTH_BYTES + length {
+            return Ok(None);
+        }
+        read.advance(LENGTH_BYTES);
+        Ok(Some(read.split_to(length).freeze()))
+    }
+
     /// Becomes the next frame of `stream`; `false` at its end.
     ///
     /// # Errors
@@ -36,11 +61,7 @@ impl Frame {
             0 => return Ok(false),
             _ => stream.read_exact(&mut length[1..]).await?,
         };
-        let bytes = u32::from_be_bytes(length) as usize;
-        if bytes > MAX_FRAME_BYTES {
-            let text = format!("a frame of {bytes} bytes, {MAX_FRAME_BYTES} are possible");
-            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
-        }
+        let bytes = checked(length)?;
         self.0.resize(LENGTH_BYTES + bytes, 0);
         self.0[..LENGTH_BYTES].copy_from_slice(&length);
         stream.read_exact(&mut self.0[LENGTH_BYTES..]).await?;
@@ -63,23 +84,28 @@ impl Frame {
     }
 }
 
+/// A length in front of a frame, in bytes.
+fn checked(length: [u8; LENGTH_BYTES]) -> io::Result<usize> {
+    let bytes = u32::from_be_bytes(length) as usize;
+    if bytes > MAX_FRAME_BYTES {
+        let text = format!("a frame of {bytes} bytes, {MAX_FRAME_BYTES} are possible");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+    }
+    Ok(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
 
-    fn frame(bytes: &[u8]) -> Frame {
-        let mut frame = Frame::zeroed(bytes.len());
-        frame.bytes_mut().copy_from_slice(bytes);
-        frame
-    }
-
     #[tokio::test]
     async fn what_is_written_is_what_is_read() {
         let longest = vec![7; MAX_FRAME_BYTES];
         let frames: [&[u8]; 4] = [b"one", b"", &longest, b"last"];
-        let stream: Vec<u8> = frames.iter().flat_map(|bytes| frame(bytes).on_the_wire().to_vec()).collect();
+        let stream: Vec<u8> =
+            frames.iter().flat_map(|bytes| Frame::of(bytes).on_the_wire().to_vec()).collect();
         let mut stream = stream.as_slice();
         let mut read = Frame::default();
         for expected in frames {
@@ -87,6 +113,22 @@ mod tests {
             assert_eq!((read.bytes(), read.on_the_wire().len()), (expected, expected.len() + 4));
         }
         assert!(!read.read(&mut stream).await.unwrap());
+    }
+
+    #[test]
+    fn frames_come_whole_however_they_are_read() {
+        let stream: Vec<u8> = [&b"one"[..], b"", b"last"]
+            .iter()
+            .flat_map(|bytes| Frame::of(bytes).on_the_wire().to_vec())
+            .collect();
+        let (mut read, mut split) = (BytesMut::new(), Vec::new());
+        for byte in stream {
+            read.extend_from_slice(&[byte]);
+            split.extend(Frame::split(&mut read).unwrap());
+        }
+        assert_eq!(split, [&b"one"[..], b"", b"last"]);
+        let mut too_long = BytesMut::from(&u32::MAX.to_be_bytes()[..]);
+        assert!(Frame::split(&mut too_long).is_err());
     }
 
     #[tokio::test]

@@ -3,7 +3,7 @@
 //! One task owns all of it. It wakes for a frame, a new connection, bytes on a connection's stream, or the clock of TCP,
 //! and then lets smoltcp do what there is to do.
 //!
-//! What it holds is bounded: [`MOST_CONNECTIONS`] with [`BUFFER_BYTES`] each way, and frames that are handed on before
+//! What it holds is bounded: [`MOST_CONNECTIONS`], datagrams of a port counted as one, with [`BUFFER_BYTES`] each way, and frames that are handed on before
 //! more are made.
 
 use std::collections::VecDeque;
@@ -22,7 +22,7 @@ use vmm::CardModel;
 
 use super::dhcp::{self, Lease};
 use super::frame::Frame;
-use super::{DialError, GATEWAY, GATEWAY_MAC, GUEST, NAME_SERVER, Network, PREFIX_LENGTH, Wire};
+use super::{Datagrams, DialError, GATEWAY, GATEWAY_MAC, GUEST, NAME_SERVER, Network, PREFIX_LENGTH, Wire};
 
 /// Connections to the guest at a time.
 pub const MOST_CONNECTIONS: usize = 128;
@@ -56,13 +56,26 @@ const DHCP_CLIENT_PORT: u16 = 68;
 /// Bytes and messages of DHCP that may wait.
 const DHCP_QUEUE: (usize, usize) = (8, 8 << 10);
 
-/// A connection that somebody wants.
+/// Datagrams of one port that wait, each way, and what they hold in bytes: some of the longest.
+const DATAGRAMS: usize = 4;
+
+/// A way to a port of the guest that somebody wants.
 #[derive(Debug)]
-pub struct Dial {
-    /// The guest's port.
-    pub port: u16,
-    /// Told once the guest has taken or refused it.
-    pub reply: oneshot::Sender<Result<DuplexStream, DialError>>,
+pub enum Dial {
+    /// A connection.
+    Connection {
+        /// The guest's port.
+        port: u16,
+        /// Told once the guest has taken or refused it.
+        reply: oneshot::Sender<Result<DuplexStream, DialError>>,
+    },
+    /// Datagrams.
+    Datagrams {
+        /// The guest's port.
+        port: u16,
+        /// Told at once.
+        reply: oneshot::Sender<Result<Datagrams, DialError>>,
+    },
 }
 
 /// The stack.
@@ -76,7 +89,19 @@ pub struct Stack {
     /// Whether the guest has asked for its address.
     has_lease: watch::Sender<bool>,
     connections: Vec<Connection>,
+    exchanges: Vec<Exchange>,
     next_port: u16,
+}
+
+/// Datagrams to and from a port of the guest.
+struct Exchange {
+    socket: SocketHandle,
+    port: u16,
+    local: u16,
+    to_guest: mpsc::Receiver<Frame>,
+    from_guest: mpsc::Sender<Frame>,
+    /// Whether nobody sends any more.
+    is_over: bool,
 }
 
 /// A connection to the guest, and its other end.
@@ -114,8 +139,7 @@ impl Stack {
         });
         let mut sockets = SocketSet::new(Vec::new());
         let (messages, bytes) = DHCP_QUEUE;
-        let buffer = || udp::PacketBuffer::new(vec![udp::PacketMetadata::EMPTY; messages], vec![0; bytes]);
-        let mut dhcp = udp::Socket::new(buffer(), buffer());
+        let mut dhcp = udp_socket(messages, bytes);
         // It fails for port 0 and for an open socket only.
         let _ = dhcp.bind(DHCP_SERVER_PORT);
         Self {
@@ -132,6 +156,7 @@ impl Stack {
             },
             has_lease: watch::Sender::new(false),
             connections: Vec::new(),
+            exchanges: Vec::new(),
             next_port: *LOCAL_PORTS.start(),
         }
     }
@@ -193,6 +218,13 @@ impl Stack {
             }
             goes_on
         });
+        self.exchanges.retain_mut(|exchange| {
+            exchange.listen(sockets.get_mut(exchange.socket));
+            if exchange.is_over {
+                sockets.remove(exchange.socket);
+            }
+            !exchange.is_over
+        });
         let own = self.interface.poll_delay(clock, &self.sockets).map_or(DIAL_LIMIT, Into::into);
         let dials = self.connections.iter().filter_map(|connection| Some(connection.asked.as_ref()?.until));
         dials.fold(now + own, Instant::min)
@@ -218,12 +250,40 @@ impl Stack {
         !answers.is_empty()
     }
 
-    fn dial(&mut self, Dial { port, reply }: Dial) {
+    fn dial(&mut self, dial: Dial) {
+        let is_full = self.connections.len() + self.exchanges.len() >= MOST_CONNECTIONS;
         // Who asked may not wait any more, here and below.
-        if self.connections.len() >= MOST_CONNECTIONS {
-            let _ = reply.send(Err(DialError::TooMany));
-            return;
+        match dial {
+            Dial::Connection { reply, .. } if is_full => drop(reply.send(Err(DialError::TooMany))),
+            Dial::Datagrams { reply, .. } if is_full => drop(reply.send(Err(DialError::TooMany))),
+            Dial::Connection { port, reply } => self.connect(port, reply),
+            Dial::Datagrams { port: 0, reply } => drop(reply.send(Err(DialError::Refused { port: 0 }))),
+            Dial::Datagrams { port, reply } => {
+                let datagrams = self.exchange(port);
+                let _ = reply.send(Ok(datagrams));
+            }
         }
+    }
+
+    fn exchange(&mut self, port: u16) -> Datagrams {
+        let local = self.local_port();
+        let mut socket = udp_socket(DATAGRAMS, BUFFER_BYTES);
+        // It fails for port 0 and for an open socket only.
+        let _ = socket.bind(local);
+        let (to_guest, asked) = mpsc::channel(DATAGRAMS);
+        let (answers, from_guest) = mpsc::channel(DATAGRAMS);
+        self.exchanges.push(Exchange {
+            socket: self.sockets.add(socket),
+            port,
+            local,
+            to_guest: asked,
+            from_guest: answers,
+            is_over: false,
+        });
+        Datagrams { to_guest, from_guest }
+    }
+
+    fn connect(&mut self, port: u16, reply: oneshot::Sender<Result<DuplexStream, DialError>>) {
         let buffer = || tcp::SocketBuffer::new(vec![0; BUFFER_BYTES]);
         let mut socket = tcp::Socket::new(buffer(), buffer());
         socket.set_nagle_enabled(false);
@@ -253,7 +313,8 @@ impl Stack {
             let mut taken = self.connections.iter().filter_map(|connection| {
                 Some(self.sockets.get::<tcp::Socket>(connection.socket).local_endpoint()?.port)
             });
-            if taken.all(|taken| taken != port) {
+            let is_exchanges = self.exchanges.iter().any(|exchange| exchange.local == port);
+            if !is_exchanges && taken.all(|taken| taken != port) {
                 return port;
             }
         }
@@ -266,7 +327,47 @@ impl Stack {
             let socket = self.sockets.get_mut(connection.socket);
             has_moved |= connection.carry(socket, context);
         }
+        for exchange in &mut self.exchanges {
+            has_moved |= exchange.carry(self.sockets.get_mut(exchange.socket), context);
+        }
         if has_moved { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+/// A socket with room for this much, each way.
+fn udp_socket(messages: usize, bytes: usize) -> udp::Socket<'static> {
+    let buffer = || udp::PacketBuffer::new(vec![udp::PacketMetadata::EMPTY; messages], vec![0; bytes]);
+    udp::Socket::new(buffer(), buffer())
+}
+
+impl Exchange {
+    /// Sends what the guest is to get; whether anything has changed.
+    fn carry(&mut self, socket: &mut udp::Socket<'_>, context: &mut Context<'_>) -> bool {
+        let mut has_changed = false;
+        while socket.can_send() && !self.is_over {
+            match self.to_guest.poll_recv(context) {
+                Poll::Ready(Some(datagram)) => {
+                    if let Err(error) = socket.send_slice(datagram.bytes(), (GUEST, self.port)) {
+                        tracing::debug!(%error, port = self.port, "a datagram to the guest is lost");
+                    }
+                }
+                Poll::Ready(None) => self.is_over = true,
+                Poll::Pending => return has_changed,
+            }
+            has_changed = true;
+        }
+        has_changed
+    }
+
+    /// Hands on what the guest has answered.
+    fn listen(&mut self, socket: &mut udp::Socket<'_>) {
+        while let Ok((bytes, from)) = socket.recv() {
+            if from.endpoint == IpEndpoint::new(GUEST.into(), self.port)
+                && self.from_guest.try_send(Frame::of(bytes)).is_err()
+            {
+                tracing::debug!(port = self.port, "a datagram of the guest is lost");
+            }
+        }
     }
 }
 

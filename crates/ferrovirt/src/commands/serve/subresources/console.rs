@@ -7,16 +7,18 @@
 //! `readOnly=true` only looks, beside whoever types; `replay=true` begins with what is kept of this boot. KubeVirt has
 //! neither.
 
+use std::io;
 use std::time::Duration;
 
 use apiserver::http::extension::{Call, Response};
 use apiserver::status::ApiError;
 use axum::extract::FromRequestParts;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt as _, StreamExt as _};
 use launcher::control;
+use launcher::network::Frame;
 use launcher::serial_port::Attach;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
@@ -54,32 +56,45 @@ pub async fn open(
     let console = instance.console(how).await?;
     let upgrade = upgrade.map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
     let upgrade = upgrade.protocols([PROTOCOL]).max_message_size(MOST_MESSAGE_BYTES);
-    let carry = |socket| carry(socket, console, EmptyMessage::IsNothing, stopped, connection);
+    let carry = |socket| carry(socket, console, Messages::Stream, stopped, connection);
     Ok(upgrade.max_frame_size(MOST_MESSAGE_BYTES).on_upgrade(carry))
 }
 
-/// What an empty message of a client says.
+/// What messages are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum EmptyMessage {
-    /// Nothing.
-    IsNothing,
-    /// That the client says no more, while it still listens. KubeVirt's clients send none, and its server ignores it.
-    IsTheEnd,
+pub(super) enum Messages {
+    /// Bytes of a stream, cut anyhow; an empty one says nothing.
+    Stream,
+    /// The same, but an empty one of the client's says that it says no more, while it still listens. KubeVirt's clients
+    /// send none, and its server ignores it.
+    StreamWithEnd,
+    /// Datagrams, on the launcher's side a [`Frame`] each.
+    Datagrams,
+}
+
+impl Messages {
+    /// The next message out of what the launcher has said; `None` when more has to be read.
+    fn next(self, said: &mut BytesMut) -> io::Result<Option<Bytes>> {
+        match self {
+            Self::Datagrams => Frame::split(said),
+            Self::Stream | Self::StreamWithEnd => Ok((!said.is_empty()).then(|| said.split().freeze())),
+        }
+    }
 }
 
 /// Carries bytes until either side ends, or the server does. The connection is counted until then.
 pub(super) async fn carry(
     socket: WebSocket,
     console: impl AsyncRead + AsyncWrite + Send,
-    empty: EmptyMessage,
+    messages: Messages,
     stopped: impl Future<Output = ()> + Send,
     _counted: Connection,
 ) {
     let (mut to_client, from_client) = socket.split();
     let (said, typed) = tokio::io::split(console);
     let why = tokio::select! {
-        why = tell(said, &mut to_client) => why,
-        () = type_in(from_client, typed, empty) => None,
+        why = tell(said, &mut to_client, messages) => why,
+        () = type_in(from_client, typed, messages) => None,
         () = stopped => Some(close_code::AWAY),
     };
     if let Some(code) = why {
@@ -98,41 +113,57 @@ pub(super) async fn carry(
 async fn tell(
     mut said: impl AsyncRead + Unpin,
     to_client: &mut SplitSink<WebSocket, Message>,
+    messages: Messages,
 ) -> Option<u16> {
-    let mut buffer = vec![0; PIECE_BYTES];
+    let mut buffer = BytesMut::new();
     let mut pings = tokio::time::interval(PING_INTERVAL);
     loop {
-        let message = tokio::select! {
-            read = said.read(&mut buffer) => match read {
+        buffer.reserve(PIECE_BYTES);
+        let told = tokio::select! {
+            read = said.read_buf(&mut buffer) => match read {
                 Ok(0) => return Some(close_code::NORMAL),
-                Ok(length) => Message::Binary(Bytes::copy_from_slice(&buffer[..length])),
+                Ok(_) => tell_all(&mut buffer, to_client, messages).await,
                 // Another client has taken the console, or the launcher was killed.
                 Err(error) => {
                     tracing::debug!(%error, "a console ends");
                     return None;
                 }
             },
-            _ = pings.tick() => Message::Ping(Bytes::new()),
+            _ = pings.tick() => to_client.send(Message::Ping(Bytes::new())).await.map_err(io::Error::other),
         };
-        if to_client.send(message).await.is_err() {
+        if let Err(error) = told {
+            tracing::debug!(%error, "a client is gone");
             return None;
         }
     }
 }
 
+/// Hands on the messages that are whole.
+async fn tell_all(
+    said: &mut BytesMut,
+    to_client: &mut SplitSink<WebSocket, Message>,
+    messages: Messages,
+) -> io::Result<()> {
+    while let Some(message) = messages.next(said)? {
+        to_client.send(Message::Binary(message)).await.map_err(io::Error::other)?;
+    }
+    Ok(())
+}
+
 async fn type_in(
     mut from_client: SplitStream<WebSocket>,
     mut typed: impl AsyncWrite + Unpin,
-    empty: EmptyMessage,
+    messages: Messages,
 ) {
     while let Some(Ok(message)) = from_client.next().await {
         match message {
             Message::Binary(bytes) => {
                 let written = async {
-                    if bytes.is_empty() && empty == EmptyMessage::IsTheEnd {
-                        return typed.shutdown().await;
+                    match messages {
+                        Messages::StreamWithEnd if bytes.is_empty() => return typed.shutdown().await,
+                        Messages::Stream | Messages::StreamWithEnd => typed.write_all(&bytes).await?,
+                        Messages::Datagrams => typed.write_all(Frame::of(&bytes).on_the_wire()).await?,
                     }
-                    typed.write_all(&bytes).await?;
                     typed.flush().await
                 };
                 if let Err(error) = written.await {

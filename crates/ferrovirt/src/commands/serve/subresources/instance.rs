@@ -9,6 +9,7 @@ use controllers::events::{Event, Recorder, Source};
 use controllers::vmi::requests::{self, FreezeOptions, PauseOptions, Refusal};
 use kube::{Api, Client, Resource as _};
 use launcher::control::{self, ControlError};
+use launcher::network::Protocol;
 use manifest::guest_agent::GuestList;
 use manifest::types::VirtualMachineInstance;
 use serde::Serialize;
@@ -161,13 +162,14 @@ impl Instance {
         launchers.console(at, how).await.map_err(crowded_or_failed)
     }
 
-    /// A connection to a TCP port of its guest.
+    /// A way to a port of its guest: a connection, or datagrams, each a [`launcher::network::Frame`].
     pub async fn port(
         &self,
+        protocol: Protocol,
         port: u16,
     ) -> Result<impl AsyncRead + AsyncWrite + Send + Unpin + use<>, ApiError> {
         let (launchers, at) = self.reached(requests::port_forward).await?;
-        launchers.connect_to_guest(at, port).await.map_err(|error| match error {
+        launchers.connect_to_guest(at, protocol, port).await.map_err(|error| match error {
             crowded @ ControlError::Refused { code: 429, .. } => crowded_or_failed(crowded),
             error => failed(&format_args!("dialing VM: {error}")),
         })

@@ -3,17 +3,19 @@
 //!
 //! The guest is connected to before the WebSocket opens, so that whatever is in the way is an ordinary answer. When the
 //! guest ends the connection, so does the WebSocket; when the client does, the guest sees the end. A client that has said
-//! all and still listens sends an empty message: the guest sees the end of what it is sent, and may go on.
+//! all and still listens sends an empty message: the guest sees the end of what it is sent, and may go on. Of a UDP port
+//! each message is a datagram, and it ends when the client does.
 
 use apiserver::http::extension::{Call, Response};
 use apiserver::status::ApiError;
 use axum::extract::FromRequestParts;
 use axum::extract::ws::WebSocketUpgrade;
 use launcher::control;
+use launcher::network::Protocol;
 
 use super::super::metrics::{Connections, Stream};
 use super::Machine;
-use super::console::{EmptyMessage, MOST_MESSAGE_BYTES, PROTOCOL, carry};
+use super::console::{MOST_MESSAGE_BYTES, Messages, PROTOCOL, carry};
 use super::instance::Instance;
 
 /// Whose port is asked for.
@@ -32,7 +34,7 @@ pub async fn open(
     launchers: Option<control::Client>,
     connections: &Connections,
 ) -> Result<Response, ApiError> {
-    let port = port(&call.info.rest)?;
+    let (protocol, port) = port(&call.info.rest)?;
     if of == Of::Machine {
         Machine::of(&call).started_instance().await?;
     }
@@ -42,15 +44,21 @@ pub async fn open(
     let (mut head, _) = call.request.into_parts();
     let upgrade = WebSocketUpgrade::from_request_parts(&mut head, &()).await;
     // As for a console: what is the matter with the guest comes first.
-    let guest = instance.port(port).await?;
+    let guest = instance.port(protocol, port).await?;
     let upgrade = upgrade.map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
-    let upgrade = upgrade.protocols([PROTOCOL]).max_message_size(MOST_MESSAGE_BYTES);
-    let carry = |socket| carry(socket, guest, EmptyMessage::IsTheEnd, stopped, connection);
-    Ok(upgrade.max_frame_size(MOST_MESSAGE_BYTES).on_upgrade(carry))
+    let (messages, most_bytes) = match protocol {
+        Protocol::Tcp => (Messages::StreamWithEnd, MOST_MESSAGE_BYTES),
+        Protocol::Udp => (Messages::Datagrams, MOST_DATAGRAM_BYTES),
+    };
+    let upgrade = upgrade.protocols([PROTOCOL]).max_message_size(most_bytes).max_frame_size(most_bytes);
+    Ok(upgrade.on_upgrade(move |socket| carry(socket, guest, messages, stopped, connection)))
 }
 
-/// `PORT` or `PORT/tcp`, from the path.
-fn port(rest: &[String]) -> Result<u16, ApiError> {
+/// Longest datagram, in bytes: of UDP over IPv4 (RFC 768, RFC 791).
+const MOST_DATAGRAM_BYTES: usize = 65_535 - 20 - 8;
+
+/// `PORT`, `PORT/tcp` or `PORT/udp`, from the path.
+fn port(rest: &[String]) -> Result<(Protocol, u16), ApiError> {
     let dialing = |why: String| ApiError::internal(format_args!("dialing VM: {why}"));
     let (port, protocol) = match rest {
         [] => return Err(ApiError::bad_request("port must not be empty")),
@@ -58,12 +66,13 @@ fn port(rest: &[String]) -> Result<u16, ApiError> {
         [port, protocol] => (port, protocol.as_str()),
         _ => return Err(ApiError::no_such_path()),
     };
-    match protocol {
-        "tcp" => {}
-        "udp" => return Err(dialing("UDP is not supported by ferrovirt".to_owned())),
+    let protocol = match protocol {
+        "tcp" => Protocol::Tcp,
+        "udp" => Protocol::Udp,
         other => return Err(dialing(format!("unknown network {other}"))),
-    }
-    port.parse().map_err(|_| dialing(format!("`{port}` is not a port")))
+    };
+    let number = port.parse().map_err(|_| dialing(format!("`{port}` is not a port")))?;
+    Ok((protocol, number))
 }
 
 #[cfg(test)]
@@ -78,14 +87,14 @@ mod tests {
             let rest: Vec<String> = rest.iter().map(|part| (*part).to_owned()).collect();
             port(&rest).map_err(|error| format!("{} {}", error.code, error.message))
         };
-        assert_eq!(read(&["22"]), Ok(22));
-        assert_eq!(read(&["65535", "tcp"]), Ok(65535));
+        assert_eq!(read(&["22"]), Ok((Protocol::Tcp, 22)));
+        assert_eq!(read(&["65535", "tcp"]), Ok((Protocol::Tcp, 65535)));
+        assert_eq!(read(&["53", "udp"]), Ok((Protocol::Udp, 53)));
         let internal = "500 Internal error occurred: dialing VM:";
         for (rest, expected) in [
             (&[][..], "400 port must not be empty".to_owned()),
             (&["ssh"], format!("{internal} `ssh` is not a port")),
             (&["65536"], format!("{internal} `65536` is not a port")),
-            (&["53", "udp"], format!("{internal} UDP is not supported by ferrovirt")),
             (&["53", "sctp"], format!("{internal} unknown network sctp")),
         ] {
             assert_eq!(read(rest), Err(expected));

@@ -10,7 +10,7 @@ use axum::extract::ws::WebSocketUpgrade;
 use launcher::control;
 
 use super::super::metrics::{Connections, Stream};
-use super::console::{EmptyMessage, MOST_MESSAGE_BYTES, PROTOCOL, carry};
+use super::console::{MOST_MESSAGE_BYTES, Messages, PROTOCOL, carry};
 use super::instance::Instance;
 
 /// Answers with the display.
@@ -29,7 +29,7 @@ pub async fn open(
     let display = instance.vnc(preserve).await?;
     let upgrade = upgrade.map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
     let upgrade = upgrade.protocols([PROTOCOL]).max_message_size(MOST_MESSAGE_BYTES);
-    let carry = |socket| carry(socket, display, EmptyMessage::IsNothing, stopped, connection);
+    let carry = |socket| carry(socket, display, Messages::Stream, stopped, connection);
     Ok(upgrade.max_frame_size(MOST_MESSAGE_BYTES).on_upgrade(carry))
 }
 
