@@ -250,6 +250,74 @@ fn objects_are_waited_for_and_events_are_told() {
     insta::assert_snapshot!(session.end(&server));
 }
 
+/// What of a running machine is asked for is in the lifecycle tests.
+#[test]
+fn what_only_a_running_machine_does_is_refused() {
+    let world = World::new();
+    let server = Server::start(&world);
+    let mut session = Session::new(&world);
+    session.feed("apply -f - -o name", &machine("tiny", "64Mi"));
+    for verb in ["pause", "unpause", "reset", "soft-reboot"] {
+        session.run(&format!("{verb} vmi/tiny"));
+        session.run(verb);
+        session.run(&format!("{verb} pod/tiny"));
+    }
+    session.run("restart");
+    session.run("restart tiny --grace-period 3");
+    session.run("restart tiny --timeout 1s");
+    session.run("events --for nonsense/tiny");
+    session.run("events -n default -A");
+    insta::assert_snapshot!(session.end(&server));
+}
+
+#[test]
+fn commands_that_ask_no_server_say_what_is_wrong() {
+    let (world, elsewhere) = (World::new(), World::new());
+    // It is of another world: here is no state yet.
+    let server = Server::start(&elsewhere);
+    world.file("good.yaml", machine("tiny", "64Mi"));
+    world.file("bad.yaml", machine("tiny", "64Mi").replace("guest", "gest"));
+    let mut session = Session::new(&world);
+    for line in [
+        "validate -f good.yaml",
+        "validate -f bad.yaml",
+        "validate -f missing.yaml",
+        "validate",
+        "run -f missing.yaml",
+        "run -f bad.yaml",
+        "run -f good.yaml --timeout soon",
+        "kubeconfig",
+        "kubeconfig --merge now",
+        "state check",
+        "state backup file",
+        "state restore missing",
+        "state restore",
+        "image ls",
+        "image ls -o yaml",
+        "image inspect localhost/x:1",
+        "image inspect",
+        "image rm localhost/x:1",
+        "image rm",
+        "image prune",
+        "image save localhost/x:1 -o file.tar",
+        "image save",
+        "image load -i missing.tar",
+        "image load",
+        "image push localhost/x:1",
+        "image push",
+        "image build --kernel missing --tag localhost/x:1",
+        "image build",
+        "doctor --output yaml",
+        "completion",
+        "serve --listen 192.0.2.1:1",
+        "serve --listen here",
+        "serve --api-only --node-name a",
+    ] {
+        session.run(line);
+    }
+    insta::assert_snapshot!(session.end(&server));
+}
+
 /// Measurements themselves differ from run to run: the lifecycle tests look at them.
 #[test]
 fn what_is_used_is_told_where_there_is_a_metrics_api() {

@@ -9,8 +9,9 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::client;
+use crate::command_line::command;
 use crate::room::{Boot, Room, instance};
-use crate::server::{DEADLINE, wait_until};
+use crate::server::{DEADLINE, finish, wait_until};
 use crate::streams::{self, Socket};
 
 /// Opens a stream of the instance `name`; otherwise the code and the body of the answer.
@@ -231,7 +232,8 @@ fn a_guest_restarts_by_its_power_button_and_stays_the_same_instance() {
     let button = "guest: listening to the power button";
     room.wait_for_console("vm", button);
     let qemu = room.processes("qemu-system-x86_64");
-    put("softreboot").succeeded();
+    let asked = finish(command(&room, "soft-reboot vm")).succeeded().stdout;
+    assert_eq!(asked, "VMI vm was scheduled to soft-reboot\n");
     wait_until("the second boot", || {
         std::thread::sleep(Duration::from_millis(60));
         (room.console("vm").matches(button).count() == 2).then_some(())

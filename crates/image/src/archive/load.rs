@@ -209,6 +209,7 @@ impl LoadError {
                  `skopeo copy … oci-archive:FILE` and `buildah push … oci:DIR` write"
                     .to_owned(),
             ),
+            Self::Open { path, .. } => Some(format!("check the path: `ls -l {}`", path.display())),
             Self::Packing { .. } => Some("unpack it first, or compress it with gzip or zstd".to_owned()),
             Self::Unnamed { .. } => Some("give it a name with `--tag NAME:TAG`".to_owned()),
             Self::ManyImages { .. } => {
