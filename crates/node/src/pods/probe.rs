@@ -194,7 +194,8 @@ impl Prober {
             let outcome = match node.settings.launchers.probe(at, kind, plan.timeout).await {
                 Ok(outcome) => outcome,
                 Err(error) => {
-                    tracing::debug!(%error, kind = kind.as_str(), "a guest could not be probed");
+                    let (namespace, name) = (about.namespace.as_deref(), about.name.as_deref());
+                    tracing::debug!(%error, namespace, name, probe = kind.as_str(), "a guest could not be probed");
                     continue;
                 }
             };
