@@ -20,7 +20,8 @@
 //! The way into the guest is a TCP/IP stack of our own rather than ports of the host that passt or QEMU would listen on:
 //! nobody else on the host can use it, any port can be reached at any time, and whether the guest takes a connection is
 //! known before somebody is told that it has. Ports that the manifest lists are open at the Pod's address as well, to
-//! everybody on the host ([`PodPorts`]), and lead through the same stack. The way out is passt's, started with the first frame that goes there.
+//! everybody on the host ([`PodPorts`]), and lead through the same stack. The way out is passt's, started with the first
+//! frame that goes there.
 //!
 //! # Guarantees
 //! - Frames to an address of the host's loopback go nowhere. passt alone does not see to that: without a gateway that
