@@ -7,8 +7,11 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+mod deferred;
 mod guests;
 mod server;
+
+pub use deferred::Deferred;
 
 pub use guests::{
     Forwarding, Login, Place, PortForwardFlags, ScpFlags, ScreenshotFlags, SecureShellFlags, SshFlags,
@@ -61,67 +64,67 @@ pub struct GlobalFlags {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Boot a VirtualMachine or VirtualMachineInstance in the foreground
-    Run(Box<RunFlags>),
+    Run(Deferred<RunFlags>),
     /// Print objects of a server
-    Get(GetFlags),
+    Get(Deferred<GetFlags>),
     /// Create objects of a manifest, or change them, on a server
-    Apply(ApplyFlags),
+    Apply(Deferred<ApplyFlags>),
     /// Describe objects of a server; of machines also their boot
-    Describe(DescribeFlags),
+    Describe(Deferred<DescribeFlags>),
     /// Delete objects of a server
-    Delete(DeleteFlags),
+    Delete(Deferred<DeleteFlags>),
     /// Start machines
-    Start(StartFlags),
+    Start(Deferred<StartFlags>),
     /// Stop machines
-    Stop(StopFlags),
+    Stop(Deferred<StopFlags>),
     /// Restart machines: each boots what its image holds now
-    Restart(RestartFlags),
+    Restart(Deferred<RestartFlags>),
     /// Let the virtual CPUs of machines stand still
-    Pause(InstanceFlags),
+    Pause(Deferred<InstanceFlags>),
     /// Let the virtual CPUs of paused machines run again
-    Unpause(InstanceFlags),
+    Unpause(Deferred<InstanceFlags>),
     /// Press the reset button of machines
-    Reset(InstanceFlags),
+    Reset(Deferred<InstanceFlags>),
     /// Ask the guests of machines to reboot
-    SoftReboot(InstanceFlags),
+    SoftReboot(Deferred<InstanceFlags>),
     /// Connect to the serial console of a machine
-    Console(ConsoleFlags),
+    Console(Deferred<ConsoleFlags>),
     /// Forward ports of this host to a guest
-    PortForward(PortForwardFlags),
+    PortForward(Deferred<PortForwardFlags>),
     /// Log in to a guest with this host's `ssh`
-    Ssh(SshFlags),
+    Ssh(Deferred<SshFlags>),
     /// Copy files to or from a guest with this host's `scp`
-    Scp(ScpFlags),
+    Scp(Deferred<ScpFlags>),
     /// See the display of a machine with a viewer of this host
-    Vnc(VncFlags),
+    Vnc(Deferred<VncFlags>),
     /// Wait until objects are as wanted, or a console says so
-    Wait(WaitForFlags),
+    Wait(Deferred<WaitForFlags>),
     /// Print what happened
-    Events(EventsFlags),
+    Events(Deferred<EventsFlags>),
     /// Print what machines, Pods or nodes use of processors and memory
-    Top(TopFlags),
+    Top(Deferred<TopFlags>),
     /// Serve the Kubernetes API with KubeVirt's kinds on this machine
-    Serve(ServeFlags),
+    Serve(Deferred<ServeFlags>),
     /// Print the kubeconfig of the server's administrator, or merge it into yours
-    Kubeconfig(KubeconfigFlags),
+    Kubeconfig(Deferred<KubeconfigFlags>),
     /// Print what a machine said, in this boot or an earlier one
-    Logs(LogsFlags),
+    Logs(Deferred<LogsFlags>),
     /// Back up, restore or check the state that `serve` keeps
-    State(StateFlags),
+    State(Deferred<StateFlags>),
     /// Build, move and look at images
-    Image(ImageFlags),
+    Image(Deferred<ImageFlags>),
     /// Check manifests without running anything
-    Validate(ValidateFlags),
+    Validate(Deferred<ValidateFlags>),
     /// Report what this machine offers: KVM, QEMU, registries, store, limits
-    Doctor(DoctorFlags),
+    Doctor(Deferred<DoctorFlags>),
     /// Print a script that completes commands and names of objects in a shell
-    Completion(CompletionFlags),
+    Completion(Deferred<CompletionFlags>),
     /// Print what may stand in the place of the last word; asked by shells
     #[command(hide = true, name = "__complete")]
-    Complete(CompleteFlags),
+    Complete(Deferred<CompleteFlags>),
     /// Be the launcher of one virtual machine; started by `serve`
     #[command(hide = true)]
-    Launcher(LauncherFlags),
+    Launcher(Deferred<LauncherFlags>),
 }
 
 /// `ferrovirt completion`

@@ -89,7 +89,7 @@ fn dispatch(cli: Cli, reporter: Reporter) -> Result<ExitCode, Failure> {
     let context = commands::Context { settings, reporter };
     let result = runtime.block_on(async {
         match cli.command {
-            Command::Run(flags) => commands::run::run(&context, *flags).await,
+            Command::Run(flags) => commands::run::run(&context, flags.0).await,
             Command::Serve(flags) => commands::serve::serve(&context, &flags).await,
             Command::Get(flags) => commands::get::get(&context, &flags).await,
             Command::Apply(flags) => commands::apply::apply(&context, &flags).await,
@@ -111,23 +111,23 @@ fn dispatch(cli: Cli, reporter: Reporter) -> Result<ExitCode, Failure> {
                 commands::power::instances(&context, &flags, InstanceAction::SoftReboot).await
             }
             Command::Console(flags) => commands::console::console(&context, &flags).await,
-            Command::PortForward(flags) => commands::port_forward::port_forward(&context, flags).await,
-            Command::Ssh(flags) => commands::ssh::ssh(&context, flags).await,
-            Command::Scp(flags) => commands::ssh::scp(&context, flags).await,
-            Command::Vnc(flags) => commands::vnc::vnc(&context, flags).await,
+            Command::PortForward(flags) => commands::port_forward::port_forward(&context, flags.0).await,
+            Command::Ssh(flags) => commands::ssh::ssh(&context, flags.0).await,
+            Command::Scp(flags) => commands::ssh::scp(&context, flags.0).await,
+            Command::Vnc(flags) => commands::vnc::vnc(&context, flags.0).await,
             Command::Wait(flags) => commands::wait::wait(&context, &flags).await,
             Command::Events(flags) => commands::events::events(&context, &flags).await,
             Command::Top(flags) => commands::top::top(&context, &flags).await,
             Command::Kubeconfig(flags) => commands::kubeconfig::kubeconfig(&context, &flags),
             Command::Logs(flags) => commands::logs::logs(&context, &flags).await,
             Command::State(flags) => commands::state::state(&context, &flags.command),
-            Command::Image(flags) => commands::image::image(&context, flags.command).await,
+            Command::Image(flags) => commands::image::image(&context, flags.0.command).await,
             Command::Validate(flags) => commands::validate::validate(&context, &flags),
             Command::Doctor(flags) => commands::doctor::doctor(&context, &flags).await,
             Command::Completion(flags) => commands::completion::completion(&flags),
             Command::Complete(flags) => commands::completion::complete(&context, &flags).await,
             Command::Launcher(flags) => {
-                commands::launcher::launcher(&context, flags, cli.global.verbose).await
+                commands::launcher::launcher(&context, flags.0, cli.global.verbose).await
             }
         }
     });
