@@ -26,7 +26,7 @@ use std::path::{Component, Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
-use rustix::fs::StatVfsMountFlags;
+use rustix::fs::{Mode, StatVfsMountFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::args::RunPaths;
@@ -213,11 +213,14 @@ pub(crate) fn enter_view(shown: &[Shown]) -> io::Result<()> {
     mount(NO_NAME, "/", NO_NAME, private, NO_NAME).map_err(cannot("make the mounts private"))?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some("tmpfs"), root, Some("tmpfs"), flags, Some(ROOT_OPTIONS)).map_err(cannot("mount a tmpfs"))?;
+    // What leads to the files is for the user that QEMU becomes.
+    let umask = rustix::process::umask(Mode::from_raw_mode(0o022));
     for Shown { path, access } in shown {
         show(root, path, *access).map_err(|error| {
             io::Error::new(error.kind(), format!("cannot show `{}`: {error}", path.display()))
         })?;
     }
+    rustix::process::umask(umask);
     // The old root ends up on top of the new one, and is taken off: pivot_root(2), "pivot_root(".", ".")".
     std::env::set_current_dir(root)?;
     rustix::process::pivot_root(".", ".").map_err(cannot("change the root"))?;

@@ -16,12 +16,14 @@
 //!                            6 capabilities          none, but of a QEMU that stays root
 //!                            7 death signal KILL     sent when the parent *thread* ends
 //!                            8 parent still there?   else it died before 7, and nobody would ever kill QEMU
-//!                            9 no new privileges     set-user-id programs stay harmless
-//!                           10 exec                  keeps all that; no environment but PATH
+//!                            9 SIGTERM blocked       a host that goes down, or a service manager that stops a unit,
+//!                                                    tells all processes: the supervisor shuts the guest down then
+//!                           10 no new privileges     set-user-id programs stay harmless
+//!                           11 exec                  keeps all that; no environment but PATH
 //! ```
 //!
 //! Root's QEMU with a view is also the first process of a process namespace, which its parent has made for it
-//! (module `confinement`). With `--only-try` in the place of `--` and the program, the trampoline ends in the place of 10.
+//! (module `confinement`). With `--only-try` in the place of `--` and the program, the trampoline ends in the place of 11.
 //!
 //! So what a guest that has broken out of its virtual CPU finds in QEMU is QEMU's own: no credentials in
 //! variables of the supervisor's caller, none of the files that were open there.
@@ -38,6 +40,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use nix::sys::signal::{SIGTERM, SigSet};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
 use rustix::thread::{Gid, Uid};
@@ -147,6 +150,8 @@ enum TrampolineError {
     DeathSignal(#[source] io::Error),
     #[error("the parent process {0} has ended")]
     Orphaned(i32),
+    #[error("cannot block SIGTERM")]
+    Terminate(#[source] io::Error),
     #[error("cannot give up new privileges")]
     NoNewPrivileges(#[source] io::Error),
     #[error("cannot execute `{}`", program.display())]
@@ -254,6 +259,8 @@ fn prepare_and_execute(arguments: impl Iterator<Item = OsString>) -> Result<Infa
     if is_orphan {
         return Err(TrampolineError::Orphaned(order.parent));
     }
+    let terminate: SigSet = [SIGTERM].into_iter().collect();
+    terminate.thread_block().map_err(|error| TrampolineError::Terminate(error.into()))?;
     rustix::thread::set_no_new_privs(true).map_err(|error| TrampolineError::NoNewPrivileges(error.into()))?;
     let Some((program, arguments)) = order.program else { std::process::exit(0) };
     let mut command = Command::new(&program);

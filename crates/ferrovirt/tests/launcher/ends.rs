@@ -79,6 +79,17 @@ fn sigterm_presses_the_button_and_a_guest_that_obeys_has_shut_down() {
 }
 
 #[test]
+fn a_host_that_tells_all_processes_to_end_lets_the_guest_shut_down() {
+    let pod = Pod::new();
+    let mut launcher = pod.start(100);
+    launcher.boot(&instance("guest=obey", json!({})));
+    pod.wait_for_console("guest: listening to the power button");
+    kill_process(launcher.qemu(), Signal::TERM).unwrap();
+    launcher.signal(Signal::TERM);
+    launcher.expect_end(0, MachineState::ShutOff, StateReason::Shutdown);
+}
+
+#[test]
 fn a_guest_that_does_not_obey_is_killed_when_its_time_is_up() {
     let pod = Pod::new();
     let mut launcher = pod.start(100);
