@@ -330,7 +330,7 @@ fn control_group(pod: &PodDir, cpu: Option<CpuLimit>) -> Option<ControlGroup> {
             None
         }
         Err(error) => {
-            tracing::info!(%error, "no limits on the memory, processors and processes of the machine, which need root");
+            tracing::info!(%error, "no limits on the memory, processors and processes of the machine, which need root or a service manager of the user");
             None
         }
     }

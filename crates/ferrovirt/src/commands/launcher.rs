@@ -70,9 +70,11 @@ pub async fn launcher(context: &Context, flags: LauncherFlags, verbose: u8) -> R
     }
 }
 
-/// Leaves the session of the caller, whose end would be told to everybody in it, and its standard input. Goes ahead of
-/// others until the machine is started.
+/// Takes the program's name, and leaves the session of the caller, whose end would be told to everybody in it, and its
+/// standard input. Goes ahead of others until the machine is started.
 fn stand_alone() -> io::Result<()> {
+    // The daemon executes a link to itself, by whose name `ps` and `ss` would show this process.
+    rustix::thread::set_name(c"ferrovirt")?;
     match rustix::process::setsid() {
         Ok(_) => vmm::priority::step_ahead()?,
         // The leader of a process group has to stay where it is.

@@ -31,39 +31,63 @@ const OWN_VARIABLES: &str = "FERROVIRT_";
 /// Where systemd runs, sd_booted(3).
 const SYSTEMD: &str = "/run/systemd/system";
 
+/// The groups of a process, cgroups(7).
+const OWN_GROUPS: &str = "/proc/self/cgroup";
+
 /// The link to the program that a process runs, proc(5).
 const THIS_PROGRAM: &str = "/proc/self/exe";
 
 /// A scope that starts takes some milliseconds; a bus that does not answer is not waited for.
 const SCOPE_TRIAL: Duration = Duration::from_secs(5);
 
+/// How long after the guest's grace period a launcher may take to end, in seconds, before systemd kills it.
+const SCOPE_FAREWELL_SECONDS: u64 = 15;
+
+/// Longest that systemd waits for a guest when it stops a scope, as on the host's shutdown: a day, in seconds.
+const LONGEST_STOP_SECONDS: u64 = 24 * 3600;
+
 /// Whether launchers are started in systemd scopes of their own, out of the service's control group, so that they are
 /// accounted by themselves and that `systemctl status` of the service does not list them. They outlive the service
 /// without one too (`KillMode=process`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scopes {
-    /// Each in one.
-    Own,
+    /// Each in one of the system.
+    System,
+    /// Each in one of the user's own service manager.
+    User,
     /// They stay where the daemon is.
     None,
 }
 
 impl Scopes {
-    /// Tries it out, where the system is systemd's and this is root.
+    /// Tries it out, where the system is systemd's: for root, and for a user's daemon that is itself a service of the user's
+    /// manager. That ends with the user's last session, or not (`loginctl enable-linger`); machines shall not end before
+    /// their daemon.
     pub(super) async fn detect() -> Self {
-        if !rustix::process::geteuid().is_root() || !Path::new(SYSTEMD).is_dir() {
-            return Self::None;
-        }
+        let user = rustix::process::geteuid();
+        let manager = format!("/user@{}.service/", user.as_raw());
+        let own_groups = std::fs::read_to_string(OWN_GROUPS).unwrap_or_default(); // without any there is no manager
+        let found = match Path::new(SYSTEMD).is_dir() {
+            true if user.is_root() => Self::System,
+            true if own_groups.contains(&manager) => Self::User,
+            _ => return Self::None,
+        };
         let mut command = Command::new("systemd-run");
-        command.args(["--scope", "--quiet", "--collect", "--", "true"]);
+        command.args(found.options()).args(["--", "true"]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
         match tokio::time::timeout(SCOPE_TRIAL, command.status()).await {
-            Ok(Ok(status)) if status.success() => Self::Own,
+            Ok(Ok(status)) if status.success() => found,
             outcome => {
                 tracing::info!(?outcome, "launchers are started without systemd scopes");
                 Self::None
             }
         }
+    }
+
+    /// Of `systemd-run`.
+    fn options(self) -> [&'static str; 4] {
+        let manager = if self == Self::User { "--user" } else { "--system" };
+        [manager, "--scope", "--quiet", "--collect"]
     }
 }
 
@@ -75,6 +99,10 @@ pub(super) struct Launch {
     pub arguments: Vec<String>,
     /// The Pod's UID, which names its scope.
     pub uid: String,
+    /// NAMESPACE/NAME of its instance, which describes the scope.
+    pub instance: String,
+    /// Time that the guest gets to shut down.
+    pub grace_seconds: u64,
     /// Where what it says goes, beside its own log.
     pub output: PathBuf,
     pub scopes: Scopes,
@@ -88,15 +116,27 @@ impl Launch {
         let arguments = self.arguments.iter().map(OsString::from);
         match self.scopes {
             Scopes::None => (self.program.clone(), arguments.collect()),
-            Scopes::Own => {
-                let options = ["--scope", "--quiet", "--collect", "--slice=ferrovirt.slice"];
+            Scopes::System | Scopes::User => {
                 let unit = format!("--unit=ferrovirt-{}", self.uid);
+                let description = format!("--description=Virtual machine {}", self.instance);
+                // The guest shuts down when the scope is stopped, and that is told to the launcher alone: QEMU blocks it.
+                let stop =
+                    self.grace_seconds.saturating_add(SCOPE_FAREWELL_SECONDS).min(LONGEST_STOP_SECONDS);
+                let stop = format!("--property=TimeoutStopSec={stop}");
                 // For the launcher's own group below, systemd.resource-control(5). No more than that takes: the controller
                 // of the processors in one scope is there for all of them, and nice levels count inside of a scope then.
                 let controllers = if self.has_cpu_limit { "memory pids cpu" } else { "memory pids" };
                 let delegate = format!("--property=Delegate={controllers}");
-                let last = [unit.into(), delegate.into(), "--".into()];
-                let scope = options.into_iter().map(OsString::from).chain(last);
+                let own = [
+                    "--slice=ferrovirt.slice".to_owned(),
+                    unit,
+                    description,
+                    stop,
+                    delegate,
+                    "--".to_owned(),
+                ];
+                let scope =
+                    self.scopes.options().into_iter().map(OsString::from).chain(own.map(OsString::from));
                 // What runs is systemd-run by the time when the link is followed.
                 let program = if self.program == Path::new(THIS_PROGRAM) {
                     format!("/proc/{}/exe", std::process::id()).into()
@@ -245,6 +285,8 @@ mod tests {
             program: "/bin/ferrovirt".into(),
             arguments: vec!["--state-dir".into(), "/s".into(), "launcher".into()],
             uid: "u-1".into(),
+            instance: "default/vm".into(),
+            grace_seconds: 30,
             output: "/dev/null".into(),
             scopes,
             has_cpu_limit: false,
@@ -256,15 +298,20 @@ mod tests {
         let (program, arguments) = launch(Scopes::None).command_line();
         assert_eq!(program, Path::new("/bin/ferrovirt"));
         assert_eq!(arguments, ["--state-dir", "/s", "launcher"]);
-        let (program, arguments) = launch(Scopes::Own).command_line();
-        assert_eq!(program, Path::new("systemd-run"));
-        let expected = "--scope --quiet --collect --slice=ferrovirt.slice --unit=ferrovirt-u-1 --property=Delegate=memory_pids \
-             -- /bin/ferrovirt --state-dir /s launcher";
-        let expected = expected.split_whitespace().map(|word| OsString::from(word.replace('_', " ")));
-        assert_eq!(arguments, expected.collect::<Vec<_>>());
-        let limited = Launch { has_cpu_limit: true, ..launch(Scopes::Own) };
-        assert!(limited.command_line().1.contains(&"--property=Delegate=memory pids cpu".into()));
-        let this = Launch { program: THIS_PROGRAM.into(), ..launch(Scopes::Own) };
+        for (scopes, manager) in [(Scopes::System, "--system"), (Scopes::User, "--user")] {
+            let (program, arguments) = launch(scopes).command_line();
+            assert_eq!(program, Path::new("systemd-run"));
+            let expected = "--scope --quiet --collect --slice=ferrovirt.slice --unit=ferrovirt-u-1 \
+                 --description=Virtual_machine_default/vm --property=TimeoutStopSec=45 --property=Delegate=memory_pids \
+                 -- /bin/ferrovirt --state-dir /s launcher";
+            let expected = expected.split_whitespace().map(|word| OsString::from(word.replace('_', " ")));
+            assert_eq!(arguments, [manager.into()].into_iter().chain(expected).collect::<Vec<_>>());
+        }
+        let limited = Launch { has_cpu_limit: true, grace_seconds: u64::MAX, ..launch(Scopes::System) };
+        let (_, arguments) = limited.command_line();
+        assert!(arguments.contains(&"--property=Delegate=memory pids cpu".into()));
+        assert!(arguments.contains(&"--property=TimeoutStopSec=86400".into()));
+        let this = Launch { program: THIS_PROGRAM.into(), ..launch(Scopes::System) };
         let (_, arguments) = this.command_line();
         assert!(arguments.contains(&format!("/proc/{}/exe", std::process::id()).into()));
     }

@@ -83,6 +83,8 @@ pub(super) fn start(
         program: settings.program.clone(),
         arguments: arguments(settings, &shape, niceness(pod), directory.path(), address.get()),
         uid,
+        instance: format!("{}/{}", record.namespace, record.instance),
+        grace_seconds: record.grace_seconds,
         output: output(&directory),
         scopes: node.scopes,
         has_cpu_limit: shape.cpu_limit_millis.is_some(),
