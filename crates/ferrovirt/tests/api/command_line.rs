@@ -411,14 +411,39 @@ fn a_shell_completes_what_is_typed() {
     session.run("__complete -- get vm -n def");
     session.run("__complete -- stop --grace");
     session.run("__complete -- get vm --kubeconfig missing t");
-    // A real shell: what TAB puts in the place of `ferrovirt start t`.
+    // Real shells: what TAB puts in the place of `ferrovirt start -n default t`, beside a file that begins so.
     let directory = std::path::Path::new(env!("CARGO_BIN_EXE_ferrovirt")).parent().unwrap();
-    let script = "source <(ferrovirt completion bash); COMP_WORDS=(ferrovirt start -n default t); COMP_CWORD=4; \
-                  _ferrovirt; printf '[%s]' \"${COMPREPLY[@]}\"";
-    let mut command = world.command("bash", ["-c", script]);
-    command.env("PATH", format!("{}:{}", directory.display(), std::env::var("PATH").unwrap()));
-    command.env("KUBECONFIG", world.kubeconfig());
-    assert_eq!(finish(command).succeeded().stdout, "[tiny]");
+    let elsewhere = world.path("shells");
+    std::fs::create_dir(&elsewhere).unwrap();
+    std::fs::write(elsewhere.join("t.txt"), "").unwrap();
+    let zsh = "zmodload zsh/zpty; zpty shell 'zsh -f -i'; \
+               zpty -w shell 'PS1=; autoload -Uz compinit; compinit -D -u; source <(ferrovirt completion zsh); echo REA\"\"DY'; \
+               zpty -r -m shell text '*READY*'; zpty -n -w shell $'ferrovirt start -n default t\t'; \
+               zpty -r -m shell text '*tiny*'; printf '[tiny]'";
+    for (shell, arguments) in [
+        (
+            "bash",
+            &[
+                "-c",
+                "source <(ferrovirt completion bash); COMP_WORDS=(ferrovirt start -n default t); COMP_CWORD=4; \
+                 _ferrovirt; printf '[%s]' \"${COMPREPLY[@]}\"",
+            ][..],
+        ),
+        ("zsh", &["-f", "-c", zsh]),
+        (
+            "fish",
+            &[
+                "--no-config",
+                "-c",
+                "ferrovirt completion fish | source; printf '[%s]' (complete -C 'ferrovirt start -n default t')",
+            ],
+        ),
+    ] {
+        let mut command = world.command(shell, arguments);
+        command.env("PATH", format!("{}:{}", directory.display(), std::env::var("PATH").unwrap()));
+        command.env("KUBECONFIG", world.kubeconfig()).current_dir(&elsewhere);
+        assert_eq!(finish(command).succeeded().stdout, "[tiny]", "{shell}");
+    }
     insta::assert_snapshot!(session.end(&server));
 }
 
