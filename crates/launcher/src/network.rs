@@ -19,7 +19,7 @@
 //!
 //! The way into the guest is a TCP/IP stack of our own rather than ports of the host that passt or QEMU would listen on:
 //! nobody else on the host can use it, any port can be reached at any time, and whether the guest takes a connection is
-//! known before somebody is told that it has. Ports that the manifest lists are open at the Pod's address as well, to
+//! known before somebody is told that it has. Ports that the manifest allows are open at the Pod's address as well, to
 //! everybody on the host ([`PodPorts`]), and lead through the same stack. The way out is passt's, started with the first
 //! frame that goes there.
 //!
@@ -49,7 +49,7 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 pub use outside::{Outside, Passt};
 pub use plan::{HostLoopback, Network, Ports, Protocol, network};
-pub use pod_ports::PodPorts;
+pub use pod_ports::{PodPorts, is_redirected};
 pub use traffic::Traffic;
 
 pub use frame::Frame;

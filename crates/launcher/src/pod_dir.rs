@@ -29,6 +29,9 @@ use vmm::LaunchSpec;
 /// Port of a launcher's control API on its Pod's address.
 pub const CONTROL_PORT: u16 = 8443;
 
+/// Port of a Pod's address where a launcher takes connections that the host has redirected from any other one.
+pub const REDIRECT_PORT: u16 = 15001;
+
 /// A launcher Pod's directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodDir {

@@ -45,7 +45,7 @@ use crate::exit_record::ExitRecord;
 use crate::guest_agent::Agent;
 use crate::host::Host;
 use crate::machine_dir;
-use crate::network::{self, Door};
+use crate::network::{self, Door, PodPorts};
 use crate::pod_dir::{self, LauncherRecord, PodDir};
 use crate::probe::Probes;
 use crate::serial_port::SerialPort;
@@ -225,6 +225,7 @@ pub async fn run(
 ) -> Result<MachineStatus, LauncherError> {
     let Claim { pod, exit_record, _lock } = claim;
     let acceptor = acceptor(&pod)?;
+    let pod_ports = PodPorts::reserve(settings.listen);
     let listen = |source| LauncherError::Listen { address: settings.listen, source };
     let listener = TcpListener::bind(settings.listen).await.map_err(listen)?;
     let address = listener.local_addr().map_err(listen)?;
@@ -276,6 +277,7 @@ pub async fn run(
         pod: &pod,
         settings: &settings,
         control: address,
+        pod_ports,
         board: &board,
         group: group.as_ref(),
         starts: start_requests,
@@ -358,6 +360,8 @@ struct Supervisor<'a> {
     settings: &'a Settings,
     /// Where the control API listens.
     control: SocketAddr,
+    /// Ports of its address, until there is a guest behind them.
+    pod_ports: PodPorts,
     board: &'a Board,
     /// Where the machine is limited.
     group: Option<&'a ControlGroup>,
@@ -394,7 +398,8 @@ impl Supervisor<'_> {
                 Some(start) = self.starts.recv() => start,
             };
             let outcome = {
-                let attempt = start(self.pod, self.settings, self.control, self.group, &instance);
+                let ports = &mut self.pod_ports;
+                let attempt = start(self.pod, self.settings, self.control, ports, self.group, &instance);
                 tokio::pin!(attempt);
                 // What is dropped half-started is killed with the process, which ends then.
                 loop {

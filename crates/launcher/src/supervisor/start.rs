@@ -166,11 +166,13 @@ fn selinux_context() -> Option<String> {
     Some(text.trim_end_matches(['\0', '\n']).to_owned())
 }
 
-/// From an instance to a running QEMU. `control` is where the control API listens, at the Pod's address.
+/// From an instance to a running QEMU. `control` is where the control API listens, at the Pod's address, of which
+/// `pod_ports` are taken by a machine with a network.
 pub(super) async fn start(
     pod: &PodDir,
     settings: &Settings,
     control: SocketAddr,
+    pod_ports: &mut PodPorts,
     group: Option<&ControlGroup>,
     instance: &VirtualMachineInstance,
 ) -> Result<Started, StartFailure> {
@@ -224,13 +226,14 @@ pub(super) async fn start(
     }
     let network = network(instance);
     // Some of them take a privilege.
-    let (pod_ports, closed_ports) = match &network {
-        Some(network) => PodPorts::listen(control, &network.ports),
-        None => (PodPorts::default(), None),
+    let closed_ports = match &network {
+        Some(network) => pod_ports.open(control, &network.ports).await,
+        None => None,
     };
     if let Err(error) = privileges::after_start() {
         tracing::warn!(%error, "the launcher keeps the privileges that the start took");
     }
+    let pod_ports = std::mem::take(pod_ports);
     let timeline = Timeline { prepared, vmm_ready: Some(began.elapsed()), ..Timeline::default() };
     tracing::info!(process = vm.process_id(), accelerator = ?facts.accelerator, "QEMU runs");
     let mut known = known(settings, &image, &facts, vm.machine_type());
