@@ -18,7 +18,7 @@ packages_of() {
         build) echo gcc libc6-dev ;;
         run) echo qemu-system-x86 ;;
         demo) echo cpio gzip xz-utils zstd ;;
-        test) echo ca-certificates docker-registry skopeo buildah podman uidmap umoci qemu-utils curl jq python3-kubernetes strace faketime passt openssh-client zsh fish ;;
+        test) echo ca-certificates docker-registry skopeo buildah podman uidmap umoci qemu-utils curl jq python3-kubernetes strace faketime passt nftables iproute2 openssh-client zsh fish ;;
         bench) echo etcd-server ;;
         fuzz) echo g++ ;;
         soak) echo python3-venv ;;

@@ -18,7 +18,7 @@ fi
 
 work=$(mktemp -d)
 : >"$work/log"
-"$binary" --state-dir "$work/state" --run-dir "$work/run" serve --listen 127.0.0.1:0 2>"$work/log" &
+"$binary" --state-dir "$work/state" --run-dir "$work/run" serve --listen 127.0.0.1:0 --pod-ports listed 2>"$work/log" &
 server=$!
 trap 'kill "$server" 2>/dev/null || true; wait "$server" 2>/dev/null || true; rm -rf "$work"' EXIT
 until grep -q '^serving on ' "$work/log"; do

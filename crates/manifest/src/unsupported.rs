@@ -143,7 +143,7 @@ pub const SPEC_FIELDS: &[SupportedField] = &[
     row(
         "domain.devices.interfaces[].portRanges",
         Full,
-        "with `ports`: what of the guest can be reached, all when none is listed; TCP ports that are listed, 128 at most, are open at the Pod's address",
+        "with `ports`: what of the guest can be reached, all when none is listed; TCP ports are open at the Pod's address, without `nft` or root the listed ones alone, 128 at most",
     ),
     row("domain.devices.interfaces[].ports", Full, "see `portRanges`"),
     row("domain.devices.interfaces[].state", Only(&["up"]), ""),

@@ -7,6 +7,8 @@
 //!                                        ├─► record, address, pki: directory
 //!                                        ├─► process: launcher ── end ─────┤
 //!                                        └─► probe: does its guest answer? ┘
+//!
+//!  redirect: the host's connections to a Pod's address ──► its launcher ──► any port of its guest
 //! ```
 //!
 //! # Who owns what
@@ -22,6 +24,7 @@ mod packed;
 mod probe;
 mod process;
 mod record;
+pub mod redirect;
 mod runtime;
 mod shape;
 mod status;

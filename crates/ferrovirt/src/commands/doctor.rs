@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use image::Store;
 use launcher::host::{HostError, KVM_DEVICE, run_as};
+use node::pods::redirect::{self, RedirectError};
 use serde::Serialize;
 use vmm::accelerator::{CacheUse, KvmStatus};
 use vmm::process::Trampoline;
@@ -44,6 +45,7 @@ pub async fn doctor(context: &Context, flags: &DoctorFlags) -> Result<ExitCode, 
     let findings = [
         qemu_and_kvm(context),
         vec![user(context), store(context), run_directory(context), registries(context), limits()],
+        vec![pod_ports().await],
     ]
     .concat();
     let text = match flags.output {
@@ -233,6 +235,30 @@ fn run_directory(context: &Context) -> Finding {
         },
         Err(failure) => failed("run", failure),
     }
+}
+
+/// Whether all ports of guests are open at their Pods' addresses, or can be.
+async fn pod_ports() -> Finding {
+    let finding = |state, text, hint| Finding { subject: "pod ports", state, text, hint };
+    if redirect::is_in_force().await {
+        let text = "all TCP ports of guests are open at their Pods' addresses";
+        return finding(State::Ok, text.to_owned(), None);
+    }
+    let Err(error) = redirect::check().await else {
+        let text = "`ferrovirt serve` opens all TCP ports of guests at their Pods' addresses, by nftables";
+        return finding(State::Ok, text.to_owned(), None);
+    };
+    let hint = Some(error.hint().to_owned());
+    let state = match error {
+        RedirectError::NotRoot => State::Ok,
+        _ => State::Warning,
+    };
+    let error = anyhow::Error::new(error);
+    finding(
+        state,
+        format!("of guests only those are open at Pods' addresses that `ports` list: {error:#}"),
+        hint,
+    )
 }
 
 fn limits() -> Finding {

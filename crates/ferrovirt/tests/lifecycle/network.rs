@@ -1,10 +1,12 @@
 //! Guests with a network: DHCP, what they reach, what they do not, and how they are reached.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, UdpSocket};
-use std::process::Stdio;
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use futures::{SinkExt as _, StreamExt as _};
+use launcher::pod_dir::CONTROL_PORT;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use tokio::time::timeout;
@@ -215,12 +217,12 @@ fn forwarded_by_the_command(room: &Room) {
     });
     // The guest ends this one, the client the other: in both cases all of it arrives.
     let mut answer = String::new();
-    let mut client = std::net::TcpStream::connect(http).unwrap();
+    let mut client = TcpStream::connect(http).unwrap();
     client.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
     client.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("served by the guest\n"), "{answer}");
     let sent: Vec<u8> = (0..300_000u32).flat_map(u32::to_be_bytes).collect();
-    let mut client = std::net::TcpStream::connect(echo).unwrap();
+    let mut client = TcpStream::connect(echo).unwrap();
     let mut reader = client.try_clone().unwrap();
     let reading = std::thread::spawn(move || {
         let mut back = Vec::new();
@@ -230,7 +232,7 @@ fn forwarded_by_the_command(room: &Room) {
     client.shutdown(Shutdown::Write).unwrap();
     assert!(reading.join().unwrap().unwrap() == sent, "the guest's echo is another than what was said");
     // Who comes to a closed port is told nothing, and the user is.
-    let mut client = std::net::TcpStream::connect(closed).unwrap();
+    let mut client = TcpStream::connect(closed).unwrap();
     assert_eq!(client.read(&mut [0; 1]).unwrap_or(0), 0);
 
     kill_process(Pid::from_child(&forwarding), Signal::INT).unwrap();
@@ -339,15 +341,146 @@ fn a_guest_reaches_the_hosts_network_and_not_its_loopback() {
     room.wait_until_empty();
 }
 
-/// The guest `listed`, at the address of its Pod: by its port 80, and by no other.
-fn reached_at_the_pods_address(room: &Room, taken: u16) {
-    let pod = room.pods_of("listed")[0]["status"]["podIP"].as_str().unwrap().parse::<Ipv4Addr>().unwrap();
+/// Whether this process has a network of its own, whose firewall is its own too. Where it has not and could, another
+/// process that has one runs `test`, this one's caller.
+fn is_in_a_network_of_its_own(test: &str) -> Result<bool, String> {
+    const INSIDE: &str = "IN_A_NETWORK_OF_ITS_OWN";
+    if std::env::var_os(INSIDE).is_some() {
+        return Ok(true);
+    }
+    let unshare = |script: &str| {
+        let mut command = Command::new("unshare");
+        command.args(["--net", "sh", "-c", script]).arg(std::env::current_exe().unwrap()).arg(test);
+        command
+    };
+    let tried =
+        unshare("ip link set lo up && nft list ruleset").output().map_err(|error| error.to_string())?;
+    if !tried.status.success() {
+        return Err(String::from_utf8_lossy(&tried.stderr).into_owned());
+    }
+    let mut inside = unshare("ip link set lo up && exec \"$0\" --exact --nocapture \"$1\"");
+    assert!(inside.env(INSIDE, "1").status().unwrap().success(), "it fails in a network of its own");
+    Ok(false)
+}
+
+/// The address of the Pod of `instance`.
+fn pods_address(room: &Room, instance: &str) -> Ipv4Addr {
+    room.pods_of(instance)[0]["status"]["podIP"].as_str().unwrap().parse().unwrap()
+}
+
+/// A connection whose other end answers in time.
+fn connected(address: (Ipv4Addr, u16)) -> TcpStream {
+    let client = TcpStream::connect(address).unwrap();
+    client.set_read_timeout(Some(DEADLINE)).unwrap();
+    client
+}
+
+/// The guest's page at this address.
+fn expect_page(address: (Ipv4Addr, u16)) {
     let mut answer = String::new();
-    let mut client = std::net::TcpStream::connect((pod, 80)).unwrap();
+    let mut client = connected(address);
     client.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
     client.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("served by the guest\n"), "{answer}");
-    let refused = std::net::TcpStream::connect((pod, 7)).unwrap_err();
+}
+
+/// Says `text` to who echoes.
+fn expect_echo(echo: &mut TcpStream, text: &str) {
+    echo.write_all(text.as_bytes()).unwrap();
+    let mut answer = vec![0; text.len()];
+    echo.read_exact(&mut answer).unwrap();
+    assert_eq!(String::from_utf8(answer).unwrap(), text);
+}
+
+/// What a client gets of a redirected port that leads nowhere.
+fn expect_reset(address: Ipv4Addr, port: u16) {
+    let mut client = connected((address, port));
+    client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let error = client.read(&mut [0; 1]).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{address}:{port}");
+}
+
+/// A rule of the firewall opens all ports of a guest at its Pod's address, as far as the manifest allows, and stays when
+/// the daemon ends.
+#[test]
+fn all_ports_are_open_at_the_pods_address() {
+    match is_in_a_network_of_its_own("network::all_ports_are_open_at_the_pods_address") {
+        Ok(true) => {}
+        Ok(false) => return,
+        Err(why) => return println!("no firewall of its own for this test, which takes root and nft: {why}"),
+    }
+    // Of a range that is longer than what a launcher listens on.
+    const LAST: u16 = 20_200;
+    // A launcher of an earlier version listens on ports itself, and nothing else will.
+    let old = Ipv4Addr::new(127, 88, 255, 251);
+    let _control = TcpListener::bind((old, CONTROL_PORT)).unwrap();
+    let olds = greeter(old, "from an old launcher");
+
+    let mut room = Room::with_all_ports();
+    room.wait_for_log("all TCP ports of guests are open at Pods' addresses");
+    let image = room.reference("guests/all-ports:1");
+    push(&room, &image);
+    // Somebody else has this one at every address of the host.
+    let holder = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+    let taken = holder.local_addr().unwrap().port();
+    let boot = Boot { image: &image, policy: "", guest: "network" };
+    room.apply(&instance("all", &boot));
+    let mut listed = instance("listed", &boot);
+    listed["spec"]["networks"] = json!([{"name": "default", "pod": {}}]);
+    listed["spec"]["domain"]["devices"]["interfaces"] = json!([{
+        "name": "default", "masquerade": {}, "ports": [{"port": 80}, {"port": taken}],
+        // More than are listened on.
+        "portRanges": [{"protocol": "TCP", "start": LAST - 200, "end": LAST}],
+    }]);
+    room.apply(&listed);
+    for name in ["all", "listed"] {
+        room.wait_for_phase(&format!("vmi/{name}"), "Running");
+        room.wait_for_console(name, "guest: shell is ready");
+    }
+    client::runtime().block_on(async {
+        let mut terminal = Terminal::open(&room, "listed", "").await.unwrap();
+        terminal.type_line(&format!("httpd -p {LAST} -h /www")).await;
+        terminal.expect("guest: status 0").await;
+    });
+    let (all, listed) = (pods_address(&room, "all"), pods_address(&room, "listed"));
+    expect_page((all, 80));
+    expect_page((listed, 80));
+    expect_page((listed, LAST));
+    expect_reset(listed, 7);
+    // Nobody is there, of the guest's or at all.
+    expect_reset(all, 81);
+    expect_reset(listed, taken);
+    let refused = TcpStream::connect((LAUNCHERS, 80)).unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    let events = room.events("VirtualMachineInstance", "listed");
+    assert!(!events.iter().any(|event| event.contains("not open at the Pod's address")), "{events:?}");
+    let expect_old = || {
+        let mut answer = String::new();
+        connected((old, olds)).read_to_string(&mut answer).unwrap();
+        assert_eq!(answer, "from an old launcher");
+    };
+    expect_old();
+
+    // What goes on: launchers, connections and the rule, when one daemon follows another.
+    let mut echo = connected((all, 7));
+    expect_echo(&mut echo, "once");
+    room.stop_server();
+    expect_echo(&mut echo, "without a daemon");
+    expect_page((all, 80));
+    room.start_server();
+    room.wait_for_log("all TCP ports of guests are open at Pods' addresses");
+    expect_echo(&mut echo, "with the next one");
+    expect_page((all, 80));
+    expect_old();
+    room.kubectl(&["delete", "vmi", "all", "listed"]);
+    room.wait_until_empty();
+}
+
+/// The guest `listed`, at the address of its Pod: by its port 80, and by no other.
+fn reached_at_the_pods_address(room: &Room, taken: u16) {
+    let pod = pods_address(room, "listed");
+    expect_page((pod, 80));
+    let refused = TcpStream::connect((pod, 7)).unwrap_err();
     assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
     let closed =
         format!("the Pod's address {pod}: {taken} (Address already in use (os error 98)); port-forward");
@@ -357,6 +490,10 @@ fn reached_at_the_pods_address(room: &Room, taken: u16) {
 /// Without a network there is no card; with ports, only they are reached; and who is not there yet is told so.
 #[test]
 fn a_guest_is_reached_as_far_as_its_manifest_says() {
+    // Otherwise a rule of this host may have its say.
+    if is_in_a_network_of_its_own("network::a_guest_is_reached_as_far_as_its_manifest_says") == Ok(false) {
+        return;
+    }
     let room = Room::new();
     let image = room.reference("guests/ports:1");
     push(&room, &image);

@@ -22,6 +22,8 @@ pub struct Room {
     port: u16,
     /// What it is told to call its Node.
     pub node_name: Option<&'static str>,
+    /// Which ports of guests are open: no room changes the host's firewall unless it is about that.
+    pod_ports: &'static str,
     /// Further arguments of `serve`.
     arguments: Vec<String>,
     /// A directory that its search path begins with.
@@ -85,9 +87,18 @@ impl Room {
             server: None,
             port: 0,
             node_name: Some("node-1"),
+            pod_ports: "listed",
             arguments: Vec::new(),
             programs: None,
         }
+    }
+
+    /// A room whose guests have all their ports open at their Pods' addresses, by a rule of this host's firewall.
+    pub fn with_all_ports() -> Self {
+        let mut room = Self::without_server(World::new(), RealRegistry::start());
+        room.pod_ports = "all";
+        room.start_server();
+        room
     }
 
     /// Starts the server again where the one before it was. The kubeconfig stays right.
@@ -145,7 +156,7 @@ impl Room {
 
     fn serve_arguments(&self) -> Vec<String> {
         let listen = format!("127.0.0.1:{}", self.port);
-        let words = ["serve", "-v", "--listen", &listen].map(str::to_owned);
+        let words = ["serve", "-v", "--listen", &listen, "--pod-ports", self.pod_ports].map(str::to_owned);
         let name = self.node_name.iter().flat_map(|name| ["--node-name", name]).map(str::to_owned);
         words.into_iter().chain(name).chain(self.arguments.iter().cloned()).collect()
     }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use launcher::pod_dir::CONTROL_PORT;
 
 /// First two numbers of all addresses.
-const NETWORK: [u8; 2] = [127, 88];
+pub(super) const NETWORK: [u8; 2] = [127, 88];
 
 /// Addresses with 1 to 254 as their last number; 0 and 255 look like a network and a broadcast.
 const COUNT: u32 = 256 * 254;

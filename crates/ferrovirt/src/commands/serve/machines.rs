@@ -15,12 +15,13 @@ use apiserver::server::{ApiServer, Objects};
 use kube::Client;
 use launcher::host::Host;
 use node::pki::Authority;
+use node::pods::redirect::{self, RedirectError};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::launchers::ControlledLaunchers;
 use super::{pod_logs, resource_metrics};
-use crate::cli::{Accel, ServeFlags};
+use crate::cli::{Accel, PodPorts, ServeFlags};
 use crate::commands::image::open_images;
 use crate::commands::{Context, host};
 use crate::report::Failure;
@@ -36,6 +37,7 @@ pub struct Machines {
 pub struct Prepared {
     node: node::Settings,
     host: Host,
+    pod_ports: PodPorts,
 }
 
 impl Prepared {
@@ -77,7 +79,7 @@ impl Prepared {
             launchers,
             image_gc: node::images::Thresholds::default(),
         };
-        Ok(Self { node, host: host::host(context, Accel::Auto) })
+        Ok(Self { node, host: host::host(context, Accel::Auto), pod_ports: flags.pod_ports })
     }
 
     /// What asks launchers.
@@ -103,8 +105,9 @@ impl Prepared {
 impl Machines {
     /// Starts them against `server`; what happens is counted in `metrics`.
     pub fn start(prepared: Prepared, server: &ApiServer, metrics: controllers::Metrics) -> Self {
-        let Prepared { node, host } = prepared;
+        let Prepared { node, host, pod_ports } = prepared;
         let launchers = node.launchers.clone();
+        tokio::spawn(open_ports(pod_ports));
         tokio::spawn(look_around(host, node.pods_dir.clone()));
         let controller_settings = controllers::Settings {
             launcher_image: format!("ferrovirt/launcher:{}", env!("CARGO_PKG_VERSION")),
@@ -156,6 +159,29 @@ async fn look_around(host: Host, directory: PathBuf) {
     };
     if let Err(error) = found {
         tracing::warn!(%error, hint = error.hint(), "no machine can be started on this host");
+    }
+}
+
+/// Has all ports of guests open at their Pods' addresses, if that is wanted and can be had.
+async fn open_ports(ports: PodPorts) {
+    const LISTED: &str = "only TCP ports that `ports` list are open at Pods' addresses";
+    let outcome = match ports {
+        PodPorts::All => redirect::install().await,
+        PodPorts::Listed => return tracing::info!("{LISTED}, as --pod-ports says"),
+    };
+    match outcome {
+        Ok(()) => {
+            tracing::info!("all TCP ports of guests are open at Pods' addresses, by a rule of nftables")
+        }
+        Err(error) if redirect::is_in_force().await => {
+            tracing::info!(%error, "all TCP ports of guests are open at Pods' addresses, by a rule that was there");
+        }
+        // An ordinary user has not expected it.
+        Err(error @ RedirectError::NotRoot) => tracing::info!(%error, hint = error.hint(), "{LISTED}"),
+        Err(error) => {
+            let hint = error.hint();
+            tracing::warn!(error = format!("{:#}", anyhow!(error)), hint, "{LISTED}");
+        }
     }
 }
 
