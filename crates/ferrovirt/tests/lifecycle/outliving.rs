@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, getsid, kill_process};
 use serde_json::Value;
 
 use crate::harness::wait_until_gone;
@@ -40,6 +40,11 @@ fn machines_outlive_the_daemon_and_a_new_one_adopts_them() {
     room.wait_for_event("VirtualMachineInstance", "one", "Normal Started ");
     room.wait_for_event("Pod", &room.pod_of("one"), "Normal Started ");
     let told = [room.events("VirtualMachineInstance", "one"), room.events("Pod", &room.pod_of("one"))];
+
+    // Without one it would end with its terminal, and its priority would count among the daemon's processes alone.
+    for process in launchers.iter().chain(&guests) {
+        assert_eq!(getsid(Some(*process)).unwrap(), *process, "a session of its own");
+    }
 
     room.kill_server();
     assert_eq!(room.processes("qemu-system-x86_64"), guests);

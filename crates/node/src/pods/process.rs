@@ -159,8 +159,9 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Starts one, in a process group of its own: what a terminal sends the daemon is not for its launchers. Of open
-    /// files it has its standard streams only, since everything of ours is close-on-exec.
+    /// Starts one. What a terminal sends the daemon is not for its launchers: each makes a session of its own, which the
+    /// leader of a process group could not. Of open files it has its standard streams only, since everything of ours is
+    /// close-on-exec.
     pub(super) fn start(launch: &Launch) -> io::Result<Self> {
         let output = OpenOptions::new()
             .create(true)
@@ -177,7 +178,7 @@ impl Process {
         };
         command.envs(std::env::vars_os().filter(|(name, _)| kept(name)));
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
-        command.process_group(0).kill_on_drop(false);
+        command.kill_on_drop(false);
         let mut child = command.spawn()?;
         let id = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
         // It has not been waited for, so its number is its own.
