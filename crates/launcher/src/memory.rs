@@ -1,5 +1,7 @@
 //! Peak memory of a process, as Linux counts it.
 
+pub use vmm::proc_bytes;
+
 /// A process whose memory is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Process {
@@ -18,13 +20,7 @@ pub fn peak_bytes(process: Process) -> Option<u64> {
         Process::Id(id) => format!("/proc/{id}/status"),
     };
     // Absence is an answer here: the process is gone.
-    parse_peak(&std::fs::read_to_string(path).ok()?)
-}
-
-fn parse_peak(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    // The unit says `kB` and means KiB.
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+    proc_bytes(&std::fs::read_to_string(path).ok()?, "VmHWM")
 }
 
 #[cfg(test)]
@@ -33,8 +29,9 @@ mod tests {
 
     #[test]
     fn the_kernels_line_is_read() {
-        assert_eq!(parse_peak("Name:\tx\nVmPeak:\t  9 kB\nVmHWM:\t   12340 kB\n"), Some(12340 * 1024));
-        assert_eq!(parse_peak("Name:\tzombie\n"), None);
+        let status = "Name:\tx\nVmPeak:\t  9 kB\nVmHWM:\t   12340 kB\n";
+        assert_eq!(proc_bytes(status, "VmHWM"), Some(12340 * 1024));
+        assert_eq!(proc_bytes("Name:\tzombie\n", "VmHWM"), None);
         assert!(peak_bytes(Process::Own).is_some_and(|bytes| bytes > 100_000));
     }
 }

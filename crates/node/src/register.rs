@@ -27,7 +27,6 @@ use manifest::Quantity;
 use serde_json::{Value, json};
 
 use crate::{NodeError, Settings, files};
-pub(crate) use facts::bytes_of;
 pub use facts::{Disk, Facts};
 
 /// Kubernetes whose kubelet this node stands in for: that of the types it is built with.

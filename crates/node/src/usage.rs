@@ -9,10 +9,9 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use launcher::memory::proc_bytes;
 use launcher::network::Traffic;
 use launcher::pod_dir::PodDir;
-
-use crate::register::bytes_of;
 
 /// What QEMU of one machine has used since it was started.
 #[derive(Debug, Clone, PartialEq)]
@@ -101,7 +100,7 @@ impl Process {
 
     /// Its memory that is not swapped out; none when it has ended.
     fn resident_bytes(&self) -> Option<u64> {
-        bytes_of(&fs::read_to_string(format!("/proc/{}/status", self.id)).ok()?, "VmRSS")
+        proc_bytes(&fs::read_to_string(format!("/proc/{}/status", self.id)).ok()?, "VmRSS")
     }
 }
 

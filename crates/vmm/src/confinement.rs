@@ -136,7 +136,8 @@ impl HostFacts {
         let reason = match (&self.namespaces, &self.qemu.installation) {
             (Namespaces::Refused { reason }, _) => reason.clone(),
             (Namespaces::Usable, None) => unknown_libraries(&self.qemu),
-            _ => return None,
+            (Namespaces::Usable, Some(_))
+            | (Namespaces::UsableByUser | Namespaces::Unprivileged { .. }, _) => return None,
         };
         Some(format!("QEMU sees the files and processes of this host as far as its user may: {reason}"))
     }
@@ -196,17 +197,18 @@ fn unknown_libraries(qemu: &QemuFacts) -> String {
 /// # Errors
 /// What the kernel says, with what was attempted. The thread is of no use then.
 pub(crate) fn enter_view(shown: &[Shown]) -> io::Result<()> {
-    let own = CloneFlags::CLONE_NEWNS
+    let mut own = CloneFlags::CLONE_NEWNS
         | CloneFlags::CLONE_NEWNET
         | CloneFlags::CLONE_NEWIPC
         | CloneFlags::CLONE_NEWUTS;
-    if rustix::process::geteuid().is_root() {
-        unshare(own).map_err(cannot("make namespaces"))?;
-    } else {
-        // The kernel makes the user namespace first.
-        in_own_user_namespace(|| {
-            unshare(own | CloneFlags::CLONE_NEWUSER).map_err(cannot("make namespaces"))
-        })?;
+    let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
+    if !user.is_root() {
+        // The kernel makes this one first.
+        own |= CloneFlags::CLONE_NEWUSER;
+    }
+    unshare(own).map_err(cannot("make namespaces"))?;
+    if !user.is_root() {
+        keep_names(user.as_raw(), group.as_raw()).map_err(cannot("map its user and group"))?;
     }
     let root = Path::new(BUILDING_SITE);
     let (private, sealed) = (MsFlags::MS_REC | MsFlags::MS_PRIVATE, ShownAs::ReadOnly.flags());
@@ -231,19 +233,15 @@ pub(crate) fn enter_view(shown: &[Shown]) -> io::Result<()> {
     Ok(())
 }
 
-/// Has the user and the group of the caller be the same in the user namespace that `make` makes; others have no name in it.
-fn in_own_user_namespace(make: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
-    let (user, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    make()?;
+/// Has the caller's user and group be the same in its new user namespace as outside; others have no name in it.
+fn keep_names(user: u32, group: u32) -> io::Result<()> {
     // Without a say in groups that are not in the map, or the kernel takes none of them: user_namespaces(7).
     let maps = [
         ("setgroups", "deny".to_owned()),
         ("uid_map", format!("{user} {user} 1")),
         ("gid_map", format!("{group} {group} 1")),
     ];
-    maps.iter().try_for_each(|(file, map)| {
-        fs::write(Path::new("/proc/self").join(file), map).map_err(cannot("map its user and group"))
-    })
+    maps.iter().try_for_each(|(file, map)| fs::write(Path::new("/proc/self").join(file), map))
 }
 
 /// Mounts what is at `path` at the same place under `root`. What is not there is not shown; QEMU says best what it misses.

@@ -66,7 +66,7 @@ impl HostFacts {
         trampoline: &Trampoline,
     ) -> Result<Self, ProbeError> {
         let text = fs::read_to_string(MEMINFO).map_err(|source| ProbeError::Memory { source })?;
-        let memory_bytes = memory_total(&text).ok_or_else(|| ProbeError::Memory {
+        let memory_bytes = proc_bytes(&text, "MemTotal").ok_or_else(|| ProbeError::Memory {
             source: io::Error::new(io::ErrorKind::InvalidData, "no MemTotal line"),
         })?;
         let cpus = std::thread::available_parallelism().map_or(1, |count| count.get());
@@ -92,10 +92,11 @@ pub enum Accelerator {
 /// Where the kernel tells the size of memory, proc_meminfo(5).
 const MEMINFO: &str = "/proc/meminfo";
 
-/// `MemTotal` in bytes; the file counts in KiB although it says `kB`.
-fn memory_total(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+/// The bytes that the line `key` of proc_meminfo(5) or proc_pid_status(5) says; the kernel counts in KiB there although it
+/// says `kB`. `None` where it says nothing that can be read.
+pub fn proc_bytes(text: &str, key: &str) -> Option<u64> {
+    let rest = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
+    rest.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// The QEMU binary and what it can do.
@@ -480,9 +481,12 @@ mod tests {
 
     #[test]
     fn total_memory_is_in_bytes() {
-        assert_eq!(memory_total("MemFree: 1 kB\nMemTotal:       24683456 kB\n"), Some(24_683_456 * 1024));
-        assert_eq!(memory_total("MemFree: 1 kB\n"), None);
-        assert_eq!(memory_total("MemTotal: many kB\n"), None);
+        assert_eq!(
+            proc_bytes("MemFree: 1 kB\nMemTotal:       24683456 kB\n", "MemTotal"),
+            Some(24_683_456 * 1024)
+        );
+        assert_eq!(proc_bytes("MemFree: 1 kB\n", "MemTotal"), None);
+        assert_eq!(proc_bytes("MemTotal: many kB\n", "MemTotal"), None);
     }
 
     #[test]

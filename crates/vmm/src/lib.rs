@@ -31,7 +31,7 @@ pub use clock::ClockStart;
 pub use confinement::{Installation, Namespaces};
 pub use host_facts::{
     Accelerator, FirmwareFacts, HostFacts, OLDEST_QEMU, ProbeError, QEMU_BINARY_NAME, QemuFacts, QemuSearch,
-    QemuVersion, Sandbox, find_in_path,
+    QemuVersion, Sandbox, find_in_path, proc_bytes,
 };
 pub use launch_spec::{
     Acpi, CardModel, Chassis, Clock, CpuFeature, CpuTopology, FeaturePolicy, GuestReboot, InitialState,

@@ -264,16 +264,15 @@ async fn pod_ports() -> Finding {
 fn limits() -> Finding {
     let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let cpus = std::thread::available_parallelism().map_or(1, |count| count.get());
-    let memory = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-        let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-        line.trim().strip_suffix(" kB")?.parse::<u64>().ok()
-    });
+    // What cannot be read is told as unknown.
+    let memory = std::fs::read_to_string("/proc/meminfo").ok();
+    let memory = memory.and_then(|text| vmm::proc_bytes(&text, "MemAvailable"));
     Finding {
         subject: "limits",
         state: State::Ok,
         text: format!(
             "{cpus} CPUs, {} of memory available, {} open files",
-            memory.map_or("unknown".to_owned(), |kib| binary_bytes(kib * 1024)),
+            memory.map_or("unknown".to_owned(), binary_bytes),
             descriptors.map_or("any number of".to_owned(), |count| count.to_string())
         ),
         hint: None,

@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::path::Path;
 
+use launcher::memory::proc_bytes;
+
 /// What a Node tells of its machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
@@ -73,8 +75,8 @@ impl Facts {
         let no_disk = Disk { total_bytes: 0, free_bytes: 0, total_inodes: 0, free_inodes: 0 };
         Self {
             cores: std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64),
-            memory_bytes: bytes_of(&memory, "MemTotal").unwrap_or_default(),
-            available_memory_bytes: bytes_of(&memory, "MemAvailable").unwrap_or_default(),
+            memory_bytes: proc_bytes(&memory, "MemTotal").unwrap_or_default(),
+            available_memory_bytes: proc_bytes(&memory, "MemAvailable").unwrap_or_default(),
             disk: Disk::of(state_dir).unwrap_or_else(|error| {
                 tracing::warn!(%error, path = %state_dir.display(), "the disk cannot be measured; the node has none");
                 no_disk
@@ -96,12 +98,6 @@ impl Facts {
     }
 }
 
-/// The bytes that a line of proc_meminfo(5) or proc_pid_status(5) says; its unit is KiB.
-pub(crate) fn bytes_of(text: &str, key: &str) -> Option<u64> {
-    let rest = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
-    rest.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
-}
-
 /// The second number of the fourth field of proc_loadavg(5).
 fn tasks(text: &str) -> u64 {
     text.split_whitespace().nth(3).and_then(|field| field.split_once('/')?.1.parse().ok()).unwrap_or_default()
@@ -119,15 +115,15 @@ mod tests {
     #[test]
     fn files_of_the_kernel_are_read() {
         let memory = "MemTotal:       24589012 kB\nMemFree:  1 kB\nMemAvailable:   100 kB\n";
-        assert_eq!(bytes_of(memory, "MemTotal"), Some(24_589_012 * 1024));
-        assert_eq!(bytes_of(memory, "MemAvailable"), Some(102_400));
-        assert_eq!(bytes_of(memory, "Mem"), None);
+        assert_eq!(proc_bytes(memory, "MemTotal"), Some(24_589_012 * 1024));
+        assert_eq!(proc_bytes(memory, "MemAvailable"), Some(102_400));
+        assert_eq!(proc_bytes(memory, "Mem"), None);
         assert_eq!(
-            bytes_of("Name:\tqemu\nVmRSS:\t  204868 kB\nThreads:\t4\n", "VmRSS"),
+            proc_bytes("Name:\tqemu\nVmRSS:\t  204868 kB\nThreads:\t4\n", "VmRSS"),
             Some(204_868 * 1024)
         );
         for broken in ["", "VmRSS:\t x kB", "VmRSS:\t 1 MB", "VmRSS:\t 99999999999999999999 kB"] {
-            assert_eq!(bytes_of(broken, "VmRSS"), None, "{broken}");
+            assert_eq!(proc_bytes(broken, "VmRSS"), None, "{broken}");
         }
         assert_eq!(tasks("0.00 0.01 0.05 2/345 6789\n"), 345);
         assert_eq!(tasks("strange"), 0);

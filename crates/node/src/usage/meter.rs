@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use launcher::memory::proc_bytes;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::{Processes, TICKS_PER_SECOND};
-use crate::register::bytes_of;
 
 /// The shortest time that an answer tells of. The kernel counts hundredths of a second, so that of one processor a
 /// twentieth is told apart.
@@ -125,7 +125,7 @@ impl Meter {
 fn look(pods_dir: &Path) -> io::Result<Look> {
     let pods = crate::pods::started(pods_dir)?;
     let memory = fs::read_to_string("/proc/meminfo")?;
-    let memory = |key| bytes_of(&memory, key).unwrap_or_default();
+    let memory = |key| proc_bytes(&memory, key).unwrap_or_default();
     let stat = fs::read_to_string("/proc/stat")?;
     let node_ticks = busy_ticks(&stat).ok_or_else(|| {
         io::Error::new(io::ErrorKind::InvalidData, "`/proc/stat` does not tell of the processors")
