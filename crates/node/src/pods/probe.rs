@@ -45,14 +45,12 @@ struct Thresholds {
 impl Plan {
     /// With a kubelet's defaults for what is not said.
     fn of(probe: &Probe) -> Self {
-        let least_one = |count: Option<i32>, default: u32| {
-            count.map_or(default, |count| u32::try_from(count).unwrap_or_default().max(1))
-        };
+        // What is less than nothing is nothing.
+        let count = |count: i32| u32::try_from(count).unwrap_or_default();
+        let least_one = |said: Option<i32>, default: u32| said.map_or(default, |said| count(said).max(1));
         let seconds = |count: u32| Duration::from_secs(count.into());
         Self {
-            initial_delay: seconds(
-                probe.initial_delay_seconds.and_then(|delay| u32::try_from(delay).ok()).unwrap_or_default(),
-            ),
+            initial_delay: seconds(probe.initial_delay_seconds.map_or(0, count)),
             period: seconds(least_one(probe.period_seconds, 10)),
             timeout: seconds(least_one(probe.timeout_seconds, 1)),
             thresholds: Thresholds {

@@ -118,7 +118,7 @@ pub(super) fn start(
 
 fn run_of(record: &PodRecord, volumes: Vec<(String, launcher::pod_dir::ImageVolume)>) -> Run {
     let started = i64::try_from(record.started).ok().and_then(|at| Timestamp::from_millisecond(at).ok());
-    Run { address: record.address, started: started.unwrap_or_default(), volumes, is_ready: true }
+    Run { address: record.address, started: started.unwrap_or_default(), volumes }
 }
 
 /// Everything that a launcher is told on its command line.

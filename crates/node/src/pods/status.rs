@@ -41,7 +41,11 @@ pub(super) enum Stage {
         message: String,
     },
     /// The launcher runs and can be asked.
-    Running(Run),
+    Running {
+        run: Run,
+        /// The guest is as its readiness probe wants, or there is none.
+        is_ready: bool,
+    },
     /// It has ended.
     Ended(Run, End),
     /// It never came to run, or is not run at all.
@@ -57,8 +61,6 @@ pub(super) struct Run {
     pub started: Timestamp,
     /// The image volumes, by name.
     pub volumes: Vec<(String, ImageVolume)>,
-    /// The guest is as its readiness probe wants, or there is none.
-    pub is_ready: bool,
 }
 
 /// How a launcher ended.
@@ -118,7 +120,7 @@ pub(super) fn status(pod: &Pod, stage: &Stage, host: IpAddr, now: Timestamp) -> 
     let known = pod.status.clone().unwrap_or_default();
     let phase = match stage {
         Stage::Preparing | Stage::Waiting { .. } => "Pending",
-        Stage::Running(_) => "Running",
+        Stage::Running { .. } => "Running",
         Stage::Ended(_, end) if end.exit_code == 0 => "Succeeded",
         Stage::Ended(..) | Stage::Failed { .. } | Stage::Lost => "Failed",
     };
@@ -151,7 +153,7 @@ pub(super) fn status(pod: &Pod, stage: &Stage, host: IpAddr, now: Timestamp) -> 
         _ => (None, None),
     };
     let ip = match stage {
-        Stage::Running(run) | Stage::Ended(run, _) => Some(run.address.to_string()),
+        Stage::Running { run, .. } | Stage::Ended(run, _) => Some(run.address.to_string()),
         Stage::Lost => known.pod_ip.clone(),
         _ => None,
     };
@@ -221,15 +223,15 @@ fn container_status(
                 ..ContainerState::default()
             }
         };
-    let (run, end) = match stage {
+    let (run, end, is_ready) = match stage {
         Stage::Preparing | Stage::Failed { .. } => return waiting("PodInitializing", None),
         Stage::Waiting { reason, message } if name == waits_for_image => {
             return waiting(reason, Some(message));
         }
         Stage::Waiting { .. } => return waiting("PodInitializing", None),
         Stage::Lost => return lost(before.cloned().unwrap_or(empty), now),
-        Stage::Running(run) => (run, None),
-        Stage::Ended(run, end) => (run, Some(end)),
+        Stage::Running { run, is_ready } => (run, None, *is_ready),
+        Stage::Ended(run, end) => (run, Some(end), false),
     };
     if name == BOOT_IMAGE {
         let (image_id, span) = boot_image(&image, run);
@@ -257,7 +259,7 @@ fn container_status(
     };
     ContainerStatus {
         container_id: Some(id.clone()),
-        ready: end.is_none() && (run.is_ready || name != COMPUTE),
+        ready: if name == COMPUTE { is_ready } else { end.is_none() },
         started: Some(end.is_none()),
         state: Some(state),
         ..empty
@@ -505,12 +507,15 @@ mod tests {
             address: Ipv4Addr::new(127, 88, 1, 2),
             started: at(0),
             volumes: vec![("kernel-boot-volume".to_owned(), volume)],
-            is_ready: true,
         }
     }
 
     fn waiting() -> Stage {
         Stage::Waiting { reason: "ErrImagePull".to_owned(), message: "no such host".to_owned() }
+    }
+
+    fn running() -> Stage {
+        Stage::Running { run: run(), is_ready: true }
     }
 
     fn ended(code: i32) -> Stage {
@@ -548,7 +553,7 @@ mod tests {
         tell("accepted", &accepted);
         let failing = reported(&accepted, &waiting(), -6);
         tell("its image cannot be pulled", &failing);
-        let running = reported(&failing, &Stage::Running(run()), 1);
+        let running = reported(&failing, &running(), 1);
         tell("running", &running);
         tell("shut off", &reported(&running, &ended(0), 61));
         tell("crashed", &reported(&running, &ended(1), 61));
@@ -573,7 +578,7 @@ mod tests {
         let stages = [
             Stage::Preparing,
             waiting(),
-            Stage::Running(run()),
+            running(),
             ended(0),
             ended(1),
             Stage::Lost,
@@ -589,7 +594,7 @@ mod tests {
 
     #[test]
     fn what_others_say_is_theirs_and_their_pause_counts() {
-        let running = Stage::Running(run());
+        let running = running();
         let mut pod = reported(&pod(&BOTH), &running, 1);
         pod.status.as_mut().unwrap().conditions.as_mut().unwrap().push(PodCondition {
             type_: "example.org/own".to_owned(),
@@ -611,7 +616,7 @@ mod tests {
         let mut pod = pod(&BOTH);
         pod.spec.as_mut().unwrap().readiness_gates.as_mut().unwrap()[0].condition_type = gate.to_owned();
         let ready = |pod: &Pod| {
-            let mut status = status_at(pod, &Stage::Running(run()), 1);
+            let mut status = status_at(pod, &running(), 1);
             let ready = condition(&mut status, "Ready").clone();
             (ready.status, ready.message)
         };
@@ -627,7 +632,7 @@ mod tests {
 
     #[test]
     fn a_patch_takes_away_what_is_not_said_any_more() {
-        let patch = patch(UID, "node-1", &status_at(&pod(&BOTH), &Stage::Running(run()), 1)).unwrap();
+        let patch = patch(UID, "node-1", &status_at(&pod(&BOTH), &running(), 1)).unwrap();
         assert_eq!(patch["metadata"]["uid"], UID);
         for condition in patch["status"]["conditions"].as_array().unwrap() {
             assert!(condition.as_object().unwrap().contains_key("message"), "{condition}");

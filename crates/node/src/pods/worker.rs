@@ -373,7 +373,7 @@ impl Worker {
             self.pods().patch_status(name, &PatchParams::default(), &Patch::Strategic(&patch)).await?;
         self.take_answer(answer);
         match stage {
-            Stage::Running(_) if !was_started(&pod) => {
+            Stage::Running { .. } if !was_started(&pod) => {
                 self.event(&Event::normal("Started", format!("Started container {COMPUTE}")));
             }
             Stage::Failed { reason: UNSUPPORTED, message } => {
@@ -397,12 +397,11 @@ impl Worker {
             if let Err(error) = runtime.record.write(&runtime.directory) {
                 tracing::warn!(object, uid = %self.uid, %error, "the record of a Pod cannot be written");
             }
-            let is_dead = self.is_unhealthy();
             // As a kubelet says it.
-            let text = if is_dead {
-                "Container compute failed liveness probe"
+            let text = if self.is_unhealthy() {
+                format!("Container {COMPUTE} failed liveness probe")
             } else {
-                "Stopping container compute"
+                format!("Stopping container {COMPUTE}")
             };
             self.event(&Event::normal("Killing", text));
         }

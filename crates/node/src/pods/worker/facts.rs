@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::super::decide::{Api, Facts, Launcher, Start, Status};
 use super::super::runtime::Phase;
 use super::super::shape::{LauncherPod, UNSUPPORTED};
-use super::super::status::{self, Run, Stage};
+use super::super::status::{self, Stage};
 use super::{START_LIMIT, Worker};
 use crate::images::Waiting;
 use crate::schedule::has_ended;
@@ -81,7 +81,7 @@ impl Worker {
         if let Some(runtime) = &self.runtime {
             return match &runtime.phase {
                 Phase::Ended { end, .. } => Stage::Ended(runtime.run.clone(), end.clone()),
-                _ => Stage::Running(Run { is_ready: self.health(pod).is_ready, ..runtime.run.clone() }),
+                _ => Stage::Running { run: runtime.run.clone(), is_ready: self.health(pod).is_ready },
             };
         }
         match (&self.failed, LauncherPod::read(pod), &self.waiting) {
