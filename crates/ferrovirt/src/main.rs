@@ -3,6 +3,8 @@
 //! The binary is flags → settings → command → output. What a machine is, where its kernel comes from and how it runs
 //! is decided in the crates below; here are the command line, files, signals, printing and exit codes.
 
+#[allow(unsafe_code)] // JUSTIFICATION: see the module; an option of the allocator, which is a C library.
+mod allocator;
 mod cli;
 mod commands;
 mod progress;
@@ -27,10 +29,6 @@ use commands::power::InstanceAction;
 use report::{ExitCode, Failure, REPORTED, ReaderGone, Reporter};
 use settings::{Mode, Settings};
 
-/// A server makes and drops trees of JSON in several threads; glibc's allocator took 30 % of its time.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ProcessExitCode {
     // First of all, before there is a thread: this process may be on its way to become QEMU, or be the KVM probe.
     let mut arguments = std::env::args_os().skip(1);
@@ -39,6 +37,7 @@ fn main() -> ProcessExitCode {
         Some(first) if first == HELPER_COMMAND => std::process::exit(helper_main()),
         _ => {}
     }
+    allocator::give_back_at_once();
     let cli = parse();
     let reporter = Reporter {
         color: std::io::stderr().is_terminal()

@@ -1,6 +1,6 @@
 //! Running the test guest under KVM, in a process of its own.
 //!
-//! JUSTIFICATION for unsafe code, which is nowhere else: KVM is given a range of this process's memory by address,
+//! JUSTIFICATION for unsafe code: KVM is given a range of this process's memory by address,
 //! and neither mapping that memory nor handing it over has a safe interface. Everything else goes through the safe
 //! calls of kvm-ioctls.
 
