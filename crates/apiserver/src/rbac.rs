@@ -15,7 +15,7 @@ mod tests;
 
 pub use aggregation::aggregate;
 pub use authorizer::{Authorizer, Decision, forbidden};
-pub use defaults::default_objects;
+pub use defaults::{aggregate_label, default_objects};
 pub use escalation::RbacWrite;
 pub use hooks::{BindingHooks, RoleHooks};
 pub use reconcile::{Reconciled, reconcile};

@@ -198,7 +198,8 @@ fn paths(verbs: &[&str], urls: &[&str]) -> Value {
     json!({ "verbs": verbs, "nonResourceURLs": urls })
 }
 
-fn aggregate_label(to: &str) -> String {
+/// The label of a ClusterRole whose rules that of the name `to` (`admin`, `edit`, `view`) has too ([`super::aggregate`]).
+pub fn aggregate_label(to: &str) -> String {
     format!("{GROUP}/aggregate-to-{to}")
 }
 

@@ -532,7 +532,7 @@ async fn open_gate(pods: &Api<Pod>, instance: &VirtualMachineInstance, pod: &Pod
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

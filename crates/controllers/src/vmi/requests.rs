@@ -177,9 +177,14 @@ pub fn unfreeze(instance: &VirtualMachineInstance) -> Result<(), Refusal> {
         return Err(conflict(name_of(instance), "VM is not running"));
     }
     if !has_agent(instance) {
-        return Err(internal(NO_AGENT));
+        return Err(no_agent());
     }
     Ok(())
+}
+
+/// Why no file systems are held still without an agent.
+pub fn no_agent() -> Refusal {
+    internal(NO_AGENT)
 }
 
 /// The whole seconds, rounded up, of a duration as Go writes it (`5m0s`); 0 for one that lies in the past.

@@ -4,13 +4,14 @@
 //! seen itself is noted here, by UID; what was before it began is taken from the instance.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use manifest::types::VirtualMachineInstance;
 
 use super::phase::Phase;
+use super::reconcile::lock;
 use crate::metrics::Metrics;
 
 /// What is noted of the instances that there are.
@@ -36,7 +37,7 @@ impl Transitions {
         now: Timestamp,
     ) {
         let Some(uid) = &after.metadata.uid else { return };
-        let mut notes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut notes = lock(&self.0);
         let note = notes.entry(uid.clone()).or_insert_with(|| Note::of(before, now));
         if after.metadata.deletion_timestamp.is_some() {
             note.deleted.get_or_insert(now);
@@ -57,7 +58,7 @@ impl Transitions {
 
     /// Forgets those whose UIDs are not `wanted`.
     pub fn retain(&self, wanted: impl Fn(&str) -> bool) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|uid, _| wanted(uid));
+        lock(&self.0).retain(|uid, _| wanted(uid));
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod components;
 
+use apiserver::rbac::aggregate_label;
 use serde_json::{Map, Value, json};
 
 use super::kinds::plurals_of;
@@ -137,7 +138,7 @@ fn roles() -> Vec<Value> {
     let role = |level: &str, rules: Vec<Value>| {
         let mut labels = Map::new();
         labels.insert("kubevirt.io".to_owned(), json!(""));
-        labels.insert(format!("rbac.authorization.k8s.io/aggregate-to-{level}"), json!("true"));
+        labels.insert(aggregate_label(level), json!("true"));
         json!({
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
             "metadata": {"name": format!("kubevirt.io:{level}"), "labels": labels},

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use apiserver::kind::{Cell, Column, Compute, Generation, Kind, Names, SchemaSource, Scope};
 use apiserver::object::format_time;
+use apiserver::rbac::aggregate_label;
 use apiserver::server::Objects;
 use apiserver::status::ApiError;
 use futures::FutureExt as _;
@@ -169,9 +170,8 @@ fn usage(used: Used) -> Value {
 
 /// The role that lets those who may look at Pods also look at what they use, as the metrics server brings it.
 pub fn role() -> Value {
-    let labels: BTreeMap<_, _> = ["admin", "edit", "view"]
-        .map(|level| (format!("rbac.authorization.k8s.io/aggregate-to-{level}"), "true"))
-        .into();
+    let labels: BTreeMap<_, _> =
+        ["admin", "edit", "view"].map(|level| (aggregate_label(level), "true")).into();
     json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
         "metadata": {"name": "system:aggregated-metrics-reader", "labels": labels},

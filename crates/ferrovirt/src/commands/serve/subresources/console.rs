@@ -26,10 +26,13 @@ use super::super::metrics::{Connection, Connections, Stream};
 use super::instance::Instance;
 
 /// KubeVirt's sub-protocol: a stream of bytes.
-pub(super) const PROTOCOL: &str = "plain.kubevirt.io";
+const PROTOCOL: &str = "plain.kubevirt.io";
 
 /// Longest message from a client, in bytes: what somebody pastes is in one.
-pub(super) const MOST_MESSAGE_BYTES: usize = 16 << 20;
+const MOST_MESSAGE_BYTES: usize = 16 << 20;
+
+/// Longest datagram, in bytes: of UDP over IPv4 (RFC 768, RFC 791).
+const MOST_DATAGRAM_BYTES: usize = 65_535 - 20 - 8;
 
 /// Bytes that are read of a launcher at a time.
 const PIECE_BYTES: usize = 32 << 10;
@@ -49,15 +52,28 @@ pub async fn open(
     let how = Attach { read_only: call.query.flag("readOnly"), replay: call.query.flag("replay") };
     let instance = Instance::of(&call, launchers);
     let connection = connections.open(Stream::Console, &call.info.namespace, &call.info.name);
+    upgraded(call, instance.console(how), Messages::Stream, connection).await
+}
+
+/// Answers with a WebSocket to what `guest` comes to. Who sends no WebSocket's head is told of the guest first, as by
+/// KubeVirt.
+pub(super) async fn upgraded<S>(
+    call: Call,
+    guest: impl Future<Output = Result<S, ApiError>>,
+    messages: Messages,
+    connection: Connection,
+) -> Result<Response, ApiError>
+where
+    S: AsyncRead + AsyncWrite + Send + 'static,
+{
     let stopped = call.stopped();
     let (mut head, _) = call.request.into_parts();
     let upgrade = WebSocketUpgrade::from_request_parts(&mut head, &()).await;
-    // Who sends no WebSocket's head is told of the console first, as by KubeVirt.
-    let console = instance.console(how).await?;
+    let guest = guest.await?;
     let upgrade = upgrade.map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
-    let upgrade = upgrade.protocols([PROTOCOL]).max_message_size(MOST_MESSAGE_BYTES);
-    let carry = |socket| carry(socket, console, Messages::Stream, stopped, connection);
-    Ok(upgrade.max_frame_size(MOST_MESSAGE_BYTES).on_upgrade(carry))
+    let most_bytes = messages.most_bytes();
+    let upgrade = upgrade.protocols([PROTOCOL]).max_message_size(most_bytes).max_frame_size(most_bytes);
+    Ok(upgrade.on_upgrade(move |socket| carry(socket, guest, messages, stopped, connection)))
 }
 
 /// What messages are.
@@ -73,6 +89,14 @@ pub(super) enum Messages {
 }
 
 impl Messages {
+    /// The longest that is taken of a client.
+    fn most_bytes(self) -> usize {
+        match self {
+            Self::Stream | Self::StreamWithEnd => MOST_MESSAGE_BYTES,
+            Self::Datagrams => MOST_DATAGRAM_BYTES,
+        }
+    }
+
     /// The next message out of what the launcher has said; `None` when more has to be read.
     fn next(self, said: &mut BytesMut) -> io::Result<Option<Bytes>> {
         match self {
@@ -83,7 +107,7 @@ impl Messages {
 }
 
 /// Carries bytes until either side ends, or the server does. The connection is counted until then.
-pub(super) async fn carry(
+async fn carry(
     socket: WebSocket,
     console: impl AsyncRead + AsyncWrite + Send,
     messages: Messages,

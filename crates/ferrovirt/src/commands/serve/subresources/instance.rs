@@ -123,7 +123,7 @@ impl Instance {
         let instance = self.current().await?;
         let seconds = requests::freeze(&instance, options).map_err(|refusal| {
             // KubeVirt finds that out on the node.
-            if refusal.message.ends_with(requests::NO_AGENT) {
+            if refusal == requests::no_agent() {
                 self.tell_of_freezing(&instance, &requests::NO_AGENT);
             }
             refused(refusal)

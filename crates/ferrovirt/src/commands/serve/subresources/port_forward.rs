@@ -8,14 +8,12 @@
 
 use apiserver::http::extension::{Call, Response};
 use apiserver::status::ApiError;
-use axum::extract::FromRequestParts;
-use axum::extract::ws::WebSocketUpgrade;
 use launcher::control;
 use launcher::network::Protocol;
 
 use super::super::metrics::{Connections, Stream};
 use super::Machine;
-use super::console::{MOST_MESSAGE_BYTES, Messages, PROTOCOL, carry};
+use super::console::{Messages, upgraded};
 use super::instance::Instance;
 
 /// Whose port is asked for.
@@ -40,22 +38,12 @@ pub async fn open(
     }
     let instance = Instance::of(&call, launchers);
     let connection = connections.open(Stream::PortForward, &call.info.namespace, &call.info.name);
-    let stopped = call.stopped();
-    let (mut head, _) = call.request.into_parts();
-    let upgrade = WebSocketUpgrade::from_request_parts(&mut head, &()).await;
-    // As for a console: what is the matter with the guest comes first.
-    let guest = instance.port(protocol, port).await?;
-    let upgrade = upgrade.map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
-    let (messages, most_bytes) = match protocol {
-        Protocol::Tcp => (Messages::StreamWithEnd, MOST_MESSAGE_BYTES),
-        Protocol::Udp => (Messages::Datagrams, MOST_DATAGRAM_BYTES),
+    let messages = match protocol {
+        Protocol::Tcp => Messages::StreamWithEnd,
+        Protocol::Udp => Messages::Datagrams,
     };
-    let upgrade = upgrade.protocols([PROTOCOL]).max_message_size(most_bytes).max_frame_size(most_bytes);
-    Ok(upgrade.on_upgrade(move |socket| carry(socket, guest, messages, stopped, connection)))
+    upgraded(call, instance.port(protocol, port), messages, connection).await
 }
-
-/// Longest datagram, in bytes: of UDP over IPv4 (RFC 768, RFC 791).
-const MOST_DATAGRAM_BYTES: usize = 65_535 - 20 - 8;
 
 /// `PORT`, `PORT/tcp` or `PORT/udp`, from the path.
 fn port(rest: &[String]) -> Result<(Protocol, u16), ApiError> {
