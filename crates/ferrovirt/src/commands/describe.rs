@@ -230,12 +230,7 @@ async fn events(
 ) -> Result<Vec<Value>, RequestError> {
     let fields = format!("involvedObject.kind={kind},involvedObject.name={name}");
     let path = EVENTS.path(namespace, None);
-    let mut list =
-        server.get(&format!("{path}{}", query([("fieldSelector", fields.as_str())])), JSON).await?;
-    match list["items"].take() {
-        Value::Array(events) => Ok(events),
-        _ => Ok(Vec::new()),
-    }
+    server.list(&format!("{path}{}", query([("fieldSelector", fields.as_str())]))).await
 }
 
 /// The last events, oldest first.

@@ -113,13 +113,10 @@ impl Get<'_> {
             }
         }
         if !printed && code == ExitCode::Done {
-            self.context.reporter.note(match wanted {
-                [Wanted { resource, .. }] => match self.namespace(resource) {
-                    Some(namespace) => format!("No resources found in {namespace} namespace."),
-                    None => "No resources found".to_owned(),
-                },
-                _ => "No resources found".to_owned(),
-            });
+            self.context.reporter.note(none_found(match wanted {
+                [Wanted { resource, .. }] => self.namespace(resource),
+                _ => None,
+            }));
         }
         Ok(code)
     }
@@ -276,6 +273,14 @@ impl Get<'_> {
 pub fn not_got(error: RequestError, resource: &Resource, namespace: Option<&str>, name: &str) -> Failure {
     let hint = error.is_not_found().then(|| there(resource, namespace));
     error.failure(format!("cannot get {}", resource.object(namespace, name)), hint)
+}
+
+/// What is said when there is nothing, in a namespace or at all, in kubectl's words.
+pub fn none_found(namespace: Option<&str>) -> String {
+    match namespace {
+        Some(namespace) => format!("No resources found in {namespace} namespace."),
+        None => "No resources found".to_owned(),
+    }
 }
 
 /// The command that lists what there is.

@@ -12,11 +12,10 @@ use http_body_util::BodyExt as _;
 use kube::Config;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use node::logs::{self, Boot, CONTAINERS, LogOptions};
-use serde_json::Value;
 
 use super::Context;
 use super::api::resources::PODS;
-use super::api::{JSON, Server, config, query, request, text};
+use super::api::{Server, config, query, request, text};
 use crate::cli::LogsFlags;
 use crate::report::{ExitCode, Failure, print, print_bytes};
 
@@ -59,10 +58,9 @@ async fn remote(server: &Server, flags: &LogsFlags) -> Result<ExitCode, Failure>
     let what = || format!("cannot read the log of `{namespace}/{name}`");
     let selector = format!("kubevirt.io=virt-launcher,vm.kubevirt.io/name={name}");
     let path = PODS.path(Some(namespace), None);
-    let list = server.get(&format!("{path}{}", query([("labelSelector", selector.as_str())])), JSON).await;
-    let list = list.map_err(|error| error.failure(what(), None))?;
-    let pods = list["items"].as_array().into_iter().flatten();
-    let newest = pods.max_by_key(|pod: &&Value| text(pod, "/metadata/creationTimestamp"));
+    let pods = server.list(&format!("{path}{}", query([("labelSelector", selector.as_str())]))).await;
+    let pods = pods.map_err(|error| error.failure(what(), None))?;
+    let newest = pods.iter().max_by_key(|pod| text(pod, "/metadata/creationTimestamp"));
     let Some(pod) = newest.map(|pod| text(pod, "/metadata/name")) else {
         let error = anyhow::anyhow!("no launcher Pod of `{namespace}/{name}` is there");
         return Err(Failure::refused(error, here()));

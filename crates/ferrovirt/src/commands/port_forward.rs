@@ -1,6 +1,7 @@
 //! `ferrovirt port-forward`: ports of guests on this host, each connection over a WebSocket of its own.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -143,25 +144,25 @@ async fn exchange(
                 continue;
             }
         };
-        if let Some(sender) = senders.get(&from) {
-            // One that there is no room for is lost, as on any network.
-            let _ = sender.try_send(datagram);
-            continue;
-        }
-        // The same for who comes when too many are served.
-        let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else { continue };
-        let (sender, datagrams) = mpsc::channel(DATAGRAMS);
-        // There is room for the first.
-        let _ = sender.try_send(datagram);
-        senders.insert(from, sender);
-        reporter.note(format_args!("Handling datagrams of {from}"));
-        let (socket, door) = (Arc::clone(&socket), Arc::clone(&door));
-        exchanges.spawn(async move {
-            if let Err(failure) = carry_datagrams(&door, &socket, from, port, datagrams).await {
-                reporter.failure(&failure);
+        let sender = match senders.entry(from) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                // Whoever comes when too many are served is not heard.
+                let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else { continue };
+                reporter.note(format_args!("Handling datagrams of {from}"));
+                let (sender, datagrams) = mpsc::channel(DATAGRAMS);
+                let (socket, door) = (Arc::clone(&socket), Arc::clone(&door));
+                exchanges.spawn(async move {
+                    if let Err(failure) = carry_datagrams(&door, &socket, from, port, datagrams).await {
+                        reporter.failure(&failure);
+                    }
+                    drop(permit);
+                });
+                new.insert(sender)
             }
-            drop(permit);
-        });
+        };
+        // One that there is no room for is lost, as on any network.
+        let _ = sender.try_send(datagram);
     }
 }
 

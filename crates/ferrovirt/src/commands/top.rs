@@ -13,7 +13,7 @@ use super::api::resources::{INSTANCES, MACHINES, NODES, PODS, Resource, well_kno
 use super::api::table::Rows;
 use super::api::targets::{self, Object, Target};
 use super::api::{JSON, Server, query, text};
-use super::get::{not_got, there};
+use super::get::{none_found, not_got, there};
 use super::{Context, each};
 use crate::cli::{SortBy, TopFlags};
 use crate::report::{ExitCode, Failure, print};
@@ -50,10 +50,12 @@ pub async fn top(context: &Context, flags: &TopFlags) -> Result<ExitCode, Failur
     let server = Server::find(context, flags.namespace.namespace.as_deref()).await?;
     let names: Vec<String> = targets.into_iter().filter_map(|Target { name, .. }| name).collect();
     let top = Top { flags, server: &server, resource: &resource };
-    let mut rows = match () {
-        () if resource == NODES => top.nodes().await?,
-        () if resource == PODS => top.pods().await?,
-        () => top.machines().await?,
+    let mut rows = if resource == NODES {
+        top.nodes().await?
+    } else if resource == PODS {
+        top.pods().await?
+    } else {
+        top.machines().await?
     };
     if !names.is_empty() {
         rows.retain(|row| names.contains(&row.name));
@@ -70,10 +72,7 @@ pub async fn top(context: &Context, flags: &TopFlags) -> Result<ExitCode, Failur
     print(&top.table(&rows))?;
     let namespace = top.namespace(&resource);
     if rows.is_empty() && names.is_empty() {
-        context.reporter.note(match namespace {
-            Some(namespace) => format!("No resources found in {namespace} namespace."),
-            None => "No resources found".to_owned(),
-        });
+        context.reporter.note(none_found(namespace));
     }
     let unmeasured = names.into_iter().filter(|name| !rows.iter().any(|row| row.name == *name));
     each(context, unmeasured, async |name| {
@@ -186,10 +185,7 @@ impl Top<'_> {
     async fn list(&self, resource: &Resource, selector: Option<&str>) -> Result<Vec<Value>, RequestError> {
         let selector = selector.map(|selector| ("labelSelector", selector));
         let path = format!("{}{}", resource.path(self.namespace(resource), None), query(selector));
-        match self.server.get(&path, JSON).await?["items"].take() {
-            Value::Array(items) => Ok(items),
-            _ => Ok(Vec::new()),
-        }
+        self.server.list(&path).await
     }
 
     async fn measured(&self, metrics: &Resource, selector: Option<&str>) -> Result<Vec<Value>, Failure> {

@@ -121,6 +121,17 @@ impl Server {
         self.call(request(Method::GET, path, accept, None)?).await?.json()
     }
 
+    /// The objects of the list at `path`, a query included.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub async fn list(&self, path: &str) -> Result<Vec<Value>, RequestError> {
+        match self.get(path, JSON).await?["items"].take() {
+            Value::Array(items) => Ok(items),
+            _ => Ok(Vec::new()),
+        }
+    }
+
     /// Whether it is one of Ferrovirt's, which knows more than KubeVirt.
     ///
     /// # Errors

@@ -1,10 +1,9 @@
 //! What a command line is about: `vm`, `vm demo other`, `vm/demo pod/x`, `vm,vmi`.
 
 use apiserver::metadata::is_dns1123_subdomain;
-use serde_json::Value;
 
 use super::resources::{INSTANCES, MACHINES, Resource};
-use super::{JSON, Server, query, text};
+use super::{Server, query, text};
 use crate::report::Failure;
 
 /// A kind's word, and the name of one of its objects; without a name all of them are meant.
@@ -126,10 +125,9 @@ impl Server {
     pub async fn names(&self, resource: &Resource, selector: Option<&str>) -> Result<Vec<String>, Failure> {
         let selector = selector.map(|selector| ("labelSelector", selector));
         let path = format!("{}{}", resource.path(self.namespace_of(resource), None), query(selector));
-        let list = self.get(&path, JSON).await;
-        let list = list.map_err(|error| error.failure(format!("cannot list {}", resource.plural), None))?;
-        let items = list["items"].as_array().into_iter().flatten();
-        Ok(items.map(|item: &Value| text(item, "/metadata/name").to_owned()).collect())
+        let items = self.list(&path).await;
+        let items = items.map_err(|error| error.failure(format!("cannot list {}", resource.plural), None))?;
+        Ok(items.iter().map(|item| text(item, "/metadata/name").to_owned()).collect())
     }
 }
 
