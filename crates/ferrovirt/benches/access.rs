@@ -41,7 +41,7 @@ use tokio_tungstenite::tungstenite::Message;
 use room::{Boot, Room, instance};
 use server::DEADLINE;
 use streams::Socket;
-use support::{Figure, Pairs, by_hand, finish};
+use support::{Figure, Pairs, by_hand, finish, wanted};
 
 /// Samples of each of two peers.
 const ROUNDS: usize = 7;
@@ -60,8 +60,7 @@ const TAKES: u16 = 9;
 const GIVES: u16 = 10;
 
 fn main() -> ExitCode {
-    let words: Vec<_> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
-    let wanted = |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word.as_str()));
+    let wanted = wanted();
     let bench = Bench::new();
     let mut figures = Vec::new();
     if wanted("attach") {

@@ -38,7 +38,7 @@ use serde_json::{Value, json};
 use client::{Credentials, Events};
 use room::{Boot, Room, instance, machine};
 use server::memory_kib;
-use support::{Figure, Pairs, by_hand, finish};
+use support::{Figure, Pairs, by_hand, finish, wanted};
 
 const INSTANCES: &str = "/apis/kubevirt.io/v1/namespaces/default/virtualmachineinstances";
 
@@ -56,8 +56,7 @@ fn main() -> ExitCode {
     if name.ends_with("qemu-system-x86_64") {
         return stand_in();
     }
-    let words: Vec<_> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
-    let wanted = |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word.as_str()));
+    let wanted = wanted();
     let mut figures = Vec::new();
     if wanted("burst adoption memory") {
         figures.extend(burst());

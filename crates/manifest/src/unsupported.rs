@@ -52,6 +52,9 @@ const NAMES: &str = "names of letters, digits, `-`, `_` and `.`";
 
 const ONE_MACHINE: &str = "there is one machine to run on";
 const ONE_NETWORK: &str = "a guest's network is its own";
+const PORT: &str = "a number, or the name of a port of an interface";
+const BY_AGENT: &str = "by the agent in the guest; nothing ends what has no end";
+const ANY_SERVER: &str = "any certificate will do; redirects are not followed";
 const UNDER_KVM: &str = "under KVM; TCG has none";
 
 /// What is supported of a `VirtualMachine` around its template's spec, from the object's root.
@@ -198,21 +201,17 @@ pub const SPEC_FIELDS: &[SupportedField] = &[
     ),
     row("evictionStrategy", NoEffect, ONE_MACHINE),
     row("hostname", Full, "told by DHCP; the instance's name where it is not given"),
-    row("livenessProbe.exec", Full, "by the agent in the guest; nothing ends what has no end"),
+    row("livenessProbe.exec", Full, BY_AGENT),
     row("livenessProbe.failureThreshold", Full, "under `serve`"),
     row("livenessProbe.guestAgentPing", Full, ""),
     row("livenessProbe.httpGet.httpHeaders", Full, ""),
     row("livenessProbe.httpGet.path", Full, ""),
-    row("livenessProbe.httpGet.port", Full, "a number, or the name of a port of an interface"),
-    row(
-        "livenessProbe.httpGet.scheme",
-        Only(&["HTTP", "HTTPS"]),
-        "any certificate will do; redirects are not followed",
-    ),
+    row("livenessProbe.httpGet.port", Full, PORT),
+    row("livenessProbe.httpGet.scheme", Only(&["HTTP", "HTTPS"]), ANY_SERVER),
     row("livenessProbe.initialDelaySeconds", Full, "10 more, as in KubeVirt"),
     row("livenessProbe.periodSeconds", Full, ""),
     row("livenessProbe.successThreshold", Full, ""),
-    row("livenessProbe.tcpSocket.port", Full, "a number, or the name of a port of an interface"),
+    row("livenessProbe.tcpSocket.port", Full, PORT),
     row("livenessProbe.timeoutSeconds", Full, ""),
     row("networks[].name", Full, ""),
     row(
@@ -224,21 +223,17 @@ pub const SPEC_FIELDS: &[SupportedField] = &[
     row("networks[].pod.vmNetworkCIDR", Only(&["10.0.2.0/24"]), ""),
     row("nodeSelector", Full, "must match the labels of the Node, under `serve`"),
     row("priorityClassName", NoEffect, ONE_MACHINE),
-    row("readinessProbe.exec", Full, "by the agent in the guest; nothing ends what has no end"),
+    row("readinessProbe.exec", Full, BY_AGENT),
     row("readinessProbe.failureThreshold", Full, "under `serve`"),
     row("readinessProbe.guestAgentPing", Full, ""),
     row("readinessProbe.httpGet.httpHeaders", Full, ""),
     row("readinessProbe.httpGet.path", Full, ""),
-    row("readinessProbe.httpGet.port", Full, "a number, or the name of a port of an interface"),
-    row(
-        "readinessProbe.httpGet.scheme",
-        Only(&["HTTP", "HTTPS"]),
-        "any certificate will do; redirects are not followed",
-    ),
+    row("readinessProbe.httpGet.port", Full, PORT),
+    row("readinessProbe.httpGet.scheme", Only(&["HTTP", "HTTPS"]), ANY_SERVER),
     row("readinessProbe.initialDelaySeconds", Full, "10 more, as in KubeVirt"),
     row("readinessProbe.periodSeconds", Full, ""),
     row("readinessProbe.successThreshold", Full, ""),
-    row("readinessProbe.tcpSocket.port", Full, "a number, or the name of a port of an interface"),
+    row("readinessProbe.tcpSocket.port", Full, PORT),
     row("readinessProbe.timeoutSeconds", Full, ""),
     row("schedulerName", Full, "another scheduler's machines wait for that one, under `serve`"),
     row("startStrategy", Only(&["Paused"]), "`run` starts the guest all the same"),

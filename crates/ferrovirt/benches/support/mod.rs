@@ -103,6 +103,12 @@ fn print_table(figures: &[Figure]) {
     }
 }
 
+/// Whether the figures of a name are to be measured: all are, or those whose name holds a word of the command line.
+pub fn wanted() -> impl Fn(&str) -> bool {
+    let words: Vec<_> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
+    move |name| words.is_empty() || words.iter().any(|word| name.contains(word.as_str()))
+}
+
 /// Prints the table, keeps the samples in `target/bench/FILE`, and says whether every limit is kept.
 pub fn finish(file: &str, rounds: usize, figures: &[Figure]) -> ExitCode {
     print_table(figures);

@@ -16,16 +16,16 @@ pub(super) fn path(kind: ProbeKind) -> String {
     format!("{PREFIX}{}", kind.as_str().to_ascii_lowercase())
 }
 
-/// Answers a request for the probe that is called `name`.
+/// Answers a request for the probe at `asked`.
 pub(super) async fn answer(
     method: &Method,
-    name: &str,
+    asked: &str,
     doors: &Doors,
 ) -> Result<Response<Full<Bytes>>, Refused> {
-    let kind = ProbeKind::ALL.into_iter().find(|kind| kind.as_str().to_ascii_lowercase() == name);
-    let kind = kind.ok_or_else(|| (StatusCode::NOT_FOUND, format!("there is no `{PREFIX}{name}`")))?;
+    let kind = ProbeKind::ALL.into_iter().find(|kind| path(*kind) == asked);
+    let kind = kind.ok_or_else(|| (StatusCode::NOT_FOUND, format!("there is no `{asked}`")))?;
     if method != Method::GET {
-        return Err((StatusCode::METHOD_NOT_ALLOWED, format!("`{}` takes GET, not {method}", path(kind))));
+        return Err((StatusCode::METHOD_NOT_ALLOWED, format!("`{asked}` takes GET, not {method}")));
     }
     let probes = doors.probes.get();
     let probes = probes.ok_or_else(|| (StatusCode::CONFLICT, "there is no machine".to_owned()))?;
@@ -36,6 +36,6 @@ pub(super) async fn answer(
     let guest = Guest { door: doors.network.get(), agent: &doors.agent, is_paused };
     match probes.attempt(kind, guest).await {
         Some(outcome) => Ok(response(StatusCode::OK, &outcome)),
-        None => Err((StatusCode::NOT_FOUND, format!("the instance has no `{}`", path(kind)))),
+        None => Err((StatusCode::NOT_FOUND, format!("the instance has no `{asked}`"))),
     }
 }

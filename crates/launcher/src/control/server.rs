@@ -269,8 +269,9 @@ where
     if request.uri().path().starts_with(guest::PREFIX) {
         return guest::answer(request, doors).await.unwrap_or_else(|(code, error)| refusal(code, error));
     }
-    if let Some(which) = request.uri().path().strip_prefix(probe::PREFIX) {
-        let outcome = probe::answer(request.method(), which, doors).await;
+    let path = request.uri().path();
+    if path.starts_with(probe::PREFIX) {
+        let outcome = probe::answer(request.method(), path, doors).await;
         return outcome.unwrap_or_else(|(code, error)| refusal(code, error));
     }
     match answered(request, doors).await {

@@ -79,6 +79,7 @@ impl CommandEnd {
 /// The answer to `guest-exec-status` about a command that has exited.
 pub(super) fn command_end(status: &Value) -> CommandEnd {
     let said = ["out-data", "err-data"].map(|name| {
+        // What cannot be read is left out: the exit code decides.
         let data = BASE64_STANDARD.decode(status[name].as_str().unwrap_or_default()).unwrap_or_default();
         String::from_utf8_lossy(&data).into_owned()
     });

@@ -4,7 +4,6 @@
 //! [`REDIRECT_PORT`], the kernel tells which was wanted, and all are open that the manifest allows. The ports that it lists
 //! are listened on as well: nothing is redirected where the node may not, or has not got what it takes.
 
-use std::fmt::Write as _;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -144,17 +143,15 @@ fn warning(address: IpAddr, closed: &[(u16, String)]) -> Option<String> {
     if closed.is_empty() {
         return None;
     }
-    let mut text = format!("of the interface's `ports` some are not open at the Pod's address {address}:");
-    for (port, why) in closed.iter().take(MOST_NAMED) {
-        // A text takes all that is written to it.
-        let _ = write!(text, " {port} ({why}),");
+    let mut named: Vec<_> =
+        closed.iter().take(MOST_NAMED).map(|(port, why)| format!("{port} ({why})")).collect();
+    if closed.len() > MOST_NAMED {
+        named.push(format!("and {} more", closed.len() - MOST_NAMED));
     }
-    match closed.len().saturating_sub(MOST_NAMED) {
-        0 => drop(text.pop()),
-        more => text.push_str(&format!(" and {more} more")),
-    }
-    text.push_str("; port-forward reaches them");
-    Some(text)
+    Some(format!(
+        "of the interface's `ports` some are not open at the Pod's address {address}: {}; port-forward reaches them",
+        named.join(", ")
+    ))
 }
 
 async fn accept(listener: TcpListener, door: Door, places: Arc<Semaphore>) {

@@ -3,8 +3,8 @@
 //! One task owns all of it. It wakes for a frame, a new connection, bytes on a connection's stream, or the clock of TCP,
 //! and then lets smoltcp do what there is to do.
 //!
-//! What it holds is bounded: [`MOST_CONNECTIONS`], datagrams of a port counted as one, with [`BUFFER_BYTES`] each way, and frames that are handed on before
-//! more are made.
+//! What it holds is bounded: [`MOST_CONNECTIONS`], datagrams of a port counted as one, with [`BUFFER_BYTES`] each way, and
+//! frames that are handed on before more are made.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -56,7 +56,7 @@ const DHCP_CLIENT_PORT: u16 = 68;
 /// Bytes and messages of DHCP that may wait.
 const DHCP_QUEUE: (usize, usize) = (8, 8 << 10);
 
-/// Datagrams of one port that wait, each way, and what they hold in bytes: some of the longest.
+/// Datagrams of one port that wait, each way: [`BUFFER_BYTES`] has room for as many of the longest, nearly.
 const DATAGRAMS: usize = 4;
 
 /// A way to a port of the guest that somebody wants.

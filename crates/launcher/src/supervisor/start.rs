@@ -19,6 +19,7 @@ use super::{CONSOLE_LOG, LauncherError, Settings, open_log, unix_milliseconds, w
 use crate::boot_image::{self, BootImage, BootImageError};
 use crate::cgroup::{ControlGroup, memory_limit_bytes};
 use crate::command_line;
+use crate::control::described;
 use crate::cri_log::{CriLog, Stream};
 use crate::host::{self, HostError};
 use crate::network::{self, Door, Outside, PodPorts, network};
@@ -63,12 +64,7 @@ impl StartFailure {
 
     /// In one line: what went wrong, its causes, what to do.
     pub(super) fn told(&self) -> String {
-        let mut text = self.to_string();
-        let mut source = std::error::Error::source(self);
-        while let Some(cause) = source {
-            text.push_str(&format!(": {cause}"));
-            source = cause.source();
-        }
+        let mut text = described(self);
         if let Some(hint) = self.hint() {
             text.push_str(&format!(" ({hint})"));
         }
