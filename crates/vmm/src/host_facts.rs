@@ -92,6 +92,11 @@ pub enum Accelerator {
 /// Where the kernel tells the size of memory, proc_meminfo(5).
 const MEMINFO: &str = "/proc/meminfo";
 
+/// What names this boot of the host, random(4).
+pub(crate) fn boot_id() -> io::Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
+
 /// The bytes that the line `key` of proc_meminfo(5) or proc_pid_status(5) says; the kernel counts in KiB there although it
 /// says `kB`. `None` where it says nothing that can be read.
 pub fn proc_bytes(text: &str, key: &str) -> Option<u64> {

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{KvmStatus, ProbeRequest};
 use crate::RunAs;
+use crate::host_facts::boot_id;
 
 /// The file's name starts so; the number is the format's version, so that an older program never misreads a newer file.
 const FILE_PREFIX: &str = "accelerator-1";
@@ -49,7 +50,7 @@ impl Key {
             ),
         };
         Ok(Self {
-            boot_id: fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned(),
+            boot_id: boot_id()?,
             kernel_release: rustix::system::uname().release().to_string_lossy().into_owned(),
             device: (
                 device.rdev(),

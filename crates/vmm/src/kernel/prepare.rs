@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! DIR/NAME.kernel           the unpacked kernel, mode 0444, complete from the moment it has this name
-//! DIR/NAME.json             what it is (KernelInfo) and how long; written before the other
+//! DIR/NAME.json             what it is (KernelInfo), how long, and when it was found intact; written before the
+//!                           other, and its time of modification is when that was used last
 //! DIR/NAME-pvh.kernel       the ELF file inside a bzImage, likewise; empty if it cannot be used
 //! DIR/NAME-pvh.json         what it is, or what the bzImage is
 //! DIR/.tmp-PROCESS-NUMBER   being written
@@ -18,7 +19,7 @@
 
 use std::fmt;
 use std::fs::{self, File, Permissions};
-use std::io::{self, Write};
+use std::io::{self, BufReader, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,6 +30,7 @@ use serde::{Deserialize, Serialize};
 use super::pvh::{self, ExtractError};
 use super::source::{FileSource, Source};
 use super::{Fault, KernelError, KernelFormat, KernelInfo, Layer, inspect, open, recognise, resolve};
+use crate::host_facts::boot_id;
 
 /// Which entry point of a bzImage the machine shall use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,9 +109,28 @@ const TEMPORARY_PREFIX: &str = ".tmp-";
 struct Record {
     info: KernelInfo,
     length_bytes: u64,
-    /// CRC-32 (IEEE 802.3) of the file, by which it is verified whenever it is used.
+    /// CRC-32 (IEEE 802.3) of the file, by which it is verified.
     #[serde(default)]
     crc32: u32,
+    /// When it was found intact.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    intact: Option<Intact>,
+}
+
+/// When an unpacked file was found intact: since this boot of the host, and in this state. Reading all of it takes as long
+/// as half of the rest of a start, so it is done once for both.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Intact {
+    boot_id: String,
+    /// As [`state_of`] has it.
+    state: String,
+}
+
+impl Intact {
+    fn now(file: &File) -> io::Result<Self> {
+        Ok(Self { boot_id: boot_id()?, state: state_of(file)? })
+    }
 }
 
 /// Makes sure that QEMU can take the kernel `path`, unpacking it into `directory` if it must be. The
@@ -125,7 +146,7 @@ struct Record {
 pub fn prepare(path: &Path, directory: &Path, choice: EntryChoice) -> Result<PreparedKernel, KernelError> {
     let file = open(path)?;
     let read = |source| KernelError::Read { path: path.to_owned(), source };
-    let name = cache_name(&file).map_err(read)?;
+    let name = state_of(&file).map_err(read)?;
     let given = file.try_clone().map_err(read)?;
     let prepared = take_off_wrappings(path, file, directory, &name)?;
     if choice == EntryChoice::AsGiven || prepared.entry == KernelEntry::Pvh {
@@ -168,7 +189,7 @@ fn take_off_wrappings(
         CopyFailure::Read(error) => Fault::from(error).at(path),
         CopyFailure::Write(error) => write(error),
     })?;
-    keep(directory, unpacked, &kept, &record, Record { info: info.clone(), length_bytes, crc32: 0 })
+    keep(unpacked, &kept, &record, Record { info: info.clone(), length_bytes, crc32: 0, intact: None })
         .map_err(write)?;
     remove_unused(directory, &kept);
     Ok(PreparedKernel::new(kept, info, true))
@@ -193,7 +214,7 @@ fn kernel_inside(
     let unpacked = TemporaryFile::create(directory).map_err(ExtractError::Write)?;
     let extracted = payload.extract(&unpacked.file).and_then(|length_bytes| match inspect(&unpacked.path) {
         Ok(inside) if pvh::is_its_kernel(info, &inside) => {
-            Ok(Record { info: inside, length_bytes, crc32: 0 })
+            Ok(Record { info: inside, length_bytes, crc32: 0, intact: None })
         }
         _ => Err(ExtractError::Unfit("its payload is not the same release with a PVH entry")),
     });
@@ -202,16 +223,16 @@ fn kernel_inside(
         Err(error @ ExtractError::Write(_)) => return Err(error),
         Err(error) => {
             unpacked.file.set_len(0).map_err(ExtractError::Write)?;
-            (Record { info: info.clone(), length_bytes: 0, crc32: 0 }, Err(error))
+            (Record { info: info.clone(), length_bytes: 0, crc32: 0, intact: None }, Err(error))
         }
     };
-    keep(directory, unpacked, &kept, &record, written).map_err(ExtractError::Write)?;
+    keep(unpacked, &kept, &record, written).map_err(ExtractError::Write)?;
     remove_unused(directory, &kept);
     result
 }
 
 /// Names the state of a file.
-fn cache_name(file: &File) -> io::Result<String> {
+fn state_of(file: &File) -> io::Result<String> {
     let state = file.metadata()?;
     Ok(format!(
         "{:x}-{:x}-{:x}-{:x}.{:x}-{:x}.{:x}",
@@ -226,19 +247,28 @@ fn cache_name(file: &File) -> io::Result<String> {
 }
 
 /// The record of an unpacked kernel that is there and intact; marks it as used now.
-fn reuse(kept: &Path, record: &Path) -> Option<KernelInfo> {
+fn reuse(kept: &Path, record_path: &Path) -> Option<KernelInfo> {
     let file = File::open(kept).ok()?;
-    let record: Record = serde_json::from_slice(&fs::read(record).ok()?).ok()?;
+    let record_file = File::open(record_path).ok()?;
+    let mut record: Record = serde_json::from_reader(BufReader::new(&record_file)).ok()?;
     let state = file.metadata().ok()?;
     if state.len() != record.length_bytes || state.permissions().mode() & 0o777 != 0o444 {
         return None;
     }
-    if checksum(&file).ok()? != record.crc32 {
-        tracing::warn!(kernel = %kept.display(), "an unpacked kernel was damaged and is made again");
-        return None;
+    let intact = Intact::now(&file).ok()?;
+    if record.intact.as_ref() != Some(&intact) {
+        if checksum(&file).ok()? != record.crc32 {
+            tracing::warn!(kernel = %kept.display(), "an unpacked kernel was damaged and is made again");
+            return None;
+        }
+        record.intact = Some(intact);
+        if let Err(error) = write_record(record_path, &record) {
+            tracing::debug!(kernel = %kept.display(), %error, "an unpacked kernel is verified again the next time");
+        }
+    } else {
+        // Only tells the longest unused one; not being allowed to (another user's file) does no harm.
+        let _ = record_file.set_modified(SystemTime::now());
     }
-    // Only tells the longest unused one; not being allowed to (another user's file) does no harm.
-    let _ = file.set_modified(SystemTime::now());
     Some(record.info)
 }
 
@@ -309,19 +339,21 @@ impl Drop for TemporaryFile {
     }
 }
 
-fn keep(
-    directory: &Path,
-    unpacked: TemporaryFile,
-    kept: &Path,
-    record_path: &Path,
-    mut record: Record,
-) -> io::Result<()> {
+fn keep(unpacked: TemporaryFile, kept: &Path, record_path: &Path, mut record: Record) -> io::Result<()> {
     record.crc32 = checksum(&unpacked.file)?;
-    let mut temporary = TemporaryFile::create(directory)?;
-    temporary.file.write_all(&serde_json::to_vec(&record).map_err(io::Error::other)?)?;
-    temporary.rename(record_path)?;
+    write_record(record_path, &record)?;
     unpacked.rename(kept)?;
-    File::open(directory)?.sync_all()
+    File::open(directory_of(kept))?.sync_all()
+}
+
+fn write_record(path: &Path, record: &Record) -> io::Result<()> {
+    let mut temporary = TemporaryFile::create(directory_of(path))?;
+    temporary.file.write_all(&serde_json::to_vec(record).map_err(io::Error::other)?)?;
+    temporary.rename(path)
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("."))
 }
 
 /// Removes unpacked kernels that are many and long unused, and what a process that died has left behind.
@@ -334,14 +366,18 @@ fn remove_unused(directory: &Path, current: &Path) {
     let mut kernels = Vec::new();
     for entry in entries.flatten() {
         let path = entry.path();
-        let Ok(used) = entry.metadata().and_then(|state| state.modified()) else {
+        let is_kernel = path.extension().is_some_and(|extension| extension == "kernel");
+        // A kernel's use is marked on its record, so that its own state stays.
+        let marked = if is_kernel { path.with_extension("json") } else { path.clone() };
+        let Ok(used) = fs::metadata(&marked).or_else(|_| entry.metadata()).and_then(|state| state.modified())
+        else {
             continue;
         };
         let is_unused = now.duration_since(used).is_ok_and(|unused| unused > UNUSED_FOR);
         if entry.file_name().as_encoded_bytes().starts_with(TEMPORARY_PREFIX.as_bytes()) && is_unused {
             // What cannot be removed now is tried again by the next start, here and below.
             let _ = fs::remove_file(&path);
-        } else if path.extension().is_some_and(|extension| extension == "kernel") && path != current {
+        } else if is_kernel && path != current {
             kernels.push((used, is_unused, path));
         }
     }

@@ -108,6 +108,40 @@ fn what_is_kept_is_only_used_while_it_is_whole() {
 }
 
 #[test]
+fn what_was_found_intact_is_read_again_only_when_it_changed() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("vmlinuz.gz");
+    fs::write(&path, gzip(&bz_image(1))).unwrap();
+    let out = directory.path().join("out");
+    let prepare = || prepare(&path, &out, EntryChoice::AsGiven).unwrap().path;
+    let kept = prepare();
+    let inode = || fs::metadata(&kept).unwrap().ino();
+    let made = inode();
+    prepare();
+    // Whoever reads all of the file from here on finds that it is not what the record says.
+    let record = kept.with_extension("json");
+    let mut wrong: Record = serde_json::from_slice(&fs::read(&record).unwrap()).unwrap();
+    assert!(wrong.intact.is_some());
+    wrong.crc32 ^= 1;
+    write_record(&record, &wrong).unwrap();
+    prepare();
+    assert_eq!(inode(), made, "it is not read again");
+
+    wrong.intact.as_mut().unwrap().boot_id = "another".to_owned();
+    write_record(&record, &wrong).unwrap();
+    prepare();
+    let again = inode();
+    assert_ne!(again, made, "the host was started meanwhile");
+
+    prepare();
+    fs::set_permissions(&kept, Permissions::from_mode(0o644)).unwrap();
+    fs::write(&kept, bz_image(2)).unwrap();
+    fs::set_permissions(&kept, Permissions::from_mode(0o444)).unwrap();
+    prepare();
+    assert_eq!(fs::read(&kept).unwrap(), bz_image(1), "it was written to");
+}
+
+#[test]
 fn many_unused_kernels_are_removed_and_used_ones_are_not() {
     let directory = tempfile::tempdir().unwrap();
     let out = directory.path().join("out");
