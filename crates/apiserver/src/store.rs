@@ -57,7 +57,7 @@ use cache::{Cache, rewind};
 use compaction::Ages;
 use database::DatabaseError;
 use history::Readers;
-use lock::{DirectoryLock, LockError};
+pub use lock::{DirectoryLock, LockError};
 use writer::{Pending, Request, Writer};
 
 /// What may wait to be written, in KiB. Whoever comes then waits for a share; nothing is refused.

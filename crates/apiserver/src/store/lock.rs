@@ -1,4 +1,4 @@
-//! The directory of the state, and the lock that makes one process its owner.
+//! The directory of the state, and the lock that makes one process the owner of such a directory.
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, Write};
@@ -12,22 +12,27 @@ use rustix::io::Errno;
 pub(super) const FILE: &str = "lock";
 
 /// Why a directory cannot be owned.
-#[derive(Debug)]
-pub(super) enum LockError {
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
     /// Another process has it.
+    #[error("another server{} uses it", process.map(|process| format!(" (process {process})")).unwrap_or_default())]
     Held {
         /// Its number, where it could be read.
         process: Option<u32>,
     },
+    /// Its lock cannot be used.
+    #[error("cannot {action} its lock")]
     Io {
+        /// What was attempted: `open` or `lock`.
         action: &'static str,
+        /// Why it failed.
         source: io::Error,
     },
 }
 
-/// Ownership of a directory; ends when it is dropped.
+/// Ownership of a directory; ends when it is dropped, or with the process.
 #[derive(Debug)]
-pub(super) struct DirectoryLock {
+pub struct DirectoryLock {
     _file: File,
 }
 
@@ -42,8 +47,11 @@ pub(super) fn make_directory(directory: &Path) -> io::Result<()> {
 }
 
 impl DirectoryLock {
-    /// Takes the lock of `directory`, which must exist.
-    pub(super) fn take(directory: &Path) -> Result<Self, LockError> {
+    /// Takes the lock of `directory`, which must exist: the file `lock` in it.
+    ///
+    /// # Errors
+    /// When another process has it, or the file cannot be used.
+    pub fn take(directory: &Path) -> Result<Self, LockError> {
         let failed = |action| move |source: io::Error| LockError::Io { action, source };
         let mut file = OpenOptions::new()
             .read(true)

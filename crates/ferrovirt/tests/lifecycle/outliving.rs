@@ -78,6 +78,27 @@ fn machines_outlive_the_daemon_and_a_new_one_adopts_them() {
 }
 
 #[test]
+fn another_server_does_not_get_at_the_machines_of_this_one() {
+    let room = Room::new();
+    let image = room.reference("guests/owned:1");
+    room.push(&image, "vmlinuz");
+    room.apply(&instance("one", &Boot { image: &image, policy: "", guest: "hang" }));
+    room.wait_for_phase("vmi/one", "Running");
+    let guests = room.processes("qemu-system-x86_64");
+    let other = room.world.path("other").display().to_string();
+    let arguments = ["serve", "--listen", "127.0.0.1:0", "--state-dir", &other];
+    let refused = room.world.ferrovirt(arguments).expect_code(1);
+    let owner = format!("another server (process {}) uses it", room.server_process().as_raw_nonzero());
+    let run = room.world.path("run").display().to_string();
+    for said in [run.as_str(), owner.as_str(), "--run-dir"] {
+        assert!(refused.stderr.contains(said), "{said}: {}", refused.stderr);
+    }
+    assert_eq!(room.processes("qemu-system-x86_64"), guests);
+    room.kubectl(&["delete", "vmi", "one"]);
+    room.wait_until_empty();
+}
+
+#[test]
 fn what_ended_while_no_daemon_looked_is_told_by_the_next() {
     let mut room = Room::new();
     let image = room.reference("guests/meanwhile:1");

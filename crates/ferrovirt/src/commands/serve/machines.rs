@@ -5,13 +5,14 @@
 //! whoever supervises the server starts it again.
 
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use anyhow::anyhow;
 use apiserver::auth::Identity;
 use apiserver::http::extension::Extension;
 use apiserver::server::{ApiServer, Objects};
+use apiserver::store::{DirectoryLock, LockError};
 use kube::Client;
 use launcher::host::Host;
 use node::pki::Authority;
@@ -31,6 +32,7 @@ use crate::settings::ensure_dir;
 pub struct Machines {
     tasks: JoinSet<anyhow::Result<()>>,
     stop: watch::Sender<bool>,
+    _owned: DirectoryLock,
 }
 
 /// Controllers and node before they run: what the API server answers of the node's files needs no running node.
@@ -38,13 +40,15 @@ pub struct Prepared {
     node: node::Settings,
     host: Host,
     pod_ports: PodPorts,
+    /// No other server may take the machines for its own: it would end those that it does not know.
+    owned: DirectoryLock,
 }
 
 impl Prepared {
     /// Opens what they use. A Node that is given no name keeps the one that it had, and is called after the host at first.
     ///
     /// # Errors
-    /// When a directory, the image store or the node's authority cannot be used.
+    /// When a directory, the image store or the node's authority cannot be used, or another server has machines there.
     pub fn new(context: &Context, flags: &ServeFlags) -> Result<Self, Failure> {
         let settings = &context.settings;
         let (pods_dir, state_dir) = (settings.pods_dir(), settings.node_dir());
@@ -52,6 +56,8 @@ impl Prepared {
         ensure_dir(&settings.run_dir, 0o711)?;
         ensure_dir(&pods_dir, 0o711)?;
         ensure_dir(&state_dir, 0o700)?;
+        let owned =
+            DirectoryLock::take(&settings.run_dir).map_err(|error| not_owned(&settings.run_dir, error))?;
         let name = node::register::kept_name(&state_dir, flags.node_name.as_deref(), host_name)
             .map_err(anyhow::Error::new)?;
         let authority = Arc::new(Authority::open(&state_dir.join("pki")).map_err(anyhow::Error::new)?);
@@ -79,7 +85,7 @@ impl Prepared {
             launchers,
             image_gc: node::images::Thresholds::default(),
         };
-        Ok(Self { node, host: host::host(context, Accel::Auto), pod_ports: flags.pod_ports })
+        Ok(Self { node, host: host::host(context, Accel::Auto), pod_ports: flags.pod_ports, owned })
     }
 
     /// What asks launchers.
@@ -105,7 +111,7 @@ impl Prepared {
 impl Machines {
     /// Starts them against `server`; what happens is counted in `metrics`.
     pub fn start(prepared: Prepared, server: &ApiServer, metrics: controllers::Metrics) -> Self {
-        let Prepared { node, host, pod_ports } = prepared;
+        let Prepared { node, host, pod_ports, owned } = prepared;
         let launchers = node.launchers.clone();
         tokio::spawn(open_ports(pod_ports));
         tokio::spawn(look_around(host, node.pods_dir.clone()));
@@ -130,7 +136,7 @@ impl Machines {
             let stopped = until(stopped);
             async move { Ok(node::run(node_client, node, stopped).await?) }
         });
-        Self { tasks, stop }
+        Self { tasks, stop, _owned: owned }
     }
 
     /// Why one of them has ended by itself; waits until one does.
@@ -148,6 +154,15 @@ impl Machines {
         self.stop.send_replace(true);
         while self.tasks.join_next().await.is_some() {}
     }
+}
+
+/// The refusal of a directory that is another server's.
+fn not_owned(run_dir: &Path, error: LockError) -> Failure {
+    let hint = matches!(error, LockError::Held { .. }).then(|| {
+        "stop that server, or have machines elsewhere with --run-dir, or none with --api-only".to_owned()
+    });
+    let what = format!("cannot have machines in `{}`", run_dir.display());
+    Failure::refused(anyhow::Error::new(error).context(what), hint)
 }
 
 /// Finds out now what the first machine would have to wait for: which QEMU there is, and whether KVM runs a guest. The
