@@ -32,7 +32,7 @@ use crate::session::Progress;
 pub(crate) use channel::AgentError;
 use channel::Channel;
 use facts::Answers;
-pub(crate) use facts::CommandEnd;
+pub(crate) use facts::{CommandEnd, line};
 
 /// How long an agent may take for an answer, libvirt's default for KubeVirt's launcher.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);

@@ -3,22 +3,22 @@
 //! | probe | succeeds where |
 //! |---|---|
 //! | `tcpSocket` | the guest takes a connection |
-//! | `httpGet` | it answers with a status from 200 to 399; redirects are not followed, and any certificate will do |
+//! | `httpGet` | it answers with a status from 200 to 399, behind redirects to itself; any certificate will do |
 //! | `exec` | its agent runs the command, and that ends with exit code 0 |
 //! | `guestAgentPing` | its agent answers, or somebody has paused the machine (as KubeVirt has it since 1.8) |
 //!
 //! The others go on while the machine is paused, and fail, as a kubelet knows of no pause.
 //!
-//! What a guest sends is hostile: of an HTTP answer no more than a head of 8 KiB is read, and what a
-//! command says is bounded as every answer of the agent is.
+//! What a guest sends is hostile: of an HTTP answer no more than a head of 8 KiB is read, and 10 KiB of the body where that
+//! is told; no more than 10 answers are asked for, and what a command says is bounded as every answer of the agent is.
 
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Request, StatusCode, header};
-use http_body_util::Empty;
+use http::{HeaderName, HeaderValue, Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt as _, Empty};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use manifest::types::{Probe, VirtualMachineInstance};
@@ -33,11 +33,17 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use crate::control::described;
-use crate::guest_agent::Agent;
+use crate::guest_agent::{Agent, line};
 use crate::network::{Door, GUEST};
 
 /// What hyper may buffer of a head, in bytes (its least).
 const HEAD_BUFFER_BYTES: usize = 8192;
+
+/// How many bytes of a body are read where it is told, as by a kubelet.
+const MOST_BODY_BYTES: usize = 10 << 10;
+
+/// How many requests an attempt makes before it gives up on redirects, as a kubelet.
+const MOST_REQUESTS: usize = 10;
 
 /// Who asks, as a kubelet begins to say it.
 const USER_AGENT: &str = concat!("kube-probe/ferrovirt-", env!("CARGO_PKG_VERSION"));
@@ -70,6 +76,8 @@ impl ProbeKind {
 pub enum ProbeOutcome {
     /// The guest has done as the probe wants.
     Success,
+    /// It has, but not in a way that says much: why, for people.
+    Warning(String),
     /// It has not: why, for people.
     Failure(String),
 }
@@ -114,18 +122,22 @@ impl Probes {
         let limit = Duration::from_secs(u64::from(seconds.unsigned_abs()));
         let late = |_| Err(format!("the guest has not answered within {seconds} s"));
         Some(match timeout(limit, self.ask(probe, guest)).await.unwrap_or_else(late) {
-            Ok(()) => ProbeOutcome::Success,
+            Ok(outcome) => outcome,
             Err(why) => ProbeOutcome::Failure(why),
         })
     }
 
-    async fn ask(&self, probe: &Probe, guest: Guest<'_>) -> Result<(), String> {
+    async fn ask(&self, probe: &Probe, guest: Guest<'_>) -> Result<ProbeOutcome, String> {
+        if let Some(get) = &probe.http_get {
+            return self.get(get, guest).await;
+        }
+        self.succeeds(probe, guest).await.map(|()| ProbeOutcome::Success)
+    }
+
+    async fn succeeds(&self, probe: &Probe, guest: Guest<'_>) -> Result<(), String> {
         let agent = guest.agent;
         if let Some(tcp) = &probe.tcp_socket {
-            return self.connect(&tcp.port, guest).await.map(drop);
-        }
-        if let Some(get) = &probe.http_get {
-            return judged(self.get(get, guest).await?);
+            return connect(self.port(&tcp.port)?, guest).await.map(drop);
         }
         if let Some(exec) = &probe.exec {
             let end = agent.exec(exec.command.as_deref().unwrap_or_default()).await;
@@ -135,12 +147,6 @@ impl Probes {
             return Ok(());
         }
         agent.ping().await.map_err(|error| error.to_string())
-    }
-
-    async fn connect(&self, port: &IntOrString, guest: Guest<'_>) -> Result<DuplexStream, String> {
-        let port = self.port(port)?;
-        let door = guest.door.ok_or("the machine has no network")?;
-        door.connect(port).await.map_err(|error| error.to_string())
     }
 
     /// The number of a port that may be called by a name.
@@ -157,23 +163,114 @@ impl Probes {
         known.ok_or_else(|| format!("{number} is no port from 1 to 65535"))
     }
 
-    async fn get(&self, get: &HTTPGetAction, guest: Guest<'_>) -> Result<StatusCode, String> {
-        let request = request(get, self.port(&get.port)?)?;
-        let stream = self.connect(&get.port, guest).await?;
-        if !get.scheme.as_deref().unwrap_or_default().eq_ignore_ascii_case("https") {
-            return status_of(stream, request).await;
+    async fn get(&self, get: &HTTPGetAction, guest: Guest<'_>) -> Result<ProbeOutcome, String> {
+        let path = get.path.as_deref().unwrap_or_default();
+        let slash = if path.starts_with('/') { "" } else { "/" };
+        let mut place = Place {
+            is_https: get.scheme.as_deref().unwrap_or_default().eq_ignore_ascii_case("https"),
+            port: self.port(&get.port)?,
+            path: format!("{slash}{path}"),
+            keeps_host: true,
+        };
+        for _ in 0..MOST_REQUESTS {
+            let answer = place.ask(get, guest).await?;
+            match answer.status.as_u16() {
+                200..300 => return Ok(ProbeOutcome::Success),
+                300..400 => {}
+                // In a kubelet's words, here and below.
+                code => return Err(format!("HTTP probe failed with statuscode: {code}")),
+            }
+            let Some(next) = place.behind(answer.status, answer.location.as_deref())? else {
+                let said = line(&answer.body);
+                let why = format!("Probe terminated redirects, Response body: {said}");
+                return Ok(ProbeOutcome::Warning(why));
+            };
+            place = next;
         }
-        let connector = TlsConnector::from(Arc::new(any_server()?));
-        let stream = connector.connect(ServerName::IpAddress(GUEST.into()), stream).await;
-        status_of(stream.map_err(|error| described(&error))?, request).await
+        Err(format!("stopped after {MOST_REQUESTS} redirects"))
     }
 }
 
-/// The request of a probe for a port of the guest, with the headers that a kubelet sends.
-fn request(get: &HTTPGetAction, port: u16) -> Result<Request<Empty<Bytes>>, String> {
-    let path = get.path.as_deref().unwrap_or_default();
-    let slash = if path.starts_with('/') { "" } else { "/" };
-    let mut request = Request::get(format!("{slash}{path}"))
+async fn connect(port: u16, guest: Guest<'_>) -> Result<DuplexStream, String> {
+    let door = guest.door.ok_or("the machine has no network")?;
+    door.connect(port).await.map_err(|error| error.to_string())
+}
+
+/// What of the guest is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Place {
+    is_https: bool,
+    port: u16,
+    /// Path and query; begins with a slash.
+    path: String,
+    /// Whether a header `Host` of the probe's own still holds.
+    keeps_host: bool,
+}
+
+/// What there is in an answer for a probe.
+struct Answer {
+    status: StatusCode,
+    /// Where a redirect leads.
+    location: Option<String>,
+    /// The beginning of a redirect's body.
+    body: String,
+}
+
+impl Place {
+    async fn ask(&self, get: &HTTPGetAction, guest: Guest<'_>) -> Result<Answer, String> {
+        let request = request(get, self)?;
+        let stream = connect(self.port, guest).await?;
+        if !self.is_https {
+            return answer_of(stream, request).await;
+        }
+        let connector = TlsConnector::from(Arc::new(any_server()?));
+        let stream = connector.connect(ServerName::IpAddress(GUEST.into()), stream).await;
+        answer_of(stream.map_err(|error| described(&error))?, request).await
+    }
+
+    /// Where a redirect leads that is followed, which is one to this guest.
+    ///
+    /// # Errors
+    /// When the location makes no sense.
+    fn behind(&self, status: StatusCode, location: Option<&str>) -> Result<Option<Self>, String> {
+        let Some(location) = location.filter(|_| matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308))
+        else {
+            return Ok(None);
+        };
+        let wrong = || format!("failed to parse Location header {:?}", line(location));
+        let scheme = if self.is_https { "https" } else { "http" };
+        let (uri, keeps_host) = if location.starts_with("//") {
+            (format!("{scheme}:{location}"), false)
+        } else if location.split(['/', '?', '#']).next().is_some_and(|first| first.contains(':')) {
+            (location.to_owned(), false)
+        } else {
+            let (before, _) = self.path.split_once('?').unwrap_or((&self.path, ""));
+            let path = match location.as_bytes().first() {
+                Some(b'/') => location.to_owned(),
+                Some(b'?') => format!("{before}{location}"),
+                Some(b'#') | None => self.path.clone(),
+                Some(_) => format!("{}/{location}", before.rsplit_once('/').map_or("", |(folder, _)| folder)),
+            };
+            (format!("{scheme}://{GUEST}:{}{path}", self.port), self.keeps_host)
+        };
+        let uri: Uri = uri.parse().map_err(|_| wrong())?;
+        if uri.host() != Some(&GUEST.to_string()) {
+            return Ok(None);
+        }
+        let (is_https, usual) = match uri.scheme_str() {
+            Some("http") => (false, 80),
+            Some("https") => (true, 443),
+            _ => return Err(wrong()),
+        };
+        let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
+        Ok(Some(Self { is_https, port: uri.port_u16().unwrap_or(usual), path, keeps_host }))
+    }
+}
+
+/// The request of a probe for a place in the guest, with the headers that a kubelet sends.
+fn request(get: &HTTPGetAction, place: &Place) -> Result<Request<Empty<Bytes>>, String> {
+    let Place { path, port, .. } = place;
+    let mut request = Request::get(path.as_str())
         .body(Empty::new())
         .map_err(|error| format!("`{path}` is no path of a URL: {error}"))?;
     let headers = request.headers_mut();
@@ -187,6 +284,9 @@ fn request(get: &HTTPGetAction, port: u16) -> Result<Request<Empty<Bytes>>, Stri
         let wrong = |error: &dyn std::error::Error| format!("`{}` is no header: {error}", http_header.name);
         let name = HeaderName::try_from(&http_header.name).map_err(|error| wrong(&error))?;
         let value = HeaderValue::try_from(&http_header.value).map_err(|error| wrong(&error))?;
+        if name == header::HOST && !place.keeps_host {
+            continue;
+        }
         // The first of a name takes the place of ours.
         if own.contains(&name) {
             headers.append(name, value);
@@ -198,8 +298,8 @@ fn request(get: &HTTPGetAction, port: u16) -> Result<Request<Empty<Bytes>>, Stri
     Ok(request)
 }
 
-/// Sends the request, and reads no more than the head of the answer.
-async fn status_of<S>(stream: S, request: Request<Empty<Bytes>>) -> Result<StatusCode, String>
+/// Sends the request, and reads no more than the head of the answer, or the beginning of a redirect's body.
+async fn answer_of<S>(stream: S, request: Request<Empty<Bytes>>) -> Result<Answer, String>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -207,21 +307,32 @@ where
     let connecting = connecting.max_buf_size(HEAD_BUFFER_BYTES).handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = connecting.map_err(|error| described(&error))?;
     let mut connection = pin!(connection);
-    let mut answer = pin!(sender.send_request(request));
-    let response = tokio::select! {
-        response = &mut answer => response,
+    let answer = async {
+        let mut response = sender.send_request(request).await?;
+        let mut body = Vec::new();
+        while response.status().is_redirection() && body.len() < MOST_BODY_BYTES {
+            match response.frame().await {
+                Some(frame) => body.extend(frame?.into_data().unwrap_or_default()),
+                None => break,
+            }
+        }
+        body.truncate(MOST_BODY_BYTES);
+        Ok(Answer {
+            status: response.status(),
+            location: response
+                .headers()
+                .get(header::LOCATION)
+                .map(|location| String::from_utf8_lossy(location.as_bytes()).into_owned()),
+            body: String::from_utf8_lossy(&body).into_owned(),
+        })
+    };
+    let mut answer = pin!(answer);
+    let answer: hyper::Result<Answer> = tokio::select! {
+        answer = &mut answer => answer,
         // How it ended is told to the answer.
         _ = &mut connection => answer.await,
     };
-    response.map(|response| response.status()).map_err(|error| described(&error))
-}
-
-fn judged(status: StatusCode) -> Result<(), String> {
-    match status.as_u16() {
-        200..400 => Ok(()),
-        // In a kubelet's words.
-        code => Err(format!("HTTP probe failed with statuscode: {code}")),
-    }
+    answer.map_err(|error| described(&error))
 }
 
 /// Settings of a client that takes any certificate: a probe asks whether somebody answers, not who.

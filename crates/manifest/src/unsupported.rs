@@ -54,7 +54,7 @@ const ONE_MACHINE: &str = "there is one machine to run on";
 const ONE_NETWORK: &str = "a guest's network is its own";
 const PORT: &str = "a number, or the name of a port of an interface";
 const BY_AGENT: &str = "by the agent in the guest; nothing ends what has no end";
-const ANY_SERVER: &str = "any certificate will do; redirects are not followed";
+const ANY_SERVER: &str = "any certificate will do; redirects to the guest itself are followed";
 const UNDER_KVM: &str = "under KVM; TCG has none";
 
 /// What is supported of a `VirtualMachine` around its template's spec, from the object's root.

@@ -83,11 +83,10 @@ pub(super) fn command_end(status: &Value) -> CommandEnd {
         let data = BASE64_STANDARD.decode(status[name].as_str().unwrap_or_default()).unwrap_or_default();
         String::from_utf8_lossy(&data).into_owned()
     });
-    let words: Vec<_> = said.iter().flat_map(|said| said.split_whitespace()).collect();
     CommandEnd {
         code: status["exitcode"].as_i64(),
         signal: status["signal"].as_i64(),
-        said: text(&words.join(" ")),
+        said: line(&said.join(" ")),
     }
 }
 
@@ -209,6 +208,11 @@ fn elements(list: &Value) -> impl Iterator<Item = &Value> {
 
 fn string(value: &Value) -> String {
     text(value.as_str().unwrap_or_default())
+}
+
+/// What a guest has said, as it can be told on one line.
+pub(crate) fn line(said: &str) -> String {
+    text(&said.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
 /// A guest's text, as it can be told.

@@ -27,7 +27,7 @@ fn probes(probe: Value) -> Probes {
 /// The outcome of an attempt at the readiness probe.
 async fn attempted(probe: Value, guest: Guest<'_>) -> Result<(), String> {
     match probes(probe).attempt(ProbeKind::Readiness, guest).await.unwrap() {
-        ProbeOutcome::Success => Ok(()),
+        ProbeOutcome::Success | ProbeOutcome::Warning(_) => Ok(()),
         ProbeOutcome::Failure(why) => Err(why),
     }
 }
@@ -104,7 +104,7 @@ async fn a_status_from_200_to_399_is_success() {
         (404, false),
         (500, false),
     ] {
-        let (door, heard) = web(80, Some(format!("HTTP/1.1 {code} So\r\nlocation: /\r\n\r\n").into_bytes()));
+        let (door, heard) = web(80, Some(format!("HTTP/1.1 {code} So\r\n\r\n").into_bytes()));
         let found =
             attempted(json!({"httpGet": {"port": "web", "path": "/up"}}), guest(Some(&door), &agent)).await;
         // 199 is informational: what comes after it counts, and nothing does.
@@ -117,6 +117,86 @@ async fn a_status_from_200_to_399_is_success() {
         }
         assert!(heard.lock().unwrap().starts_with("GET /up HTTP/1.1\r\n"), "{heard:?}");
     }
+}
+
+/// A guest whose answer to a path is a redirect, `PATH STATUS LOCATION` a line; other paths are answered well. What it was
+/// asked for, as `PORT PATH HOST`.
+fn leading(answers: &'static str) -> (Door, Arc<Mutex<Vec<String>>>) {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let told = Arc::clone(&asked);
+    let door = Door::to(Ports::default(), move |port| {
+        let (ours, guest) = duplex(1 << 16);
+        let told = Arc::clone(&told);
+        tokio::spawn(async move {
+            let mut guest = BufReader::new(guest);
+            let (mut path, mut host) = (String::new(), String::new());
+            loop {
+                let mut line = String::new();
+                guest.read_line(&mut line).await.unwrap();
+                match line.trim_end().split_once(' ') {
+                    Some(("GET", rest)) => path = rest.split(' ').next().unwrap().to_owned(),
+                    Some(("host:", name)) => host = name.to_owned(),
+                    Some(_) => {}
+                    None => break,
+                }
+            }
+            told.lock().unwrap().push(format!("{port} {path} {host}"));
+            let found = answers.lines().map(|line| line.splitn(3, ' ').collect::<Vec<_>>());
+            let answer = match found.into_iter().find(|words| words[0] == path).as_deref() {
+                Some([_, status, location]) => {
+                    format!("HTTP/1.1 {status} So\r\nlocation: {location}\r\n\r\ngone\n away")
+                }
+                Some([_, status]) => format!("HTTP/1.1 {status} So\r\ncontent-length: 4\r\n\r\ngone"),
+                _ => "HTTP/1.1 200 OK\r\n\r\n".to_owned(),
+            };
+            guest.get_mut().write_all(answer.as_bytes()).await.unwrap();
+        });
+        Ok(ours)
+    });
+    (door, asked)
+}
+
+#[tokio::test]
+async fn redirects_to_the_guest_are_followed_and_others_are_a_warning() {
+    let agent = Agent::default();
+    let followed =
+        |expected: &[&str]| (ProbeOutcome::Success, expected.iter().map(|&one| one.to_owned()).collect());
+    let warned = |body: &str, expected: &str| {
+        let why = format!("Probe terminated redirects, Response body: {body}");
+        (ProbeOutcome::Warning(why), vec![expected.to_owned()])
+    };
+    let failed = |why: &str, requests: usize| {
+        (ProbeOutcome::Failure(why.to_owned()), vec!["80 /a/b?c me".to_owned(); requests])
+    };
+    for (answers, (outcome, asked)) in [
+        ("/a/b?c 302 /up?x#y", followed(&["80 /a/b?c me", "80 /up?x me"])),
+        ("/a/b?c 301 up", followed(&["80 /a/b?c me", "80 /a/up me"])),
+        ("/a/b?c 303 ?d\n/a/b?d 308 ../e", followed(&["80 /a/b?c me", "80 /a/b?d me", "80 /a/../e me"])),
+        (
+            "/a/b?c 307 http://10.0.2.2:8080/in\n/in 302 /on",
+            followed(&["80 /a/b?c me", "8080 /in 10.0.2.2:8080", "8080 /on 10.0.2.2:8080"]),
+        ),
+        ("/a/b?c 302 //10.0.2.2", followed(&["80 /a/b?c me", "80 / 10.0.2.2:80"])),
+        ("/a/b?c 302 http://guest.example/", warned("gone away", "80 /a/b?c me")),
+        ("/a/b?c 302 //10.0.2.4/", warned("gone away", "80 /a/b?c me")),
+        ("/a/b?c 304 /up", warned("", "80 /a/b?c me")),
+        ("/a/b?c 302", warned("gone", "80 /a/b?c me")),
+        ("/a/b?c 302 /a/b?c", failed("stopped after 10 redirects", 10)),
+        ("/a/b?c 302 ftp://10.0.2.2/", failed("failed to parse Location header \"ftp://10.0.2.2/\"", 1)),
+        ("/a/b?c 302 http://[", failed("failed to parse Location header \"http://[\"", 1)),
+    ] {
+        let (door, heard) = leading(answers);
+        let probe = json!({"httpGet": {"port": 80, "path": "/a/b?c", "httpHeaders": [{"name": "Host", "value": "me"}]}});
+        let found = probes(probe).attempt(ProbeKind::Readiness, guest(Some(&door), &agent)).await.unwrap();
+        assert_eq!((found, heard.lock().unwrap().clone()), (outcome, asked), "{answers}");
+    }
+    // Nobody waits for the end of a body.
+    let endless = [b"HTTP/1.1 302 Found\r\n\r\n".to_vec(), vec![b'x'; 1 << 20]].concat();
+    let (door, _) = web(80, Some(endless));
+    let get = json!({"httpGet": {"port": 80}});
+    let found = probes(get).attempt(ProbeKind::Readiness, guest(Some(&door), &agent)).await.unwrap();
+    let ProbeOutcome::Warning(why) = found else { panic!("{found:?}") };
+    assert!(why.ends_with("xxx") && why.len() < 1024, "{}", why.len());
 }
 
 #[tokio::test]
@@ -145,7 +225,7 @@ async fn a_request_is_a_kubelets_with_the_headers_of_the_probe() {
     }
     let (door, _) = web(80, None);
     for (get, expected) in [
-        (json!({"port": 80, "path": "a b"}), "`a b` is no path of a URL: "),
+        (json!({"port": 80, "path": "a b"}), "`/a b` is no path of a URL: "),
         (json!({"port": 80, "path": "/\r\nx: y"}), "`/\r\nx: y` is no path of a URL: "),
         (json!({"port": 80, "httpHeaders": [{"name": "a b", "value": ""}]}), "`a b` is no header: "),
         (json!({"port": 80, "httpHeaders": [{"name": "a", "value": "b\r\nc: d"}]}), "`a` is no header: "),

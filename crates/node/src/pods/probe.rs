@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  launcher listens ──► a task for each probe ──► Count (pure) ──► Health ──► the Pod's status, the launcher's end
-//!                             └──► Unhealthy (event)
+//!                             └──► Unhealthy, ProbeWarning (events)
 //! ```
 //!
 //! A launcher that cannot be asked, and a machine that is not there yet, say nothing about the guest: such an attempt
@@ -197,11 +197,16 @@ impl Prober {
                     continue;
                 }
             };
-            if let ProbeOutcome::Failure(why) = &outcome {
-                let text = format!("{} probe failed: {why}", kind.as_str());
-                record_event(&node, &about, &Event::warning("Unhealthy", text));
+            let told = match &outcome {
+                ProbeOutcome::Success => None,
+                ProbeOutcome::Warning(why) => Some(("ProbeWarning", "warning", why)),
+                ProbeOutcome::Failure(why) => Some(("Unhealthy", "failed", why)),
+            };
+            if let Some((reason, how, why)) = told {
+                let text = format!("{} probe {how}: {why}", kind.as_str());
+                record_event(&node, &about, &Event::warning(reason, text));
             }
-            count = count.after(outcome == ProbeOutcome::Success, plan.thresholds);
+            count = count.after(!matches!(outcome, ProbeOutcome::Failure(_)), plan.thresholds);
             health.send_if_modified(|health| {
                 let before = std::mem::replace(health.of(kind), count.holds);
                 before != count.holds

@@ -650,6 +650,7 @@ impl Drop for Listening {
 const LIVENESS: &str = "/v1/probe/liveness";
 const READINESS: &str = "/v1/probe/readiness";
 const SUCCESS: &str = r#""success""#;
+const WARNING: &str = r#"{"warning":"odd"}"#;
 const FAILURE: &str = r#"{"failure":"no"}"#;
 
 impl Guest {
@@ -745,8 +746,11 @@ async fn a_pod_is_ready_while_its_readiness_probe_holds() {
     let mut guest = Guest::start(&pod, &world.pod_dir(&uid)).await;
     // Neither a machine that is not there yet nor the first success says anything.
     guest.wait_until_asked(READINESS, 3).await;
-    guest.answer(READINESS, SUCCESS);
+    guest.answer(READINESS, WARNING);
     wait_for_ready(&world, "a", "True").await;
+    let events = world.events("ProbeWarning").await;
+    assert_eq!(events[0].message.as_deref(), Some("Readiness probe warning: odd"), "it counts as a success");
+    assert_eq!(events[0].type_.as_deref(), Some("Warning"));
     guest.answer(READINESS, FAILURE);
     let pod = wait_for_ready(&world, "a", UNREADY).await;
     let events = world.events("Unhealthy").await;
