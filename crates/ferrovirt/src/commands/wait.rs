@@ -33,12 +33,34 @@ pub async fn wait(context: &Context, flags: &WaitForFlags) -> Result<ExitCode, F
     }
     let deadline = Instant::now() + flags.timeout;
     for object in &objects {
-        let met = tokio::time::timeout_at(deadline, until(&server, object, &flags.until)).await;
-        let what = || format!("{} to {}", object.described(), flags.until);
-        met.unwrap_or_else(|_| Err(too_late(flags.timeout, &what())))?;
+        let what = || too_late(flags.timeout, &format!("{} to {}", object.described(), flags.until));
+        // No time is one look, as kubectl has it.
+        let looks_once = flags.timeout.is_zero() && !matches!(flags.until, Until::Console(_));
+        match looks_once {
+            true if look(&server, object, &flags.until).await? => {}
+            true => return Err(what()),
+            false => tokio::time::timeout_at(deadline, until(&server, object, &flags.until))
+                .await
+                .unwrap_or_else(|_| Err(what()))?,
+        }
         print(&format!("{}/{} condition met\n", object.resource.title(), object.name))?;
     }
     Ok(ExitCode::Done)
+}
+
+/// Whether an object is as wanted now.
+///
+/// # Errors
+/// When the server cannot be asked, or there is no such object and it must be there.
+async fn look(server: &Server, object: &Object, until: &Until) -> Result<bool, Failure> {
+    let Object { resource, namespace, name } = object;
+    let judged =
+        server.follow(resource, namespace.as_deref(), name, |now| Some(judge(until, now, false))).await;
+    match judged.map_err(|error| error.failure(format!("cannot look at {}", object.described()), None))? {
+        Some(true) => Ok(true),
+        Some(false) => Err(missing(object)),
+        None => Ok(false),
+    }
 }
 
 async fn until(server: &Server, object: &Object, until: &Until) -> Result<(), Failure> {
@@ -58,11 +80,13 @@ async fn until(server: &Server, object: &Object, until: &Until) -> Result<(), Fa
         met.await.map_err(|error| error.failure(format!("cannot wait for {}", object.described()), None))?;
     match met {
         true => Ok(()),
-        false => {
-            let hint = there(resource, namespace.as_deref());
-            Err(Failure::refused(anyhow::anyhow!("there is no {}", object.described()), Some(hint)))
-        }
+        false => Err(missing(object)),
     }
+}
+
+fn missing(object: &Object) -> Failure {
+    let hint = there(&object.resource, object.namespace.as_deref());
+    Failure::refused(anyhow::anyhow!("there is no {}", object.described()), Some(hint))
 }
 
 /// Whether an object is as wanted; nothing as long as it may become so, false when it is not there to become anything.

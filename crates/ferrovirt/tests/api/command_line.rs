@@ -209,6 +209,9 @@ fn objects_are_waited_for_and_events_are_told() {
     session.run("wait vm missing --for=delete");
     session.run("wait vm missing --for=condition=Ready");
     session.run("wait vm --all --for=condition=Ready --timeout 300ms");
+    session.run("wait vm/tiny --for=jsonpath={.spec.runStrategy}=Halted --timeout 0");
+    session.run("wait vm/tiny --for=condition=Ready --timeout 0s");
+    session.run("wait vm/missing --for=condition=Ready --timeout 0");
     session.run("wait vm -l app=other --for=condition=Ready");
     session.run("wait vm tiny --for=Ready");
     session.run("wait vm --for=delete");
