@@ -31,6 +31,7 @@ use apiserver::decode;
 use apiserver::http::extension::{self, Call, Extends, Extension, Response};
 use apiserver::kind::ForeignGroup;
 use apiserver::status::{ApiError, Details};
+use bytes::Bytes;
 use controllers::vm::requests::{self, Change, Refusal, Target};
 use controllers::vmi::requests::{self as instance_requests, FreezeOptions, PauseOptions};
 use http::StatusCode;
@@ -105,10 +106,16 @@ async fn answer(
     let resource = info.resource.clone();
     let subresource = std::iter::once(&info.subresource).chain(&info.rest).map(String::as_str);
     let subresource = subresource.collect::<Vec<_>>().join("/");
+    // Read whole whatever it is for: a client that still sends would lose the answer with the stream.
+    let body = match (verb.as_str(), resource.as_str()) {
+        ("update", "expand-vm-spec") => call.body(MOST_OBJECT_BYTES).await?,
+        ("update", _) => call.body(MOST_BODY_BYTES).await?,
+        _ => Bytes::new(),
+    };
+    let info = &call.info;
     match (info.has_path_namespace, info.has_path_name, resource.as_str(), subresource.as_str()) {
         (true, true, "virtualmachines", action @ ("start" | "stop" | "restart")) => {
             expect("update")?;
-            let body = call.body(MOST_BODY_BYTES).await?;
             let machine = Machine::of(&call);
             match action {
                 "start" => machine.start(read(&body)?).await?,
@@ -119,7 +126,7 @@ async fn answer(
         }
         (true, true, "virtualmachines", "migrate") => {
             expect("update")?;
-            read::<serde_json::Map<_, _>>(&call.body(MOST_BODY_BYTES).await?)?;
+            read::<serde_json::Map<_, _>>(&body)?;
             let machine = Machine::of(&call);
             let (_, instance) = machine.current().await?;
             let absent = || refused(instance_requests::not_found(machine.name));
@@ -148,7 +155,6 @@ async fn answer(
         }
         (true, false, "expand-vm-spec", "") => {
             expect("update")?;
-            let body = call.body(MOST_OBJECT_BYTES).await?;
             expand::given(&body, &call.info.namespace)
         }
         (true, true, "virtualmachineinstances", "console") => {
@@ -164,7 +170,6 @@ async fn answer(
         }
         (true, true, "virtualmachineinstances", action @ ("pause" | "unpause" | "reset" | "softreboot")) => {
             expect("update")?;
-            let body = call.body(MOST_BODY_BYTES).await?;
             let instance = Instance::of(&call, launchers);
             match action {
                 "pause" => instance.operate(Operation::Pause, read(&body)?).await?,
@@ -190,7 +195,7 @@ async fn answer(
         }
         (true, true, "virtualmachineinstances", "freeze") => {
             expect("update")?;
-            let options: FreezeOptions = read(&call.body(MOST_BODY_BYTES).await?)?;
+            let options: FreezeOptions = read(&body)?;
             Instance::of(&call, launchers).freeze(&options).await?;
             Ok(extension::empty(StatusCode::OK))
         }
