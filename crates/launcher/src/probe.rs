@@ -312,6 +312,7 @@ where
         let mut body = Vec::new();
         while response.status().is_redirection() && body.len() < MOST_BODY_BYTES {
             match response.frame().await {
+                // Trailers are no body.
                 Some(frame) => body.extend(frame?.into_data().unwrap_or_default()),
                 None => break,
             }

@@ -5,7 +5,7 @@ use manifest::machine_status::{MachineState, MachineStatus, StateReason};
 use rustix::process::{Signal, kill_process};
 use serde_json::json;
 
-use crate::pod::{Pod, UID, fixture, instance, read, wait_until_gone};
+use crate::pod::{Launcher, Pod, UID, fixture, instance, read, wait_until_gone};
 
 #[test]
 fn a_guest_that_powers_off_leaves_its_whole_story() {
@@ -67,12 +67,18 @@ fn a_checksum_that_the_node_has_told_is_not_computed_again() {
     assert!(boot.initrd.unwrap().checksum > 7);
 }
 
-#[test]
-fn sigterm_presses_the_button_and_a_guest_that_obeys_has_shut_down() {
+/// A machine that has 100 s to shut down, and does when its power button is pressed.
+fn with_a_guest_that_obeys() -> (Pod, Launcher) {
     let pod = Pod::new();
-    let mut launcher = pod.start(100);
+    let launcher = pod.start(100);
     launcher.boot(&instance("guest=obey", json!({})));
     pod.wait_for_console("guest: listening to the power button");
+    (pod, launcher)
+}
+
+#[test]
+fn sigterm_presses_the_button_and_a_guest_that_obeys_has_shut_down() {
+    let (pod, mut launcher) = with_a_guest_that_obeys();
     launcher.signal(Signal::TERM);
     launcher.expect_end(0, MachineState::ShutOff, StateReason::Shutdown);
     assert!(pod.log("guest-console-log").contains("guest: the power button was pressed"));
@@ -80,10 +86,7 @@ fn sigterm_presses_the_button_and_a_guest_that_obeys_has_shut_down() {
 
 #[test]
 fn a_host_that_tells_all_processes_to_end_lets_the_guest_shut_down() {
-    let pod = Pod::new();
-    let mut launcher = pod.start(100);
-    launcher.boot(&instance("guest=obey", json!({})));
-    pod.wait_for_console("guest: listening to the power button");
+    let (_pod, mut launcher) = with_a_guest_that_obeys();
     kill_process(launcher.qemu(), Signal::TERM).unwrap();
     launcher.signal(Signal::TERM);
     launcher.expect_end(0, MachineState::ShutOff, StateReason::Shutdown);

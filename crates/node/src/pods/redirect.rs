@@ -161,7 +161,8 @@ fn without_redirect(sockets: &str) -> BTreeSet<Ipv4Addr> {
     old.map(|(address, _)| *address).collect()
 }
 
-/// `0: 0201587F:20FB 00000000:0000 0A …`: the address is written as a number in this machine's order of bytes.
+/// `0: 0201587F:20FB 00000000:0000 0A …`: the address is written as a number in this machine's order of bytes. A
+/// line that reads otherwise is no socket's, as the first is none.
 fn listener(line: &str) -> Option<(Ipv4Addr, u16)> {
     let mut words = line.split_whitespace().skip(1);
     let (local, _remote, state) = (words.next()?, words.next()?, words.next()?);

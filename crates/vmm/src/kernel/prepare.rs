@@ -18,7 +18,7 @@
 //! passes for the old one.
 
 use std::fmt;
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File, Metadata, Permissions};
 use std::io::{self, BufReader, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -123,13 +123,13 @@ struct Record {
 #[serde(deny_unknown_fields)]
 struct Intact {
     boot_id: String,
-    /// As [`state_of`] has it.
+    /// As [`state_name`] has it.
     state: String,
 }
 
 impl Intact {
-    fn now(file: &File) -> io::Result<Self> {
-        Ok(Self { boot_id: boot_id()?, state: state_of(file)? })
+    fn now(state: &Metadata) -> io::Result<Self> {
+        Ok(Self { boot_id: boot_id()?, state: state_name(state) })
     }
 }
 
@@ -146,7 +146,7 @@ impl Intact {
 pub fn prepare(path: &Path, directory: &Path, choice: EntryChoice) -> Result<PreparedKernel, KernelError> {
     let file = open(path)?;
     let read = |source| KernelError::Read { path: path.to_owned(), source };
-    let name = state_of(&file).map_err(read)?;
+    let name = state_name(&file.metadata().map_err(read)?);
     let given = file.try_clone().map_err(read)?;
     let prepared = take_off_wrappings(path, file, directory, &name)?;
     if choice == EntryChoice::AsGiven || prepared.entry == KernelEntry::Pvh {
@@ -232,9 +232,8 @@ fn kernel_inside(
 }
 
 /// Names the state of a file.
-fn state_of(file: &File) -> io::Result<String> {
-    let state = file.metadata()?;
-    Ok(format!(
+fn state_name(state: &Metadata) -> String {
+    format!(
         "{:x}-{:x}-{:x}-{:x}.{:x}-{:x}.{:x}",
         state.dev(),
         state.ino(),
@@ -243,10 +242,11 @@ fn state_of(file: &File) -> io::Result<String> {
         state.mtime_nsec(),
         state.ctime(),
         state.ctime_nsec()
-    ))
+    )
 }
 
-/// The record of an unpacked kernel that is there and intact; marks it as used now.
+/// The record of an unpacked kernel that is there and intact; marks it as used now. One of which anything cannot be read is
+/// made again.
 fn reuse(kept: &Path, record_path: &Path) -> Option<KernelInfo> {
     let file = File::open(kept).ok()?;
     let record_file = File::open(record_path).ok()?;
@@ -255,7 +255,7 @@ fn reuse(kept: &Path, record_path: &Path) -> Option<KernelInfo> {
     if state.len() != record.length_bytes || state.permissions().mode() & 0o777 != 0o444 {
         return None;
     }
-    let intact = Intact::now(&file).ok()?;
+    let intact = Intact::now(&state).ok()?;
     if record.intact.as_ref() != Some(&intact) {
         if checksum(&file).ok()? != record.crc32 {
             tracing::warn!(kernel = %kept.display(), "an unpacked kernel was damaged and is made again");

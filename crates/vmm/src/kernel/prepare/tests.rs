@@ -24,6 +24,15 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
+/// A directory with a wrapped kernel, the kernel, and where it is to be unpacked.
+fn wrapped() -> (tempfile::TempDir, PathBuf, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("vmlinuz.gz");
+    fs::write(&path, gzip(&bz_image(1))).unwrap();
+    let out = directory.path().join("out");
+    (directory, path, out)
+}
+
 fn names(directory: &Path) -> BTreeSet<PathBuf> {
     fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect()
 }
@@ -73,10 +82,7 @@ fn a_wrapped_kernel_is_unpacked_once_and_again_when_it_changed() {
 
 #[test]
 fn what_is_kept_is_only_used_while_it_is_whole() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("vmlinuz.gz");
-    fs::write(&path, gzip(&bz_image(1))).unwrap();
-    let out = directory.path().join("out");
+    let (_directory, path, out) = wrapped();
     let kept = prepare(&path, &out, EntryChoice::AsGiven).unwrap().path;
     let damages: [&dyn Fn(); 6] = [
         &|| fs::remove_file(&kept).unwrap(),
@@ -109,10 +115,7 @@ fn what_is_kept_is_only_used_while_it_is_whole() {
 
 #[test]
 fn what_was_found_intact_is_read_again_only_when_it_changed() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("vmlinuz.gz");
-    fs::write(&path, gzip(&bz_image(1))).unwrap();
-    let out = directory.path().join("out");
+    let (_directory, path, out) = wrapped();
     let prepare = || prepare(&path, &out, EntryChoice::AsGiven).unwrap().path;
     let kept = prepare();
     let inode = || fs::metadata(&kept).unwrap().ino();
@@ -182,10 +185,7 @@ fn a_directory_that_cannot_be_made_is_an_error_that_names_it() {
 
 #[test]
 fn several_at_once_get_the_same_whole_kernel() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("vmlinuz.gz");
-    fs::write(&path, gzip(&bz_image(1))).unwrap();
-    let out = directory.path().join("out");
+    let (_directory, path, out) = wrapped();
     let kept = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..8)
             .map(|_| {

@@ -263,10 +263,15 @@ fn at_any_doubt_the_bz_image_is_used() {
 fn that_there_is_none_inside_is_remembered() {
     let place = Place::new();
     place.prepare(&bz_image(&lz4_payload(&vmlinux(17, LINUX)), "6.1.2-test"));
-    let [_, none]: [PathBuf; 2] = place.kept().try_into().unwrap();
-    let made = fs::metadata(&none).unwrap().ino();
+    let [record, none] = place.kept().try_into().unwrap();
+    let inode = |path: &PathBuf| fs::metadata(path).unwrap().ino();
+    let made = inode(&none);
+    // The record says from then on that the file was found intact.
     assert_as_given(&place, &place.again(), "again");
-    assert_eq!(fs::metadata(&none).unwrap().ino(), made);
+    assert_eq!(inode(&none), made);
+    let made = [&record, &none].map(inode);
+    assert_as_given(&place, &place.again(), "and again");
+    assert_eq!([&record, &none].map(inode), made);
 
     let renamed = place.directory.path().join("new");
     fs::write(&renamed, good()).unwrap();
