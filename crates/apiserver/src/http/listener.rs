@@ -14,8 +14,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
 use http::Request;
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -152,16 +152,19 @@ async fn connection(
         let (front, caller) = (front.clone(), caller.clone());
         let stream = is_http2.then(|| begun.begin());
         async move {
-            // A stream of HTTP/2 can end without its connection.
-            if is_http2 {
-                let response = front.answer(request.map(Body::new), caller).await;
-                return Ok::<_, Infallible>(response.map(|body| until_sent(body, stream)));
-            }
             let (request, leftover) = Leftover::of(request);
             let response = front.answer(request, caller).await;
-            Ok(match leftover {
-                Some(leftover) => leftover.settle(response).await,
-                None => response,
+            let leftover = leftover.filter(|leftover| !leftover.is_end_stream());
+            Ok::<_, Infallible>(match (stream, leftover) {
+                // A stream of HTTP/2 can end without its connection.
+                (Some(stream), leftover) => {
+                    if let Some(leftover) = leftover {
+                        tokio::spawn(leftover.drain());
+                    }
+                    response.map(|body| until_sent(body, stream))
+                }
+                (None, Some(leftover)) => leftover.settle(response).await,
+                (None, None) => response,
             })
         }
     });

@@ -25,9 +25,7 @@ use crate::table::IncludeObject;
 use crate::verbs::{self, Context, DeleteOptions, ListOptions, Patch, PatchFormat, Target};
 
 /// The largest body that is read, Kubernetes' own limit: an object may have 1.5 MiB and JSON may double it.
-const MOST_BODY_BYTES: usize = 3 * 1024 * 1024;
-/// How long it is waited for the rest of a body that is too large.
-const MOST_DISCARDING: Duration = Duration::from_secs(1);
+pub(super) const MOST_BODY_BYTES: usize = 3 * 1024 * 1024;
 /// Watches end after this long, and up to twice as long, where the client does not say.
 const SHORTEST_WATCH: Duration = Duration::from_secs(1800);
 /// Subresources whose verbs are those of the machinery.
@@ -315,38 +313,16 @@ pub(super) async fn read_body(
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.parse::<u64>().ok());
     if announced.is_some_and(|length| length > MOST_BODY_BYTES as u64) {
-        discard(&mut request.into_body()).await;
         return Err(too_large(MOST_BODY_BYTES));
     }
     let encoding = body_encoding(content_type(&request), with_protobuf);
-    let mut body = request.into_body();
-    let bytes = match Limited::new(&mut body, MOST_BODY_BYTES).collect().await {
+    let bytes = match Limited::new(request.into_body(), MOST_BODY_BYTES).collect().await {
         Ok(body) => body.to_bytes(),
-        Err(error) if error.is::<LengthLimitError>() => {
-            discard(&mut body).await;
-            return Err(too_large(MOST_BODY_BYTES));
-        }
+        Err(error) if error.is::<LengthLimitError>() => return Err(too_large(MOST_BODY_BYTES)),
         Err(error) => return Err(ApiError::bad_request(format!("unable to read the body: {error}"))),
     };
     notes.request_body = Some(bytes.clone());
     Ok(ReadBody { bytes, encoding })
-}
-
-/// Reads what a client still sends of a body that is too large, within bounds: one that is cut off while it sends does not
-/// read the answer.
-async fn discard(body: &mut Body) {
-    let mut left = 2 * MOST_BODY_BYTES;
-    let reading = async {
-        while let Some(Ok(frame)) = body.frame().await {
-            let length = frame.data_ref().map_or(0, |data| data.len());
-            match left.checked_sub(length) {
-                Some(less) => left = less,
-                None => return,
-            }
-        }
-    };
-    // Whether it was all or not, the answer is the same.
-    let _ = tokio::time::timeout(MOST_DISCARDING, reading).await;
 }
 
 async fn read_object(

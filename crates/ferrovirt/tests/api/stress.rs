@@ -1,10 +1,18 @@
 //! Many clients at once, doing everything, and what must be true all the same.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use http::Method;
+use bytes::Bytes;
+use futures::StreamExt;
+use http::{Method, Request};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -164,6 +172,47 @@ fn a_refused_body_ends_no_connection_unsaid() {
                 stream.read_exact(&mut next).await.unwrap();
                 assert_eq!(&next, b"HTTP/1.1 200");
             }
+        }
+    });
+    assert!(server.stop().success());
+}
+
+/// The same over HTTP/2, where a client writes its body while the answer is made: some (curl 7.88) look for no answer when
+/// the stream is reset meanwhile, so the body is taken to its end.
+#[test]
+fn a_refused_body_is_taken_to_its_end_over_http2() {
+    const PIECE: &[u8] = &[b' '; 64 * 1024];
+    const PIECES: usize = 32;
+    let world = World::new();
+    let server = Server::start(&world);
+    let mut credentials = Credentials::read(&world);
+    Arc::make_mut(&mut credentials.config).alpn_protocols = vec![b"h2".to_vec()];
+    runtime().block_on(async {
+        let stream = credentials.stream(server.address()).await.unwrap();
+        let (executor, io) = (TokioExecutor::new(), TokioIo::new(stream));
+        let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, io).await.unwrap();
+        tokio::spawn(connection);
+        let host = format!("https://localhost:{}", server.address().port());
+        for (path, code) in [(MAPS, 415), ("/nowhere", 404), ("/api/v1/nodes/a", 405)] {
+            let request = Request::post(format!("{host}{path}")).header("content-type", "no/such");
+            let taken = Arc::new(AtomicUsize::new(0));
+            let counter = Arc::clone(&taken);
+            let pieces = futures::stream::iter(0..PIECES).map(move |_| {
+                counter.fetch_add(1, Ordering::Relaxed);
+                Ok::<_, Infallible>(Frame::data(Bytes::from_static(PIECE)))
+            });
+            sender.ready().await.unwrap();
+            let response = sender.send_request(request.body(StreamBody::new(pieces)).unwrap()).await.unwrap();
+            assert_eq!(response.status(), code, "{path}");
+            let body = response.into_body().collect().await.unwrap().to_bytes();
+            assert!(!body.is_empty(), "{path}");
+            let all = async {
+                while taken.load(Ordering::Relaxed) < PIECES {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            let all = tokio::time::timeout(Duration::from_secs(20), all).await;
+            assert!(all.is_ok(), "{path}: {taken:?} of {PIECES} pieces were taken");
         }
     });
     assert!(server.stop().success());

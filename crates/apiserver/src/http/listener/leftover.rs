@@ -1,8 +1,9 @@
-//! What an HTTP/1 client sends although its request was refused by its head.
+//! What a client sends although its request was answered before its body was read: refused by its head, or too large.
 //!
-//! Many clients write a body after the head without looking for an answer. Were the connection closed then, they would
-//! lose the answer, or the next request that they send on it. As Go's server does, a little is read and thrown away; where
-//! there is more, the answer says that the connection ends.
+//! Many clients write a body after the head without looking for an answer. Were the connection closed then, or the stream
+//! of HTTP/2 reset, they would lose the answer, or the next request that they send. As Go's server does, a little is read
+//! and thrown away, before the answer of HTTP/1, where clients look for it only after that, and beside the answer of
+//! HTTP/2. Where there is more, the connection or stream ends, and an answer of HTTP/1 says so.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,8 +17,10 @@ use http::{HeaderValue, Request, Response};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 
-/// Go's limit.
-const MOST_BYTES: usize = 256 * 1024;
+use super::super::resources::MOST_BODY_BYTES;
+
+/// Twice what a request may have: whoever sends a little too much is told so.
+const MOST_BYTES: usize = 2 * MOST_BODY_BYTES;
 /// A client that is about to send has begun long before this.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -37,7 +40,15 @@ impl Leftover {
     }
 
     /// Reads what is left, or has `response` say that nothing can follow it.
-    pub(super) async fn settle(mut self, mut response: Response<Body>) -> Response<Body> {
+    pub(super) async fn settle(self, mut response: Response<Body>) -> Response<Body> {
+        if !self.drain().await {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+
+    /// Reads what is left, within bounds; whether that was all of it.
+    pub(super) async fn drain(mut self) -> bool {
         let drained = async {
             let mut left = MOST_BYTES;
             while let Some(frame) =
@@ -48,10 +59,7 @@ impl Leftover {
             }
             Some(())
         };
-        if !matches!(tokio::time::timeout(PATIENCE, drained).await, Ok(Some(()))) {
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        }
-        response
+        matches!(tokio::time::timeout(PATIENCE, drained).await, Ok(Some(())))
     }
 
     fn with<T>(&self, look: impl FnOnce(Pin<&mut Incoming>) -> T) -> T {
