@@ -140,6 +140,10 @@ async fn answer(
         }
         (true, true, kind @ ("virtualmachineinstances" | "virtualmachines"), "evacuate/cancel") => {
             expect("update")?;
+            if body.is_empty() {
+                return Err(ApiError::bad_request("No body"));
+            }
+            read::<serde_json::Map<_, _>>(&body)?;
             let instance = match kind {
                 "virtualmachines" => Machine::of(&call).started_instance().await?,
                 _ => Instance::of(&call, launchers).current().await?,

@@ -168,10 +168,12 @@ impl Instance {
         protocol: Protocol,
         port: u16,
     ) -> Result<impl AsyncRead + AsyncWrite + Send + Unpin + use<>, ApiError> {
-        let (launchers, at) = self.reached(requests::port_forward).await?;
+        let instance = self.checked(requests::port_forward).await?;
+        let dialing = |error: &dyn std::fmt::Display| failed(&format_args!("dialing VM: {error}"));
+        let (launchers, at) = self.address(&instance).await.map_err(|error| dialing(&error))?;
         launchers.connect_to_guest(at, protocol, port).await.map_err(|error| match error {
             crowded @ ControlError::Refused { code: 429, .. } => crowded_or_failed(crowded),
-            error => failed(&format_args!("dialing VM: {error}")),
+            error => dialing(&error),
         })
     }
 
@@ -205,14 +207,22 @@ impl Instance {
         &self,
         instance: &VirtualMachineInstance,
     ) -> Result<(&control::Client, SocketAddr), ApiError> {
+        self.address(instance).await.map_err(|error| failed(&error))
+    }
+
+    /// Its launcher, or why there is none.
+    async fn address(
+        &self,
+        instance: &VirtualMachineInstance,
+    ) -> Result<(&control::Client, SocketAddr), String> {
         let launchers = self
             .launchers
             .as_ref()
-            .ok_or_else(|| failed(&"this server runs no machines, since it was started with `--api-only`"))?;
+            .ok_or("this server runs no machines, since it was started with `--api-only`")?;
         let at = controllers::vmi::launcher_address(self.server.clone(), instance).await;
-        let at = at.map_err(ApiError::internal)?;
+        let at = at.map_err(|error| error.to_string())?;
         // It has ended since, and the instance does not say so yet.
-        Ok((launchers, at.ok_or_else(|| failed(&"the launcher of the instance does not run"))?))
+        Ok((launchers, at.ok_or("the launcher of the instance does not run")?))
     }
 }
 

@@ -235,8 +235,8 @@ async fn what_is_off_says_so() {
         ("GET", "virtualmachineinstances/tiny/usbredir", missing),
         ("PUT", "virtualmachineinstances/tiny/backup", missing),
         ("PUT", "virtualmachineinstances/tiny/redefine-checkpoint", missing),
-        ("PUT", "virtualmachineinstances/tiny/evacuate/cancel", missing),
-        ("PUT", "virtualmachines/tiny/evacuate/cancel", no_machine),
+        ("PUT", "virtualmachineinstances/tiny/evacuate/cancel", "400 BadRequest No body"),
+        ("PUT", "virtualmachines/tiny/evacuate/cancel", "400 BadRequest No body"),
         ("PUT", "virtualmachines/tiny/migrate", no_machine),
         ("PUT", "virtualmachines/tiny/memorydump", dump),
         ("PUT", "virtualmachines/tiny/removememorydump", no_machine),
@@ -245,6 +245,10 @@ async fn what_is_off_says_so() {
         assert_eq!(words(&refusal), expected, "{path}");
         let other = if method == "PUT" { "GET" } else { "PUT" };
         assert_eq!(ask(other, &format!("namespaces/default/{path}"), "").await.0, 405, "{path}");
+    }
+    for (resource, expected) in [("virtualmachineinstances", missing), ("virtualmachines", no_machine)] {
+        let refusal = ask("PUT", &format!("namespaces/default/{resource}/tiny/evacuate/cancel"), "{}").await;
+        assert_eq!(words(&refusal), expected);
     }
     make_machine(&server, "Halted").await;
     let conflict = "409 Conflict Operation cannot be fulfilled on virtualmachine.kubevirt.io \"tiny\":";
@@ -257,8 +261,10 @@ async fn what_is_off_says_so() {
         let refusal = ask("PUT", &format!("namespaces/default/virtualmachines/tiny/{path}"), "{}").await;
         assert_eq!(words(&refusal), expected, "{path}");
     }
-    let garbage = ask("PUT", "namespaces/default/virtualmachines/tiny/migrate", "[").await;
-    assert!(words(&garbage).starts_with("400 BadRequest Can not unmarshal Request body"), "{garbage:?}");
+    for path in ["migrate", "evacuate/cancel"] {
+        let garbage = ask("PUT", &format!("namespaces/default/virtualmachines/tiny/{path}"), "[").await;
+        assert!(words(&garbage).starts_with("400 BadRequest Can not unmarshal Request body"), "{garbage:?}");
+    }
     let text = json!("Unable to dump profiler results. \"ClusterProfiler\" feature gate must be enabled");
     assert_eq!(ask("GET", "dump-cluster-profiler", "").await, (403, text));
     for what in ["guestosinfo", "userlist", "filesystemlist"] {
@@ -266,6 +272,31 @@ async fn what_is_off_says_so() {
         let text = "virtualmachineinstance.kubevirt.io \"tiny\" not found";
         assert_eq!(ask("GET", &path, "").await, (500, json!(text)));
     }
+    server.shutdown().await;
+}
+
+/// It may have ended, with its launcher; its phase is not looked at.
+#[tokio::test]
+async fn an_instance_that_cannot_be_reached_is_not_dialled() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = start(directory.path()).await;
+    let controller = Identity::service_account(components::NAMESPACE, components::CONTROLLER);
+    let instances: Api<VirtualMachineInstance> =
+        Api::namespaced(Client::new(server.client_service(controller), "default"), "default");
+    let instance: VirtualMachineInstance = serde_json::from_value(json!({
+        "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstance",
+        "metadata": {"name": "tiny", "namespace": "default"}, "spec": spec(),
+    }))
+    .unwrap();
+    instances.create(&PostParams::default(), &instance).await.unwrap();
+    let ended = json!({"status": {"phase": "Succeeded", "interfaces": [{"name": "default"}]}});
+    instances.patch("tiny", &PatchParams::default(), &Patch::Merge(ended)).await.unwrap();
+    let path = format!("/apis/{GROUP}/v1/namespaces/default/virtualmachineinstances/tiny/portforward/22");
+    assert_eq!(
+        words(&ask(&server, admin(), "GET", &path, "").await),
+        "500 InternalError Internal error occurred: dialing VM: this server runs no machines, since it was started \
+         with `--api-only`"
+    );
     server.shutdown().await;
 }
 
