@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::commands::api::targets::{self, Guest};
+
 mod deferred;
 mod guests;
 mod server;
@@ -21,8 +23,7 @@ pub use guests::{
 pub use server::parse_until;
 pub use server::{
     ApplyFlags, ConsoleFlags, DeleteFlags, DescribeFlags, DryRun, EventsFlags, GetFlags, InstanceFlags,
-    MachinesFlags, NamespaceFlag, RestartFlags, SortBy, StartFlags, StopFlags, TopFlags, Until, WaitFlags,
-    WaitForFlags,
+    MachinesFlags, RestartFlags, SortBy, StartFlags, StopFlags, TopFlags, Until, WaitFlags, WaitForFlags,
 };
 
 /// KubeVirt virtual machines from a kernel and an initrd in a container image, with one binary and QEMU.
@@ -53,6 +54,9 @@ pub struct GlobalFlags {
     /// Context of the kubeconfig, in place of its current one
     #[arg(long, global = true, value_name = "NAME")]
     pub context: Option<String>,
+    /// Namespace that a command works in [default: the context's, else `default`]
+    #[arg(short, long, global = true, value_name = "NAME", value_parser = server::namespace)]
+    pub namespace: Option<String>,
     /// Say less: no progress, no summary
     #[arg(short, long, global = true)]
     pub quiet: bool,
@@ -165,9 +169,6 @@ pub struct LauncherFlags {
     /// Name of the VirtualMachineInstance
     #[arg(long, value_name = "NAME")]
     pub name: String,
-    /// Its namespace
-    #[arg(long, value_name = "NAMESPACE")]
-    pub namespace: String,
     /// Its UID; no other instance is started
     #[arg(long, value_name = "UID")]
     pub uid: String,
@@ -256,10 +257,9 @@ pub struct KubeconfigFlags {
 /// `ferrovirt logs`
 #[derive(Debug, Args)]
 pub struct LogsFlags {
-    /// The VirtualMachineInstance, which has its VirtualMachine's name
-    pub name: String,
-    #[command(flatten)]
-    pub namespace: NamespaceFlag,
+    /// Machine: NAME, vm/NAME[/NAMESPACE] or vmi/NAME[/NAMESPACE]
+    #[arg(value_name = "NAME", value_parser = targets::guest)]
+    pub guest: Guest,
     /// Read the files of this machine and ask no server
     #[arg(long)]
     pub local: bool,

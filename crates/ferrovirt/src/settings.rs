@@ -31,6 +31,8 @@ pub struct Settings {
     pub kubeconfig: Option<PathBuf>,
     /// The context of the kubeconfig given by flag.
     pub kube_context: Option<String>,
+    /// The namespace given by flag.
+    pub namespace: Option<String>,
 }
 
 impl Settings {
@@ -79,6 +81,7 @@ impl Settings {
             authfile: flags.authfile.clone(),
             kubeconfig: flags.kubeconfig.clone(),
             kube_context: flags.context.clone(),
+            namespace: flags.namespace.clone(),
         })
     }
 
@@ -174,6 +177,7 @@ mod tests {
             authfile: None,
             kubeconfig: None,
             context: None,
+            namespace: None,
             quiet: false,
             verbose: 0,
         }

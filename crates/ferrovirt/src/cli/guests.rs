@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use launcher::network::Protocol;
 
-use super::NamespaceFlag;
 use crate::commands::api::targets::{self, Guest};
 
 /// `ferrovirt port-forward`
@@ -19,8 +18,6 @@ pub struct PortForwardFlags {
     /// Ports: LOCAL, LOCAL:GUEST or :GUEST, with `tcp/` or `udp/` before them or not; 0 takes any that is free here
     #[arg(value_name = "PORT", required = true, value_parser = forwarding)]
     pub ports: Vec<Forwarding>,
-    #[command(flatten)]
-    pub namespace: NamespaceFlag,
     /// Addresses of this host to listen on
     #[arg(long, value_name = "ADDRESS", value_delimiter = ',', default_value = "127.0.0.1", value_parser = address)]
     pub address: Vec<IpAddr>,
@@ -77,8 +74,6 @@ fn address(word: &str) -> Result<IpAddr, String> {
 /// What `ssh` and `scp` have in common.
 #[derive(Debug, Args)]
 pub struct SecureShellFlags {
-    #[command(flatten)]
-    pub namespace: NamespaceFlag,
     /// User in the guest [default: as `ssh` chooses]
     #[arg(short = 'l', long, value_name = "USER", value_parser = user)]
     pub username: Option<String>,
@@ -183,8 +178,6 @@ pub struct VncFlags {
     /// Machine: NAME, vm/NAME[/NAMESPACE] or vmi/NAME[/NAMESPACE]
     #[arg(value_name = "NAME", required = true, value_parser = targets::guest)]
     pub guest: Option<Guest>,
-    #[command(flatten)]
-    pub namespace: NamespaceFlag,
     /// Start no viewer: print the port where one can connect, as JSON
     #[arg(long)]
     pub proxy_only: bool,
@@ -228,8 +221,6 @@ pub struct ScreenshotFlags {
     /// Machine: NAME, vm/NAME[/NAMESPACE] or vmi/NAME[/NAMESPACE]
     #[arg(value_name = "NAME", value_parser = targets::guest)]
     pub guest: Guest,
-    #[command(flatten)]
-    pub namespace: NamespaceFlag,
     /// File to write, `-` for standard output
     #[arg(short, long, value_name = "FILE")]
     pub file: PathBuf,

@@ -7,15 +7,18 @@ use clap::{Args, ValueEnum};
 use launcher::console::Pattern;
 
 use super::parse_duration;
-use crate::commands::api::output::{self, Output};
+use crate::commands::api::output::{Output, OutputParser};
 use crate::commands::api::template::Template;
 
-/// The namespace that a command works in.
+/// Which objects of a resource are meant, where none is named.
 #[derive(Debug, Args)]
-pub struct NamespaceFlag {
-    /// Namespace [default: the context's, else `default`]
-    #[arg(short, long, value_name = "NAME", value_parser = namespace)]
-    pub namespace: Option<String>,
+pub struct ChoiceFlags {
+    /// Every namespace, whichever is named
+    #[arg(short = 'A', long)]
+    pub all_namespaces: bool,
+    /// Only objects with these labels, e.g. `app=web,tier!=db`
+    #[arg(short = 'l', long, value_name = "SELECTOR")]
+    pub selector: Option<String>,
 }
 
 /// Whether something is done, or only checked.
@@ -64,15 +67,9 @@ pub struct GetFlags {
     #[arg(value_name = "RESOURCE", required = true)]
     pub resources: Vec<String>,
     #[command(flatten)]
-    pub namespace: NamespaceFlag,
-    /// Every namespace
-    #[arg(short = 'A', long, conflicts_with = "namespace")]
-    pub all_namespaces: bool,
-    /// Only objects with these labels, e.g. `app=web,tier!=db`
-    #[arg(short = 'l', long, value_name = "SELECTOR")]
-    pub selector: Option<String>,
+    pub choice: ChoiceFlags,
     /// Form: wide, json, yaml, name, jsonpath=TEMPLATE
-    #[arg(short, long, value_name = "FORM", value_parser = output::parse)]
+    #[arg(short, long, value_name = "FORM", value_parser = OutputParser, hide_possible_values = true)]
     pub output: Option<Output>,
     /// Go on with every change
     #[arg(short, long)]
@@ -88,18 +85,19 @@ pub struct GetFlags {
 /// `ferrovirt apply`
 #[derive(Debug, Args)]
 pub struct ApplyFlags {
-    /// Manifests (YAML or JSON), `-` for standard input
+    /// Manifests (YAML or JSON) or directories of them, `-` for standard input
     #[arg(short, long, value_name = "FILE", required = true)]
     pub filename: Vec<PathBuf>,
-    #[command(flatten)]
-    pub namespace: NamespaceFlag,
+    /// Also what is in directories of directories
+    #[arg(short = 'R', long)]
+    pub recursive: bool,
     #[command(flatten)]
     pub dry_run: DryRunFlag,
     /// Take over fields that somebody else owns
     #[arg(long)]
     pub force_conflicts: bool,
     /// Form of the objects as they are then: json, yaml, name, jsonpath=TEMPLATE
-    #[arg(short, long, value_name = "FORM", value_parser = output::parse)]
+    #[arg(short, long, value_name = "FORM", value_parser = OutputParser, hide_possible_values = true)]
     pub output: Option<Output>,
 }
 
@@ -109,11 +107,12 @@ pub struct DeleteFlags {
     /// `vm NAME` or `vm/NAME`, of any resource
     #[arg(value_name = "RESOURCE", required_unless_present = "filename", conflicts_with = "filename")]
     pub resources: Vec<String>,
-    /// The objects of these manifests, `-` for standard input
+    /// The objects of these manifests or directories of them, `-` for standard input
     #[arg(short, long, value_name = "FILE")]
     pub filename: Vec<PathBuf>,
-    #[command(flatten)]
-    pub namespace: NamespaceFlag,
+    /// Also what is in directories of directories
+    #[arg(short = 'R', long, requires = "filename")]
+    pub recursive: bool,
     /// Those with these labels, e.g. `app=web`
     #[arg(short = 'l', long, value_name = "SELECTOR", conflicts_with_all = ["filename", "all"])]
     pub selector: Option<String>,
@@ -143,8 +142,6 @@ pub struct MachinesFlags {
     /// VirtualMachines: NAME or vm/NAME
     #[arg(value_name = "NAME", required = true)]
     pub machines: Vec<String>,
-    #[command(flatten)]
-    pub namespace: NamespaceFlag,
     #[command(flatten)]
     pub dry_run: DryRunFlag,
 }
@@ -201,8 +198,6 @@ pub struct InstanceFlags {
     #[arg(value_name = "NAME", required = true)]
     pub machines: Vec<String>,
     #[command(flatten)]
-    pub namespace: NamespaceFlag,
-    #[command(flatten)]
     pub dry_run: DryRunFlag,
 }
 
@@ -212,8 +207,6 @@ pub struct DescribeFlags {
     /// `vm NAME` or `vm/NAME`, of any resource; without a name all of them
     #[arg(value_name = "RESOURCE", required = true)]
     pub resources: Vec<String>,
-    #[command(flatten)]
-    pub namespace: NamespaceFlag,
     /// Only objects with these labels, e.g. `app=web`
     #[arg(short = 'l', long, value_name = "SELECTOR")]
     pub selector: Option<String>,
@@ -225,8 +218,6 @@ pub struct WaitForFlags {
     /// `vm NAME` or `vm/NAME`, of any resource
     #[arg(value_name = "RESOURCE", required = true)]
     pub resources: Vec<String>,
-    #[command(flatten)]
-    pub namespace: NamespaceFlag,
     /// What for: condition=TYPE[=STATUS], jsonpath=PATH[=VALUE], delete, create, console=REGEX
     #[arg(long = "for", value_name = "WHAT", required = true, value_parser = parse_until)]
     pub until: Until,
@@ -311,20 +302,48 @@ pub fn parse_until(word: &str) -> Result<Until, String> {
 /// `ferrovirt events`
 #[derive(Debug, Args)]
 pub struct EventsFlags {
-    #[command(flatten)]
-    pub namespace: NamespaceFlag,
-    /// Every namespace
-    #[arg(short = 'A', long, conflicts_with = "namespace")]
+    /// Every namespace, whichever is named
+    #[arg(short = 'A', long)]
     pub all_namespaces: bool,
     /// Only what happened to one object: `vm/NAME`
     #[arg(long, value_name = "KIND/NAME")]
     pub r#for: Option<String>,
-    /// Only events of a type: Normal or Warning
-    #[arg(long, value_name = "TYPE")]
-    pub r#type: Option<String>,
+    /// Only events of these types
+    #[arg(
+        long = "type",
+        visible_alias = "types",
+        value_name = "TYPE",
+        value_enum,
+        value_delimiter = ',',
+        ignore_case = true
+    )]
+    pub types: Vec<EventType>,
+    /// Form: json, yaml, name, jsonpath=TEMPLATE
+    #[arg(short, long, value_name = "FORM", value_parser = OutputParser, hide_possible_values = true)]
+    pub output: Option<Output>,
     /// Go on with what happens from now on
     #[arg(short, long)]
     pub watch: bool,
+}
+
+/// The two types of events (Kubernetes' API reference, `Event.type`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "PascalCase")]
+pub enum EventType {
+    /// For information
+    Normal,
+    /// Something may be wrong
+    Warning,
+}
+
+impl EventType {
+    /// As events have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Normal => "Normal",
+            Self::Warning => "Warning",
+        }
+    }
 }
 
 /// `ferrovirt top`
@@ -334,13 +353,7 @@ pub struct TopFlags {
     #[arg(value_name = "RESOURCE", required = true)]
     pub resources: Vec<String>,
     #[command(flatten)]
-    pub namespace: NamespaceFlag,
-    /// Every namespace
-    #[arg(short = 'A', long, conflicts_with = "namespace")]
-    pub all_namespaces: bool,
-    /// Only objects with these labels, e.g. `app=web,tier!=db`
-    #[arg(short = 'l', long, value_name = "SELECTOR")]
-    pub selector: Option<String>,
+    pub choice: ChoiceFlags,
     /// The largest first [default: by name]
     #[arg(long, value_name = "WHAT", value_enum)]
     pub sort_by: Option<SortBy>,
@@ -364,8 +377,6 @@ pub struct ConsoleFlags {
     /// Machine: NAME, vm/NAME or vmi/NAME
     #[arg(value_name = "NAME")]
     pub machine: String,
-    #[command(flatten)]
-    pub namespace: NamespaceFlag,
     /// Only look, beside whoever types
     #[arg(long)]
     pub read_only: bool,
@@ -377,8 +388,8 @@ pub struct ConsoleFlags {
     pub timeout: Duration,
 }
 
-/// A namespace must not be empty: that would mean all of them.
-fn namespace(name: &str) -> Result<String, String> {
+/// Reads a namespace. It must not be empty: that would mean all of them.
+pub fn namespace(name: &str) -> Result<String, String> {
     match name.is_empty() || name.contains(['/', '%']) {
         true => Err("it is no name of a namespace".to_owned()),
         false => Ok(name.to_owned()),

@@ -1,6 +1,6 @@
 //! `ferrovirt apply`: server-side apply of every object of a manifest.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use http::{Method, StatusCode};
 use serde_json::Value;
@@ -17,19 +17,19 @@ const FIELD_MANAGER: &str = "ferrovirt";
 
 /// Applies every object in the order of the text; each is told, and one that is refused does not keep the rest.
 pub async fn apply(context: &Context, flags: &ApplyFlags) -> Result<ExitCode, Failure> {
-    let objects = read(&flags.filename)?;
-    let server = Server::find(context, flags.namespace.namespace.as_deref()).await?;
-    each(context, objects, async |object| print(&one(&server, flags, object).await?)).await
+    let objects = read(&flags.filename, flags.recursive)?;
+    let server = Server::find(context).await?;
+    each(context, objects, async |object| print(&one(context, &server, flags, object).await?)).await
 }
 
-/// The objects of files, each with a name.
+/// The objects of files and directories, each with a name.
 ///
 /// # Errors
 /// When one cannot be read, or an object has no name.
-pub fn read(files: &[std::path::PathBuf]) -> Result<Vec<Value>, Failure> {
+pub fn read(paths: &[PathBuf], recursive: bool) -> Result<Vec<Value>, Failure> {
     let mut objects = Vec::new();
-    for file in files {
-        objects.extend(read_file(file)?);
+    for file in manifests::files(paths, recursive)? {
+        objects.extend(read_file(&file)?);
     }
     if objects.is_empty() {
         return Err(Failure::refused(
@@ -60,14 +60,14 @@ fn read_file(file: &Path) -> Result<Vec<Value>, Failure> {
 /// # Errors
 /// When the server does not have its kind, or the object is for another namespace than the one asked for.
 pub async fn place(
+    context: &Context,
     server: &Server,
-    asked: Option<&str>,
     object: &Value,
 ) -> Result<(Resource, Option<String>, String), Failure> {
     let (api_version, kind) = (text(object, "/apiVersion"), text(object, "/kind"));
     let resource = server.resource_of_kind(api_version, kind).await?;
     let (name, own) = (text(object, "/metadata/name"), text(object, "/metadata/namespace"));
-    let namespace = match (resource.is_namespaced, own, asked) {
+    let namespace = match (resource.is_namespaced, own, &context.settings.namespace) {
         (false, ..) => None,
         (true, "", _) => Some(server.namespace.clone()),
         (true, own, Some(asked)) if own != asked => {
@@ -83,8 +83,13 @@ pub async fn place(
     Ok((resource, namespace, name.to_owned()))
 }
 
-async fn one(server: &Server, flags: &ApplyFlags, object: Value) -> Result<String, Failure> {
-    let (resource, namespace, name) = place(server, flags.namespace.namespace.as_deref(), &object).await?;
+async fn one(
+    context: &Context,
+    server: &Server,
+    flags: &ApplyFlags,
+    object: Value,
+) -> Result<String, Failure> {
+    let (resource, namespace, name) = place(context, server, &object).await?;
     let mut pairs = vec![("fieldManager", FIELD_MANAGER), ("fieldValidation", "Strict")];
     if flags.force_conflicts {
         pairs.push(("force", "true"));

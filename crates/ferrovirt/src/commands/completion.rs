@@ -46,8 +46,9 @@ pub async fn complete(context: &Context, flags: &CompleteFlags) -> Result<ExitCo
         Candidates::Names { resource, prefix } => {
             let mut context = context.clone();
             context.settings.kubeconfig = line.kubeconfig.map(Into::into).or(context.settings.kubeconfig);
+            context.settings.namespace = line.namespace.map(str::to_owned).or(context.settings.namespace);
             context.settings.kube_context = line.context.map(str::to_owned).or(context.settings.kube_context);
-            let names = tokio::time::timeout(PATIENCE, names(&context, line.namespace, &resource)).await;
+            let names = tokio::time::timeout(PATIENCE, names(&context, &resource)).await;
             // Without an answer there is nothing to offer, and no place to say why.
             let names = names.ok().and_then(Result::ok).unwrap_or_default();
             names.into_iter().map(|name| format!("{prefix}{name}")).collect()
@@ -58,8 +59,8 @@ pub async fn complete(context: &Context, flags: &CompleteFlags) -> Result<ExitCo
     Ok(ExitCode::Done)
 }
 
-async fn names(context: &Context, namespace: Option<&str>, resource: &str) -> Result<Vec<String>, Failure> {
-    let server = Server::find(context, namespace).await?;
+async fn names(context: &Context, resource: &str) -> Result<Vec<String>, Failure> {
+    let server = Server::find(context).await?;
     let resource: Resource = server.resource(resource).await?;
     let mut names = server.names(&resource, None).await?;
     names.retain(|name| is_dns1123_subdomain(name).is_empty());
@@ -123,7 +124,9 @@ impl<'a> Line<'a> {
         if let Some(long) = word.strip_prefix("--") {
             let (name, value) =
                 long.split_once('=').map_or((long, None), |(name, value)| (name, Some(value)));
-            let flag = self.command.get_arguments().find(|flag| flag.get_long() == Some(name));
+            let mut flags = self.command.get_arguments();
+            let flag = flags
+                .find(|flag| flag.get_long_and_visible_aliases().is_some_and(|names| names.contains(&name)));
             self.take_flag(flag, value);
         } else if let Some(cluster) = word.strip_prefix('-').filter(|cluster| !cluster.is_empty()) {
             for (position, short) in cluster.char_indices() {
@@ -205,7 +208,7 @@ impl<'a> Line<'a> {
             }
             (
                 "start" | "stop" | "restart" | "pause" | "unpause" | "reset" | "soft-reboot" | "console"
-                | "port-forward" | "ssh" | "vnc" | "screenshot",
+                | "logs" | "port-forward" | "ssh" | "vnc" | "screenshot",
                 _,
                 Some(kind @ ("vm" | "vmi")),
             ) => Candidates::names(kind, &format!("{kind}/")),
@@ -263,6 +266,10 @@ mod tests {
             ("get vm -n ", names("namespaces", "")),
             ("get vm --namespace ", names("namespaces", "")),
             ("vnc screenshot --file x ", names("virtualmachineinstances", "")),
+            ("-n other get vm ", names("vm", "")),
+            ("-n ", names("namespaces", "")),
+            ("logs ", names("virtualmachineinstances", "")),
+            ("logs vmi/t", names("vmi", "vmi/")),
             ("image inspect ", Candidates::NONE),
         ] {
             assert_eq!(candidates(line), expected, "{line}");
@@ -287,15 +294,21 @@ mod tests {
             "{flags:?}"
         );
         assert_eq!(words("run --accel "), ["auto", "kvm", "tcg"]);
-        assert_eq!(words("get vm -o "), Vec::<String>::new());
+        for command in ["get vm", "apply -f x", "events"] {
+            assert_eq!(words(&format!("{command} -o ")), ["wide", "json", "yaml", "name", "jsonpath="]);
+        }
+        assert_eq!(words("events --types "), ["Normal", "Warning"]);
+        assert_eq!(words("apply -f "), Vec::<String>::new());
     }
 
     #[test]
     fn a_line_tells_which_server_is_meant() {
         let mut command = Cli::command();
         command.build();
-        let words = ["--context=c", "get", "-n", "n", "--kubeconfig", "k", "vm"].map(str::to_owned);
-        let line = Line::read(&command, &words);
-        assert_eq!((line.context, line.namespace, line.kubeconfig), (Some("c"), Some("n"), Some("k")));
+        for line in ["--context=c get -n n --kubeconfig k vm", "-n n --kubeconfig k get --context=c vm"] {
+            let words: Vec<_> = line.split(' ').map(str::to_owned).collect();
+            let line = Line::read(&command, &words);
+            assert_eq!((line.context, line.namespace, line.kubeconfig), (Some("c"), Some("n"), Some("k")));
+        }
     }
 }

@@ -27,7 +27,7 @@ pub async fn console(context: &Context, flags: &ConsoleFlags) -> Result<ExitCode
         .map_err(Failure::usage)?
         .pop()
         .ok_or_else(|| Failure::usage("no machine is named"))?;
-    let server = Server::find(context, flags.namespace.namespace.as_deref()).await?;
+    let server = Server::find(context).await?;
     let how = Attach { is_read_only: flags.read_only, replays: flags.replay };
     let console = connect(context, &server, &name, how, flags.timeout).await?;
     let outcome = carry(context, console, &name, how).await?;

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::api::refusal::RequestError;
 use super::api::targets::{self, Object};
-use super::api::watch::within;
+use super::api::watch::Deadline;
 use super::api::{JSON, Server, request, text};
 use super::get::there;
 use super::{Context, apply, each};
@@ -19,10 +19,10 @@ pub async fn delete(context: &Context, flags: &DeleteFlags) -> Result<ExitCode, 
         false => Vec::new(),
     };
     targets::check_choice(&targets, flags.all, flags.selector.as_deref()).map_err(Failure::usage)?;
-    let server = Server::find(context, flags.namespace.namespace.as_deref()).await?;
+    let server = Server::find(context).await?;
     let doomed = match flags.filename.is_empty() {
         true => server.objects(targets, flags.selector.as_deref()).await?,
-        false => written(&server, flags).await?,
+        false => written(context, &server, flags).await?,
     };
     if doomed.is_empty() {
         context.reporter.note("No resources found");
@@ -37,26 +37,18 @@ pub async fn delete(context: &Context, flags: &DeleteFlags) -> Result<ExitCode, 
     })
     .await?;
     if flags.wait && flags.dry_run.mode == DryRun::None {
-        let gone = async {
-            for (doomed, uid) in &going {
-                wait_until_gone(&server, doomed, uid).await?;
-            }
-            Ok(())
-        };
-        let what = || match going.as_slice() {
-            [(one, _)] => format!("{} to be gone", one.described()),
-            all => format!("{} objects to be gone", all.len()),
-        };
-        within(flags.timeout, what, gone).await?;
+        let deadline = Deadline::after(flags.timeout);
+        for (doomed, uid) in &going {
+            wait_until_gone(&server, doomed, uid, deadline).await?;
+        }
     }
     Ok(code)
 }
 
-async fn written(server: &Server, flags: &DeleteFlags) -> Result<Vec<Object>, Failure> {
+async fn written(context: &Context, server: &Server, flags: &DeleteFlags) -> Result<Vec<Object>, Failure> {
     let mut doomed = Vec::new();
-    for object in apply::read(&flags.filename)? {
-        let asked = flags.namespace.namespace.as_deref();
-        let (resource, namespace, name) = apply::place(server, asked, &object).await?;
+    for object in apply::read(&flags.filename, flags.recursive)? {
+        let (resource, namespace, name) = apply::place(context, server, &object).await?;
         doomed.push(Object { resource, namespace, name });
     }
     Ok(doomed)
@@ -96,14 +88,21 @@ fn uid(answer: &Value) -> &str {
     }
 }
 
-async fn wait_until_gone(server: &Server, doomed: &Object, uid: &str) -> Result<(), Failure> {
+async fn wait_until_gone(
+    server: &Server,
+    doomed: &Object,
+    uid: &str,
+    deadline: Deadline,
+) -> Result<(), Failure> {
     let Object { resource, namespace, name } = doomed;
     let is_gone = |object: Option<&Value>| match object {
         None => Some(()),
         // Another one of that name is not the one that was to go.
         Some(object) => (!uid.is_empty() && text(object, "/metadata/uid") != uid).then_some(()),
     };
-    let waited = server.follow(resource, namespace.as_deref(), name, is_gone).await;
-    waited
-        .map_err(|error: RequestError| error.failure(format!("cannot wait for {}", doomed.described()), None))
+    let waited = server.follow(resource, namespace.as_deref(), name, deadline, is_gone).await;
+    let waited = waited.map_err(|error: RequestError| {
+        error.failure(format!("cannot wait for {}", doomed.described()), None)
+    })?;
+    waited.ok_or_else(|| deadline.missed(&format!("{} to be gone", doomed.described())))
 }

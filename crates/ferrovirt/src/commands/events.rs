@@ -6,18 +6,20 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::Context;
+use super::api::output;
 use super::api::refusal::RequestError;
 use super::api::resources::EVENTS;
 use super::api::table::Rows;
 use super::api::targets;
 use super::api::{JSON, Server, query, text};
 use super::console::RETRY;
+use super::get::described;
 use crate::cli::EventsFlags;
 use crate::report::{ExitCode, Failure, print};
 
 /// Prints events, and with `--watch` those that follow.
 pub async fn events(context: &Context, flags: &EventsFlags) -> Result<ExitCode, Failure> {
-    let server = Server::find(context, flags.namespace.namespace.as_deref()).await?;
+    let server = Server::find(context).await?;
     let mut fields = Vec::new();
     if let Some(word) = &flags.r#for {
         let targets = targets::read(std::slice::from_ref(word)).map_err(Failure::usage)?;
@@ -28,7 +30,12 @@ pub async fn events(context: &Context, flags: &EventsFlags) -> Result<ExitCode, 
         fields.push(format!("involvedObject.kind={}", resource.kind));
         fields.push(format!("involvedObject.name={name}"));
     }
-    fields.extend(flags.r#type.iter().map(|type_| format!("type={type_}")));
+    // There are two types: who names both means all.
+    if let [one, others @ ..] = flags.types.as_slice()
+        && others.iter().all(|other| other == one)
+    {
+        fields.push(format!("type={}", one.as_str()));
+    }
     let fields = fields.join(",");
     let namespace = (!flags.all_namespaces).then_some(server.namespace.as_str());
     let path = EVENTS.path(namespace, None);
@@ -38,7 +45,13 @@ pub async fn events(context: &Context, flags: &EventsFlags) -> Result<ExitCode, 
     let mut list =
         server.get(&format!("{path}{}", query(pairs.iter().copied())), JSON).await.map_err(failed)?;
     let mut from = text(&list, "/metadata/resourceVersion").to_owned();
-    let Value::Array(mut events) = list["items"].take() else { return Ok(ExitCode::Done) };
+    let Value::Array(events) = list["items"].take() else { return Ok(ExitCode::Done) };
+    let is = |event: Value| {
+        let mut event = described(event, &"v1".into(), Some("Event"));
+        output::without_managed_fields(&mut event);
+        event
+    };
+    let mut events: Vec<_> = events.into_iter().map(is).collect();
     events.sort_by(|one, other| instant(one).cmp(instant(other)));
     let mut names = vec!["LAST SEEN", "TYPE", "REASON", "OBJECT", "MESSAGE"];
     if flags.all_namespaces {
@@ -46,9 +59,17 @@ pub async fn events(context: &Context, flags: &EventsFlags) -> Result<ExitCode, 
     }
     let mut rows = Rows::new(&names);
     let row = |event: &Value| row(event, flags.all_namespaces);
-    let lines: Vec<_> = events.iter().map(row).collect();
-    print(&rows.lines(&lines))?;
-    if lines.is_empty() && !flags.watch {
+    let output = flags.output.as_ref().filter(|output| output.needs_objects());
+    if let (Some(output), false) = (output, flags.watch) {
+        print(&output.text(&EVENTS, &output::list(events))?)?;
+        return Ok(ExitCode::Done);
+    }
+    let mut show = |events: &[Value]| match output {
+        None => print(&rows.lines(&events.iter().map(row).collect::<Vec<_>>())),
+        Some(output) => events.iter().try_for_each(|event| print(&output.text(&EVENTS, event)?)),
+    };
+    show(&events)?;
+    if events.is_empty() && !flags.watch {
         context.reporter.note(match namespace {
             Some(namespace) => format!("No events found in {namespace} namespace."),
             None => "No events found".to_owned(),
@@ -63,10 +84,10 @@ pub async fn events(context: &Context, flags: &EventsFlags) -> Result<ExitCode, 
         let place = [("watch", "true"), ("allowWatchBookmarks", "true"), ("resourceVersion", from.as_str())];
         let path = format!("{path}{}", query(pairs.iter().copied().chain(place)));
         let mut watch = server.watch(&path, JSON).await.map_err(failed)?;
-        while let Some(event) = watch.next().await.map_err(failed)? {
+        while let Some(mut event) = watch.next().await.map_err(failed)? {
             text(&event["object"], "/metadata/resourceVersion").clone_into(&mut from);
             if event["type"] == "ADDED" || event["type"] == "MODIFIED" {
-                print(&rows.lines(&[row(&event["object"])]))?;
+                show(&[is(event["object"].take())])?;
             }
         }
         tokio::time::sleep_until(began + RETRY).await;

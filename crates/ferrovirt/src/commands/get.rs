@@ -32,9 +32,9 @@ struct Wanted {
 /// Prints objects.
 pub async fn get(context: &Context, flags: &GetFlags) -> Result<ExitCode, Failure> {
     let targets = targets::read(&flags.resources).map_err(Failure::usage)?;
-    targets::check_names(&targets, flags.selector.as_deref(), flags.all_namespaces)
+    targets::check_names(&targets, flags.choice.selector.as_deref(), flags.choice.all_namespaces)
         .map_err(Failure::usage)?;
-    let server = Server::find(context, flags.namespace.namespace.as_deref()).await?;
+    let server = Server::find(context).await?;
     let wanted = gather(&server, targets).await?;
     let get = Get { context, flags, server: &server, is_one_of_several: wanted.len() > 1 };
     if flags.watch {
@@ -72,13 +72,13 @@ struct Get<'a> {
 impl Get<'_> {
     /// The namespace that is asked: none for all of them, and for what is in none.
     fn namespace(&self, resource: &Resource) -> Option<&str> {
-        self.server.namespace_of(resource).filter(|_| !self.flags.all_namespaces)
+        self.server.namespace_of(resource).filter(|_| !self.flags.choice.all_namespaces)
     }
 
     fn printer(&self, resource: &Resource) -> Printer {
         let shown = Shown {
             is_wide: self.flags.output == Some(Output::Wide),
-            has_namespace: self.flags.all_namespaces && resource.is_namespaced,
+            has_namespace: self.flags.choice.all_namespaces && resource.is_namespaced,
             has_header: !self.flags.no_headers,
         };
         let prefix = if self.is_one_of_several { format!("{}/", resource.title()) } else { String::new() };
@@ -179,8 +179,8 @@ impl Get<'_> {
         let mut more = String::new();
         loop {
             let mut pairs = vec![("limit", PAGE)];
-            pairs.extend(self.flags.selector.as_deref().map(|selector| ("labelSelector", selector)));
-            if accept == TABLE && !self.flags.all_namespaces {
+            pairs.extend(self.flags.choice.selector.as_deref().map(|selector| ("labelSelector", selector)));
+            if accept == TABLE && !self.flags.choice.all_namespaces {
                 pairs.push(("includeObject", "None"));
             }
             if !more.is_empty() {
@@ -212,7 +212,7 @@ impl Get<'_> {
         let path = resource.path(self.namespace(resource), None);
         let one = name.map(|name| format!("metadata.name={name}"));
         let mut pairs: Vec<(&str, &str)> = Vec::new();
-        pairs.extend(self.flags.selector.as_deref().map(|selector| ("labelSelector", selector)));
+        pairs.extend(self.flags.choice.selector.as_deref().map(|selector| ("labelSelector", selector)));
         pairs.extend(one.as_deref().map(|one| ("fieldSelector", one)));
         let failed = |error: RequestError| error.failure(format!("cannot watch {}", resource.plural), None);
         let mut printer = self.printer(resource);
@@ -296,7 +296,8 @@ pub fn there(resource: &Resource, namespace: Option<&str>) -> String {
     }
 }
 
-fn described(mut item: Value, version: &Value, kind: Option<&str>) -> Value {
+/// An item of a list, which now says what it is.
+pub fn described(mut item: Value, version: &Value, kind: Option<&str>) -> Value {
     if let (Value::Object(fields), Some(kind)) = (&mut item, kind)
         && !fields.contains_key("kind")
     {

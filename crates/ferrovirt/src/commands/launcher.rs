@@ -25,6 +25,9 @@ use crate::report::{ExitCode, Failure};
 /// # Errors
 /// For what keeps the control API from being served, such as another launcher of the same Pod.
 pub async fn launcher(context: &Context, flags: LauncherFlags, verbose: u8) -> Result<ExitCode, Failure> {
+    let Some(namespace) = context.settings.namespace.clone() else {
+        return Err(Failure::usage("the instance's namespace is not named: --namespace NAME"));
+    };
     stand_alone().context("cannot leave the session and the standard input of the caller")?;
     privileges::before_start().context("cannot give up privileges")?;
     let signals = Signals::catch().map_err(anyhow::Error::new)?;
@@ -35,17 +38,13 @@ pub async fn launcher(context: &Context, flags: LauncherFlags, verbose: u8) -> R
     // Whatever this thread does, and it is the only one that does anything, concerns this object. Readers of text know.
     let is_json = flags.log_format == LogFormat::Json;
     let about = is_json.then(|| {
-        tracing::info_span!(
-            "launcher",
-            object = format!("{}/{}", flags.namespace, flags.name),
-            uid = flags.uid
-        )
+        tracing::info_span!("launcher", object = format!("{}/{}", namespace, flags.name), uid = flags.uid)
     });
     let _entered = about.as_ref().map(tracing::Span::enter);
     let settings = Settings {
         listen: flags.listen,
         name: flags.name,
-        namespace: flags.namespace,
+        namespace,
         uid: flags.uid,
         grace: Duration::from_secs(flags.grace_period_seconds),
         kernel_dir: context.settings.kernel_dir(),

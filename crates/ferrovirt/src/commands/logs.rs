@@ -15,21 +15,23 @@ use node::logs::{self, Boot, CONTAINERS, LogOptions};
 
 use super::Context;
 use super::api::resources::PODS;
+use super::api::targets::Guest;
 use super::api::{Server, config, query, request, text};
 use crate::cli::LogsFlags;
 use crate::report::{ExitCode, Failure, print, print_bytes};
 
 /// Prints the log of one boot, or the list of boots.
 pub async fn logs(context: &Context, flags: &LogsFlags) -> Result<ExitCode, Failure> {
-    let asked = flags.namespace.namespace.as_deref();
+    let own = flags.guest.namespace.as_deref();
     if !flags.local && config::is_named(&context.settings) {
-        let server = Server::find(context, asked).await?;
+        let server = Server::find_for(context, own).await?;
         if !is_ours(context, &server).await {
             return remote(&server, flags).await;
         }
         return local(context, flags, &server.namespace).await;
     }
-    local(context, flags, asked.unwrap_or("default")).await
+    let named = own.or(context.settings.namespace.as_deref());
+    local(context, flags, named.unwrap_or("default")).await
 }
 
 /// Whether the server is the one whose state is here: its address and its authority are those of our kubeconfig.
@@ -48,7 +50,7 @@ async fn is_ours(context: &Context, server: &Server) -> bool {
 }
 
 async fn remote(server: &Server, flags: &LogsFlags) -> Result<ExitCode, Failure> {
-    let LogsFlags { name, boot, .. } = flags;
+    let LogsFlags { guest: Guest { name, .. }, boot, .. } = flags;
     let namespace = &server.namespace;
     let here = || Some(format!("on the machine where it runs: ferrovirt logs {name} -n {namespace} --local"));
     if flags.list_boots || *boot < -1 {
@@ -87,7 +89,7 @@ async fn remote(server: &Server, flags: &LogsFlags) -> Result<ExitCode, Failure>
 
 async fn local(context: &Context, flags: &LogsFlags, namespace: &str) -> Result<ExitCode, Failure> {
     let (pods_dir, node_dir) = (context.settings.pods_dir(), context.settings.node_dir());
-    let name = &flags.name;
+    let name = &flags.guest.name;
     let boots = logs::boots(&pods_dir, &node_dir, namespace, name)
         .map_err(|error| unreadable(error, &node_dir, namespace, name))?;
     if flags.list_boots {
@@ -121,7 +123,7 @@ fn table(boots: &[Boot]) -> String {
 }
 
 fn missing(flags: &LogsFlags, namespace: &str, count: usize) -> Failure {
-    let LogsFlags { name, boot, .. } = flags;
+    let LogsFlags { guest: Guest { name, .. }, boot, .. } = flags;
     match count {
         0 => Failure::refused(
             anyhow::anyhow!("no boot of `{namespace}/{name}` has a log on this machine"),

@@ -1,7 +1,7 @@
 //! Reading manifests and judging them: shared by `run` and `validate`.
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use manifest::decode::MAX_INPUT_BYTES;
@@ -95,6 +95,54 @@ pub struct Manifest {
     pub machines: Vec<Machine>,
     /// Credentials for registries, among others.
     pub secrets: Vec<Secret>,
+}
+
+/// How names of manifests end in a directory (kubectl's `FileExtensions`).
+const EXTENSIONS: [&str; 3] = ["json", "yaml", "yml"];
+
+/// The files that `paths` mean: for a directory those in it whose names end as manifests' do, in the order of their names,
+/// and where `recursive` also those in its directories. Links to directories are not followed there: they may lead back.
+///
+/// # Errors
+/// When a directory cannot be read, or has no such file.
+pub fn files(paths: &[PathBuf], recursive: bool) -> Result<Vec<PathBuf>, Failure> {
+    let mut files = Vec::new();
+    for path in paths {
+        if !path.is_dir() {
+            files.push(path.clone());
+            continue;
+        }
+        let before = files.len();
+        add_directory(path, recursive, &mut files)
+            .with_context(|| format!("cannot read the directory `{}`", path.display()))?;
+        if files.len() == before {
+            let error = anyhow::anyhow!(
+                "in the directory `{}` no name ends as those of manifests do, in .json, .yaml or .yml",
+                path.display()
+            );
+            let hint = (!recursive).then(|| "look into its directories too with --recursive".to_owned());
+            return Err(Failure::refused(error, hint));
+        }
+    }
+    Ok(files)
+}
+
+fn add_directory(directory: &Path, recursive: bool, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
+    let mut entries = std::fs::read_dir(directory)?.collect::<Result<Vec<_>, _>>()?;
+    entries.sort_by_key(std::fs::DirEntry::file_name);
+    for entry in entries {
+        let path = entry.path();
+        if entry.file_type()?.is_dir() {
+            if recursive {
+                add_directory(&path, recursive, files)?;
+            }
+        } else if path.extension().is_some_and(|end| EXTENSIONS.iter().any(|known| end == *known))
+            && path.is_file()
+        {
+            files.push(path);
+        }
+    }
+    Ok(())
 }
 
 /// Reads the manifest at `path`, `-` being standard input.

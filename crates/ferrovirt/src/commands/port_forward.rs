@@ -46,8 +46,7 @@ pub async fn port_forward(context: &Context, flags: PortForwardFlags) -> Result<
     if flags.stdio && !matches!(flags.ports[..], [Forwarding { protocol: Protocol::Tcp, .. }]) {
         return Err(Failure::usage("--stdio forwards one TCP port only"));
     }
-    let named = flags.guest.namespace.as_deref().or(flags.namespace.namespace.as_deref());
-    let server = Server::find(context, named).await?;
+    let server = Server::find_for(context, flags.guest.namespace.as_deref()).await?;
     let door = Arc::new(Door { server, guest: flags.guest });
     if let (true, [port]) = (flags.stdio, &flags.ports[..]) {
         return over_standard_streams(&door, port.guest).await;

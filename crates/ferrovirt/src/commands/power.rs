@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::api::refusal::RequestError;
 use super::api::resources::{INSTANCES, MACHINES};
 use super::api::targets::{self, MachineKind};
-use super::api::watch::within;
+use super::api::watch::Deadline;
 use super::api::{JSON, Server, request, text};
 use super::get::there;
 use super::{Context, each};
@@ -64,7 +64,7 @@ pub async fn start(context: &Context, flags: &StartFlags) -> Result<ExitCode, Fa
     }
     if !flags.append.is_empty() {
         options["append"] = flags.append.join(" ").into();
-        must_append(&Server::find(context, flags.on.namespace.namespace.as_deref()).await?).await?;
+        must_append(&Server::find(context).await?).await?;
     }
     switch(context, &flags.on, &flags.waiting, MachineAction::Start, &options, "Running").await
 }
@@ -103,7 +103,7 @@ async fn switch(
     options: &Value,
     wanted: &str,
 ) -> Result<ExitCode, Failure> {
-    let server = Server::find(context, on.namespace.namespace.as_deref()).await?;
+    let server = Server::find(context).await?;
     each(context, machines(&on.machines)?, async |name| {
         machine(&server, &name, action, options).await?;
         if waiting.wait && on.dry_run.mode == DryRun::None {
@@ -120,7 +120,7 @@ pub async fn restart(context: &Context, flags: &RestartFlags) -> Result<ExitCode
     if let Some(seconds) = grace_period(flags.force, flags.grace_period) {
         options["gracePeriodSeconds"] = seconds.into();
     }
-    let server = Server::find(context, flags.on.namespace.namespace.as_deref()).await?;
+    let server = Server::find(context).await?;
     each(context, machines(&flags.on.machines)?, async |name| {
         let waits = flags.waiting.wait && flags.on.dry_run.mode == DryRun::None;
         let before = if waits { instance(&server, &name).await? } else { None };
@@ -141,7 +141,7 @@ pub async fn instances(
 ) -> Result<ExitCode, Failure> {
     let names = targets::machines(&flags.machines).map_err(Failure::usage)?;
     let options = dry_run(flags.dry_run.mode);
-    let server = Server::find(context, flags.namespace.namespace.as_deref()).await?;
+    let server = Server::find(context).await?;
     let word = action.word();
     each(context, names, async |(_, name)| {
         let path = INSTANCES.subresource_path(&server.namespace, &name, action.subresource());
@@ -236,21 +236,28 @@ async fn wait_for_status(
     wanted: &str,
 ) -> Result<(), Failure> {
     let object = MACHINES.object(Some(&server.namespace), name);
-    let last = std::cell::RefCell::new(String::new());
-    let following = async {
-        let reached = server.follow(&MACHINES, Some(&server.namespace), name, |machine| {
-            let Some(machine) = machine else { return Some(false) };
-            let status = text(machine, "/status/printableStatus");
-            status.clone_into(&mut last.borrow_mut());
-            let requests = machine.pointer("/status/stateChangeRequests").and_then(Value::as_array);
-            (status == wanted && requests.is_none_or(Vec::is_empty)).then_some(true)
-        });
-        match reached.await.map_err(|error| error.failure(format!("cannot wait for {object}"), None))? {
-            true => Ok(()),
-            false => Err(Failure::refused(anyhow::anyhow!("{object} was deleted meanwhile"), None)),
-        }
-    };
-    within(bound, || format!("{object} to be `{wanted}`; it is `{}`", last.borrow()), following).await
+    let deadline = Deadline::after(bound);
+    let mut last = String::new();
+    let mut is_under_way = false;
+    let reached = server.follow(&MACHINES, Some(&server.namespace), name, deadline, |machine| {
+        let Some(machine) = machine else { return Some(false) };
+        let status = text(machine, "/status/printableStatus");
+        status.clone_into(&mut last);
+        let requests = machine.pointer("/status/stateChangeRequests").and_then(Value::as_array);
+        is_under_way = requests.is_some_and(|requests| !requests.is_empty());
+        (status == wanted && !is_under_way).then_some(true)
+    });
+    match reached.await.map_err(|error| error.failure(format!("cannot wait for {object}"), None))? {
+        Some(true) => Ok(()),
+        Some(false) => Err(Failure::refused(anyhow::anyhow!("{object} was deleted meanwhile"), None)),
+        None => Err(deadline.missed(&match last.as_str() {
+            "" => format!("{object} to be `{wanted}`; it has no status yet"),
+            last if last == wanted && is_under_way => {
+                format!("{object} to be `{wanted}`; it is, and has a request that is not carried out yet")
+            }
+            last => format!("{object} to be `{wanted}`; it is `{last}`"),
+        })),
+    }
 }
 
 /// Waits until another instance than `before` runs, and tells the kernels of both.
@@ -261,22 +268,22 @@ async fn wait_for_next(
     before: &Value,
 ) -> Result<(), Failure> {
     let object = MACHINES.object(Some(&server.namespace), name);
-    let last = std::cell::RefCell::new(String::new());
+    let deadline = Deadline::after(bound);
+    let mut last = String::new();
     let old = text(before, "/metadata/uid");
-    let following = async {
-        let found = server.follow(&INSTANCES, Some(&server.namespace), name, |instance| {
-            let instance = instance.filter(|instance| text(instance, "/metadata/uid") != old)?;
-            let phase = text(instance, "/status/phase");
-            phase.clone_into(&mut last.borrow_mut());
-            matches!(phase, "Running" | "Succeeded" | "Failed").then(|| instance.clone())
-        });
-        found.await.map_err(|error| error.failure(format!("cannot wait for {object}"), None))
-    };
-    let what = || match last.borrow().as_str() {
-        "" => format!("a new instance of {object}"),
-        phase => format!("the new instance of {object} to run; its phase is `{phase}`"),
-    };
-    let after = within(bound, what, following).await?;
+    let found = server.follow(&INSTANCES, Some(&server.namespace), name, deadline, |instance| {
+        let instance = instance.filter(|instance| text(instance, "/metadata/uid") != old)?;
+        let phase = text(instance, "/status/phase");
+        phase.clone_into(&mut last);
+        matches!(phase, "Running" | "Succeeded" | "Failed").then(|| instance.clone())
+    });
+    let found = found.await.map_err(|error| error.failure(format!("cannot wait for {object}"), None))?;
+    let after = found.ok_or_else(|| {
+        deadline.missed(&match last.as_str() {
+            "" => format!("a new instance of {object}"),
+            phase => format!("the new instance of {object} to run; its phase is `{phase}`"),
+        })
+    })?;
     if text(&after, "/status/phase") == "Failed" {
         let hint = format!("see why: ferrovirt logs {name} -n {}", server.namespace);
         let error = anyhow::anyhow!("the new instance of {object} has failed");

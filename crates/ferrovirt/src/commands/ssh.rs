@@ -72,8 +72,7 @@ async fn prepare(
     flags: &SecureShellFlags,
     guest: &Guest,
 ) -> Result<Prepared, Failure> {
-    let named = guest.namespace.as_deref().or(flags.namespace.namespace.as_deref());
-    let namespace = Server::find(context, named).await?.namespace;
+    let namespace = Server::find_for(context, guest.namespace.as_deref()).await?.namespace;
     let Guest { kind, name, .. } = guest;
     let own = std::env::current_exe().context("cannot tell where this program is")?;
     let mut words = vec![own.into_os_string()];

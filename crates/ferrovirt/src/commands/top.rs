@@ -38,7 +38,7 @@ const fn metrics(plural: &'static str, kind: &'static str, is_namespaced: bool) 
 /// Prints what is used.
 pub async fn top(context: &Context, flags: &TopFlags) -> Result<ExitCode, Failure> {
     let targets = targets::read(&flags.resources).map_err(Failure::usage)?;
-    targets::check_names(&targets, flags.selector.as_deref(), flags.all_namespaces)
+    targets::check_names(&targets, flags.choice.selector.as_deref(), flags.choice.all_namespaces)
         .map_err(Failure::usage)?;
     let word = targets.first().map_or("", |target| &target.word);
     if targets.iter().any(|target| target.word != word) {
@@ -47,7 +47,7 @@ pub async fn top(context: &Context, flags: &TopFlags) -> Result<ExitCode, Failur
     let resource = well_known(word).filter(|resource| MEASURED.contains(&resource)).ok_or_else(|| {
         Failure::usage(format!("`{word}` is not measured; choose one of vm, vmi, pods, nodes"))
     })?;
-    let server = Server::find(context, flags.namespace.namespace.as_deref()).await?;
+    let server = Server::find(context).await?;
     let names: Vec<String> = targets.into_iter().filter_map(|Target { name, .. }| name).collect();
     let top = Top { flags, server: &server, resource: &resource };
     let mut rows = if resource == NODES {
@@ -129,14 +129,14 @@ struct Top<'a> {
 
 impl Top<'_> {
     fn namespace(&self, resource: &Resource) -> Option<&str> {
-        self.server.namespace_of(resource).filter(|_| !self.flags.all_namespaces)
+        self.server.namespace_of(resource).filter(|_| !self.flags.choice.all_namespaces)
     }
 
     async fn nodes(&self) -> Result<Vec<Row>, Failure> {
-        let metrics = self.measured(&NODE_METRICS, self.flags.selector.as_deref()).await?;
+        let metrics = self.measured(&NODE_METRICS, self.flags.choice.selector.as_deref()).await?;
         let used: HashMap<_, _> =
             metrics.iter().map(|node| (text(node, "/metadata/name"), Used::read(&node["usage"]))).collect();
-        let nodes = self.list(&NODES, self.flags.selector.as_deref()).await;
+        let nodes = self.list(&NODES, self.flags.choice.selector.as_deref()).await;
         let nodes = nodes.map_err(|error| error.failure("cannot list nodes", None))?;
         let row = |node: &Value| {
             let name = text(node, "/metadata/name");
@@ -151,7 +151,7 @@ impl Top<'_> {
     }
 
     async fn pods(&self) -> Result<Vec<Row>, Failure> {
-        let pods = self.measured(&POD_METRICS, self.flags.selector.as_deref()).await?;
+        let pods = self.measured(&POD_METRICS, self.flags.choice.selector.as_deref()).await?;
         Ok(pods.iter().map(|pod| row_of(pod, used_by_pod(pod))).collect())
     }
 
@@ -161,7 +161,7 @@ impl Top<'_> {
             let listed = self.list(resource, selector).await;
             listed.map_err(|error| error.failure(format!("cannot list {}", resource.plural), None))
         };
-        let asked = list(self.resource, self.flags.selector.as_deref()).await?;
+        let asked = list(self.resource, self.flags.choice.selector.as_deref()).await?;
         let instances = match *self.resource == MACHINES {
             // An instance has its machine's name.
             true => {
@@ -217,7 +217,7 @@ impl Top<'_> {
 
     fn table(&self, rows: &[Row]) -> String {
         let is_node = *self.resource == NODES;
-        let has_namespace = self.flags.all_namespaces && !is_node;
+        let has_namespace = self.flags.choice.all_namespaces && !is_node;
         let mut names = match is_node {
             true => vec!["NAME", "CPU(cores)", "CPU(%)", "MEMORY(bytes)", "MEMORY(%)"],
             false => vec!["NAME", "CPU(cores)", "MEMORY(bytes)"],

@@ -18,7 +18,7 @@ use super::api::{Server, query, request};
 use super::get::there;
 use super::port_forward::listen;
 use super::serve::ended_by_signal;
-use crate::cli::{NamespaceFlag, ScreenshotFlags, ViewerKind, VncCommand, VncFlags};
+use crate::cli::{ScreenshotFlags, ViewerKind, VncCommand, VncFlags};
 use crate::report::{ExitCode, Failure, print, print_bytes};
 
 /// How long a viewer may take to connect (virtctl's `LISTEN_TIMEOUT`).
@@ -37,10 +37,6 @@ pub async fn vnc(context: &Context, flags: VncFlags) -> Result<ExitCode, Failure
     }
 }
 
-async fn find(context: &Context, guest: &Guest, flag: &NamespaceFlag) -> Result<Server, Failure> {
-    Server::find(context, guest.namespace.as_deref().or(flag.namespace.as_deref())).await
-}
-
 fn refused(error: RequestError, server: &Server, guest: &Guest) -> Failure {
     let namespace = Some(server.namespace.as_str());
     let hint = error.is_not_found().then(|| there(&INSTANCES, namespace));
@@ -52,7 +48,7 @@ async fn view(context: &Context, guest: &Guest, flags: &VncFlags) -> Result<Exit
         true => None,
         false => Some(viewer(flags)?),
     };
-    let server = find(context, guest, &flags.namespace).await?;
+    let server = Server::find_for(context, guest.namespace.as_deref()).await?;
     let path = INSTANCES.subresource_path(&server.namespace, &guest.name, "vnc");
     let preserve = flags.preserve_session.then_some(("preserveSession", "true"));
     let stream = server.stream(&format!("{path}{}", query(preserve))).await;
@@ -163,7 +159,7 @@ impl Viewer {
 }
 
 async fn screenshot(context: &Context, flags: &ScreenshotFlags) -> Result<ExitCode, Failure> {
-    let server = find(context, &flags.guest, &flags.namespace).await?;
+    let server = Server::find_for(context, flags.guest.namespace.as_deref()).await?;
     let path = INSTANCES.subresource_path(&server.namespace, &flags.guest.name, "vnc/screenshot");
     let move_cursor = flags.move_cursor.then_some(("moveCursor", "true"));
     let asked = request(Method::GET, &format!("{path}{}", query(move_cursor)), "image/png", None);

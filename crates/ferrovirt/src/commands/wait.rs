@@ -4,14 +4,13 @@ use std::time::Duration;
 
 use launcher::console::{Finding, Pattern, Scanner};
 use serde_json::Value;
-use tokio::time::Instant;
 
 use super::Context;
 use super::api::refusal::RequestError;
 use super::api::resources::{INSTANCES, MACHINES};
 use super::api::stream::{Attach, Said};
 use super::api::targets::{self, Object};
-use super::api::watch::too_late;
+use super::api::watch::Deadline;
 use super::api::{JSON, Server, text};
 use super::console::RETRY;
 use super::get::there;
@@ -25,63 +24,63 @@ const SETTLE: Duration = Duration::from_millis(50);
 pub async fn wait(context: &Context, flags: &WaitForFlags) -> Result<ExitCode, Failure> {
     let targets = targets::read(&flags.resources).map_err(Failure::usage)?;
     targets::check_choice(&targets, flags.all, flags.selector.as_deref()).map_err(Failure::usage)?;
-    let server = Server::find(context, flags.namespace.namespace.as_deref()).await?;
+    let server = Server::find(context).await?;
     let objects = server.objects(targets, flags.selector.as_deref()).await?;
     if objects.is_empty() {
         let error = anyhow::anyhow!("there is nothing to wait for");
         return Err(Failure::refused(error, Some("name objects, or choose others with -l".to_owned())));
     }
-    let deadline = Instant::now() + flags.timeout;
+    let deadline = Deadline::after(Some(flags.timeout));
     for object in &objects {
-        let what = || too_late(flags.timeout, &format!("{} to {}", object.described(), flags.until));
-        // No time is one look, as kubectl has it.
-        let looks_once = flags.timeout.is_zero() && !matches!(flags.until, Until::Console(_));
-        match looks_once {
-            true if look(&server, object, &flags.until).await? => {}
-            true => return Err(what()),
-            false => tokio::time::timeout_at(deadline, until(&server, object, &flags.until))
-                .await
-                .unwrap_or_else(|_| Err(what()))?,
-        }
+        until(&server, object, &flags.until, deadline).await?;
         print(&format!("{}/{} condition met\n", object.resource.title(), object.name))?;
     }
     Ok(ExitCode::Done)
 }
 
-/// Whether an object is as wanted now.
-///
-/// # Errors
-/// When the server cannot be asked, or there is no such object and it must be there.
-async fn look(server: &Server, object: &Object, until: &Until) -> Result<bool, Failure> {
-    let Object { resource, namespace, name } = object;
-    let judged =
-        server.follow(resource, namespace.as_deref(), name, |now| Some(judge(until, now, false))).await;
-    match judged.map_err(|error| error.failure(format!("cannot look at {}", object.described()), None))? {
-        Some(true) => Ok(true),
-        Some(false) => Err(missing(object)),
-        None => Ok(false),
-    }
-}
-
-async fn until(server: &Server, object: &Object, until: &Until) -> Result<(), Failure> {
+async fn until(server: &Server, object: &Object, until: &Until, deadline: Deadline) -> Result<(), Failure> {
+    let what = || format!("{} to {until}", object.described());
     if let Until::Console(pattern) = until {
-        return console(server, object, pattern).await;
+        let met = deadline.bounds(console(server, object, pattern)).await;
+        return met.unwrap_or_else(|| Err(deadline.missed(&what())));
     }
     let Object { resource, namespace, name } = object;
     let mut uid = String::new();
-    let met = server.follow(resource, namespace.as_deref(), name, |now| {
+    let mut last = None;
+    let met = server.follow(resource, namespace.as_deref(), name, deadline, |now| {
         let is_another = now.is_some_and(|now| !uid.is_empty() && text(now, "/metadata/uid") != uid);
         if let Some(now) = now {
             text(now, "/metadata/uid").clone_into(&mut uid);
         }
+        last = now.and_then(|now| found(until, now));
         judge(until, now, is_another)
     });
     let met =
         met.await.map_err(|error| error.failure(format!("cannot wait for {}", object.described()), None))?;
-    match met {
-        true => Ok(()),
-        false => Err(missing(object)),
+    match (met, last) {
+        (Some(true), _) => Ok(()),
+        (Some(false), _) => Err(missing(object)),
+        (None, Some(last)) => Err(deadline.missed(&format!("{}; it is `{last}`", what()))),
+        (None, None) => Err(deadline.missed(&what())),
     }
+}
+
+/// What an object has where something else is wanted; nothing where it has nothing there.
+fn found(until: &Until, object: &Value) -> Option<String> {
+    let found = match until {
+        Until::Condition { name, .. } => {
+            conditions(object, name).map(|one| text(one, "/status").to_owned()).next()?
+        }
+        Until::JsonPath { template, .. } => template.text(object),
+        Until::Delete | Until::Create | Until::Console(_) => return None,
+    };
+    (!found.is_empty()).then_some(found)
+}
+
+/// The conditions of a type, in any case.
+fn conditions<'a>(object: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {
+    let conditions = object["status"]["conditions"].as_array().into_iter().flatten();
+    conditions.filter(move |one| text(one, "/type").eq_ignore_ascii_case(name))
 }
 
 fn missing(object: &Object) -> Failure {
@@ -97,8 +96,7 @@ fn judge(until: &Until, object: Option<&Value>, is_another: bool) -> Option<bool
         (Until::Create, object) => object.map(|_| true),
         (Until::Condition { .. } | Until::JsonPath { .. } | Until::Console(_), None) => Some(false),
         (Until::Condition { name, status }, Some(object)) => {
-            let conditions = object["status"]["conditions"].as_array().into_iter().flatten();
-            let mut conditions = conditions.filter(|one| text(one, "/type").eq_ignore_ascii_case(name));
+            let mut conditions = conditions(object, name);
             conditions.any(|one| text(one, "/status").eq_ignore_ascii_case(status)).then_some(true)
         }
         (Until::JsonPath { template, value }, Some(object)) => {

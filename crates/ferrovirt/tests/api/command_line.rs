@@ -138,6 +138,62 @@ fn objects_are_applied_got_and_deleted() {
 }
 
 #[test]
+fn flags_stand_before_the_verb_or_behind_it() {
+    let world = World::new();
+    let server = Server::start(&world);
+    let mut session = Session::new(&world);
+    session.feed("apply -f - -o name", "apiVersion: v1\nkind: Namespace\nmetadata: {name: other}\n");
+    session.feed("-n other apply -f - -o name", &machine("tiny", "64Mi"));
+    session.feed("apply -f - -o name", &machine("mine", "64Mi"));
+    session.run("-n other get vm -o name");
+    session.run("get -n other vm -o name");
+    session.run("-n default get vm -n other -o name");
+    session.run("--namespace=other get vm -A -o name");
+    session.run(&format!(
+        "-n other --kubeconfig {} --context ferrovirt get vm -o name",
+        world.kubeconfig().display()
+    ));
+    session.run("-n other start tiny --dry-run");
+    session.run("-n other pause tiny");
+    session.run("-n other wait vm/tiny --for=create");
+    session.run("-n other console tiny --timeout 0s");
+    session.run("-n other logs vm/tiny --local");
+    session.run("-n other logs vm/tiny/default --local");
+    session.run("-n other port-forward tiny 0:22");
+    session.run("-n other events");
+    session.run("-n other top vm");
+    session.run("-n other delete vm tiny");
+    session.run("-n ..%2f get vm");
+    session.run("-A get vm");
+    insta::assert_snapshot!(session.end(&server));
+}
+
+#[test]
+fn manifests_of_a_directory_are_applied_and_deleted() {
+    let world = World::new();
+    let server = Server::start(&world);
+    world.file("manifests/b.yaml", machine("second", "64Mi"));
+    world.file("manifests/a.yml", machine("first", "64Mi"));
+    world.file(
+        "manifests/c.json",
+        r#"{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "third"}}"#,
+    );
+    world.file("manifests/notes.txt", "a: [");
+    world.file("manifests/below/a.yaml", machine("deep", "64Mi"));
+    std::os::unix::fs::symlink("..", world.path("manifests/below/circle.yaml")).unwrap();
+    world.file("others/below/notes", "");
+    let mut session = Session::new(&world);
+    session.run("apply -f manifests");
+    session.run("apply -R -f manifests -o name");
+    session.run("apply -f others");
+    session.run("apply -f others --recursive");
+    session.run("delete -f manifests");
+    session.run("delete -f manifests -R --ignore-not-found");
+    session.run("delete vm tiny -R");
+    insta::assert_snapshot!(session.end(&server));
+}
+
+#[test]
 fn what_cannot_be_applied_is_told() {
     let world = World::new();
     let server = Server::start(&world);
@@ -181,6 +237,8 @@ fn machines_are_started_and_stopped() {
     session.run("start tiny --append single␣debug");
     session.run("get vm tiny -o jsonpath={.status.stateChangeRequests}");
     session.run("start tiny --wait --timeout 100ms");
+    session.run("stop tiny --wait --timeout 0s");
+    session.run("start tiny --wait --timeout 0s");
     session.run("get vm tiny -o jsonpath=.spec.runStrategy");
     session.run("start tiny missing");
     session.run("restart tiny");
@@ -210,7 +268,9 @@ fn objects_are_waited_for_and_events_are_told() {
     session.run("wait vm missing --for=condition=Ready");
     session.run("wait vm --all --for=condition=Ready --timeout 300ms");
     session.run("wait vm/tiny --for=jsonpath={.spec.runStrategy}=Halted --timeout 0");
+    session.run("wait vm/tiny --for=jsonpath={.spec.runStrategy}=Always --timeout 0");
     session.run("wait vm/tiny --for=condition=Ready --timeout 0s");
+    session.run("wait vm/tiny --for=create --timeout 2000000000h");
     session.run("wait vm/missing --for=condition=Ready --timeout 0");
     session.run("wait vm -l app=other --for=condition=Ready");
     session.run("wait vm tiny --for=Ready");
@@ -234,6 +294,12 @@ fn objects_are_waited_for_and_events_are_told() {
     session.feed("apply -f -", &both);
     session.run("events");
     session.run("events -A --type Warning");
+    session.run("events --types warning");
+    session.run("events --types Warning,Normal -o name");
+    session.run("events --type Strange");
+    session.run("events -o jsonpath={range␣.items[*]}{.kind}␣{.metadata.name}{\"\\n\"}{end}");
+    session.run("events --for vm/other -o yaml");
+    session.run("events -o table");
     session.run("events --for vm/tiny --type Normal");
     session.run("events --for vm/other");
     session.run("events --for vm");
@@ -242,6 +308,9 @@ fn objects_are_waited_for_and_events_are_told() {
     session.run("describe vm -l app=other");
     session.run("describe");
     session.run("logs tiny");
+    session.run("logs vm/tiny");
+    session.run("logs vmi/tiny/default --local");
+    session.run("logs pod/tiny");
     session.run("logs tiny --state-dir elsewhere");
     session.run("logs tiny --state-dir elsewhere --boot -2");
     session.run("logs tiny --state-dir elsewhere --list-boots");
@@ -412,6 +481,8 @@ fn a_shell_completes_what_is_typed() {
     session.run("__complete -- get v");
     session.run("__complete -- get vm -n missing t");
     session.run("__complete -- get vm -n def");
+    session.run("__complete -- -n default start t");
+    session.run("__complete -- get vm -o j");
     session.run("__complete -- stop --grace");
     session.run("__complete -- get vm --kubeconfig missing t");
     // Real shells: what TAB puts in the place of `ferrovirt start -n default t`, beside a file that begins so.
@@ -521,5 +592,16 @@ fn a_server_must_be_named_and_there() {
         writeln!(text, "{}: {}", outcome.status, outcome.stderr).unwrap();
     }
     session.text.push_str(&text);
+    // What `echo` and editors write ends in a line break, which is no part of a token.
+    let token = finish(world.kubectl(["create", "token", "default"])).succeeded().stdout;
+    let file = world.file("token", format!(" {}\n\n", token.trim()));
+    let mut command = world.kubectl(["config", "set", "users.teller.tokenFile"]);
+    finish({
+        command.arg(&file);
+        command
+    })
+    .succeeded();
+    finish(world.kubectl(["config", "set-context", "--current", "--user=teller"])).succeeded();
+    session.run("get vm");
     insta::assert_snapshot!(session.end(&server));
 }

@@ -59,7 +59,22 @@ pub async fn find(settings: &Settings) -> Result<Config, Failure> {
     let options =
         KubeConfigOptions { context: settings.kube_context.clone(), ..KubeConfigOptions::default() };
     let contexts: Vec<_> = merged.contexts.iter().map(|context| format!("`{}`", context.name)).collect();
-    Config::from_custom_kubeconfig(merged, &options).await.map_err(|error| unusable(error, &contexts))
+    let config = Config::from_custom_kubeconfig(merged, &options).await;
+    let mut config = config.map_err(|error| unusable(error, &contexts))?;
+    trim_token(&mut config);
+    Ok(config)
+}
+
+/// Takes the token out of its file where white space is around it: client-go leaves that out, and the client here would
+/// send it. A file without any is read again by the client as time goes by.
+fn trim_token(config: &mut Config) {
+    let auth = &mut config.auth_info;
+    // What cannot be read is told when the client looks for it.
+    let text = auth.token_file.as_ref().and_then(|file| std::fs::read_to_string(file).ok());
+    let Some(text) = text.filter(|_| auth.token.is_none()) else { return };
+    if text.trim() != text {
+        auth.token = Some(text.trim().to_owned().into());
+    }
 }
 
 /// The files that kubectl reads: those of KUBECONFIG, else `~/.kube/config`.

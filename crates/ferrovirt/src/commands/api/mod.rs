@@ -70,10 +70,19 @@ impl Server {
     ///
     /// # Errors
     /// When none is named, or its certificates or credentials cannot be used.
-    pub async fn find(context: &Context, namespace: Option<&str>) -> Result<Server, Failure> {
+    pub async fn find(context: &Context) -> Result<Server, Failure> {
+        Self::find_for(context, None).await
+    }
+
+    /// The same for an object whose own namespace, where it is named with the object, goes before the flag's.
+    ///
+    /// # Errors
+    /// As [`find`](Self::find).
+    pub async fn find_for(context: &Context, own: Option<&str>) -> Result<Server, Failure> {
         let config = config::find(&context.settings).await?;
         let url = config.cluster_url.to_string();
-        let namespace = namespace.unwrap_or(&config.default_namespace).to_owned();
+        let named = own.or(context.settings.namespace.as_deref());
+        let namespace = named.unwrap_or(&config.default_namespace).to_owned();
         let authority = config.root_cert.clone();
         let client = kube::Client::try_from(config)
             .with_context(|| format!("cannot use the kubeconfig's credentials for `{url}`"))

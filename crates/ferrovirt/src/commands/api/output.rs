@@ -1,5 +1,9 @@
 //! Forms in which objects are printed: `-o json|yaml|name|wide|jsonpath=TEMPLATE`.
 
+use std::ffi::OsStr;
+
+use clap::builder::{PossibleValue, TypedValueParser};
+use clap::{Arg, Command};
 use manifest::encode_yaml;
 use serde_json::{Value, json};
 
@@ -23,11 +27,35 @@ pub enum Output {
     JsonPath(Template),
 }
 
+/// The forms that can be asked for; a template follows the last.
+const FORMS: [&str; 5] = ["wide", "json", "yaml", "name", "jsonpath="];
+
+/// [`parse`] for the command line, where shells complete the forms.
+#[derive(Debug, Clone)]
+pub struct OutputParser;
+
+impl TypedValueParser for OutputParser {
+    type Value = Output;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        argument: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<Output, clap::Error> {
+        TypedValueParser::parse_ref(&parse, command, argument, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(FORMS.into_iter().map(PossibleValue::new)))
+    }
+}
+
 /// Reads `-o`.
 ///
 /// # Errors
 /// When it is none of them.
-pub fn parse(word: &str) -> Result<Output, String> {
+fn parse(word: &str) -> Result<Output, String> {
     match word {
         "wide" => Ok(Output::Wide),
         "json" => Ok(Output::Json),

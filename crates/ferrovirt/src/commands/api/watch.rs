@@ -20,6 +20,9 @@ const MAX_EVENT_BYTES: usize = 64 << 20;
 /// How soon a watch that ended is opened again at the earliest.
 const PACE: Duration = Duration::from_secs(1);
 
+/// How long one look may take where there is no time to wait.
+const LOOK: Duration = Duration::from_secs(10);
+
 /// The events of a watch that is open.
 #[derive(Debug)]
 pub struct Watch {
@@ -61,7 +64,8 @@ impl Server {
         Ok(Watch { body: response.into_body(), lines: Lines::default() })
     }
 
-    /// Follows an object until `judge`, which is given what it is now (nothing where it is not), gives something.
+    /// Follows an object until `judge`, which is given what it is now (nothing where it is not), gives something; nothing
+    /// when `deadline` comes before. At least one look is taken, however near that is.
     ///
     /// # Errors
     /// When the server cannot be reached, or refuses.
@@ -70,37 +74,56 @@ impl Server {
         resource: &Resource,
         namespace: Option<&str>,
         name: &str,
+        deadline: Deadline,
         mut judge: impl FnMut(Option<&Value>) -> Option<T>,
-    ) -> Result<T, RequestError> {
+    ) -> Result<Option<T>, RequestError> {
         let path = resource.path(namespace, None);
         let one = format!("metadata.name={name}");
+        let list_path = format!("{path}{}", query([("fieldSelector", one.as_str())]));
+        let mut patience = deadline.with_a_look();
         loop {
             let began = Instant::now();
-            let list = self.get(&format!("{path}{}", query([("fieldSelector", one.as_str())])), JSON).await?;
+            let Some(list) = patience.bounds(self.get(&list_path, JSON)).await else { return Ok(None) };
+            let list = list?;
             if let Some(done) = judge(list["items"].get(0)) {
-                return Ok(done);
+                return Ok(Some(done));
             }
+            patience = deadline;
             let from = text(&list, "/metadata/resourceVersion");
             let pairs = [("watch", "true"), ("fieldSelector", one.as_str()), ("resourceVersion", from)];
-            match self.watch(&format!("{path}{}", query(pairs)), JSON).await {
-                Ok(mut watch) => loop {
-                    let event = match watch.next().await {
-                        Ok(Some(event)) => event,
-                        // The server ends watches now and then, and a connection may break.
-                        Ok(None) => break,
-                        Err(error) if error.is_expired() => break,
-                        Err(error) => return Err(error),
-                    };
-                    let object = (event["type"] != "DELETED").then_some(&event["object"]);
-                    if let Some(done) = judge(object) {
-                        return Ok(done);
-                    }
-                },
-                Err(error) if error.is_expired() => {}
-                Err(error) => return Err(error),
+            let watch_path = format!("{path}{}", query(pairs));
+            let watching = async {
+                match self.judge_events(&watch_path, &mut judge).await {
+                    // The server ends watches now and then, and what it tells from may be too old for it.
+                    Ok(None) => {}
+                    Err(error) if error.is_expired() => {}
+                    done => return done,
+                }
+                tokio::time::sleep_until(began + PACE).await;
+                Ok(None)
+            };
+            match deadline.bounds(watching).await {
+                None => return Ok(None),
+                Some(Ok(None)) => {}
+                Some(done) => return done,
             }
-            tokio::time::sleep_until(began + PACE).await;
         }
+    }
+
+    /// Watches until `judge` gives something; nothing when the watch has ended.
+    async fn judge_events<T>(
+        &self,
+        path: &str,
+        judge: &mut impl FnMut(Option<&Value>) -> Option<T>,
+    ) -> Result<Option<T>, RequestError> {
+        let mut watch = self.watch(path, JSON).await?;
+        while let Some(event) = watch.next().await? {
+            let object = (event["type"] != "DELETED").then_some(&event["object"]);
+            if let Some(done) = judge(object) {
+                return Ok(Some(done));
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -142,28 +165,39 @@ fn event(line: &[u8]) -> Result<Value, RequestError> {
     }
 }
 
-/// Bounds a wait; without a bound it is waited for ever. `what` is what was waited for: "VirtualMachine `default/demo` to
-/// be gone".
-///
-/// # Errors
-/// The wait's own, or that it took too long, with exit code 124.
-pub async fn within<T>(
-    bound: Option<Duration>,
-    what: impl FnOnce() -> String,
-    waiting: impl Future<Output = Result<T, Failure>>,
-) -> Result<T, Failure> {
-    let Some(bound) = bound else { return waiting.await };
-    match tokio::time::timeout(bound, waiting).await {
-        Ok(outcome) => outcome,
-        Err(_) => Err(too_late(bound, &what())),
-    }
+/// When something is given up.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadline {
+    bound: Duration,
+    at: Option<Instant>,
 }
 
-/// The failure to see `what` come about in the time that was given for it.
-pub fn too_late(bound: Duration, what: &str) -> Failure {
-    let error = anyhow!("waited {bound:?} in vain for {what}");
-    let hint = Some("give it more time with --timeout".to_owned());
-    Failure { code: ExitCode::TimedOut, ..Failure::refused(error, hint) }
+impl Deadline {
+    /// So long from now on; without a bound, or with one beyond all time, never.
+    pub fn after(bound: Option<Duration>) -> Self {
+        let bound = bound.unwrap_or(Duration::MAX);
+        Self { bound, at: Instant::now().checked_add(bound) }
+    }
+
+    /// The same, but not before one look could be taken.
+    fn with_a_look(self) -> Self {
+        Self { at: self.at.map(|at| at.max(Instant::now() + LOOK)), ..self }
+    }
+
+    /// What `work` gives, if it does so in time.
+    pub async fn bounds<T>(self, work: impl Future<Output = T>) -> Option<T> {
+        match self.at {
+            Some(at) => tokio::time::timeout_at(at, work).await.ok(),
+            None => Some(work.await),
+        }
+    }
+
+    /// The failure to see `what` come about in time ("VirtualMachine `default/demo` to be gone"), with exit code 124.
+    pub fn missed(self, what: &str) -> Failure {
+        let error = anyhow!("waited {:?} in vain for {what}", self.bound);
+        let hint = Some("give it more time with --timeout".to_owned());
+        Failure { code: ExitCode::TimedOut, ..Failure::refused(error, hint) }
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,9 @@ _ferrovirt() {
     found=("${(@f)$("${words[1]}" __complete -- "${(@)words[2,CURRENT]}" 2>/dev/null)}")
     found=(${found:#})
     if (( ${#found} )); then
-        compadd -- "${found[@]}"
+        # What ends in a slash or an equals sign goes on.
+        compadd -S '' -- ${(M)found:#*[/=]}
+        compadd -- ${found:#*[/=]}
     else
         _files
     fi
