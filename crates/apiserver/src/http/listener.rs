@@ -14,7 +14,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Request;
+use axum::body::Body;
+use http::{Method, Request};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -152,6 +153,7 @@ async fn connection(
         let (front, caller) = (front.clone(), caller.clone());
         let stream = is_http2.then(|| begun.begin());
         async move {
+            let is_head = request.method() == Method::HEAD;
             let (request, leftover) = Leftover::of(request);
             let response = front.answer(request, caller).await;
             let leftover = leftover.filter(|leftover| !leftover.is_end_stream());
@@ -161,7 +163,8 @@ async fn connection(
                     if let Some(leftover) = leftover {
                         tokio::spawn(leftover.drain());
                     }
-                    response.map(|body| until_sent(body, stream))
+                    // The answer to HEAD has no body; over HTTP/1 hyper sees to that.
+                    response.map(|body| until_sent(if is_head { Body::empty() } else { body }, stream))
                 }
                 (None, Some(leftover)) => leftover.settle(response).await,
                 (None, None) => response,

@@ -182,6 +182,32 @@ async fn a_connection_that_nobody_uses_is_closed_and_one_with_a_watch_is_not() {
     tokio::time::timeout(WAIT, running).await.unwrap().unwrap().unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_to_head_has_no_body_over_http_2_either() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = start(directory.path()).await;
+    let kubeconfig = std::fs::read_to_string(server.admin_kubeconfig()).unwrap();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let running = tokio::spawn(server.run_until(async {
+        let _ = stopped.await;
+    }));
+
+    let (mut requests, connection) = connect(&kubeconfig).await;
+    for (path, code) in [("/version", 200), ("/api/v1/namespaces/default/configmaps", 405), ("/nothing", 404)]
+    {
+        let head = Request::head(path).header("host", "localhost").body(Body::empty()).unwrap();
+        let response = requests.send_request(head).await.unwrap();
+        assert_eq!((response.status().as_u16(), response.version()), (code, http::Version::HTTP_2), "{path}");
+        // A client resets a stream that brings one.
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "", "{path}");
+    }
+
+    drop(requests);
+    stop.send(()).unwrap();
+    tokio::time::timeout(WAIT, running).await.unwrap().unwrap().unwrap();
+    tokio::time::timeout(WAIT, connection).await.unwrap().unwrap().unwrap();
+}
+
 #[tokio::test]
 async fn without_credentials_only_health_and_version_are_told() {
     let directory = tempfile::tempdir().unwrap();
