@@ -26,6 +26,14 @@ async fn hostile_bodies_are_refused() {
             ("deep arrays", "POST", JSON, deep_in(arrays(10_001)).into_bytes()),
             ("very deep", "POST", JSON, arrays(1_000_000).into_bytes()),
             ("deep YAML", "POST", "application/yaml", arrays(10_001).into_bytes()),
+            ("deep YAML objects", "POST", "application/yaml", format!("data: {}", nested(99)).into_bytes()),
+            (
+                "deeper YAML objects",
+                "POST",
+                "application/yaml",
+                format!("data: {}", nested(10_001)).into_bytes(),
+            ),
+            ("deep YAML apply", "PATCH", APPLY, format!("data: {}", nested(99)).into_bytes()),
             ("aliases", "POST", "application/yaml", {
                 let mut text = String::from("a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n");
                 for level in 1..12 {
