@@ -327,7 +327,7 @@ fn other_kinds() -> Vec<Built> {
     .counted()
     .columns(table::CREATED);
     definitions.0.names.categories.push("api-extensions".to_owned());
-    definitions.0.refuses_creation = Some("custom resources are not supported by this server".to_owned());
+    definitions.0.refuses_creation = Some("not supported by this server".to_owned());
     vec![
         cluster("rbac.v1", RBAC, "ClusterRoleBinding", "clusterrolebindings")
             .columns(table::BINDINGS)
