@@ -41,6 +41,7 @@ pub use authorities::{Authorities, PkiError, ServerNames};
 pub use impersonation::{Check, Impersonation, impersonation};
 pub use kubeconfig::{KubeconfigError, merge_kubeconfig};
 pub use reviews::{self_subject_review, token_review};
+pub(crate) use service_accounts::{ACCOUNTS, SECRETS, secret_token};
 pub use service_accounts::{ISSUER, issue_token};
 pub use token_file::{TokenFile, TokenFileError};
 

@@ -1,4 +1,5 @@
-//! What Kubernetes' controllers do to any object: garbage collection, namespaces' ends, expiry, aggregated roles.
+//! What Kubernetes' controllers do to any object: garbage collection, namespaces' ends, expiry, aggregated roles, tokens of
+//! accounts.
 //!
 //! ```text
 //! store.watch (one per kind) ─► feed ─► garbage     owners gone ─► dependents deleted; foreground, orphan
@@ -6,6 +7,7 @@
 //!                                     ─► essentials  `default` ServiceAccount and `kube-root-ca.crt` in each namespace
 //!                                     ─► expiry      `time_to_live` after an object's last change
 //!                                     ─► roles       ClusterRoles whose rules are gathered by label
+//!                                     ─► tokens      Secrets with the token of a ServiceAccount
 //! ```
 //!
 //! Each duty is one task. What to do is decided by functions of values; queues hold each object once, and everything
@@ -20,6 +22,7 @@ mod namespaces;
 mod roles;
 #[cfg(test)]
 mod tests;
+pub(crate) mod tokens;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -33,7 +36,8 @@ pub struct Settings {
     pub root_certificate: String,
 }
 
-/// Starts the controllers; each ends soon after `stop` becomes true (or its sender is dropped).
+/// Starts the controllers, but for that of the tokens, which needs the key that signs them; each ends soon after `stop`
+/// becomes true (or its sender is dropped).
 pub fn start(api: &Api, settings: Settings, stop: watch::Receiver<bool>) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     tasks.spawn(garbage::run(api.clone(), stop.clone()));

@@ -225,6 +225,7 @@ impl ApiServer {
         let (stop, stopped) = watch::channel(false);
         let settings = collector::Settings { root_certificate: authorities.ca_certificate_pem().to_owned() };
         let mut duties = collector::start(&api, settings, stopped.clone());
+        duties.spawn(collector::tokens::run(api.clone(), Arc::clone(&authorities), stopped.clone()));
         duties.spawn(renew(Arc::clone(&authorities), admin, stopped.clone()));
         let grace = options.limits.shutdown_grace;
         let front = Front::new(Parts {

@@ -5,11 +5,13 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
 
 use super::authenticate::CREDENTIAL_ID;
-use super::{Authorities, Identity, Objects, jws};
+use super::{Authorities, Identity, Objects, PkiError, jws};
 use crate::field;
 use crate::object;
 use crate::status::{ApiError, FieldError, GroupResource};
@@ -17,19 +19,27 @@ use crate::status::{ApiError, FieldError, GroupResource};
 /// Who issues the tokens, and whom they are for when a request does not say.
 pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 
+/// Who issues the tokens that Secrets hold (`LegacyIssuer`).
+const SECRET_ISSUER: &str = "kubernetes/serviceaccount";
+/// What the claims of such a token begin with.
+const SECRET_CLAIM: &str = "kubernetes.io/serviceaccount/";
+
 const DEFAULT_LIFE_SECONDS: i64 = 3600;
 const MIN_LIFE_SECONDS: i64 = 600;
 const MAX_LIFE_SECONDS: i64 = 1 << 32;
 /// How far clocks may be apart at the beginning of a token's life; go-jose's default.
 const LEEWAY: SignedDuration = SignedDuration::from_mins(1);
 
-const ACCOUNTS: &str = "/core/serviceaccounts/";
+/// The storage prefix of ServiceAccounts.
+pub(crate) const ACCOUNTS: &str = "/core/serviceaccounts/";
+/// The storage prefix of Secrets.
+pub(crate) const SECRETS: &str = "/core/secrets/";
 const ACCOUNT: GroupResource<'_> = GroupResource { group: "", resource: "serviceaccounts" };
 
 /// What a token can be bound to: the kind, the claim's name, the storage prefix, the resource.
 const BOUND_KINDS: [(&str, &str, &str, &str); 3] = [
     ("Pod", "pod", "/core/pods/", "pods"),
-    ("Secret", "secret", "/core/secrets/", "secrets"),
+    ("Secret", "secret", SECRETS, "secrets"),
     ("Node", "node", "/core/nodes/", "nodes"),
 ];
 
@@ -173,6 +183,52 @@ fn bind(
     Ok(())
 }
 
+/// A token without an end (`LegacyClaims`): it is good while the Secret of this name, beside the account, holds it.
+///
+/// # Errors
+/// When it cannot be signed.
+pub(crate) fn secret_token(
+    authorities: &Authorities,
+    account: &Value,
+    secret: &str,
+) -> Result<String, PkiError> {
+    let (namespace, name) = (object::namespace(account), object::name(account));
+    authorities.signer().sign(&json!({
+        "iss": SECRET_ISSUER,
+        format!("{SECRET_CLAIM}namespace"): namespace,
+        format!("{SECRET_CLAIM}secret.name"): secret,
+        format!("{SECRET_CLAIM}service-account.name"): name,
+        format!("{SECRET_CLAIM}service-account.uid"): object::uid(account),
+        "sub": user_name(namespace, name),
+    }))
+}
+
+/// Whose token of a Secret it is, as [`identify`] answers.
+fn identify_secret_token(
+    objects: &dyn Objects,
+    claims: &Map<String, Value>,
+    token: &str,
+    audiences: &[String],
+) -> Option<(Identity, Vec<String>)> {
+    let own = ISSUER.to_owned();
+    if !audiences.is_empty() && !audiences.contains(&own) {
+        return None;
+    }
+    let text = |claim: &str| claims.get(&format!("{SECRET_CLAIM}{claim}")).and_then(Value::as_str);
+    let (namespace, name) = (text("namespace")?, text("service-account.name")?);
+    let uid = text("service-account.uid")?;
+    let secret = objects.get(SECRETS, namespace, text("secret.name")?)?;
+    let is_held =
+        !object::is_deleting(&secret) && field::text(&secret, "/data/token") == STANDARD.encode(token);
+    let account = objects.get(ACCOUNTS, namespace, name)?;
+    let is_theirs = claims.get("sub")? == user_name(namespace, name).as_str() && object::uid(&account) == uid;
+    (is_held && is_theirs).then(|| (identity(namespace, name, uid, BTreeMap::new()), vec![own]))
+}
+
+fn identity(namespace: &str, name: &str, uid: &str, extra: BTreeMap<String, Vec<String>>) -> Identity {
+    Identity { user: user_name(namespace, name), uid: uid.to_owned(), groups: groups(namespace), extra }
+}
+
 /// Whose token it is, and which of `audiences` (this server's, when empty) it is for. `None` when it is not ours, not
 /// for them, not valid now, or speaks of an account or bound object that is gone.
 pub(super) fn identify(
@@ -183,8 +239,10 @@ pub(super) fn identify(
     now: Timestamp,
 ) -> Option<(Identity, Vec<String>)> {
     let claims = key.verify(token)?;
-    if claims.get("iss")? != ISSUER {
-        return None;
+    match claims.get("iss")?.as_str()? {
+        ISSUER => {}
+        SECRET_ISSUER => return identify_secret_token(objects, &claims, token, audiences),
+        _ => return None,
     }
     let at = |claim: &str| Timestamp::from_second(claims.get(claim)?.as_i64()?).ok();
     if now >= at("exp")? || now.saturating_add(LEEWAY).ok()? < at("nbf")? {
@@ -228,7 +286,5 @@ pub(super) fn identify(
             extra.insert(format!("authentication.kubernetes.io/{claim}-uid"), vec![bound_uid.to_owned()]);
         }
     }
-    let identity =
-        Identity { user: user_name(namespace, name), uid: uid.to_owned(), groups: groups(namespace), extra };
-    Some((identity, accepted))
+    Some((identity(namespace, name, uid, extra), accepted))
 }

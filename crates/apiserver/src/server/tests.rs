@@ -208,6 +208,76 @@ async fn an_answer_to_head_has_no_body_over_http_2_either() {
     tokio::time::timeout(WAIT, connection).await.unwrap().unwrap().unwrap();
 }
 
+/// What a path answers, once it is what is wanted.
+async fn eventually(server: &ApiServer, path: &str, wanted: impl Fn(StatusCode, &Value) -> bool) -> Value {
+    let began = std::time::Instant::now();
+    loop {
+        let (status, body) = get(server, path).await;
+        if wanted(status, &body) {
+            return body;
+        }
+        assert!(began.elapsed() < WAIT, "{path}: {status} {body}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_secret_holds_the_token_of_its_service_account_until_either_goes() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = start(directory.path()).await;
+    let namespace = "/api/v1/namespaces/default";
+    let make = async |plural: &str, object: Value| {
+        let request =
+            Request::post(format!("{namespace}/{plural}")).header("content-type", "application/json");
+        let (status, _, body) = ask(&server, request, &object.to_string()).await;
+        assert_eq!(status, 201, "{body}");
+    };
+    let secret = |name: &str, account: &str| {
+        json!({
+            "metadata": {"name": name, "annotations": {"kubernetes.io/service-account.name": account}},
+            "type": "kubernetes.io/service-account-token",
+        })
+    };
+    make("serviceaccounts", json!({"metadata": {"name": "robot"}})).await;
+    make("secrets", secret("robot-token", "robot")).await;
+    make("secrets", secret("lost", "nobody")).await;
+
+    let path = format!("{namespace}/secrets/robot-token");
+    let filled = eventually(&server, &path, |_, secret| secret["data"]["token"].is_string()).await;
+    let decoded = |key: &str| {
+        use base64::Engine as _;
+        let data = filled["data"][key].as_str().unwrap();
+        String::from_utf8(base64::engine::general_purpose::STANDARD.decode(data).unwrap()).unwrap()
+    };
+    assert!(decoded("ca.crt").starts_with("-----BEGIN CERTIFICATE-----"));
+    assert_eq!(decoded("namespace"), "default");
+    let account = get(&server, &format!("{namespace}/serviceaccounts/robot")).await.1;
+    let annotations = &filled["metadata"]["annotations"];
+    assert_eq!(annotations["kubernetes.io/service-account.uid"], account["metadata"]["uid"]);
+
+    let token = format!("Bearer {}", decoded("token"));
+    let who = async || {
+        let request = Request::post("/apis/authentication.k8s.io/v1/selfsubjectreviews")
+            .header("content-type", "application/json")
+            .header("authorization", &token);
+        let (status, _, body) = ask(&server, request, "{}").await;
+        let body: Value = serde_json::from_str(&body).unwrap();
+        (status.as_u16(), body["status"]["userInfo"]["username"].clone())
+    };
+    assert_eq!(who().await, (201, json!("system:serviceaccount:default:robot")));
+    let gone = |status: StatusCode, _: &Value| status == 404;
+    eventually(&server, &format!("{namespace}/secrets/lost"), gone).await;
+
+    // Another token in its place, as after a removal of the old one, is the only good one.
+    let request = Request::patch(&path).header("content-type", "application/merge-patch+json");
+    ask(&server, request, r#"{"data":{"token":"b3RoZXI="}}"#).await;
+    assert_eq!(who().await.0, 401);
+    let request = Request::delete(format!("{namespace}/serviceaccounts/robot"));
+    assert_eq!(ask(&server, request, "").await.0, 200);
+    eventually(&server, &path, gone).await;
+    server.shutdown().await;
+}
+
 #[tokio::test]
 async fn without_credentials_only_health_and_version_are_told() {
     let directory = tempfile::tempdir().unwrap();
