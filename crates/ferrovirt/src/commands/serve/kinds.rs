@@ -9,7 +9,7 @@ use std::sync::Arc;
 use apiserver::kind::{Cell, Column, Hooks, Kind, Names, SchemaSource, Scope};
 use serde_json::{Map, json};
 
-use super::admission::{VirtualMachineHooks, VirtualMachineInstanceHooks};
+use super::admission::{KubeVirtHooks, VirtualMachineHooks, VirtualMachineInstanceHooks};
 
 const GROUP: &str = "kubevirt.io";
 
@@ -108,6 +108,7 @@ fn kubevirt() -> Kind {
     Kind {
         has_status: true,
         columns: vec![AGE, column("Phase", 0, ".status.phase")],
+        hooks: Arc::new(KubeVirtHooks),
         ..custom(
             GROUP,
             "KubeVirt",
