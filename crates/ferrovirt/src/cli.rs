@@ -22,8 +22,9 @@ pub use guests::{
 #[cfg(test)]
 pub use server::parse_until;
 pub use server::{
-    ApplyFlags, ConsoleFlags, DeleteFlags, DescribeFlags, DryRun, EventsFlags, GetFlags, InstanceFlags,
-    MachinesFlags, RestartFlags, SortBy, StartFlags, StopFlags, TopFlags, Until, WaitFlags, WaitForFlags,
+    ApplyFlags, ChoiceFlags, ConsoleFlags, DeleteFlags, DescribeFlags, DryRun, EventsFlags, GetFlags,
+    InstanceFlags, MachinesFlags, RestartFlags, SortBy, StartFlags, StopFlags, TopFlags, Until, WaitFlags,
+    WaitForFlags,
 };
 
 /// KubeVirt virtual machines from a kernel and an initrd in a container image, with one binary and QEMU.
@@ -535,9 +536,12 @@ pub enum ListFormat {
 /// `ferrovirt validate`
 #[derive(Debug, Args)]
 pub struct ValidateFlags {
-    /// Manifests (YAML or JSON), `-` for standard input
+    /// Manifests (YAML or JSON) or directories of them, `-` for standard input
     #[arg(short, long, value_name = "FILE", required = true)]
     pub filename: Vec<PathBuf>,
+    /// Also what is in directories of directories
+    #[arg(short = 'R', long)]
+    pub recursive: bool,
 }
 
 /// `ferrovirt doctor`

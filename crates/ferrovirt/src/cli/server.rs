@@ -8,10 +8,11 @@ use launcher::console::Pattern;
 
 use super::parse_duration;
 use crate::commands::api::output::{Output, OutputParser};
+use crate::commands::api::targets::{self, Guest};
 use crate::commands::api::template::Template;
 
 /// Which objects of a resource are meant, where none is named.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct ChoiceFlags {
     /// Every namespace, whichever is named
     #[arg(short = 'A', long)]
@@ -108,16 +109,15 @@ pub struct DeleteFlags {
     #[arg(value_name = "RESOURCE", required_unless_present = "filename", conflicts_with = "filename")]
     pub resources: Vec<String>,
     /// The objects of these manifests or directories of them, `-` for standard input
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["selector", "all_namespaces"])]
     pub filename: Vec<PathBuf>,
     /// Also what is in directories of directories
     #[arg(short = 'R', long, requires = "filename")]
     pub recursive: bool,
-    /// Those with these labels, e.g. `app=web`
-    #[arg(short = 'l', long, value_name = "SELECTOR", conflicts_with_all = ["filename", "all"])]
-    pub selector: Option<String>,
+    #[command(flatten)]
+    pub choice: ChoiceFlags,
     /// All of the namespace
-    #[arg(long, conflicts_with = "filename")]
+    #[arg(long, conflicts_with_all = ["filename", "selector"])]
     pub all: bool,
     /// Wait until they are gone
     #[arg(long, value_name = "BOOL", default_value_t = true, default_missing_value = "true", num_args = 0..=1,
@@ -207,9 +207,8 @@ pub struct DescribeFlags {
     /// `vm NAME` or `vm/NAME`, of any resource; without a name all of them
     #[arg(value_name = "RESOURCE", required = true)]
     pub resources: Vec<String>,
-    /// Only objects with these labels, e.g. `app=web`
-    #[arg(short = 'l', long, value_name = "SELECTOR")]
-    pub selector: Option<String>,
+    #[command(flatten)]
+    pub choice: ChoiceFlags,
 }
 
 /// `ferrovirt wait`
@@ -224,11 +223,10 @@ pub struct WaitForFlags {
     /// Give up after this time, with exit code 124
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "30s")]
     pub timeout: Duration,
-    /// Those with these labels, e.g. `app=web`
-    #[arg(short = 'l', long, value_name = "SELECTOR", conflicts_with = "all")]
-    pub selector: Option<String>,
+    #[command(flatten)]
+    pub choice: ChoiceFlags,
     /// All of the namespace
-    #[arg(long)]
+    #[arg(long, conflicts_with = "selector")]
     pub all: bool,
 }
 
@@ -374,9 +372,9 @@ pub enum SortBy {
 /// `ferrovirt console`
 #[derive(Debug, Args)]
 pub struct ConsoleFlags {
-    /// Machine: NAME, vm/NAME or vmi/NAME
-    #[arg(value_name = "NAME")]
-    pub machine: String,
+    /// Machine: NAME, vm/NAME[/NAMESPACE] or vmi/NAME[/NAMESPACE]
+    #[arg(value_name = "NAME", value_parser = targets::guest)]
+    pub guest: Guest,
     /// Only look, beside whoever types
     #[arg(long)]
     pub read_only: bool,

@@ -16,7 +16,7 @@ use clap::{Arg, Command, CommandFactory as _};
 use super::Context;
 use super::api::Server;
 use super::api::resources::{INSTANCES, MACHINES, Resource, daily_words};
-use crate::cli::{Cli, CompleteFlags, CompletionFlags, Shell};
+use crate::cli::{ChoiceFlags, Cli, CompleteFlags, CompletionFlags, Shell};
 use crate::report::{ExitCode, Failure, print};
 
 /// How long a server may take for names: somebody waits with a finger on a key.
@@ -62,9 +62,9 @@ pub async fn complete(context: &Context, flags: &CompleteFlags) -> Result<ExitCo
 async fn names(context: &Context, resource: &str) -> Result<Vec<String>, Failure> {
     let server = Server::find(context).await?;
     let resource: Resource = server.resource(resource).await?;
-    let mut names = server.names(&resource, None).await?;
-    names.retain(|name| is_dns1123_subdomain(name).is_empty());
-    Ok(names)
+    let objects = server.chosen(&resource, &ChoiceFlags::default()).await?;
+    let names = objects.into_iter().map(|object| object.name);
+    Ok(names.filter(|name| is_dns1123_subdomain(name).is_empty()).collect())
 }
 
 /// What may follow.

@@ -12,7 +12,7 @@ use super::api::Server;
 use super::api::refusal::RequestError;
 use super::api::resources::INSTANCES;
 use super::api::stream::{Attach, Said, Stream};
-use super::api::targets;
+use super::api::targets::Guest;
 use super::get::there;
 use crate::cli::ConsoleFlags;
 use crate::report::{ExitCode, Failure};
@@ -23,14 +23,11 @@ pub const RETRY: Duration = Duration::from_secs(1);
 
 /// Connects standard input and output with the console.
 pub async fn console(context: &Context, flags: &ConsoleFlags) -> Result<ExitCode, Failure> {
-    let (_, name) = targets::machines(std::slice::from_ref(&flags.machine))
-        .map_err(Failure::usage)?
-        .pop()
-        .ok_or_else(|| Failure::usage("no machine is named"))?;
-    let server = Server::find(context).await?;
+    let Guest { name, namespace, .. } = &flags.guest;
+    let server = Server::find_for(context, namespace.as_deref()).await?;
     let how = Attach { is_read_only: flags.read_only, replays: flags.replay };
-    let console = connect(context, &server, &name, how, flags.timeout).await?;
-    let outcome = carry(context, console, &name, how).await?;
+    let console = connect(context, &server, name, how, flags.timeout).await?;
+    let outcome = carry(context, console, name, how).await?;
     match outcome {
         End::Left => Ok(ExitCode::Done),
         End::Guest => {
@@ -45,7 +42,7 @@ pub async fn console(context: &Context, flags: &ConsoleFlags) -> Result<ExitCode
             let error = anyhow::anyhow!(
                 "disconnected from the console of {}: another client took it, the server went away, or the machine was \
                  killed",
-                INSTANCES.object(Some(&server.namespace), &name)
+                INSTANCES.object(Some(&server.namespace), name)
             );
             Err(Failure::refused(error, Some(hint)))
         }
@@ -64,7 +61,7 @@ async fn connect(
     let began = Instant::now();
     let mut is_told = false;
     loop {
-        let error = match server.console(name, how).await {
+        let error = match server.console(&server.namespace, name, how).await {
             Ok(console) => return Ok(console),
             Err(error) => error,
         };

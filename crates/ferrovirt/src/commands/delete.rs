@@ -18,10 +18,10 @@ pub async fn delete(context: &Context, flags: &DeleteFlags) -> Result<ExitCode, 
         true => targets::read(&flags.resources).map_err(Failure::usage)?,
         false => Vec::new(),
     };
-    targets::check_choice(&targets, flags.all, flags.selector.as_deref()).map_err(Failure::usage)?;
+    targets::check_choice(&targets, flags.all, &flags.choice).map_err(Failure::usage)?;
     let server = Server::find(context).await?;
     let doomed = match flags.filename.is_empty() {
-        true => server.objects(targets, flags.selector.as_deref()).await?,
+        true => server.objects(targets, &flags.choice).await?,
         false => written(context, &server, flags).await?,
     };
     if doomed.is_empty() {

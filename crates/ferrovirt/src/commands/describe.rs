@@ -35,8 +35,9 @@ const UNTOLD: [&str; 3] =
 /// Describes each object; one that is not there does not keep the rest.
 pub async fn describe(context: &Context, flags: &DescribeFlags) -> Result<ExitCode, Failure> {
     let targets = targets::read(&flags.resources).map_err(Failure::usage)?;
+    targets::check_names(&targets, &flags.choice).map_err(Failure::usage)?;
     let server = Server::find(context).await?;
-    let objects = server.objects(targets, flags.selector.as_deref()).await?;
+    let objects = server.objects(targets, &flags.choice).await?;
     if objects.is_empty() {
         context.reporter.note("No resources found");
     }

@@ -32,8 +32,7 @@ struct Wanted {
 /// Prints objects.
 pub async fn get(context: &Context, flags: &GetFlags) -> Result<ExitCode, Failure> {
     let targets = targets::read(&flags.resources).map_err(Failure::usage)?;
-    targets::check_names(&targets, flags.choice.selector.as_deref(), flags.choice.all_namespaces)
-        .map_err(Failure::usage)?;
+    targets::check_names(&targets, &flags.choice).map_err(Failure::usage)?;
     let server = Server::find(context).await?;
     let wanted = gather(&server, targets).await?;
     let get = Get { context, flags, server: &server, is_one_of_several: wanted.len() > 1 };
@@ -72,7 +71,7 @@ struct Get<'a> {
 impl Get<'_> {
     /// The namespace that is asked: none for all of them, and for what is in none.
     fn namespace(&self, resource: &Resource) -> Option<&str> {
-        self.server.namespace_of(resource).filter(|_| !self.flags.choice.all_namespaces)
+        self.server.namespace_for(resource, &self.flags.choice)
     }
 
     fn printer(&self, resource: &Resource) -> Printer {

@@ -38,8 +38,7 @@ const fn metrics(plural: &'static str, kind: &'static str, is_namespaced: bool) 
 /// Prints what is used.
 pub async fn top(context: &Context, flags: &TopFlags) -> Result<ExitCode, Failure> {
     let targets = targets::read(&flags.resources).map_err(Failure::usage)?;
-    targets::check_names(&targets, flags.choice.selector.as_deref(), flags.choice.all_namespaces)
-        .map_err(Failure::usage)?;
+    targets::check_names(&targets, &flags.choice).map_err(Failure::usage)?;
     let word = targets.first().map_or("", |target| &target.word);
     if targets.iter().any(|target| target.word != word) {
         return Err(Failure::usage("one resource is measured at a time: vm, vmi, pods or nodes"));
@@ -129,7 +128,7 @@ struct Top<'a> {
 
 impl Top<'_> {
     fn namespace(&self, resource: &Resource) -> Option<&str> {
-        self.server.namespace_of(resource).filter(|_| !self.flags.choice.all_namespaces)
+        self.server.namespace_for(resource, &self.flags.choice)
     }
 
     async fn nodes(&self) -> Result<Vec<Row>, Failure> {

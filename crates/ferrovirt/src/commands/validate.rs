@@ -8,7 +8,7 @@ use crate::report::{ExitCode, Failure, print};
 /// Checks every machine of every file; all faults are told before the command fails.
 pub fn validate(context: &Context, flags: &ValidateFlags) -> Result<ExitCode, Failure> {
     let mut code = ExitCode::Done;
-    for path in &flags.filename {
+    for path in &manifests::files(&flags.filename, flags.recursive)? {
         let source = path.display();
         let manifest = match manifests::read(path) {
             Ok(manifest) => manifest,

@@ -23,9 +23,9 @@ const SETTLE: Duration = Duration::from_millis(50);
 /// Waits for each object in turn.
 pub async fn wait(context: &Context, flags: &WaitForFlags) -> Result<ExitCode, Failure> {
     let targets = targets::read(&flags.resources).map_err(Failure::usage)?;
-    targets::check_choice(&targets, flags.all, flags.selector.as_deref()).map_err(Failure::usage)?;
+    targets::check_choice(&targets, flags.all, &flags.choice).map_err(Failure::usage)?;
     let server = Server::find(context).await?;
-    let objects = server.objects(targets, flags.selector.as_deref()).await?;
+    let objects = server.objects(targets, &flags.choice).await?;
     if objects.is_empty() {
         let error = anyhow::anyhow!("there is nothing to wait for");
         return Err(Failure::refused(error, Some("name objects, or choose others with -l".to_owned())));
@@ -116,8 +116,9 @@ async fn console(server: &Server, object: &Object, pattern: &Pattern) -> Result<
     if ![&MACHINES, &INSTANCES].contains(&&object.resource) {
         return Err(Failure::usage(format!("{} has no console; name a vm or vmi", object.described())));
     }
+    let namespace = object.namespace.as_deref().unwrap_or(&server.namespace);
     let cannot = |error: RequestError| {
-        let hint = error.is_not_found().then(|| there(&object.resource, Some(&server.namespace)));
+        let hint = error.is_not_found().then(|| there(&object.resource, Some(namespace)));
         error.failure(format!("cannot watch the console of {}", object.described()), hint)
     };
     if !server.is_ferrovirts().await.map_err(cannot)? {
@@ -130,7 +131,7 @@ async fn console(server: &Server, object: &Object, pattern: &Pattern) -> Result<
     }
     loop {
         let how = Attach { is_read_only: true, replays: true };
-        match server.console(&object.name, how).await {
+        match server.console(namespace, &object.name, how).await {
             Ok(mut console) => {
                 let mut scanner = Scanner::new(Some(pattern.clone()), Vec::new());
                 loop {
@@ -167,7 +168,7 @@ async fn console(server: &Server, object: &Object, pattern: &Pattern) -> Result<
             // A machine that is being started has no instance yet.
             Err(error) if error.is_not_found() && object.resource == MACHINES => {
                 if let Err(error) =
-                    server.get(&MACHINES.path(Some(&server.namespace), Some(&object.name)), JSON).await
+                    server.get(&MACHINES.path(Some(namespace), Some(&object.name)), JSON).await
                 {
                     return Err(cannot(error));
                 }

@@ -162,6 +162,13 @@ fn flags_stand_before_the_verb_or_behind_it() {
     session.run("-n other port-forward tiny 0:22");
     session.run("-n other events");
     session.run("-n other top vm");
+    session.run("-n other wait vm -A --all --for=create");
+    session.run("describe vm -A -l app=tiny --quiet");
+    session.run("describe vm tiny -A");
+    session.run("wait vm tiny -A --for=create");
+    session.run("-n other delete vm -A -l app=mine");
+    session.run("delete vm tiny -A");
+    session.run("delete -f - -A");
     session.run("-n other delete vm tiny");
     session.run("-n ..%2f get vm");
     session.run("-A get vm");
@@ -190,6 +197,7 @@ fn manifests_of_a_directory_are_applied_and_deleted() {
     session.run("delete -f manifests");
     session.run("delete -f manifests -R --ignore-not-found");
     session.run("delete vm tiny -R");
+    session.run("validate -f manifests --recursive");
     insta::assert_snapshot!(session.end(&server));
 }
 

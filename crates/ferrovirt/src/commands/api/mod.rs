@@ -24,6 +24,7 @@ use kube::client::Body;
 use serde_json::Value;
 
 use super::Context;
+use crate::cli::ChoiceFlags;
 use crate::report::Failure;
 use refusal::{RequestError, unreachable};
 use resources::Resource;
@@ -148,6 +149,11 @@ impl Server {
     pub async fn is_ferrovirts(&self) -> Result<bool, RequestError> {
         let version = self.get("/version", JSON).await?;
         Ok(text(&version, "/gitVersion").contains("+ferrovirt."))
+    }
+
+    /// The namespace that is asked for objects of a resource: none for all of them, and for what is in none.
+    pub fn namespace_for(&self, resource: &Resource, choice: &ChoiceFlags) -> Option<&str> {
+        self.namespace_of(resource).filter(|_| !choice.all_namespaces)
     }
 
     /// The namespace that a resource's objects are in: none where it has none.

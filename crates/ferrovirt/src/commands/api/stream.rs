@@ -79,10 +79,10 @@ impl Server {
     ///
     /// # Errors
     /// When the server cannot be reached, or refuses: 400 as long as the instance does not run.
-    pub async fn console(&self, name: &str, how: Attach) -> Result<Stream, RequestError> {
+    pub async fn console(&self, namespace: &str, name: &str, how: Attach) -> Result<Stream, RequestError> {
         let wanted = [("readOnly", how.is_read_only), ("replay", how.replays)];
         let pairs = wanted.into_iter().filter(|(_, wanted)| *wanted).map(|(name, _)| (name, "true"));
-        let path = INSTANCES.subresource_path(&self.namespace, name, "console");
+        let path = INSTANCES.subresource_path(namespace, name, "console");
         self.stream(&format!("{path}{}", query(pairs))).await
     }
 

@@ -1,9 +1,11 @@
 //! What a command line is about: `vm`, `vm demo other`, `vm/demo pod/x`, `vm,vmi`.
 
 use apiserver::metadata::is_dns1123_subdomain;
+use serde_json::Value;
 
 use super::resources::{INSTANCES, MACHINES, Resource};
 use super::{Server, query, text};
+use crate::cli::ChoiceFlags;
 use crate::report::Failure;
 
 /// A kind's word, and the name of one of its objects; without a name all of them are meant.
@@ -48,14 +50,12 @@ pub fn read(words: &[String]) -> Result<Vec<Target>, String> {
 ///
 /// # Errors
 /// How it would make sense.
-pub fn check_names(
-    targets: &[Target],
-    selector: Option<&str>,
-    all_namespaces: bool,
-) -> Result<(), &'static str> {
+pub fn check_names(targets: &[Target], choice: &ChoiceFlags) -> Result<(), &'static str> {
     match targets.iter().any(|target| target.name.is_some()) {
-        true if selector.is_some() => Err("a name and a selector (-l) cannot both choose the objects"),
-        true if all_namespaces => Err("an object of a name is in one namespace: use -n in place of -A"),
+        true if choice.selector.is_some() => Err("a name and a selector (-l) cannot both choose the objects"),
+        true if choice.all_namespaces => {
+            Err("an object of a name is in one namespace: use -n in place of -A")
+        }
         _ => Ok(()),
     }
 }
@@ -64,10 +64,10 @@ pub fn check_names(
 ///
 /// # Errors
 /// How it would make sense.
-pub fn check_choice(targets: &[Target], all: bool, selector: Option<&str>) -> Result<(), &'static str> {
-    let chooses = all || selector.is_some();
+pub fn check_choice(targets: &[Target], all: bool, choice: &ChoiceFlags) -> Result<(), &'static str> {
+    let chooses = all || choice.selector.is_some();
     match targets.iter().any(|target| target.name.is_none() != chooses) {
-        false => Ok(()),
+        false => check_names(targets, choice),
         true if chooses => Err("names are not given together with --all or a selector (-l)"),
         true => Err("name the objects, as in `vm NAME`, or choose them with a selector (-l) or --all"),
     }
@@ -92,42 +92,40 @@ impl Object {
 }
 
 impl Server {
-    /// The objects that are meant: those named, else all that the selector takes.
+    /// The objects that are meant: those named, else all that are chosen.
     ///
     /// # Errors
     /// When a resource does not exist or cannot be listed.
-    pub async fn objects(
-        &self,
-        targets: Vec<Target>,
-        selector: Option<&str>,
-    ) -> Result<Vec<Object>, Failure> {
+    pub async fn objects(&self, targets: Vec<Target>, choice: &ChoiceFlags) -> Result<Vec<Object>, Failure> {
         let mut objects = Vec::new();
-        for target in targets {
-            let resource = self.resource(&target.word).await?;
-            let namespace = self.namespace_of(&resource).map(str::to_owned);
-            let names = match target.name {
-                Some(name) => vec![name],
-                None => self.names(&resource, selector).await?,
-            };
-            objects.extend(names.into_iter().map(|name| Object {
-                resource: resource.clone(),
-                namespace: namespace.clone(),
-                name,
-            }));
+        for Target { word, name } in targets {
+            let resource = self.resource(&word).await?;
+            match name {
+                Some(name) => {
+                    let namespace = self.namespace_of(&resource).map(str::to_owned);
+                    objects.push(Object { resource, namespace, name });
+                }
+                None => objects.extend(self.chosen(&resource, choice).await?),
+            }
         }
         Ok(objects)
     }
 
-    /// The names of a resource's objects.
+    /// The objects of a resource that are chosen.
     ///
     /// # Errors
     /// When they cannot be listed.
-    pub async fn names(&self, resource: &Resource, selector: Option<&str>) -> Result<Vec<String>, Failure> {
-        let selector = selector.map(|selector| ("labelSelector", selector));
-        let path = format!("{}{}", resource.path(self.namespace_of(resource), None), query(selector));
-        let items = self.list(&path).await;
+    pub async fn chosen(&self, resource: &Resource, choice: &ChoiceFlags) -> Result<Vec<Object>, Failure> {
+        let selector = choice.selector.as_deref().map(|selector| ("labelSelector", selector));
+        let path = resource.path(self.namespace_for(resource, choice), None);
+        let items = self.list(&format!("{path}{}", query(selector))).await;
         let items = items.map_err(|error| error.failure(format!("cannot list {}", resource.plural), None))?;
-        Ok(items.iter().map(|item| text(item, "/metadata/name").to_owned()).collect())
+        let object = |item: &Value| Object {
+            resource: resource.clone(),
+            namespace: item["metadata"]["namespace"].as_str().map(str::to_owned),
+            name: text(item, "/metadata/name").to_owned(),
+        };
+        Ok(items.iter().map(object).collect())
     }
 }
 
