@@ -33,6 +33,7 @@ mod dhcp;
 mod frame;
 mod outside;
 mod plan;
+mod pod_datagrams;
 mod pod_ports;
 mod stack;
 mod traffic;
@@ -50,7 +51,7 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 pub use outside::{Outside, Passt};
 pub use plan::{HostLoopback, Network, Ports, Protocol, network};
 pub use pod_ports::{PodPorts, is_redirected};
-pub use traffic::Traffic;
+pub use traffic::{Lost, Traffic};
 
 pub use frame::Frame;
 use stack::{Dial, Stack};
@@ -214,7 +215,7 @@ pub fn serve(wire: UnixStream, network: Network, outside: Outside) -> Door {
     let to_guest = Wire { guest: Arc::new(Mutex::new(to_guest)), counters: Arc::clone(&counters) };
     let (frames, inside) = mpsc::channel(QUEUE);
     let (dials, asked) = mpsc::channel(QUEUE);
-    let stack = Stack::new(&network, outside.is_open());
+    let stack = Stack::new(&network, outside.is_open(), Arc::clone(&counters));
     let has_lease = stack.has_lease();
     tokio::spawn(stack.run(inside, asked, to_guest.clone()));
     tokio::spawn(relay(from_guest, frames, outside, to_guest));
@@ -242,7 +243,7 @@ async fn relay(wire: OwnedReadHalf, inside: mpsc::Sender<Frame>, mut outside: Ou
                 }
             }
             Way::Outside => outside.send(&frame, &to_guest).await,
-            Way::Nowhere => {}
+            Way::Nowhere => to_guest.counters.drop_transmitted(),
         }
     }
 }

@@ -40,7 +40,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use nix::sys::signal::{SIGTERM, SigSet};
+use nix::sys::signal::{SIGTERM, SigSet, SigmaskHow};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
 use rustix::thread::{Gid, Uid};
@@ -259,13 +259,28 @@ fn prepare_and_execute(arguments: impl Iterator<Item = OsString>) -> Result<Infa
     if is_orphan {
         return Err(TrampolineError::Orphaned(order.parent));
     }
-    let terminate: SigSet = [SIGTERM].into_iter().collect();
-    terminate.thread_block().map_err(|error| TrampolineError::Terminate(error.into()))?;
+    terminate().thread_block().map_err(|error| TrampolineError::Terminate(error.into()))?;
     rustix::thread::set_no_new_privs(true).map_err(|error| TrampolineError::NoNewPrivileges(error.into()))?;
     let Some((program, arguments)) = order.program else { std::process::exit(0) };
     let mut command = Command::new(&program);
     let source = with_own_environment(&mut command).args(arguments).exec();
     Err(TrampolineError::Execute { program: program.into(), source })
+}
+
+/// Runs `start`, whose new processes have SIGTERM blocked, as QEMU has: they end with their supervisor. A program may
+/// unblock it.
+///
+/// # Errors
+/// What the kernel says to another signal mask of this thread.
+pub fn spared_of_sigterm<T>(start: impl FnOnce() -> T) -> io::Result<T> {
+    let before = terminate().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+    let started = start();
+    before.thread_set_mask()?;
+    Ok(started)
+}
+
+fn terminate() -> SigSet {
+    [SIGTERM].into_iter().collect()
 }
 
 /// Lets QEMU see nothing of the environment but `PATH`, for those whose QEMU is a script around it. Messages come

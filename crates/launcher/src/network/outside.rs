@@ -12,6 +12,7 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::time::Instant;
+use vmm::process::spared_of_sigterm;
 
 use super::frame::Frame;
 use super::{GATEWAY_MAC, GUEST, HOST, HostLoopback, NAME_SERVER, PREFIX_LENGTH, WIRE_BUFFER_BYTES, Wire};
@@ -75,8 +76,9 @@ impl Outside {
 
     /// Sends a frame; answers go to `to_guest`. A frame that cannot be sent is lost, as on any network.
     pub(super) async fn send(&mut self, frame: &Frame, to_guest: &Wire) {
-        let Self::Passt(passt) = self else { return };
+        let Self::Passt(passt) = self else { return to_guest.counters.drop_transmitted() };
         if let Err(error) = passt.send(frame, to_guest).await {
+            to_guest.counters.fail_transmitted();
             passt.running = None;
             passt.not_before = Instant::now() + PAUSE;
             tracing::warn!(program = %passt.program.display(), %error, "passt takes no frames");
@@ -88,7 +90,10 @@ impl Passt {
     async fn send(&mut self, frame: &Frame, to_guest: &Wire) -> io::Result<()> {
         let running = match &mut self.running {
             Some(running) => running,
-            None if Instant::now() < self.not_before => return Ok(()),
+            None if Instant::now() < self.not_before => {
+                to_guest.counters.drop_transmitted();
+                return Ok(());
+            }
             None => self.running.insert(start(
                 &self.program,
                 &self.search_path,
@@ -129,6 +134,9 @@ fn arguments(host_loopback: HostLoopback) -> Vec<String> {
 }
 
 /// Starts it. It gives up root by itself, for `nobody`, and the file system, so that it needs no more than the socket.
+///
+/// It does not hear SIGTERM, which a host that goes down, or a service manager that stops a unit, tells to all processes:
+/// the guest may need its network to shut down. It ends with its socket.
 fn start(
     program: &Path,
     search_path: &OsStr,
@@ -138,15 +146,16 @@ fn start(
     let (ours, theirs) = UnixStream::pair()?;
     let theirs = theirs.into_std()?;
     theirs.set_nonblocking(false)?;
-    let mut child = Command::new(program)
+    let mut command = Command::new(program);
+    command
         .args(arguments(host_loopback))
         .env_clear()
         .env("PATH", search_path)
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()?;
+        .kill_on_drop(true);
+    let mut child = spared_of_sigterm(|| command.spawn())??;
     tracing::info!(process = child.id(), "passt runs, for what the guest sends outside");
     let said = child.stderr.take();
     let (from_outside, to_outside) = ours.into_split();
@@ -206,14 +215,11 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(60);
 
     #[tokio::test]
-    async fn a_passt_that_dies_loses_frames_and_another_is_started() {
+    async fn a_passt_does_not_hear_sigterm_and_after_one_that_dies_another_is_started() {
         let directory = tempfile::tempdir().unwrap();
-        // Says who it is, and answers each frame with itself.
+        // Says who it is, and answers each frame with itself. It waits for no other process: shells unblock signals then.
         let program = directory.path().join(PROGRAM);
-        let script = format!(
-            "#!/bin/sh\necho $$ >{0}/id.tmp; mv {0}/id.tmp {0}/id\nexec cat >&0\n",
-            directory.path().display()
-        );
+        let script = format!("#!/bin/sh\necho $$ >{}/id\nexec cat >&0\n", directory.path().display());
         std::fs::write(&program, script).unwrap();
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
         let search_path = std::env::join_paths([directory.path(), Path::new("/bin")]).unwrap();
@@ -229,7 +235,15 @@ mod tests {
         assert!(timeout(LIMIT, answer.read(&mut from_host)).await.unwrap().unwrap());
         assert_eq!(answer, frame);
         let first = std::fs::read_to_string(directory.path().join("id")).unwrap();
-        kill_process(Pid::from_raw(first.trim().parse().unwrap()).unwrap(), Signal::KILL).unwrap();
+        let passt = Pid::from_raw(first.trim().parse().unwrap()).unwrap();
+        kill_process(passt, Signal::TERM).unwrap();
+        outside.send(&frame, &to_guest).await;
+        assert!(timeout(LIMIT, answer.read(&mut from_host)).await.unwrap().unwrap(), "it goes on");
+        // SIGTERM is the fifteenth bit, proc(5). This process hears it.
+        let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:\t")).unwrap();
+        assert_eq!(u64::from_str_radix(blocked, 16).unwrap() & 1 << 14, 0, "{blocked}");
+        kill_process(passt, Signal::KILL).unwrap();
         // Frames are lost until the broken connection is noticed, then for a while on purpose.
         let noticed = async {
             loop {
@@ -244,18 +258,24 @@ mod tests {
         outside.send(&frame, &to_guest).await;
         let Outside::Passt(passt) = &mut outside else { panic!("it is there") };
         assert!(passt.running.is_none(), "it is left alone for a while");
+        let lost = to_guest.counters.current().lost.unwrap();
+        assert_eq!((lost.transmit_errors, lost.transmit_packets_dropped), (1, 1));
         passt.not_before = Instant::now();
         outside.send(&frame, &to_guest).await;
         assert!(timeout(LIMIT, answer.read(&mut from_host)).await.unwrap().unwrap());
         assert_ne!(std::fs::read_to_string(directory.path().join("id")).unwrap(), first);
     }
 
-    #[test]
-    fn without_passt_the_guest_is_told_of_and_loses_its_frames() {
+    #[tokio::test]
+    async fn without_passt_the_guest_is_told_of_and_loses_its_frames() {
         let directory = tempfile::tempdir().unwrap();
-        let outside = Outside::find(directory.path().as_os_str(), HostLoopback::Closed);
+        let mut outside = Outside::find(directory.path().as_os_str(), HostLoopback::Closed);
         assert!(!outside.is_open());
         assert!(outside.warning().unwrap().contains("`passt` is not installed here"));
+        let (_guest, host) = UnixStream::pair().unwrap();
+        let to_guest = Wire { guest: Arc::new(Mutex::new(host.into_split().1)), counters: Arc::default() };
+        outside.send(&Frame::zeroed(60), &to_guest).await;
+        assert_eq!(to_guest.counters.current().lost.unwrap().transmit_packets_dropped, 1);
     }
 
     #[test]

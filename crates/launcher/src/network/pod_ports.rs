@@ -1,8 +1,10 @@
-//! The way into the guest by its Pod's address: what connects to a port there is connected to the guest's. Only TCP.
+//! The way into the guest by its Pod's address: what connects to a port there is connected to the guest's, and datagrams
+//! are sent on ([`pod_datagrams`]).
 //!
 //! No launcher can listen on all 65,535 ports. Where the host redirects what comes to the address to one of them,
-//! [`REDIRECT_PORT`], the kernel tells which was wanted, and all are open that the manifest allows. The ports that it lists
-//! are listened on as well: nothing is redirected where the node may not, or has not got what it takes.
+//! [`REDIRECT_PORT`], the kernel tells which was wanted, and all of TCP are open that the manifest allows. The ports that it
+//! lists are listened on as well: nothing is redirected where the node may not, or has not got what it takes. Of UDP it is
+//! those alone, since the kernel does not tell where a redirected datagram was sent to.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -10,19 +12,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::copy_bidirectional_with_sizes;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
 use super::stack::MOST_CONNECTIONS;
-use super::{Door, PIECE_BYTES, Ports, Protocol};
+use super::{Door, PIECE_BYTES, Ports, Protocol, pod_datagrams};
 use crate::pod_dir::{CONTROL_PORT, REDIRECT_PORT};
 
-/// Ports that are listened on for one machine; a range may have more.
+/// Ports of each protocol that are listened on for one machine; a range may have more.
 const MOST_PORTS: usize = 128;
 
-/// Connections at a time, of all ports: what the guest may have, less a half that nobody on the host can take from
-/// port-forward. More of them wait.
+/// Connections at a time, of all ports: half of what the guest may have. More of them wait. With a quarter for flows of
+/// datagrams there remains another that nobody on the host can take from port-forward.
 const MOST_HERE: usize = MOST_CONNECTIONS / 2;
 
 /// Connections that the kernel keeps for a port until they are taken.
@@ -42,6 +44,7 @@ const MOST_NAMED: usize = 8;
 pub struct PodPorts {
     redirected: Option<TcpListener>,
     listed: Vec<TcpListener>,
+    datagrams: Vec<UdpSocket>,
 }
 
 impl PodPorts {
@@ -60,28 +63,26 @@ impl PodPorts {
                 None
             }
         });
-        Self { redirected, listed: Vec::new() }
+        Self { redirected, ..Self::default() }
     }
 
-    /// Listens on the TCP ports that are listed too, but for the one of `control`, which is the launcher's own there; and
+    /// Listens on the ports that are listed too, but for the TCP port of `control`, which is the launcher's own there; and
     /// says which cannot be had, unless the host redirects them.
     ///
     /// Call it with the right to ports below 1024 (`CAP_NET_BIND_SERVICE`) where there is one.
     pub async fn open(&mut self, control: SocketAddr, ports: &Ports) -> Option<String> {
         // Of a start that has failed.
         self.listed.clear();
+        self.datagrams.clear();
+        let address = control.ip();
         let mut closed = Vec::new();
         for port in ports.listed(Protocol::Tcp) {
-            let listener = match port {
+            let added = match port {
                 REDIRECT_PORT if self.redirected.is_some() => continue,
-                _ if self.listed.len() == MOST_PORTS => Err(format!("only {MOST_PORTS} are opened")),
-                port if port == control.port() => Err("it is the launcher's own".to_owned()),
-                port => listen((control.ip(), port).into()).map_err(|error| error.to_string()),
+                _ if port == control.port() => Err("it is the launcher's own".to_owned()),
+                _ => add(&mut self.listed, || listen((address, port).into())),
             };
-            match listener {
-                Ok(listener) => self.listed.push(listener),
-                Err(why) => closed.push((port, why)),
-            }
+            closed.extend(added.err().map(|why| (port, why)));
         }
         if closed.iter().any(|(port, _)| *port != control.port())
             && let Some(redirected) = &self.redirected
@@ -92,7 +93,12 @@ impl PodPorts {
                 Err(error) => tracing::debug!(%error, "whether the host redirects cannot be tried"),
             }
         }
-        warning(control.ip(), &closed)
+        let mut told: Vec<_> = closed.into_iter().map(|(port, why)| format!("{port} ({why})")).collect();
+        for port in ports.listed(Protocol::Udp) {
+            let added = add(&mut self.datagrams, || pod_datagrams::listen((address, port).into()));
+            told.extend(added.err().map(|why| format!("udp/{port} ({why})")));
+        }
+        warning(address, &told)
     }
 
     /// Connects who comes to the guest behind `door`, in tasks that end with it.
@@ -101,7 +107,17 @@ impl PodPorts {
         for listener in self.redirected.into_iter().chain(self.listed) {
             tokio::spawn(accept(listener, door.clone(), Arc::clone(&places)));
         }
+        pod_datagrams::serve(self.datagrams, door);
     }
+}
+
+/// Adds a port that `listen` listens on, unless there are enough.
+fn add<L>(listened: &mut Vec<L>, listen: impl FnOnce() -> io::Result<L>) -> Result<(), String> {
+    if listened.len() == MOST_PORTS {
+        return Err(format!("only {MOST_PORTS} are opened"));
+    }
+    listened.push(listen().map_err(|error| error.to_string())?);
+    Ok(())
 }
 
 /// Whether the host redirects connections to the address of `redirected` to its port. It is tried out: nobody else may
@@ -138,19 +154,17 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Which ports are closed, why, and the way to them.
-fn warning(address: IpAddr, closed: &[(u16, String)]) -> Option<String> {
+/// Which ports are closed, each with the reason, and the way to them.
+fn warning(address: IpAddr, closed: &[String]) -> Option<String> {
     if closed.is_empty() {
         return None;
     }
-    let mut named: Vec<_> =
-        closed.iter().take(MOST_NAMED).map(|(port, why)| format!("{port} ({why})")).collect();
+    let mut named = closed[..closed.len().min(MOST_NAMED)].join(", ");
     if closed.len() > MOST_NAMED {
-        named.push(format!("and {} more", closed.len() - MOST_NAMED));
+        named += &format!(", and {} more", closed.len() - MOST_NAMED);
     }
     Some(format!(
-        "of the interface's `ports` some are not open at the Pod's address {address}: {}; port-forward reaches them",
-        named.join(", ")
+        "of the interface's `ports` some are not open at the Pod's address {address}: {named}; port-forward reaches them"
     ))
 }
 
@@ -237,21 +251,30 @@ mod tests {
         let free = TcpListener::bind((POD, 0)).await.unwrap().local_addr().unwrap().port();
         let control = SocketAddr::from((POD, 1));
         let tcp = |port| (Protocol::Tcp, port, port);
-        let listed = ports(&[tcp(1), tcp(taken), tcp(free), tcp(free), (Protocol::Udp, 53, 53)]);
+        let udp = |port| (Protocol::Udp, port, port);
+        let datagrams = UdpSocket::bind((POD, 0)).await.unwrap();
+        let busy = datagrams.local_addr().unwrap().port();
+        // TCP and UDP have nothing of each other's, the launcher's own port either.
+        let listed =
+            ports(&[tcp(1), tcp(taken), tcp(free), tcp(free), udp(taken), udp(busy), udp(CONTROL_PORT)]);
         let mut open = PodPorts::reserve(control);
         assert!(open.redirected.is_none(), "it is no Pod's address");
         let warning = open.open(control, &listed).await;
         let addresses: Vec<_> = open.listed.iter().map(|listener| listener.local_addr().unwrap()).collect();
         assert_eq!(addresses, [SocketAddr::from((POD, free))]);
+        let mut expected = [taken, CONTROL_PORT];
+        expected.sort_unstable();
+        let addresses = open.datagrams.iter().map(|socket| socket.local_addr().unwrap());
+        assert!(addresses.eq(expected.map(|port| SocketAddr::from((POD, port)))));
         let mut closed = [(1, "it is the launcher's own"), (taken, "Address already in use (os error 98)")];
         closed.sort_unstable();
         let [(first, first_why), (second, second_why)] = closed;
         let expected = format!(
             "of the interface's `ports` some are not open at the Pod's address 127.89.7.1: {first} ({first_why}), \
-             {second} ({second_why}); port-forward reaches them"
+             {second} ({second_why}), udp/{busy} (Address already in use (os error 98)); port-forward reaches them"
         );
         assert_eq!(warning, Some(expected));
-        drop(holder);
+        drop((holder, datagrams));
     }
 
     #[tokio::test]
@@ -259,9 +282,12 @@ mod tests {
         let control = SocketAddr::from((POD, 1));
         let mut open = PodPorts::default();
         let warning = open.open(control, &Ports::default()).await;
-        assert!(open.listed.is_empty() && warning.is_none());
+        assert!(open.listed.is_empty() && open.datagrams.is_empty() && warning.is_none());
+        let warning = open.open(control, &ports(&[(Protocol::Udp, 20_000, u16::MAX)])).await.unwrap();
+        assert_eq!((open.listed.len(), open.datagrams.len()), (0, MOST_PORTS));
+        assert!(warning.contains(" (only 128 are opened), udp/") && warning.len() < 600, "{warning}");
         let warning = open.open(control, &ports(&[(Protocol::Tcp, 20_000, u16::MAX)])).await;
-        assert_eq!(open.listed.len(), MOST_PORTS);
+        assert_eq!((open.listed.len(), open.datagrams.len()), (MOST_PORTS, 0));
         let warning = warning.unwrap();
         assert!(warning.contains(" (only 128 are opened),") && warning.len() < 600, "{warning}");
         let closed = 65_535 - 20_000 + 1 - MOST_PORTS;

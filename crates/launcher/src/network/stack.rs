@@ -8,6 +8,7 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use vmm::CardModel;
 
 use super::dhcp::{self, Lease};
 use super::frame::Frame;
+use super::traffic::Counters;
 use super::{Datagrams, DialError, GATEWAY, GATEWAY_MAC, GUEST, NAME_SERVER, Network, PREFIX_LENGTH, Wire};
 
 /// Connections to the guest at a time.
@@ -47,6 +49,10 @@ const ETHERNET_MTU: u16 = 1500;
 
 const ETHERNET_HEADER_BYTES: usize = 14;
 
+/// In front of a datagram in a packet: IPv4's (RFC 791) and UDP's (RFC 768). smoltcp does not cut a packet into fragments,
+/// nor put them together.
+const DATAGRAM_HEADERS_BYTES: usize = 20 + 8;
+
 /// Ports of the gateway's own ends of connections: the dynamic ones of RFC 6335.
 const LOCAL_PORTS: std::ops::RangeInclusive<u16> = 49152..=65535;
 
@@ -56,8 +62,12 @@ const DHCP_CLIENT_PORT: u16 = 68;
 /// Bytes and messages of DHCP that may wait.
 const DHCP_QUEUE: (usize, usize) = (8, 8 << 10);
 
-/// Datagrams of one port that wait, each way: [`BUFFER_BYTES`] has room for as many of the longest, nearly.
+/// Datagrams to one port that wait: [`BUFFER_BYTES`] has room for as many of the longest, nearly.
 const DATAGRAMS: usize = 4;
+
+/// Datagrams from one port that wait. A server sends some at a time, as many as nine or ten of QUIC (RFC 9002, 7.2), and
+/// cannot be held up.
+const ANSWERS: usize = 16;
 
 /// A way to a port of the guest that somebody wants.
 #[derive(Debug)]
@@ -91,6 +101,7 @@ pub struct Stack {
     connections: Vec<Connection>,
     exchanges: Vec<Exchange>,
     next_port: u16,
+    counters: Arc<Counters>,
 }
 
 /// Datagrams to and from a port of the guest.
@@ -100,6 +111,9 @@ struct Exchange {
     local: u16,
     to_guest: mpsc::Receiver<Frame>,
     from_guest: mpsc::Sender<Frame>,
+    /// Longest datagram that the guest's card takes.
+    longest_bytes: usize,
+    counters: Arc<Counters>,
     /// Whether nobody sends any more.
     is_over: bool,
 }
@@ -124,8 +138,8 @@ struct Asked {
 }
 
 impl Stack {
-    /// The stack of `network`; `outside` says whether names can be asked for.
-    pub fn new(network: &Network, is_outside_open: bool) -> Self {
+    /// The stack of `network`; `is_outside_open` says whether names can be asked for.
+    pub fn new(network: &Network, is_outside_open: bool, counters: Arc<Counters>) -> Self {
         let mtu = match network.card.model {
             CardModel::Virtio => LONG_MTU,
             _ => ETHERNET_MTU,
@@ -158,6 +172,7 @@ impl Stack {
             connections: Vec::new(),
             exchanges: Vec::new(),
             next_port: *LOCAL_PORTS.start(),
+            counters,
         }
     }
 
@@ -267,17 +282,19 @@ impl Stack {
 
     fn exchange(&mut self, port: u16) -> Datagrams {
         let local = self.local_port();
-        let mut socket = udp_socket(DATAGRAMS, BUFFER_BYTES);
+        let mut socket = udp_socket(BATCH, BUFFER_BYTES);
         // It fails for port 0 and for an open socket only.
         let _ = socket.bind(local);
         let (to_guest, asked) = mpsc::channel(DATAGRAMS);
-        let (answers, from_guest) = mpsc::channel(DATAGRAMS);
+        let (answers, from_guest) = mpsc::channel(ANSWERS);
         self.exchanges.push(Exchange {
             socket: self.sockets.add(socket),
             port,
             local,
             to_guest: asked,
             from_guest: answers,
+            longest_bytes: usize::from(self.queue.mtu) - DATAGRAM_HEADERS_BYTES,
+            counters: Arc::clone(&self.counters),
             is_over: false,
         });
         Datagrams { to_guest, from_guest }
@@ -346,6 +363,10 @@ impl Exchange {
         let mut has_changed = false;
         while socket.can_send() && !self.is_over {
             match self.to_guest.poll_recv(context) {
+                Poll::Ready(Some(datagram)) if datagram.bytes().len() > self.longest_bytes => {
+                    self.counters.drop_received();
+                    tracing::debug!(port = self.port, "a datagram to the guest is too long for its card");
+                }
                 Poll::Ready(Some(datagram)) => {
                     if let Err(error) = socket.send_slice(datagram.bytes(), (GUEST, self.port)) {
                         tracing::debug!(%error, port = self.port, "a datagram to the guest is lost");
@@ -362,9 +383,10 @@ impl Exchange {
     /// Hands on what the guest has answered.
     fn listen(&mut self, socket: &mut udp::Socket<'_>) {
         while let Ok((bytes, from)) = socket.recv() {
-            if from.endpoint == IpEndpoint::new(GUEST.into(), self.port)
-                && self.from_guest.try_send(Frame::of(bytes)).is_err()
+            if from.endpoint != IpEndpoint::new(GUEST.into(), self.port)
+                || self.from_guest.try_send(Frame::of(bytes)).is_err()
             {
+                self.counters.drop_transmitted();
                 tracing::debug!(port = self.port, "a datagram of the guest is lost");
             }
         }

@@ -40,7 +40,9 @@ fn of_packet(packet: &[u8]) -> Way {
         return Way::Nowhere;
     }
     if matches!(destination, GATEWAY | NETWORK_BROADCAST | Ipv4Addr::BROADCAST) {
-        return Way::Inside;
+        // The gateway does not put fragments together: more of them (a flag), or an offset of this one.
+        let is_fragment = packet[6] & 0x3f != 0 || packet[7] != 0;
+        return if is_fragment { Way::Nowhere } else { Way::Inside };
     }
     // The first octet 0 is this host's own in Linux as in RFC 1122, 3.2.1.3; from 224 on it is no single station.
     let is_station = !matches!(destination.octets()[0], 0 | 127 | 224..) && destination != GUEST;
@@ -75,6 +77,8 @@ mod tests {
 
     fn packet(source: Ipv4Addr, destination: Ipv4Addr) -> Vec<u8> {
         let mut packet = vec![0x45; 20];
+        // It may not be cut.
+        packet[6..8].copy_from_slice(&[0x40, 0]);
         packet[12..16].copy_from_slice(&source.octets());
         packet[16..20].copy_from_slice(&destination.octets());
         ethernet([8, 0], &packet)
@@ -123,6 +127,18 @@ mod tests {
         }
         // A client of DHCP has no address yet.
         assert_eq!(of(&packet(Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST)), Way::Inside);
+    }
+
+    #[test]
+    fn a_fragment_goes_outside_and_not_to_the_gateway() {
+        let outside = Ipv4Addr::new(192, 0, 2, 7);
+        for flags_and_offset in [[0x20, 0], [0x20, 1], [0, 1], [0x1f, 0]] {
+            for (destination, way) in [(GATEWAY, Way::Nowhere), (outside, Way::Outside)] {
+                let mut fragment = packet(GUEST, destination);
+                fragment[ETHERNET_BYTES + 6..][..2].copy_from_slice(&flags_and_offset);
+                assert_eq!(of(&fragment), way, "{flags_and_offset:x?}");
+            }
+        }
     }
 
     #[test]

@@ -46,6 +46,18 @@ const TRANSMITTED_BYTES: Metric =
     Metric::counter("kubevirt_vmi_network_transmit_bytes", "Bytes that an instance's guest has sent");
 const TRANSMITTED: Metric =
     Metric::counter("kubevirt_vmi_network_transmit_packets", "Packets that an instance's guest has sent");
+const RECEIVED_DROPPED: Metric = Metric::counter(
+    "kubevirt_vmi_network_receive_packets_dropped",
+    "Packets to an instance's guest that were dropped",
+);
+const TRANSMITTED_DROPPED: Metric = Metric::counter(
+    "kubevirt_vmi_network_transmit_packets_dropped",
+    "Packets of an instance's guest that were dropped",
+);
+const TRANSMIT_ERRORS: Metric = Metric::counter(
+    "kubevirt_vmi_network_transmit_errors",
+    "Packets of an instance's guest that could not be sent on",
+);
 
 /// What groups of states are called, with the metric that tells when a machine entered one, and the states in each: of
 /// `printableStatus`.
@@ -482,12 +494,20 @@ pub fn usage(instances: &[Instance], used: &[Usage], families: &mut Families) {
         families.add(CPU_SYSTEM, on_node(instance), used.system_seconds);
         families.add(RESIDENT, on_node(instance), used.resident_bytes as f64);
         if let Some(traffic) = &used.traffic {
-            for (metric, value) in [
+            let carried = [
                 (RECEIVED_BYTES, traffic.receive_bytes),
                 (RECEIVED, traffic.receive_packets),
                 (TRANSMITTED_BYTES, traffic.transmit_bytes),
                 (TRANSMITTED, traffic.transmit_packets),
-            ] {
+            ];
+            let lost = traffic.lost.as_ref().map(|lost| {
+                [
+                    (RECEIVED_DROPPED, lost.receive_packets_dropped),
+                    (TRANSMITTED_DROPPED, lost.transmit_packets_dropped),
+                    (TRANSMIT_ERRORS, lost.transmit_errors),
+                ]
+            });
+            for (metric, value) in carried.into_iter().chain(lost.into_iter().flatten()) {
                 let mut labels = on_node(instance);
                 labels.push(("interface", traffic.interface.clone()));
                 families.add(metric, labels, value as f64);

@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
-use launcher::network::Traffic;
+use launcher::network::{Lost, Traffic};
 use serde_json::{Value, json};
 
 use super::*;
@@ -147,6 +147,11 @@ fn an_instance_is_told_with_its_pod_and_what_it_uses() {
             receive_packets: 2,
             transmit_bytes: 90,
             transmit_packets: 1,
+            lost: Some(Lost {
+                receive_packets_dropped: 3,
+                transmit_packets_dropped: 4,
+                transmit_errors: 5,
+            }),
         }),
     };
     let families = told(|families| {
@@ -175,6 +180,9 @@ fn an_instance_is_told_with_its_pod_and_what_it_uses() {
         ("kubevirt_vmi_network_receive_packets", &card, 2.0),
         ("kubevirt_vmi_network_transmit_bytes", &card, 90.0),
         ("kubevirt_vmi_network_transmit_packets", &card, 1.0),
+        ("kubevirt_vmi_network_receive_packets_dropped", &card, 3.0),
+        ("kubevirt_vmi_network_transmit_packets_dropped", &card, 4.0),
+        ("kubevirt_vmi_network_transmit_errors", &card, 5.0),
     ] {
         assert_eq!(families.of(name), [(labels.to_owned(), value)], "{name}");
     }
