@@ -161,12 +161,8 @@ fn a_guest_has_a_lease_and_is_reached_through_the_api() {
 
         let both_ways = sent.len() as f64;
         for direction in ["receive", "transmit"] {
-            let bytes = format!("kubevirt_vmi_network_{direction}_bytes_total{{node=\"node-1\",namespace=\"default\",name=\"web\",interface=\"default\"}} ");
-            wait_until(&format!("what is carried is told: {bytes}"), || {
-                let metrics = room.kubectl(&["get", "--raw", "/metrics"]).stdout;
-                let told = metrics.lines().find_map(|line| line.strip_prefix(&bytes));
-                told.and_then(|told| told.parse::<f64>().ok()).filter(|told| *told > both_ways)
-            });
+            let metric = format!("kubevirt_vmi_network_{direction}_bytes_total");
+            wait_until(&format!("what is carried is told: {metric}"), || told(&room, "web", &metric, both_ways));
         }
 
         // A client that has said all still hears what the guest says to that.
@@ -251,7 +247,12 @@ fn a_guest_is_sent_datagrams() {
     let room = Room::new();
     let image = room.reference("guests/datagrams:1");
     room.push_initrd(&image, "initrd-agent");
-    room.apply(&instance("echo", &Boot { image: &image, policy: "", guest: "network" }));
+    let mut echo = instance("echo", &Boot { image: &image, policy: "", guest: "network" });
+    echo["spec"]["networks"] = json!([{"name": "default", "pod": {}}]);
+    let ports = [7, 9, 10, 11].map(|port| json!({"port": port, "protocol": "UDP"}));
+    echo["spec"]["domain"]["devices"]["interfaces"] =
+        json!([{"name": "default", "masquerade": {}, "ports": ports}]);
+    room.apply(&echo);
     room.wait_for_phase("vmi/echo", "Running");
     room.wait_for_console("echo", "guest: shell is ready");
     // The guest reads so much at a time.
@@ -285,8 +286,76 @@ fn a_guest_is_sent_datagrams() {
     assert_eq!(forwarding.wait().unwrap().code(), Some(0), "{told}");
     let told_of = format!("Handling datagrams of {}\n", client.local_addr().unwrap());
     assert!(told.contains(&told_of), "{told}");
+    client::runtime().block_on(sent_to_the_pods_address(&room, &sent));
     room.kubectl(&["delete", "vmi", "echo"]);
     room.wait_until_empty();
+}
+
+/// The guest `echo`, at the address of its Pod: each sender gets its own answers. What cannot be carried is counted.
+async fn sent_to_the_pods_address(room: &Room, sent: &[Vec<u8>]) {
+    let pod = pods_address(room, "echo");
+    let mut terminal = Terminal::open(room, "echo", "").await.unwrap();
+    // Each of them answers to the first that asks it, once it listens.
+    let echo = |port: u16| {
+        let listens =
+            format!("for i in $(seq 600); do netstat -lnu | grep ':{port} ' && break; sleep 0.1; done");
+        [format!("nc.traditional -u -l -p {port} -e /bin/cat &"), listens]
+    };
+    type_lines(&mut terminal, &echo(10)).await;
+    type_lines(&mut terminal, &echo(11)).await;
+    let [first, second] = [0, 0].map(|port| {
+        let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        client
+    });
+    let expect_echo = |client: &UdpSocket, port: u16, datagram: &[u8]| {
+        client.send_to(datagram, (pod, port)).unwrap();
+        let mut answer = vec![0; 1 << 16];
+        let (length, from) = client.recv_from(&mut answer).unwrap();
+        assert!(
+            answer[..length] == *datagram && from == SocketAddr::from((pod, port)),
+            "{from}, {length} bytes"
+        );
+    };
+    for datagram in sent {
+        expect_echo(&first, 10, datagram);
+        expect_echo(&first, 11, datagram);
+    }
+    type_lines(&mut terminal, &["kill $!; ! wait $!".to_owned()]).await;
+    type_lines(&mut terminal, &echo(11)).await;
+    expect_echo(&second, 11, b"another sender");
+    expect_echo(&first, 10, b"the same one as before");
+    first.set_nonblocking(true).unwrap();
+    let nothing = first.recv(&mut [0; 1]).unwrap_err();
+    assert_eq!(nothing.kind(), std::io::ErrorKind::WouldBlock, "nothing that is another's");
+
+    // Longer than a packet of the card, and for many stations.
+    first.send_to(&[0; 65_507], (pod, 10)).unwrap();
+    type_lines(&mut terminal, &["! ping -c 1 -w 1 -I eth0 224.0.0.1 >/dev/null".to_owned()]).await;
+    for direction in ["receive", "transmit"] {
+        let metric = format!("kubevirt_vmi_network_{direction}_packets_dropped_total");
+        wait_until(&format!("it is told that something is lost: {metric}"), || {
+            told(room, "echo", &metric, 1.0)
+        });
+    }
+}
+
+/// Has the guest do this, which goes well.
+async fn type_lines(terminal: &mut Terminal, lines: &[String]) {
+    for line in lines {
+        terminal.type_line(line).await;
+        terminal.expect("guest: status 0").await;
+    }
+}
+
+/// What a metric of the card of an instance says, once that is so much at least.
+fn told(room: &Room, instance: &str, metric: &str, least: f64) -> Option<f64> {
+    let metrics = room.kubectl(&["get", "--raw", "/metrics"]).stdout;
+    let series = format!(
+        "{metric}{{node=\"node-1\",namespace=\"default\",name=\"{instance}\",interface=\"default\"}} "
+    );
+    let told = metrics.lines().find_map(|line| line.strip_prefix(&series));
+    told.and_then(|told| told.parse().ok()).filter(|told| *told >= least)
 }
 
 /// What a guest is told that connects there, with a full stop behind.

@@ -176,8 +176,7 @@ mod tests {
             for _ in 0..3 {
                 counters.fail_transmitted();
             }
-            let lost =
-                Lost { receive_packets_dropped: 1, transmit_packets_dropped: 2, transmit_errors: 3 };
+            let lost = Lost { receive_packets_dropped: 1, transmit_packets_dropped: 2, transmit_errors: 3 };
             told((60, 1), (2500, 2), lost).await;
         };
         tokio::select! {

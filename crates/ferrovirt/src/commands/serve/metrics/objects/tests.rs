@@ -147,11 +147,7 @@ fn an_instance_is_told_with_its_pod_and_what_it_uses() {
             receive_packets: 2,
             transmit_bytes: 90,
             transmit_packets: 1,
-            lost: Some(Lost {
-                receive_packets_dropped: 3,
-                transmit_packets_dropped: 4,
-                transmit_errors: 5,
-            }),
+            lost: Some(Lost { receive_packets_dropped: 3, transmit_packets_dropped: 4, transmit_errors: 5 }),
         }),
     };
     let families = told(|families| {
