@@ -35,6 +35,25 @@ const AGE: Column = Column {
     cell: Cell::JsonPath(".metadata.creationTimestamp"),
 };
 
+/// The columns of a Scale, whatever it is that is scaled (`printScale`).
+const SCALE: &[Column] = &[
+    Column {
+        name: "Desired",
+        column_type: "integer",
+        description: "replicas is the desired number of instances for the scaled object.",
+        priority: 0,
+        cell: Cell::JsonPath(".spec.replicas"),
+    },
+    Column {
+        name: "Available",
+        column_type: "integer",
+        description: "replicas is the actual number of observed instances of the scaled object.",
+        priority: 0,
+        cell: Cell::JsonPath(".status.replicas"),
+    },
+    AGE,
+];
+
 /// What each row of a table carries of its object (`includeObject=`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum IncludeObject {
@@ -60,7 +79,7 @@ impl IncludeObject {
     }
 }
 
-/// A `meta.k8s.io/v1` Table of `items`, which are objects of `kind`.
+/// A `meta.k8s.io/v1` Table of `items`, which are objects of `kind`, or the Scale of one.
 ///
 /// `metadata` is the list's metadata; `resourceVersion`, `continue` and `remainingItemCount` of it are taken over. A
 /// single object has a row of its own, and its own metadata is given. `headings` is whether the column definitions are
@@ -73,7 +92,11 @@ pub fn table(
     include: IncludeObject,
     headings: bool,
 ) -> Value {
-    let columns: &[Column] = if kind.columns.is_empty() { &[AGE] } else { &kind.columns };
+    let columns: &[Column] = match items {
+        [scale] if scale["kind"] == "Scale" && scale["apiVersion"] == "autoscaling/v1" => SCALE,
+        _ if kind.columns.is_empty() => &[AGE],
+        _ => &kind.columns,
+    };
     // A kind may show its name in its own way, or elsewhere: Events have it last, StorageClasses say what is default.
     let names_itself = columns.iter().any(|column| column.name == "Name");
     let sources: Vec<_> = columns.iter().map(Source::new).collect();

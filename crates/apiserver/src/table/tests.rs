@@ -55,6 +55,21 @@ fn a_kind_without_columns_shows_names_and_ages() {
 }
 
 #[test]
+fn a_scale_shows_what_is_wanted_and_what_there_is() {
+    let kind = kind(Family::BuiltIn, vec![column("Ready", "string", Cell::JsonPath(".status.ready"))]);
+    let scale = json!({
+        "kind": "Scale", "apiVersion": "autoscaling/v1",
+        "metadata": {"name": "a", "creationTimestamp": "2026-11-22T15:00:00Z"},
+        "spec": {"replicas": 7}, "status": {"replicas": 2},
+    });
+    let made = table(&kind, &[scale], &list(), now(), IncludeObject::None, true);
+    let headings: Vec<_> =
+        made["columnDefinitions"].as_array().unwrap().iter().map(|of| &of["name"]).collect();
+    assert_eq!(headings, ["Name", "Desired", "Available", "Age"]);
+    assert_eq!(made["rows"][0]["cells"], json!(["a", 7, 2, "5m3s"]));
+}
+
+#[test]
 fn cells_have_the_types_of_their_columns() {
     let columns = vec![
         column("Replicas", "integer", Cell::JsonPath(".spec.replicas")),
