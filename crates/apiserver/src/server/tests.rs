@@ -33,6 +33,18 @@ async fn start(directory: &Path) -> ApiServer {
     ApiServer::start(options(directory), Kinds::new(builtin::kinds())).await.unwrap()
 }
 
+/// Runs the server on its port until something is sent: the kubeconfig of its administrator, where to send, and its end.
+fn run(
+    server: ApiServer,
+) -> (String, tokio::sync::oneshot::Sender<()>, tokio::task::JoinHandle<Result<(), ServeError>>) {
+    let kubeconfig = std::fs::read_to_string(server.admin_kubeconfig()).unwrap();
+    let (stop, stopped) = tokio::sync::oneshot::channel();
+    let running = tokio::spawn(server.run_until(async {
+        let _ = stopped.await;
+    }));
+    (kubeconfig, stop, running)
+}
+
 /// Sends one request to the router, with the administrator's token unless headers say otherwise.
 async fn ask(
     server: &ApiServer,
@@ -105,11 +117,7 @@ async fn a_client_in_process_needs_no_socket() {
 async fn a_client_over_tls_is_known_by_its_certificate() {
     let directory = tempfile::tempdir().unwrap();
     let server = start(directory.path()).await;
-    let kubeconfig = std::fs::read_to_string(server.admin_kubeconfig()).unwrap();
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let running = tokio::spawn(server.run_until(async {
-        let _ = stopped.await;
-    }));
+    let (kubeconfig, stop, running) = run(server);
     let client = Client::try_from(config(&kubeconfig).await).unwrap();
     use_config_maps(client.clone()).await;
     assert_eq!(client.apiserver_version().await.unwrap().minor, "33");
@@ -155,11 +163,7 @@ async fn a_connection_that_nobody_uses_is_closed_and_one_with_a_watch_is_not() {
     let mut options = options(directory.path());
     options.limits.idle = Duration::from_millis(400);
     let server = ApiServer::start(options, Kinds::new(builtin::kinds())).await.unwrap();
-    let kubeconfig = std::fs::read_to_string(server.admin_kubeconfig()).unwrap();
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let running = tokio::spawn(server.run_until(async {
-        let _ = stopped.await;
-    }));
+    let (kubeconfig, stop, running) = run(server);
 
     let (mut requests, mut ended) = connect(&kubeconfig).await;
     // Three times as long as a connection may be idle.
@@ -186,11 +190,7 @@ async fn a_connection_that_nobody_uses_is_closed_and_one_with_a_watch_is_not() {
 async fn an_answer_to_head_has_no_body_over_http_2_either() {
     let directory = tempfile::tempdir().unwrap();
     let server = start(directory.path()).await;
-    let kubeconfig = std::fs::read_to_string(server.admin_kubeconfig()).unwrap();
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let running = tokio::spawn(server.run_until(async {
-        let _ = stopped.await;
-    }));
+    let (kubeconfig, stop, running) = run(server);
 
     let (mut requests, connection) = connect(&kubeconfig).await;
     for (path, code) in [("/version", 200), ("/api/v1/namespaces/default/configmaps", 405), ("/nothing", 404)]
