@@ -265,9 +265,12 @@ pub struct LogsFlags {
     #[arg(long)]
     pub local: bool,
     /// Which boot: 0 is the newest, -1 the one before it; the last three are kept after they have ended
-    #[arg(short, long, value_name = "NUMBER", default_value_t = 0, allow_negative_numbers = true,
-          value_parser = clap::value_parser!(i32).range(..=0))]
+    #[arg(short, long, value_name = "NUMBER", default_value_t = 0, default_value_if("previous", "true", "-1"),
+          allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(..=0))]
     pub boot: i32,
+    /// The same as --boot -1
+    #[arg(short, long, conflicts_with = "boot")]
+    pub previous: bool,
     /// Whose words: the guest's console, or `compute`, the launcher
     #[arg(short, long, value_name = "NAME", default_value = "guest-console-log", value_parser = crate::commands::logs::container)]
     pub container: String,
@@ -281,7 +284,7 @@ pub struct LogsFlags {
     #[arg(long)]
     pub timestamps: bool,
     /// List the boots instead
-    #[arg(long, conflicts_with_all = ["boot", "container", "follow", "tail", "timestamps"])]
+    #[arg(long, conflicts_with_all = ["boot", "previous", "container", "follow", "tail", "timestamps"])]
     pub list_boots: bool,
 }
 
@@ -604,6 +607,7 @@ mod tests {
 
     use super::*;
     use clap::CommandFactory;
+    use clap::error::ErrorKind;
 
     #[test]
     fn the_definitions_are_consistent() {
@@ -631,6 +635,21 @@ mod tests {
             pages(&written) == pages(wanted.path()),
             "contrib/man is out of date: run this test with UPDATE_GOLDEN=1"
         );
+    }
+
+    #[test]
+    fn the_previous_boot_is_kubectls() {
+        for (line, boot) in
+            [("logs a", 0), ("logs a -p", -1), ("logs -p vm/a --tail 1", -1), ("logs a -b -2", -2)]
+        {
+            let cli = Cli::try_parse_from(std::iter::once("ferrovirt").chain(line.split(' '))).unwrap();
+            let Command::Logs(flags) = cli.command else { panic!("{line}") };
+            assert_eq!(flags.boot, boot, "{line}");
+        }
+        for line in ["logs a -p -b -2", "logs a -p --list-boots"] {
+            let words = std::iter::once("ferrovirt").chain(line.split(' '));
+            assert_eq!(Cli::try_parse_from(words).unwrap_err().kind(), ErrorKind::ArgumentConflict, "{line}");
+        }
     }
 
     #[test]

@@ -113,7 +113,7 @@ fn a_machine_lives_by_the_commands_of_the_binary() {
             "{place}: {logs}"
         );
         assert_eq!(ok(&room, &format!("logs vm --tail 1{place}")).lines().count(), 1);
-        let before = ok(&room, &format!("logs vm --boot -1{place}"));
+        let before = ok(&room, &format!("logs vm --previous{place}"));
         assert!(before.contains("Linux version"), "{place}: {before}");
     }
     let refused = run(&room, "logs vm --boot -2 --state-dir elsewhere").failed();
