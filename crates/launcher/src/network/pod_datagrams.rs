@@ -289,4 +289,24 @@ mod tests {
         guests[0].1.send(Frame::of(b"the first")).await.unwrap();
         assert_eq!(heard(&clients[0]).await, ("the first".to_owned(), first));
     }
+
+    #[tokio::test]
+    async fn a_guest_says_nothing_to_who_has_been_still() {
+        let socket = Arc::new(listen((POD, 0).into()).unwrap());
+        let client = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        client.set_nonblocking(true).unwrap();
+        let sender = client.local_addr().unwrap();
+        let flow = Flow { sender, port: socket.local_addr().unwrap().port() };
+        let flows = Ways::default();
+        for (heard, is_answered) in [(Instant::now(), true), (Instant::now() - 2 * STILL_LIMIT, false)] {
+            let ((to_guest, mut asked), (says, from_guest)) = (mpsc::channel(1), mpsc::channel(1));
+            flows.lock().await.open(flow, to_guest, heard);
+            says.send(Frame::of(b"an answer")).await.unwrap();
+            drop(says);
+            timeout(LIMIT, answer(flow, from_guest, Arc::clone(&socket), Arc::clone(&flows))).await.unwrap();
+            assert_eq!(client.recv_from(&mut [0; 64]).is_ok(), is_answered);
+            let has_ended = matches!(asked.try_recv(), Err(mpsc::error::TryRecvError::Disconnected));
+            assert_eq!(has_ended, !is_answered);
+        }
+    }
 }

@@ -119,7 +119,8 @@ impl Launch {
             Scopes::System | Scopes::User => {
                 let unit = format!("--unit=ferrovirt-{}", self.uid);
                 let description = format!("--description=Virtual machine {}", self.instance);
-                // The guest shuts down when the scope is stopped, and that is told to the launcher alone: QEMU blocks it.
+                // The guest shuts down when the scope is stopped, and that is told to the launcher alone: QEMU and passt
+                // block it.
                 let stop =
                     self.grace_seconds.saturating_add(SCOPE_FAREWELL_SECONDS).min(LONGEST_STOP_SECONDS);
                 let stop = format!("--property=TimeoutStopSec={stop}");
