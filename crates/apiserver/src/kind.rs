@@ -305,6 +305,9 @@ pub struct Kind {
     pub selectable_fields: Vec<(&'static str, &'static str, &'static str)>,
     /// Why nothing of this kind can be created (`not supported by ferrovirt`); lists are empty then.
     pub refuses_creation: Option<String>,
+    /// What a creation is answered with while there is an object of this kind, in whatever namespace; `None` where there
+    /// may be any number.
+    pub refuses_another: Option<fn() -> ApiError>,
     /// Verbs that there are; discovery lists them. Empty: all of them.
     pub verbs: Vec<&'static str>,
     /// How long an object is kept after its last change (Events: one hour); `None` for ever.
@@ -348,6 +351,7 @@ impl Kind {
             columns: Vec::new(),
             selectable_fields: Vec::new(),
             refuses_creation: None,
+            refuses_another: None,
             verbs: Vec::new(),
             time_to_live: None,
             shared_storage: None,

@@ -109,6 +109,10 @@ async fn write(api: &Api, wanted: Value, if_exists: IfExists) -> Result<(), Seed
     let collection = Target { kind, version, namespace: &namespace, name: "", subresource: "" };
     let target = Target { name: &name, ..collection };
     let refused = |source| SeedError::Refused { kind: kind.names.kind.clone(), name: name.clone(), source };
+    if stored.is_none() && kind.refuses_another.is_some() && api.has_any(kind) {
+        // Somebody put another in its place.
+        return Ok(());
+    }
     let done = match (stored, if_exists) {
         (None, _) => api.create(&context, &collection, wanted.clone().into()).await.map(|_| ()),
         (Some(_), IfExists::Leave) => Ok(()),

@@ -714,6 +714,34 @@ async fn roles_that_say_so_are_brought_up_to_date_and_others_are_left() {
 }
 
 #[tokio::test]
+async fn what_there_is_one_of_is_not_made_beside_another() {
+    let directory = tempfile::tempdir().unwrap();
+    let refusal = || crate::status::ApiError::new(400, "", "there is one");
+    // A kind of which there is one, and what the server begins with.
+    let start = async |name: &str| {
+        let kinds = builtin::kinds().into_iter().map(|mut kind| {
+            if kind.names.kind == "IngressClass" {
+                kind.refuses_another = Some(refusal);
+            }
+            kind
+        });
+        let class = json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "IngressClass", "metadata": {"name": name},
+            "spec": {"controller": "example.com/a"},
+        });
+        let options = Options { extra_objects: vec![class], ..options(directory.path()) };
+        ApiServer::start(options, Kinds::new(kinds)).await.unwrap()
+    };
+    start("first").await.shutdown().await;
+    let server = start("second").await;
+    let (_, classes) = get(&server, "/apis/networking.k8s.io/v1/ingressclasses").await;
+    let names: Vec<_> =
+        classes["items"].as_array().unwrap().iter().map(|item| &item["metadata"]["name"]).collect();
+    assert_eq!(names, ["first"]);
+    server.shutdown().await;
+}
+
+#[tokio::test]
 async fn somebody_else_answers_a_group_and_a_subresource() {
     use crate::http::extension::{self, Call, Extends, Extension};
     use crate::kind::ForeignGroup;

@@ -111,6 +111,11 @@ impl Context {
 }
 
 impl Api {
+    /// Whether there is an object of this kind.
+    pub(crate) fn has_any(&self, kind: &Kind) -> bool {
+        !self.inner.store.list_from(&kind.storage_prefix(), None, None, 1).items.is_empty()
+    }
+
     pub(super) fn random(&self) -> u64 {
         (self.inner.sources.random)()
     }
@@ -218,6 +223,10 @@ impl Api {
             };
             let uid = rules::uid(self.random(), self.random());
             let object = prepare_create(context, target, attempt, ownership, uid, &mut warnings)?;
+            // A webhook that looks whether there is one decides as late as this, and two at once pass it.
+            if let Some(refusal) = target.kind.refuses_another.filter(|_| self.has_any(target.kind)) {
+                return Err(refusal());
+            }
             let name = object::name(&object).to_owned();
             let named = Target { name: &name, ..*target };
             let stored = to_stored(target, object);

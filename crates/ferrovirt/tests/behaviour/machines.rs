@@ -128,6 +128,33 @@ async fn kinds_that_are_not_here_yet_say_so() {
         let kubevirt = space.get("/apis/kubevirt.io/v1/kubevirts").await.ok(200);
         assert_eq!(kubevirt["items"][0]["metadata"]["namespace"], "kubevirt");
         assert_eq!(kubevirt["items"][0]["status"]["phase"], "Deployed");
+        // What the set-up of KubeVirt's own tests waits for.
+        let operator = space.get("/apis/apps/v1/namespaces/kubevirt/deployments/virt-operator").await.ok(200);
+        assert_eq!(operator["status"]["readyReplicas"], 1, "{operator}");
+        assert_eq!(operator["metadata"]["labels"], json!({"kubevirt.io": "virt-operator"}), "{operator}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn there_is_one_installation() {
+    with_space(|space| async move {
+        if !space.target.ours_alone() {
+            return;
+        }
+        for (path, name) in
+            [("kubevirt.io/v1:kubevirts", "other"), ("/apis/kubevirt.io/v1/namespaces/kubevirt/kubevirts", "kubevirt")]
+        {
+            let object = json!({"apiVersion": "kubevirt.io/v1", "kind": "KubeVirt", "metadata": {"name": name}, "spec": {}});
+            let status = space.post(path, object).await.ok(400);
+            assert_eq!(
+                status["message"],
+                "admission webhook \"kubevirt-create-validator.kubevirt.io\" denied the request: Kubevirt is already created"
+            );
+            assert_eq!(status.get("reason"), None, "{status}");
+        }
+        let kubevirts = space.get("/apis/kubevirt.io/v1/kubevirts").await;
+        assert_eq!(kubevirts.names(), ["kubevirt"]);
     })
     .await;
 }

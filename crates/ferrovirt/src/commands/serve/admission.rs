@@ -18,6 +18,7 @@ const VM_VALIDATOR: &str = "virtualmachine-validator.kubevirt.io";
 const VMI_MUTATOR: &str = "virtualmachineinstances-mutator.kubevirt.io";
 const VMI_CREATE_VALIDATOR: &str = "virtualmachineinstances-create-validator.kubevirt.io";
 const VMI_UPDATE_VALIDATOR: &str = "virtualmachineinstances-update-validator.kubevirt.io";
+const KUBEVIRT_CREATE_VALIDATOR: &str = "kubevirt-create-validator.kubevirt.io";
 
 /// Prefix of the accounts that KubeVirt's components run as, in the namespace where it is installed.
 const KUBEVIRT_ACCOUNTS: &str = "system:serviceaccount:kubevirt:kubevirt-";
@@ -183,6 +184,11 @@ impl Hooks for KubeVirtHooks {
     }
 }
 
+/// A second installation is refused, as KubeVirt's operator words it: its tools take the only one for theirs.
+pub fn already_installed() -> ApiError {
+    ApiError::new(400, "", denied(KUBEVIRT_CREATE_VALIDATOR, "Kubevirt is already created"))
+}
+
 /// Whether an update leaves what is asked for as it was: a change of labels or finalizers must pass even where the rules
 /// have become stricter since, or nobody could delete the object.
 fn unchanged(object: &Value, old: Option<&Value>) -> bool {
@@ -257,14 +263,15 @@ fn denied_if_any(webhook: &str, causes: Vec<Cause>) -> Result<(), ApiError> {
     })
 }
 
+/// What the API server makes of a webhook's message.
+fn denied(webhook: &str, message: &str) -> String {
+    format!("admission webhook \"{webhook}\" denied the request: {message}")
+}
+
 /// A rejection as the API server passes it on.
 fn denial(webhook: &str, message: &str, mut causes: Vec<StatusCause>) -> ApiError {
     causes.truncate(MOST_MESSAGES);
-    let mut error = ApiError::new(
-        422,
-        "Invalid",
-        format!("admission webhook \"{webhook}\" denied the request: {message}"),
-    );
+    let mut error = ApiError::new(422, "Invalid", denied(webhook, message));
     error.details = Some(Box::new(Details { causes, ..Details::default() }));
     error
 }

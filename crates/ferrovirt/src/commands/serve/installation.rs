@@ -8,6 +8,10 @@ use serde_json::{Map, Value, json};
 use super::kinds::plurals_of;
 use super::resource_metrics;
 
+/// What whoever looks at the operator is to know.
+const OPERATOR_DESCRIPTION: &str = "This part of KubeVirt is in the process `ferrovirt serve`, which counts as its one \
+     replica. It has no Pod, and changes of this Deployment have no effect.";
+
 /// Objects that are there from the start: the namespace, the installation, and the roles for users.
 pub fn objects(version: &str) -> Vec<Value> {
     let mut objects = vec![
@@ -38,10 +42,45 @@ pub fn objects(version: &str) -> Vec<Value> {
             },
         }),
     ];
+    objects.push(operator());
     objects.extend(roles());
     objects.push(resource_metrics::role());
     objects.extend(components::objects());
     objects
+}
+
+/// KubeVirt's operator, the Deployment that its tools wait for before they use an installation. What it would do is done
+/// by this program, which serves as long as anybody can ask.
+fn operator() -> Value {
+    let name = "virt-operator";
+    let labels = json!({"kubevirt.io": name});
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {
+            "name": name, "namespace": components::NAMESPACE, "labels": labels,
+            "annotations": {"kubernetes.io/description": OPERATOR_DESCRIPTION},
+        },
+        "spec": {
+            "replicas": 1,
+            "selector": {"matchLabels": labels},
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": {"containers": [
+                    {"name": name, "image": format!("ferrovirt/serve:{}", env!("CARGO_PKG_VERSION"))},
+                ]},
+            },
+        },
+        "status": {
+            "observedGeneration": 1,
+            "replicas": 1,
+            "updatedReplicas": 1,
+            "readyReplicas": 1,
+            "availableReplicas": 1,
+            "conditions": [condition(
+                "Available", "True", "MinimumReplicasAvailable", "Deployment has minimum availability.",
+            )],
+        },
+    })
 }
 
 fn condition(kind: &str, status: &str, reason: &str, message: &str) -> Value {

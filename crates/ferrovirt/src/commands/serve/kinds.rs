@@ -9,7 +9,7 @@ use std::sync::Arc;
 use apiserver::kind::{Cell, Column, Hooks, Kind, Names, SchemaSource, Scope};
 use serde_json::{Map, json};
 
-use super::admission::{KubeVirtHooks, VirtualMachineHooks, VirtualMachineInstanceHooks};
+use super::admission::{KubeVirtHooks, VirtualMachineHooks, VirtualMachineInstanceHooks, already_installed};
 
 const GROUP: &str = "kubevirt.io";
 
@@ -109,6 +109,7 @@ fn kubevirt() -> Kind {
         has_status: true,
         columns: vec![AGE, column("Phase", 0, ".status.phase")],
         hooks: Arc::new(KubeVirtHooks),
+        refuses_another: Some(already_installed),
         ..custom(
             GROUP,
             "KubeVirt",
