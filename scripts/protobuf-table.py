@@ -35,7 +35,7 @@ apps/v1 apps ControllerRevision DaemonSet Deployment ReplicaSet StatefulSet
 authentication.k8s.io/v1 authentication SelfSubjectReview TokenRequest TokenReview
 authorization.k8s.io/v1 authorization LocalSubjectAccessReview SelfSubjectAccessReview SelfSubjectRulesReview
    SubjectAccessReview
-autoscaling/v1 autoscaling Scale
+autoscaling/v1 autoscaling HorizontalPodAutoscaler Scale
 autoscaling/v2 autoscaling/v2 HorizontalPodAutoscaler
 batch/v1 batch CronJob Job
 coordination.k8s.io/v1 coordination Lease
@@ -140,7 +140,8 @@ class Table:
 
     def add(self, package, name):
         """Adds a message; how the table calls it."""
-        short = f"{package.name.split('.')[-2]}.{name}"
+        group, version = package.name.split(".")[-2:]
+        short = f"{group}.{name}" if version == "v1" else f"{group}.{version}.{name}"
         if short in self.lines:
             return short
         lines = self.lines[short] = []

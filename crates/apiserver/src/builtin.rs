@@ -3,6 +3,7 @@
 //! What is here behaves as Kubernetes' API server does with an object that no controller looks at: it is defaulted,
 //! validated, shown in tables and kept. Schemas are k8s-openapi's, read when they are first needed.
 
+mod autoscaler;
 mod columns;
 mod core;
 mod event;
@@ -233,6 +234,23 @@ fn workload_kinds() -> Vec<Built> {
         to_stored: event::to_core,
         from_stored: event::from_core,
     });
+    let mut old_autoscaler = namespaced(
+        "autoscaling.v1",
+        "autoscaling",
+        "HorizontalPodAutoscaler",
+        "horizontalpodautoscalers hpa",
+    )
+    .status()
+    .in_all()
+    .columns(table::AUTOSCALERS)
+    .rules(autoscaler::old_default, autoscaler::validate);
+    old_autoscaler.0.shared_storage = Some(SharedStorage {
+        group: "autoscaling",
+        plural: "horizontalpodautoscalers",
+        api_version: "autoscaling/v2",
+        to_stored: autoscaler::to_v2,
+        from_stored: autoscaler::to_v1,
+    });
     vec![
         namespaced("apps.v1", "apps", "ControllerRevision", "controllerrevisions")
             .columns(table::CONTROLLER_REVISIONS)
@@ -276,7 +294,8 @@ fn workload_kinds() -> Vec<Built> {
         .status()
         .in_all()
         .columns(table::AUTOSCALERS)
-        .rules(workload::autoscaler_default, workload::autoscaler_validate),
+        .rules(autoscaler::default, autoscaler::validate),
+        old_autoscaler,
         namespaced("batch.v1", "batch", "CronJob", "cronjobs cj")
             .status()
             .counted()

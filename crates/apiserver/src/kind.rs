@@ -243,7 +243,7 @@ pub struct Scale {
 }
 
 /// How a kind is kept that shares its storage with another kind: the same objects seen in two groups, such as
-/// `events.k8s.io/v1` and core Events.
+/// `events.k8s.io/v1` and core Events, or in two versions that differ in more than their name.
 #[derive(Debug, Clone, Copy)]
 pub struct SharedStorage {
     /// The group of the kind that is stored; empty for the core group.
@@ -432,7 +432,8 @@ pub struct ForeignGroup {
 pub struct Kinds {
     kinds: Vec<Arc<Kind>>,
     foreign: Vec<ForeignGroup>,
-    by_resource: BTreeMap<(String, String), Arc<Kind>>,
+    /// By group, version and plural.
+    by_path: BTreeMap<(String, String, String), Arc<Kind>>,
     /// The hash of each OpenAPI v3 document by path; the documents themselves are not kept.
     pub(crate) openapi_hashes: OnceLock<BTreeMap<String, String>>,
 }
@@ -456,7 +457,7 @@ impl Kinds {
 
     /// The same kinds, each after `change`. A kind that somebody else holds on to stays as it is.
     pub fn adjusted(self, mut change: impl FnMut(&mut Kind)) -> Self {
-        drop(self.by_resource);
+        drop(self.by_path);
         let mut kinds = self.kinds;
         for kind in kinds.iter_mut().filter_map(Arc::get_mut) {
             change(kind);
@@ -465,11 +466,14 @@ impl Kinds {
     }
 
     fn index(kinds: Vec<Arc<Kind>>) -> Self {
-        let by_resource = kinds
-            .iter()
-            .map(|kind| ((kind.group.clone(), kind.names.plural.clone()), Arc::clone(kind)))
-            .collect();
-        Self { kinds, foreign: Vec::new(), by_resource, openapi_hashes: OnceLock::new() }
+        let paths_of = |kind: &Arc<Kind>| {
+            let path = |version: &Version| {
+                ((kind.group.clone(), version.name.clone(), kind.names.plural.clone()), Arc::clone(kind))
+            };
+            kind.versions.iter().map(path).collect::<Vec<_>>()
+        };
+        let by_path = kinds.iter().flat_map(paths_of).collect();
+        Self { kinds, foreign: Vec::new(), by_path, openapi_hashes: OnceLock::new() }
     }
 
     /// Every kind.
@@ -477,12 +481,18 @@ impl Kinds {
         self.kinds.iter()
     }
 
-    /// The kind with this plural in this group.
-    pub fn resource(&self, group: &str, plural: &str) -> Option<&Arc<Kind>> {
-        self.by_resource.get(&(group.to_owned(), plural.to_owned()))
+    /// The kind with this plural in this version of a group.
+    pub fn served(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Kind>> {
+        self.by_path.get(&(group.to_owned(), version.to_owned(), plural.to_owned()))
     }
 
-    /// The kind with this name in this group.
+    /// The kind with this plural in this group; where several versions are kinds of their own, the first that was
+    /// registered.
+    pub fn resource(&self, group: &str, plural: &str) -> Option<&Arc<Kind>> {
+        self.kinds.iter().find(|known| known.group == group && known.names.plural == plural)
+    }
+
+    /// The kind with this name in this group, as [`resource`](Self::resource) finds it.
     pub fn kind(&self, group: &str, kind: &str) -> Option<&Arc<Kind>> {
         self.kinds.iter().find(|known| known.group == group && known.names.kind == kind)
     }

@@ -27,7 +27,7 @@ fn definitions() -> String {
         authentication::SelfSubjectReview, authentication::TokenRequest, authentication::TokenReview,
         authorization::LocalSubjectAccessReview, authorization::SelfSubjectAccessReview,
         authorization::SelfSubjectRulesReview, authorization::SubjectAccessReview,
-        autoscaling::Scale, autoscaling2::HorizontalPodAutoscaler, batch::CronJob, batch::Job, coordination::Lease,
+        autoscaling::HorizontalPodAutoscaler, autoscaling::Scale, autoscaling2::HorizontalPodAutoscaler, batch::CronJob, batch::Job, coordination::Lease,
         core::Binding, core::ConfigMap, core::Endpoints, core::Event, core::LimitRange, core::Namespace, core::Node,
         core::PersistentVolume, core::PersistentVolumeClaim, core::Pod, core::PodTemplate,
         core::ReplicationController, core::ResourceQuota, core::Secret, core::Service, core::ServiceAccount,

@@ -53,8 +53,20 @@ pub(super) fn update(kinds: &Kinds, mut new: Value, old: &Value) -> Result<Value
 #[test]
 fn every_kind_is_whole() {
     let mut seen = BTreeSet::new();
+    let mut stored = BTreeSet::new();
     for kind in kinds() {
-        assert!(seen.insert((kind.group.clone(), kind.names.plural.clone())), "{kind:?} is there twice");
+        for version in &kind.versions {
+            assert!(
+                seen.insert(kind.api_version(&version.name) + &kind.names.plural),
+                "{kind:?} is there twice"
+            );
+        }
+        let is_first = stored.insert(kind.storage_prefix());
+        assert_ne!(
+            is_first,
+            kind.shared_storage.is_some(),
+            "{kind:?}: who stores it comes first, and is one"
+        );
         let components = kind.schema.components();
         let own = components.get(&kind.schema.definition).unwrap_or_else(|| panic!("{kind:?} has no schema"));
         let properties = own["properties"].as_object().unwrap();

@@ -20,7 +20,7 @@ fn default_template(owner: &mut Value) {
     }
 }
 
-fn clear_status(request: &Admission<'_>, object: &mut Value, fresh: Value) {
+pub(super) fn clear_status(request: &Admission<'_>, object: &mut Value, fresh: Value) {
     if request.operation == Operation::Create
         && let Some(fields) = object.as_object_mut()
     {
@@ -371,40 +371,4 @@ pub(super) fn cron_job_validate(
     let limits = ["successfulJobsHistoryLimit", "failedJobsHistoryLimit", "startingDeadlineSeconds"];
     check_not_negative(object, &limits, errors);
     check_template(object, "spec.jobTemplate.spec.template", errors);
-}
-
-pub(super) fn autoscaler_default(request: &Admission<'_>, object: &mut Value, _: Option<&Value>) {
-    if let Some(spec) = child(object, "spec") {
-        default(spec, "minReplicas", 1);
-        if list(spec, "/metrics").is_empty() {
-            // `DefaultCPUUtilization`
-            let target = json!({"type": "Utilization", "averageUtilization": 80});
-            spec["metrics"] = json!([{"type": "Resource", "resource": {"name": "cpu", "target": target}}]);
-        }
-    }
-    clear_status(request, object, json!({"desiredReplicas": 0}));
-}
-
-pub(super) fn autoscaler_validate(
-    _: &Admission<'_>,
-    object: &Value,
-    _: Option<&Value>,
-    errors: &mut Vec<FieldError>,
-) {
-    let (least, most) = (number(object, "/spec/minReplicas"), number(object, "/spec/maxReplicas"));
-    if least < 1 {
-        errors.push(FieldError::invalid("spec.minReplicas", least, "must be greater than or equal to 1"));
-    }
-    if most < 1 {
-        errors.push(FieldError::invalid("spec.maxReplicas", most, "must be greater than 0"));
-    }
-    if most < least {
-        let detail = "must be greater than or equal to `minReplicas`";
-        errors.push(FieldError::invalid("spec.maxReplicas", most, detail));
-    }
-    for name in ["kind", "name"] {
-        if crate::field::text(object, &format!("/spec/scaleTargetRef/{name}")).is_empty() {
-            errors.push(FieldError::required(format!("spec.scaleTargetRef.{name}"), ""));
-        }
-    }
 }

@@ -258,14 +258,11 @@ impl Front {
 
     /// Labels that no client can make up.
     fn labels(&self, method: &Method, info: &RequestInfo, code: u16) -> RequestLabels {
+        let kinds = self.state.parts.api.kinds();
         let known = info.is_resource
-            && self.state.parts.api.kinds().resource(&info.group, &info.resource).is_some_and(|kind| {
-                let is_known = |name: &str| {
-                    matches!(name, "" | "status" | "scale")
-                        || kind.subresources.iter().any(|known| known.name == name)
-                };
-                kind.versions.iter().any(|version| version.name == info.version)
-                    && is_known(&info.subresource)
+            && kinds.served(&info.group, &info.version, &info.resource).is_some_and(|kind| {
+                matches!(&*info.subresource, "" | "status" | "scale")
+                    || kind.subresources.iter().any(|known| known.name == info.subresource)
             });
         let part = |text: &str| if known { text.to_owned() } else { String::new() };
         let verb = match (known, method.as_str()) {
@@ -462,10 +459,9 @@ fn extends(extends: &Extends, info: &RequestInfo, kinds: &Kinds) -> bool {
         }
         Extends::Subresource { group, resource, subresource } => {
             let is_served = || {
-                kinds.resource(group, resource).is_some_and(|kind| {
-                    kind.versions.iter().any(|version| version.name == info.version)
-                        && (kind.scope == Scope::Namespaced) == info.has_path_namespace
-                })
+                kinds
+                    .served(group, &info.version, resource)
+                    .is_some_and(|kind| (kind.scope == Scope::Namespaced) == info.has_path_namespace)
             };
             info.is_resource
                 && info.has_path_name

@@ -49,8 +49,7 @@ pub(super) async fn answer(
         .parts
         .api
         .kinds()
-        .resource(&info.group, &info.resource)
-        .filter(|kind| kind.versions.iter().any(|version| version.name == info.version))
+        .served(&info.group, &info.version, &info.resource)
         .ok_or_else(ApiError::no_such_path)?;
     check_route(kind, info, request.method() == http::Method::HEAD)?;
     let mut response = verb(state, kind, request, asked, notes).await?;

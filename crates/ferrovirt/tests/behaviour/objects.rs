@@ -586,3 +586,40 @@ async fn events_have_two_faces() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn autoscalers_have_two_versions() {
+    with_space(|space| async move {
+        let target = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"});
+        let old = |name: &str, percent: u32| {
+            json!({
+                "apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler", "metadata": {"name": name},
+                "spec": {"scaleTargetRef": target, "maxReplicas": 5, "targetCPUUtilizationPercentage": percent},
+            })
+        };
+        let (v1, v2) = ("autoscaling/v1:horizontalpodautoscalers", "autoscaling/v2:horizontalpodautoscalers");
+        let made = space.post(v1, old("a", 70)).await.ok(201);
+        assert_eq!((&made["apiVersion"], &made["spec"]["minReplicas"]), (&json!("autoscaling/v1"), &json!(1)));
+        let seen = space.get(&format!("{v2}/a")).await.ok(200);
+        assert_eq!(seen["apiVersion"], "autoscaling/v2");
+        assert_eq!(seen["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"], 70, "{seen}");
+        assert_eq!(seen["spec"].get("targetCPUUtilizationPercentage"), None, "{seen}");
+        // What v1 does not know survives a change in it.
+        let memory = json!({"type": "Resource", "resource": {"name": "memory", "target": {"type": "Utilization", "averageUtilization": 50}}});
+        let metrics = json!({"spec": {"metrics": [seen["spec"]["metrics"][0], memory]}});
+        space.patch(&format!("{v2}/a"), MERGE, metrics).await.ok(200);
+        let change = json!({"spec": {"targetCPUUtilizationPercentage": 60}});
+        let changed = space.patch(&format!("{v1}/a"), MERGE, change).await.ok(200);
+        assert_eq!(changed["spec"]["targetCPUUtilizationPercentage"], 60);
+        let seen = space.get(&format!("{v2}/a")).await.ok(200);
+        assert_eq!(seen["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"], 60, "{seen}");
+        assert_eq!(seen["spec"]["metrics"][1], memory, "{seen}");
+        // KubeVirt's tests clean up like this.
+        assert_eq!(space.get(v1).await.names(), ["a"]);
+        space.delete(v1).await.ok(200);
+        assert_eq!(space.get(v2).await.names(), [""; 0]);
+        let unknown = space.get("autoscaling/v3:horizontalpodautoscalers").await;
+        assert_eq!(unknown.code, 404);
+    })
+    .await;
+}

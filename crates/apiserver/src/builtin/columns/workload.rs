@@ -226,7 +226,13 @@ pub(in crate::builtin) const AUTOSCALERS: &[Column] = &[
         Some(format!("{}/{}", of("kind"), of("name")).into())
     }),
     shown("Targets", "string", |object, _| {
-        let targets: Vec<_> = list(object, "/spec/metrics").iter().map(unmeasured).collect();
+        // `autoscaling/v1` has a field for the one that it knows.
+        let old = object.pointer("/spec/targetCPUUtilizationPercentage");
+        let targets: Vec<_> = old
+            .map(|percent| format!("cpu: <unknown>/{percent}%"))
+            .into_iter()
+            .chain(list(object, "/spec/metrics").iter().map(unmeasured))
+            .collect();
         joined(targets.iter().map(String::as_str))
     }),
     shown("MinPods", "string", |object, _| Some(number(object, "/spec/minReplicas").to_string().into())),
