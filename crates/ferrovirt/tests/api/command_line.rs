@@ -471,6 +471,7 @@ fn guests_are_connected_to_in_virtctls_words() {
     session.search_path = Some(world.path("nowhere"));
     session.run("vnc tiny");
     session.run("ssh tiny");
+    session.run("scp vm/tiny:a b");
     insta::assert_snapshot!(session.end(&server));
 }
 

@@ -1,7 +1,7 @@
 //! A world of its own for each test: directories, environment, and the binary running in it.
 
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -12,6 +12,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{LocalModes, tcgetattr};
 
 /// How long anything may take: many times what a boot under TCG takes on a loaded machine.
 pub const DEADLINE: Duration = Duration::from_secs(120);
@@ -419,6 +421,42 @@ impl Drop for Session {
         // Fails when every process of the group is gone, which is what is wanted.
         let _ = kill_process_group(self.pid(), Signal::KILL);
         let _ = self.child.wait();
+    }
+}
+
+/// Both ends of a pseudo-terminal.
+pub struct Terminal {
+    /// Where the test types.
+    keyboard: File,
+    /// What the program under test has as its terminal.
+    device: File,
+}
+
+impl Terminal {
+    /// A new one, which edits lines.
+    pub fn open() -> Self {
+        let keyboard = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&keyboard).unwrap();
+        unlockpt(&keyboard).unwrap();
+        let name = ptsname(&keyboard, Vec::new()).unwrap();
+        let device = OpenOptions::new().read(true).write(true).open(name.to_str().unwrap()).unwrap();
+        Self { keyboard: File::from(keyboard), device }
+    }
+
+    /// The end for the program under test.
+    pub fn stdin(&self) -> Stdio {
+        self.device.try_clone().unwrap().into()
+    }
+
+    /// Whether every key goes to the program at once, as it is.
+    pub fn is_raw(&self) -> bool {
+        let modes = tcgetattr(&self.device).unwrap().local_modes;
+        !modes.intersects(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG)
+    }
+
+    /// Types `keys`.
+    pub fn press(&mut self, keys: &[u8]) {
+        self.keyboard.write_all(keys).unwrap();
     }
 }
 

@@ -1,5 +1,6 @@
 //! Guests with an agent and an SSH server: what they tell of themselves, what is done to them, and who logs in.
 
+use std::path::Path;
 use std::process::Command;
 
 use futures::{SinkExt as _, StreamExt as _};
@@ -9,6 +10,7 @@ use tokio::net::TcpListener;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::client::{self, Credentials};
+use crate::command_line::command;
 use crate::console::Terminal;
 use crate::harness::Fixtures;
 use crate::network::Connection;
@@ -193,6 +195,64 @@ fn noise(length: usize) -> Vec<u8> {
     std::iter::repeat_with(next).flatten().take(length).collect()
 }
 
+/// The guest's end of scp(1)'s old protocol, for one file: what this guest has no program for.
+const SCP: &str = r#"#!/bin/sh
+for file; do :; done
+reply() { printf '\0'; }
+is_told() { dd bs=1 count=1 >/dev/null 2>&1; }
+case "$*" in
+    *-t*)
+        reply
+        read -r mode size name
+        reply
+        dd bs=1 count="$size" >"$file" 2>/dev/null
+        is_told
+        ;;
+    *-f*)
+        is_told
+        echo "C0644 $(wc -c <"$file") ${file##*/}"
+        is_told
+        cat "$file"
+        ;;
+esac
+reply
+"#;
+
+/// The same guest by `ferrovirt ssh` and `ferrovirt scp`: commands, their codes and input, and a file there and back.
+fn logged_in_by_the_command(room: &Room, key: &Path) {
+    let known_hosts = room.world.path("known_hosts").display().to_string();
+    let login = |line: &str, more: &[&str]| {
+        let mut command = command(room, line);
+        command.args([
+            "--known-hosts",
+            &known_hosts,
+            "-t",
+            "-oStrictHostKeyChecking=accept-new",
+            "-t",
+            "-oBatchMode=yes",
+        ]);
+        command.args(["-t", "-q", "-i"]).arg(key).args(more);
+        command
+    };
+    let ssh = |target: &str, there: &str| login(&format!("ssh {target}"), &["-c", there]);
+    let said = finish(ssh("root@vmi/shell", "echo the guest is $(hostname)")).succeeded();
+    assert_eq!((said.stdout.as_str(), said.stderr.as_str()), ("the guest is shell\n", ""));
+    // How it ends there is how it ends here.
+    assert_eq!(finish(ssh("shell -l root", "exit 5")).status.code(), Some(5));
+    let taken = ssh("root@vmi/shell/default", "cat >/bin/scp && chmod 755 /bin/scp");
+    assert_eq!(finish_with_input(taken, SCP).succeeded().stdout, "");
+
+    let (file, back) = (room.world.path("file"), room.world.path("back"));
+    std::fs::write(&file, noise(20_000)).unwrap();
+    let scp = |from: &str, to: &str| finish(login("scp", &["-t", "-O", from, to]));
+    scp(file.to_str().unwrap(), "root@vmi/shell:/tmp/there").succeeded();
+    scp("root@vmi/shell:/tmp/there", back.to_str().unwrap()).succeeded();
+    assert!(std::fs::read(&file).unwrap() == std::fs::read(&back).unwrap(), "what comes back is another");
+    let refused = scp("nothing", "root@vmi/shell:/tmp/there").failed();
+    assert!(refused.stderr.contains("nothing: No such file or directory"), "{}", refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{}", refused.stderr);
+}
+
 /// The ordinary client logs in through the API, and what it sends arrives as it was.
 #[test]
 fn ssh_logs_in_through_the_api() {
@@ -230,6 +290,7 @@ fn ssh_logs_in_through_the_api() {
             () = forward(&room, "shell", listener) => {}
         }
     });
+    logged_in_by_the_command(&room, &key);
     room.kubectl(&["delete", "vmi", "shell"]);
     room.wait_until_empty();
 }

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::harness::Fixtures;
+use crate::harness::{Fixtures, Session, Terminal};
 use crate::room::{Boot, Room, machine};
 use crate::server::{Outcome, finish, finish_with_input};
 
@@ -53,6 +53,21 @@ fn one_start_has_words_for_its_kernel(room: &Room) {
     }
 }
 
+/// On a terminal every key is the guest's but the one that leaves.
+fn a_console_on_a_terminal(room: &Room) {
+    let mut terminal = Terminal::open();
+    let mut console = command(room, "console vm");
+    console.stdin(terminal.stdin());
+    let session = Session::spawn(console);
+    session.wait_for_stderr("Successfully connected to vm console. Press Ctrl+] or Ctrl+5 to exit console.");
+    terminal.press(b"from the keyboard\r");
+    session.wait_for_stdout("guest: heard from the keyboard", 1);
+    assert!(terminal.is_raw(), "the console takes every key");
+    terminal.press(b"\x1d");
+    session.finish().expect_code(0);
+    assert!(!terminal.is_raw(), "the terminal is as it was");
+}
+
 #[test]
 fn a_machine_lives_by_the_commands_of_the_binary() {
     let room = Room::new();
@@ -75,6 +90,7 @@ fn a_machine_lives_by_the_commands_of_the_binary() {
         "{table}"
     );
 
+    a_console_on_a_terminal(&room);
     // What is typed before the end of the input is heard, and the session ends with the guest.
     let typing = finish_with_input(command(&room, "console vm --replay"), "one\nend\n").succeeded();
     for said in ["Linux version", "guest: heard one", "guest: powering off"] {
