@@ -622,10 +622,8 @@ mod tests {
         (vm, input, theirs)
     }
 
-    #[tokio::test]
-    async fn a_machine_that_no_longer_answers_is_told_of_once_and_can_be_killed() {
-        let (mut vm, _input, control) = fake_machine().await;
-        drop(control);
+    /// Waits until it is told that `vm` is out of control, kills it, and waits for its end. Why it is.
+    async fn lost_and_killed(mut vm: Vm) -> String {
         // Asked again and again, as by a caller that waits for other things too.
         let mut event = None;
         for _ in 0..1_000 {
@@ -635,13 +633,31 @@ mod tests {
             }
         }
         let Some(VmEvent::ControlLost { reason }) = event else { panic!("{event:?}") };
-        assert!(!reason.is_empty(), "why is told");
         assert!(vm.quit().await.is_err());
         vm.kill();
         let event = timeout(LIMIT, vm.next_event()).await.unwrap();
         let Some(VmEvent::Exited(report)) = event else { panic!("{event:?}") };
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&report.status), Some(9));
         assert_eq!(timeout(LIMIT, vm.next_event()).await.unwrap(), None);
+        reason
+    }
+
+    #[tokio::test]
+    async fn a_machine_that_no_longer_answers_is_told_of_once_and_can_be_killed() {
+        let (vm, _input, control) = fake_machine().await;
+        drop(control);
+        assert!(!lost_and_killed(vm).await.is_empty(), "why is told");
+    }
+
+    #[tokio::test]
+    async fn a_machine_that_answers_nonsense_is_told_of_once_and_can_be_killed() {
+        for nonsense in ["nonsense\n", "[]\n", "\0\u{fffd}\n"] {
+            // Its monitor stays open.
+            let (vm, _input, mut control) = fake_machine().await;
+            control.write_all(nonsense.as_bytes()).await.unwrap();
+            let reason = lost_and_killed(vm).await;
+            assert!(reason.contains("JSON"), "{nonsense:?}: {reason}");
+        }
     }
 
     #[test]

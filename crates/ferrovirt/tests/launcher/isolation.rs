@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use vmm::Accelerator;
 
-use crate::pod::{Launcher, Pod, instance, read, wait_until_gone};
+use crate::pod::{Launcher, Pod, instance, read, wait_for, wait_until_gone};
 
 /// A line of the status of a process.
 fn status_line(process: Pid, name: &str) -> String {
@@ -113,6 +113,26 @@ fn the_group_of_a_killed_launcher_can_be_found_and_removed() {
     wait_until_gone(qemu);
     cgroup::remove(&next).unwrap();
     assert!(!is_there(&next), "{next:?}");
+}
+
+/// Everything that it says is taken, and the end of it kept.
+#[test]
+fn a_guest_that_floods_its_console_fills_neither_disk_nor_memory() {
+    let pod = Pod::new();
+    let mut launcher = pod.start(30);
+    let log = pod.dir.log("guest-console-log");
+    let aside = log.with_extension("log.1");
+    // Each says 360 kB, which is four times that with the time in front of every line.
+    launcher.boot(&instance(&"guest=spam ".repeat(20), json!({})));
+    wait_for("a log that was set aside", || aside.exists().then_some(()));
+    let peak = status_line(launcher.pid(), "VmHWM");
+    let peak_kib: u64 = peak.strip_suffix(" kB").unwrap().parse().unwrap();
+    assert!(peak_kib < 64 << 10, "the launcher took {peak} so far");
+    launcher.expect_end(0, MachineState::ShutOff, StateReason::Shutdown);
+    let bytes = [&log, &aside].map(|file| fs::metadata(file).unwrap().len());
+    assert!(bytes.iter().all(|&bytes| bytes <= 10 << 20), "{bytes:?}");
+    assert!(bytes[1] > 9 << 20, "nearly full when it was set aside: {bytes:?}");
+    assert!(pod.log("guest-console-log").contains("guest: powering off\n"));
 }
 
 #[test]
