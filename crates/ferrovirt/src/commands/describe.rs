@@ -9,7 +9,7 @@ use manifest::machine_status::BootTimeline;
 use serde_json::{Map, Value};
 
 use super::api::refusal::RequestError;
-use super::api::resources::{EVENTS, INSTANCES, MACHINES};
+use super::api::resources::{EVENTS, INSTANCES, MACHINES, PODS};
 use super::api::table::Rows;
 use super::api::targets::{self, Object};
 use super::api::{JSON, Server, query, text};
@@ -85,6 +85,16 @@ async fn one(server: &Server, object: &Object) -> Result<String, Failure> {
         told.extend(events(server, namespace, kind, name).await.map_err(|error| {
             error.failure(format!("cannot list the events of {}", object.described()), None)
         })?);
+    }
+    if let Some(instance) = &instance {
+        match pods_warnings(server, instance).await {
+            Ok(warnings) => told.extend(warnings),
+            // Who may not look at Pods is told all the rest.
+            Err(RequestError::Refused(_)) => {}
+            Err(error) => {
+                return Err(error.failure(format!("cannot list the Pods of {}", object.described()), None));
+            }
+        }
     }
     out.push_str(&events_told(told));
     let annotation =
@@ -232,6 +242,18 @@ async fn events(
     let fields = format!("involvedObject.kind={kind},involvedObject.name={name}");
     let path = EVENTS.path(namespace, None);
     server.list(&format!("{path}{}", query([("fieldSelector", fields.as_str())]))).await
+}
+
+/// What went wrong with an instance's launcher Pods, such as the pull of its image, by their events.
+async fn pods_warnings(server: &Server, instance: &Value) -> Result<Vec<Value>, RequestError> {
+    let namespace = text(instance, "/metadata/namespace");
+    let labels = format!("{}={}", keys::CREATED_BY, text(instance, "/metadata/uid"));
+    let mut told = Vec::new();
+    for pod in server.pods(namespace, &labels).await? {
+        told.extend(events(server, Some(namespace), &PODS.kind, text(&pod, "/metadata/name")).await?);
+    }
+    told.retain(|event| text(event, "/type") == "Warning");
+    Ok(told)
 }
 
 /// The last events, oldest first.

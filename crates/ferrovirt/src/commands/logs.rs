@@ -59,8 +59,7 @@ async fn remote(server: &Server, flags: &LogsFlags) -> Result<ExitCode, Failure>
     }
     let what = || format!("cannot read the log of `{namespace}/{name}`");
     let selector = format!("kubevirt.io=virt-launcher,vm.kubevirt.io/name={name}");
-    let path = PODS.path(Some(namespace), None);
-    let pods = server.list(&format!("{path}{}", query([("labelSelector", selector.as_str())]))).await;
+    let pods = server.pods(namespace, &selector).await;
     let pods = pods.map_err(|error| error.failure(what(), None))?;
     let newest = pods.iter().max_by_key(|pod| text(pod, "/metadata/creationTimestamp"));
     let Some(pod) = newest.map(|pod| text(pod, "/metadata/name")) else {

@@ -2,9 +2,11 @@
 
 use serde_json::{Value, json};
 
+use crate::command_line::command;
 use crate::harness::Fixtures;
 use crate::real_registry::{PASSWORD, RealRegistry, USER};
 use crate::room::{Boot, Room, instance, machine};
+use crate::server::finish;
 
 fn synchronized_reason(vmi: &Value) -> &str {
     let conditions = vmi["status"]["conditions"].as_array();
@@ -132,6 +134,11 @@ fn never_and_a_path_that_is_not_there() {
     let waiting = |pod: &Value| pod.to_string().contains("ErrImageNeverPull");
     room.wait("vmi/never", "is scheduling", |vmi| vmi["status"]["phase"] == "Scheduling");
     room.wait(&format!("pod/{}", room.pod_of("never")), "may not pull", waiting);
+    // Its instance has no condition of that, as in KubeVirt; who asks what is wrong is told.
+    let why = format!("Container image \"{image}\" is not present with pull policy of Never");
+    room.wait_for_event("Pod", &room.pod_of("never"), &format!("Warning ErrImageNeverPull {why}"));
+    let described = finish(command(&room, "describe vmi never")).succeeded().stdout;
+    assert!(described.contains(&format!("ErrImageNeverPull   {why}")), "{described}");
     room.kubectl(&["delete", "vmi", "never"]);
 
     room.push(&image, "vmlinuz");

@@ -3,7 +3,8 @@
 use apiserver::metadata::is_dns1123_subdomain;
 use serde_json::Value;
 
-use super::resources::{INSTANCES, MACHINES, Resource};
+use super::refusal::RequestError;
+use super::resources::{INSTANCES, MACHINES, PODS, Resource};
 use super::{Server, query, text};
 use crate::cli::ChoiceFlags;
 use crate::report::Failure;
@@ -126,6 +127,15 @@ impl Server {
             name: text(item, "/metadata/name").to_owned(),
         };
         Ok(items.iter().map(object).collect())
+    }
+
+    /// The Pods of a namespace with these labels.
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    pub async fn pods(&self, namespace: &str, labels: &str) -> Result<Vec<Value>, RequestError> {
+        let path = PODS.path(Some(namespace), None);
+        self.list(&format!("{path}{}", query([("labelSelector", labels)]))).await
     }
 }
 
