@@ -169,6 +169,11 @@ impl<'a> Line<'a> {
         if let Some(flag) = self.pending {
             return match flag.get_id().as_str() {
                 "namespace" => Candidates::names("namespaces", ""),
+                // Of `events` an object; of `wait` what it waits for.
+                "for" => match typed.split_once('/') {
+                    Some((kind, _)) => Candidates::names(kind, &format!("{kind}/")),
+                    None => Candidates::NONE,
+                },
                 _ => Candidates::Words(possible_values(flag)),
             };
         }
@@ -189,7 +194,12 @@ impl<'a> Line<'a> {
 
     /// What may stand where objects are named, in the commands that name them.
     fn object(&self, typed: &str) -> Candidates {
-        let after_slash = typed.split_once('/').map(|(kind, _)| kind);
+        // Who logs in stands before the guest.
+        let (user, guest) = match (self.command.get_name(), typed.split_once('@')) {
+            ("ssh" | "scp", Some((user, guest))) => (format!("{user}@"), guest),
+            _ => (String::new(), typed),
+        };
+        let after_slash = guest.split_once('/').map(|(kind, _)| kind);
         match (self.command.get_name(), &self.positionals[..], after_slash) {
             ("get" | "describe" | "delete" | "wait" | "top", _, Some(kind)) => {
                 Candidates::names(kind, &format!("{kind}/"))
@@ -204,14 +214,14 @@ impl<'a> Line<'a> {
             ("start" | "stop" | "restart", _, None) => Candidates::names(&MACHINES.plural, ""),
             ("pause" | "unpause" | "reset" | "soft-reboot", _, None)
             | ("console" | "logs" | "port-forward" | "ssh" | "vnc" | "screenshot", [], None) => {
-                Candidates::names(&INSTANCES.plural, "")
+                Candidates::names(&INSTANCES.plural, &user)
             }
             (
                 "start" | "stop" | "restart" | "pause" | "unpause" | "reset" | "soft-reboot" | "console"
-                | "logs" | "port-forward" | "ssh" | "vnc" | "screenshot",
+                | "logs" | "port-forward" | "ssh" | "scp" | "vnc" | "screenshot",
                 _,
                 Some(kind @ ("vm" | "vmi")),
-            ) => Candidates::names(kind, &format!("{kind}/")),
+            ) => Candidates::names(kind, &format!("{user}{kind}/")),
             (_, [], None) => match self.command.get_positionals().next() {
                 Some(positional) => Candidates::Words(possible_values(positional)),
                 None => Candidates::NONE,
@@ -258,6 +268,15 @@ mod tests {
             ("console --timeout 5s ", names("virtualmachineinstances", "")),
             ("port-forward vm/t", names("vm", "vm/")),
             ("ssh vm/tiny ", Candidates::NONE),
+            ("ssh root@", names("virtualmachineinstances", "root@")),
+            ("ssh root@vm/t", names("vm", "root@vm/")),
+            ("scp file root@vmi/t", names("vmi", "root@vmi/")),
+            ("scp vm/t", names("vm", "vm/")),
+            ("scp fi", Candidates::NONE),
+            ("scp directory/fi", Candidates::NONE),
+            ("get vm a@v", names("vm", "")),
+            ("events --for vm/t", names("vm", "vm/")),
+            ("wait vm/tiny --for con", Candidates::NONE),
             ("get vm ", names("vm", "")),
             ("get pod/", names("pod", "pod/")),
             ("top vm --sort-by cpu ", names("vm", "")),
