@@ -66,7 +66,11 @@ fn started(pod: &Pod, kernel_arguments: &str) -> (Launcher, Vec<PathBuf>) {
 #[test]
 fn a_machine_is_limited_as_long_as_it_lives() {
     let pod = Pod::new();
-    let (mut launcher, group) = started(&pod, "guest=hang");
+    let mut command = pod.command(0);
+    command.arg("--cpu-limit-millis=1500");
+    let mut launcher = pod.start_by(command);
+    launcher.boot(&instance("guest=hang", json!({})));
+    let group = control_group(&pod);
     if group.is_empty() {
         return;
     }
@@ -82,8 +86,15 @@ fn a_machine_is_limited_as_long_as_it_lives() {
     let launched: LaunchRecord = read(&pod.dir.launch_record()).unwrap();
     let expected = memory_limit_bytes(&launched.launch, &Accelerator::Tcg { reason: String::new() });
     assert_eq!(fs::read_to_string(memory_limit(&group)).unwrap().trim(), expected.to_string());
-    let tasks = group.last().unwrap().join("pids.max");
-    assert_eq!(fs::read_to_string(tasks).unwrap().trim(), "1024");
+    let setting = |names: &[&str]| {
+        let mut files = group.iter().flat_map(|directory| names.iter().map(|name| directory.join(name)));
+        let file = files.find(|file| file.exists()).unwrap();
+        fs::read_to_string(file).unwrap().trim().to_owned()
+    };
+    assert_eq!(setting(&["pids.max"]), "1024");
+    // One and a half processors: version 1, version 2.
+    let processors = setting(&["cpu.cfs_quota_us", "cpu.max"]);
+    assert!(["150000", "150000 100000"].contains(&processors.as_str()), "{processors}");
     launcher.signal(Signal::TERM);
     launcher.expect_end(0, MachineState::ShutOff, StateReason::Destroyed);
     for directory in &group {

@@ -119,7 +119,12 @@ impl Pod {
 
     /// Starts the launcher and waits until it can be asked.
     pub fn start(&self, grace_seconds: u64) -> Launcher {
-        let mut child = self.command(grace_seconds).spawn().unwrap();
+        self.start_by(self.command(grace_seconds))
+    }
+
+    /// The same by this command.
+    pub fn start_by(&self, mut command: Command) -> Launcher {
+        let mut child = command.spawn().unwrap();
         let record = self.dir.launcher_record();
         let record: LauncherRecord = wait_for("the launcher's record", || {
             assert_eq!(child.try_wait().unwrap(), None, "the launcher has ended");

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::harness::Fixtures;
 use crate::room::{Boot, Room, instance, machine};
+use crate::{client, console};
 
 fn condition<'a>(object: &'a Value, kind: &str) -> &'a Value {
     let conditions = object["status"]["conditions"].as_array().unwrap();
@@ -103,6 +104,11 @@ fn a_panic_is_a_fact_and_what_follows_depends_on_the_panic_device() {
     let fact = condition(&failed, "ferrovirt.dev/GuestPanicked");
     assert_eq!(fact["status"], "True");
     assert!(fact["message"].as_str().unwrap().contains("Kernel panic"), "{fact}");
+    // virtctl asks again after 400, and not after this.
+    let (code, status) =
+        client::runtime().block_on(console::open(&room, "reporting", "console")).unwrap_err();
+    let about = "Operation cannot be fulfilled on virtualmachineinstance.kubevirt.io \"reporting\":";
+    assert_eq!((code, &status["message"]), (409, &json!(format!("{about} VMI is in failed status"))));
     for event in ["Warning GuestPanicked", "Warning Stopped The VirtualMachineInstance crashed."] {
         room.wait_for_event("VirtualMachineInstance", "reporting", event);
     }

@@ -112,7 +112,8 @@ fn a_guest_has_a_lease_and_is_reached_through_the_api() {
         room.wait_for_console("web", "guest: shell is ready");
         let console = room.console("web");
         let lease = "guest: lease 10.0.2.2/24 from 10.0.2.1, router 10.0.2.1";
-        assert!(console.contains(lease) && console.contains("host named, mtu 65520"), "{console}");
+        let names = "names 10.0.2.3, host named, mtu 65520";
+        assert!(console.contains(lease) && console.contains(names), "{console}");
         let pod = &room.pods_of("web")[0];
         let found = room.wait("vmi/web", "has a lease", |found| {
             found["status"]["interfaces"][0]["ipAddresses"][1] == "10.0.2.2"

@@ -99,6 +99,9 @@ async fn a_machine_is_started_and_stopped_by_its_strategy() {
     );
     let details = json!({"name": "tiny", "group": "kubevirt.io", "kind": "virtualmachine"});
     assert_eq!(refusal.1["details"], details);
+    // The older version is the same.
+    let older = format!("/apis/{GROUP}/v1alpha3/namespaces/default/virtualmachines/tiny/start");
+    assert_eq!(ask(&server, admin(), "PUT", &older, "{}").await, refusal);
     // YAML is as good as JSON, and what is neither is refused.
     assert_eq!(put(&server, "stop", "gracePeriod: 5\ndryRun: []\n").await, (202, json!("")));
     assert_eq!(strategy().await, "Halted");
