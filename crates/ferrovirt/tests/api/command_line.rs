@@ -8,7 +8,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use crate::server::{Server, World, finish, finish_with_input};
+use crate::server::{Server, World, finish, finish_with_input, wait_until};
 
 /// A manifest of a machine that does not run.
 fn machine(name: &str, memory: &str) -> String {
@@ -613,4 +613,37 @@ fn a_server_must_be_named_and_there() {
     finish(world.kubectl(["config", "set-context", "--current", "--user=teller"])).succeeded();
     session.run("get vm");
     insta::assert_snapshot!(session.end(&server));
+}
+
+/// A process that has a Pod's files and variables, and no kubeconfig, is the Pod's account.
+#[test]
+fn in_a_pod_the_server_is_the_pods() {
+    let world = World::new();
+    let unshare = ["--map-root-user", "--mount", "sh", "-c"];
+    let tried = finish(world.command("unshare", unshare.into_iter().chain(["mount -t tmpfs tmpfs /run"])));
+    if !tried.status.success() {
+        return println!("no files of a Pod for this test, which takes a mount of its own: {}", tried.stderr);
+    }
+    let server = Server::start(&world);
+    let kubectl = |line: &str| finish(world.kubectl(line.split(' '))).succeeded().stdout;
+    kubectl("create rolebinding look --clusterrole=view --serviceaccount=default:default");
+    let certificate = "jsonpath={.data.ca\\.crt}";
+    world.file("account/ca.crt", kubectl(&format!("get configmap kube-root-ca.crt -o {certificate}")));
+    world.file("account/token", kubectl("create token default"));
+    world.file("account/namespace", "default");
+    let script = "cd account && mount -t tmpfs tmpfs /run && mkdir -p /run/secrets/kubernetes.io && \
+                  cp -r . /run/secrets/kubernetes.io/serviceaccount && exec \"$0\" \"$@\"";
+    let run = |line: &str| {
+        let words =
+            unshare.into_iter().chain([script, env!("CARGO_BIN_EXE_ferrovirt")]).chain(line.split(' '));
+        let mut command = world.command("unshare", words);
+        command.env("KUBERNETES_SERVICE_HOST", server.address().ip().to_string());
+        command.env("KUBERNETES_SERVICE_PORT", server.address().port().to_string());
+        finish(command)
+    };
+    wait_until("the account may look", || run("get vm").status.success().then_some(()));
+    assert_eq!(run("get configmap -o name").succeeded().stdout, "configmap/kube-root-ca.crt\n");
+    let refused = run("delete configmap kube-root-ca.crt").failed();
+    let who = "User \"system:serviceaccount:default:default\" cannot delete resource \"configmaps\"";
+    assert!(refused.stderr.contains(who), "{}", refused.stderr);
 }
