@@ -9,9 +9,9 @@ use std::marker::PhantomData;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, DeserializeSeed, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// Which object of kind `K` this is, and what was noted of it when it was read. Without a note, whatever else it has is
 /// skipped.
@@ -79,16 +79,60 @@ impl<'de, K> Deserialize<'de> for Packed<K> {
     }
 }
 
-/// An object and its metadata, without what says who owns which field: that is half of it, and nobody here asks.
+/// An object and what tells it apart, without what says who owns which field: that is half of it, and nobody here asks.
 pub(crate) fn without_ownership<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<(ObjectMeta, Value), D::Error> {
-    let mut object = Value::deserialize(deserializer)?;
-    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-        metadata.shift_remove("managedFields");
-    }
-    let metadata = ObjectMeta::deserialize(&object["metadata"]).map_err(serde::de::Error::custom)?;
+    let object = Unowned::Object.deserialize(deserializer)?;
+    let text = |field| object["metadata"][field].as_str().map(str::to_owned);
+    let metadata = ObjectMeta {
+        name: text("name"),
+        namespace: text("namespace"),
+        uid: text("uid"),
+        resource_version: text("resourceVersion"),
+        ..ObjectMeta::default()
+    };
     Ok((metadata, object))
+}
+
+/// Reads an object but for `metadata.managedFields`, which is skipped: building it only to drop it takes as long as the
+/// rest.
+#[derive(Clone, Copy)]
+enum Unowned {
+    Object,
+    Metadata,
+}
+
+impl<'de> DeserializeSeed<'de> for Unowned {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Unowned {
+    type Value = Value;
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let mut object = Map::new();
+        while let Some(key) = map.next_key::<String>()? {
+            let value = match (self, key.as_str()) {
+                (Self::Object, "metadata") => map.next_value_seed(Self::Metadata)?,
+                (Self::Metadata, "managedFields") => {
+                    map.next_value::<IgnoredAny>()?;
+                    continue;
+                }
+                _ => map.next_value()?,
+            };
+            object.insert(key, value);
+        }
+        Ok(Value::Object(object))
+    }
 }
 
 impl<K: DeserializeOwned> Packed<K> {

@@ -10,7 +10,7 @@ use manifest::machine_status::{MAX_TERMINATION_MESSAGE_BYTES, MachineStatus};
 use serde::{Deserialize, Deserializer};
 
 use super::pod::{COMPUTE, CONTROL_PORT, CONTROL_PORT_NAME, UNPAUSED};
-use crate::identity::Identity;
+use crate::identity::{Identity, without_ownership};
 
 /// Longest message that is passed on to the instance's status, in bytes.
 pub(super) const MOST_MESSAGE_BYTES: usize = 4096;
@@ -88,9 +88,10 @@ pub(super) struct Kept {
 
 impl<'de> Deserialize<'de> for LauncherPod {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let pod = Pod::deserialize(deserializer)?;
+        let (metadata, object) = without_ownership(deserializer)?;
+        let pod = Pod::deserialize(&object).map_err(serde::de::Error::custom)?;
         let note = Kept { view: view(&pod), controller: controller(&pod).cloned() };
-        Ok(Self::new(pod.metadata, note))
+        Ok(Self::new(metadata, note))
     }
 }
 
