@@ -4,6 +4,7 @@
 //! else out for longer than [`HANDSHAKE_LIMIT`], and memory stays bounded whatever is sent.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -423,8 +424,10 @@ where
         Ok(Err(error)) => return Err((StatusCode::BAD_REQUEST, format!("cannot read the body: {error}"))),
         Err(_) => return Err((StatusCode::REQUEST_TIMEOUT, "the body does not arrive".to_owned())),
     };
-    serde_json::from_slice(&bytes)
-        .map_err(|error| (StatusCode::BAD_REQUEST, format!("cannot read the body: {error}")))
+    let unreadable =
+        |error: &dyn fmt::Display| (StatusCode::BAD_REQUEST, format!("cannot read the body: {error}"));
+    let text = str::from_utf8(&bytes).map_err(|error| unreadable(&error))?;
+    serde_json::from_str(text).map_err(|error| unreadable(&error))
 }
 
 pub(super) fn response(code: StatusCode, document: &impl Serialize) -> Response<Full<Bytes>> {

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 #[derive(Debug, Clone)]
 pub(super) struct Packed {
     revision: u64,
-    text: Arc<[u8]>,
+    text: Arc<str>,
 }
 
 impl Packed {
@@ -18,7 +18,7 @@ impl Packed {
         let version = pod.metadata.resource_version.as_deref();
         Self {
             revision: version.and_then(|version| version.parse().ok()).unwrap_or(u64::MAX),
-            text: serde_json::to_vec(pod).expect("a Pod has no keys but texts").into(),
+            text: serde_json::to_string(pod).expect("a Pod has no keys but texts").into(),
         }
     }
 
@@ -30,7 +30,7 @@ impl Packed {
 
     /// The Pod.
     pub(super) fn open(&self) -> Pod {
-        serde_json::from_slice(&self.text).expect("it was written from a Pod")
+        serde_json::from_str(&self.text).expect("it was written from a Pod")
     }
 }
 

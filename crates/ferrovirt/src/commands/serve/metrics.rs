@@ -14,7 +14,7 @@ use std::sync::{Arc, OnceLock};
 use apiserver::server::Objects;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
 
 pub use connections::{Connection, Connections, Stream};
 use families::Families;
@@ -62,7 +62,7 @@ pub(super) fn read<T: DeserializeOwned>(
     plural: &str,
 ) -> impl Iterator<Item = T> {
     objects.all(group, plural).into_iter().filter_map(|json| {
-        let object = serde_json::from_slice(&json);
+        let object = str::from_utf8(&json).map_err(serde_json::Error::custom).and_then(serde_json::from_str);
         object.inspect_err(|error| tracing::debug!(%error, "an object is left out of the metrics")).ok()
     })
 }
