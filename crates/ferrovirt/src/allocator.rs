@@ -1,9 +1,12 @@
 //! The allocator of the whole program.
 //!
-//! JUSTIFICATION for unsafe code: the allocator's options are set by a call of its C library, which has no safe
-//! interface. That call takes numbers, may come at any time, and does nothing to memory that is in use.
+//! JUSTIFICATION for unsafe code: what is asked of the allocator is asked by calls of its C library, which has no safe
+//! interface. These calls take numbers, may come at any time, and do nothing to memory that is in use.
 
-use libmimalloc_sys::{mi_option_set_default, mi_option_t};
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+use libmimalloc_sys::{mi_collect, mi_option_set_default, mi_option_t};
 
 /// A server makes and drops trees of JSON in several threads; glibc's allocator took 30 % of its time.
 #[global_allocator]
@@ -18,6 +21,21 @@ const PURGE_DELAY: mi_option_t = 15;
 pub fn give_back_at_once() {
     // SAFETY: a call of C with two numbers; an option that is not there is ignored.
     unsafe { mi_option_set_default(PURGE_DELAY, 0) }
+}
+
+/// How often a thread looks for memory that it uses no more. A look takes some microseconds.
+const COLLECT_EVERY: Duration = Duration::from_millis(100);
+
+/// For a thread that has nothing to do: lets go of the pages that it keeps for what it may need next.
+pub fn collect() {
+    thread_local! {
+        static LAST: Cell<Option<Instant>> = const { Cell::new(None) };
+    }
+    if LAST.get().is_none_or(|last| last.elapsed() >= COLLECT_EVERY) {
+        LAST.set(Some(Instant::now()));
+        // SAFETY: a call of C with a flag, about the heap of this thread.
+        unsafe { mi_collect(false) }
+    }
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ mod terminal;
 use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode as ProcessExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory as _, FromArgMatches as _};
 use tracing_subscriber::Layer as _;
@@ -75,6 +76,9 @@ fn parse() -> Cli {
 /// without optimization 2.2 MiB, which is more than a thread's 2 MiB by default. Pages that are never touched cost nothing.
 const SERVE_STACK_BYTES: usize = 4 << 20;
 
+/// How long a thread that waits for files stays without work. Each keeps memory of its own.
+const SERVE_SPARE_THREAD: Duration = Duration::from_secs(1);
+
 fn dispatch(cli: Cli, reporter: Reporter) -> Result<ExitCode, Failure> {
     let user_id = rustix::process::geteuid();
     let mode = if user_id.is_root() { Mode::Root } else { Mode::User };
@@ -83,7 +87,10 @@ fn dispatch(cli: Cli, reporter: Reporter) -> Result<ExitCode, Failure> {
     let mut builder = match cli.command {
         Command::Serve(_) => {
             let mut builder = tokio::runtime::Builder::new_multi_thread();
-            builder.thread_stack_size(SERVE_STACK_BYTES);
+            builder
+                .thread_stack_size(SERVE_STACK_BYTES)
+                .thread_keep_alive(SERVE_SPARE_THREAD)
+                .on_thread_park(allocator::collect);
             builder
         }
         // One thread: QEMU dies with the thread that started it, and everything here waits most of the time.
