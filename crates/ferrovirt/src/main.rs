@@ -104,7 +104,10 @@ fn dispatch(cli: Cli, reporter: Reporter) -> Result<ExitCode, Failure> {
     let result = runtime.block_on(async {
         match cli.command {
             Command::Run(flags) => commands::run::run(&context, flags.0).await,
-            Command::Serve(flags) => commands::serve::serve(&context, &flags).await,
+            Command::Serve(flags) => tokio::select! {
+                code = commands::serve::serve(&context, &flags) => code,
+                never = allocator::keep_collecting() => match never {},
+            },
             Command::Get(flags) => commands::get::get(&context, &flags).await,
             Command::Apply(flags) => commands::apply::apply(&context, &flags).await,
             Command::Describe(flags) => commands::describe::describe(&context, &flags).await,

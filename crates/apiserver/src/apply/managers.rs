@@ -247,12 +247,11 @@ impl Owners {
 
     /// Merges the oldest updates until there are few enough.
     pub(super) fn cap(&mut self) {
-        let mut updates: Vec<_> = self
-            .0
-            .iter()
-            .filter(|(owner, _)| owner.operation == Operation::Update)
-            .map(|(owner, owned)| (owned.seconds(), owner.clone()))
-            .collect();
+        let updates = self.0.iter().filter(|(owner, _)| owner.operation == Operation::Update);
+        if updates.clone().count() <= MAX_UPDATE_MANAGERS {
+            return;
+        }
+        let mut updates: Vec<_> = updates.map(|(owner, owned)| (owned.seconds(), owner.clone())).collect();
         updates.sort();
         let mut left = updates.len();
         let mut first_of_version: BTreeMap<String, Owner> = BTreeMap::new();
