@@ -432,8 +432,6 @@ pub struct ForeignGroup {
 pub struct Kinds {
     kinds: Vec<Arc<Kind>>,
     foreign: Vec<ForeignGroup>,
-    /// By group, version and plural.
-    by_path: BTreeMap<(String, String, String), Arc<Kind>>,
     /// The hash of each OpenAPI v3 document by path; the documents themselves are not kept.
     pub(crate) openapi_hashes: OnceLock<BTreeMap<String, String>>,
 }
@@ -457,7 +455,6 @@ impl Kinds {
 
     /// The same kinds, each after `change`. A kind that somebody else holds on to stays as it is.
     pub fn adjusted(self, mut change: impl FnMut(&mut Kind)) -> Self {
-        drop(self.by_path);
         let mut kinds = self.kinds;
         for kind in kinds.iter_mut().filter_map(Arc::get_mut) {
             change(kind);
@@ -466,14 +463,7 @@ impl Kinds {
     }
 
     fn index(kinds: Vec<Arc<Kind>>) -> Self {
-        let paths_of = |kind: &Arc<Kind>| {
-            let path = |version: &Version| {
-                ((kind.group.clone(), version.name.clone(), kind.names.plural.clone()), Arc::clone(kind))
-            };
-            kind.versions.iter().map(path).collect::<Vec<_>>()
-        };
-        let by_path = kinds.iter().flat_map(paths_of).collect();
-        Self { kinds, foreign: Vec::new(), by_path, openapi_hashes: OnceLock::new() }
+        Self { kinds, foreign: Vec::new(), openapi_hashes: OnceLock::new() }
     }
 
     /// Every kind.
@@ -483,7 +473,11 @@ impl Kinds {
 
     /// The kind with this plural in this version of a group.
     pub fn served(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Kind>> {
-        self.by_path.get(&(group.to_owned(), version.to_owned(), plural.to_owned()))
+        self.kinds.iter().find(|known| {
+            known.group == group
+                && known.names.plural == plural
+                && known.versions.iter().any(|known| known.name == version)
+        })
     }
 
     /// The kind with this plural in this group; where several versions are kinds of their own, the first that was
