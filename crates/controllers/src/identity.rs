@@ -23,10 +23,8 @@ pub(crate) struct Identity<K, N = ()> {
 }
 
 impl<K, N> Identity<K, N> {
-    /// Of `metadata`, no more than is needed.
+    /// Of an object with `metadata`, as [`without_ownership`] gives it.
     pub(crate) fn new(metadata: ObjectMeta, note: N) -> Self {
-        let ObjectMeta { name, namespace, uid, resource_version, .. } = metadata;
-        let metadata = ObjectMeta { name, namespace, uid, resource_version, ..ObjectMeta::default() };
         Self { metadata, note, kind: PhantomData }
     }
 
@@ -37,24 +35,30 @@ impl<K, N> Identity<K, N> {
     }
 }
 
+/// What of its metadata is kept of an object.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Kept {
+    name: Option<String>,
+    namespace: Option<String>,
+    uid: Option<String>,
+    // A watch goes on from the last version that it was shown.
+    resource_version: Option<String>,
+}
+
+impl From<Kept> for ObjectMeta {
+    fn from(Kept { name, namespace, uid, resource_version }: Kept) -> Self {
+        Self { name, namespace, uid, resource_version, ..Self::default() }
+    }
+}
+
 impl<'de, K> Deserialize<'de> for Identity<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         struct Object {
             metadata: Kept,
         }
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Kept {
-            name: Option<String>,
-            namespace: Option<String>,
-            uid: Option<String>,
-            // A watch goes on from the last version that it was shown.
-            resource_version: Option<String>,
-        }
-        let Kept { name, namespace, uid, resource_version } = Object::deserialize(deserializer)?.metadata;
-        let metadata = ObjectMeta { name, namespace, uid, resource_version, ..ObjectMeta::default() };
-        Ok(Self { metadata, note: (), kind: PhantomData })
+        Ok(Self::new(Object::deserialize(deserializer)?.metadata.into(), ()))
     }
 }
 
@@ -84,15 +88,8 @@ pub(crate) fn without_ownership<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<(ObjectMeta, Value), D::Error> {
     let object = Unowned::Object.deserialize(deserializer)?;
-    let text = |field| object["metadata"][field].as_str().map(str::to_owned);
-    let metadata = ObjectMeta {
-        name: text("name"),
-        namespace: text("namespace"),
-        uid: text("uid"),
-        resource_version: text("resourceVersion"),
-        ..ObjectMeta::default()
-    };
-    Ok((metadata, object))
+    let metadata = Kept::deserialize(&object["metadata"]).map_err(serde::de::Error::custom)?;
+    Ok((metadata.into(), object))
 }
 
 /// Reads an object but for `metadata.managedFields`, which is skipped: building it only to drop it takes as long as the
