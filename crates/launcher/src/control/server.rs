@@ -426,6 +426,7 @@ where
     };
     let unreadable =
         |error: &dyn fmt::Display| (StatusCode::BAD_REQUEST, format!("cannot read the body: {error}"));
+    // From text, as clients of the API read machines: each form of input has code of its own for every type.
     let text = str::from_utf8(&bytes).map_err(|error| unreadable(&error))?;
     serde_json::from_str(text).map_err(|error| unreadable(&error))
 }

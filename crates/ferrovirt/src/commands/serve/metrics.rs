@@ -62,6 +62,7 @@ pub(super) fn read<T: DeserializeOwned>(
     plural: &str,
 ) -> impl Iterator<Item = T> {
     objects.all(group, plural).into_iter().filter_map(|json| {
+        // From text, as clients of the API read objects: each form of input has code of its own for every type.
         let object = str::from_utf8(&json).map_err(serde_json::Error::custom).and_then(serde_json::from_str);
         object.inspect_err(|error| tracing::debug!(%error, "an object is left out of the metrics")).ok()
     })
