@@ -36,6 +36,7 @@ use kube::Api;
 use kube::runtime::controller::{Action, Config, Controller, Error};
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::{WatchStreamExt, watcher};
+use manifest::forms;
 use manifest::types::{VirtualMachine, VirtualMachineInstance};
 use serde::{Deserialize, Deserializer};
 
@@ -61,7 +62,7 @@ impl<'de> Deserialize<'de> for Machine {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let (metadata, object) = without_ownership(deserializer)?;
         // A machine that cannot be read must not keep others from being watched; looking at it tells what is wrong.
-        let machine = VirtualMachine::deserialize(&object);
+        let machine: Result<VirtualMachine, _> = forms::from_value(&object);
         let rests = machine.is_ok_and(|machine| status::rests(&machine, Timestamp::now()));
         Ok(Self::new(metadata, Rest(rests)))
     }

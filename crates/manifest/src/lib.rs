@@ -12,6 +12,7 @@
 pub mod bootable;
 pub mod decode;
 pub mod defaults;
+pub mod forms;
 pub mod guest_agent;
 pub mod keys;
 mod kubernetes;

@@ -11,6 +11,7 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::forms;
 use crate::types::{VirtualMachine, VirtualMachineInstance};
 use crate::validate::{Cause, CauseKind, Warning};
 
@@ -296,7 +297,7 @@ pub fn check_vmi(instance: &VirtualMachineInstance) -> Findings {
 }
 
 fn written(spec: &impl Serialize) -> Value {
-    serde_json::to_value(spec).expect("objects that were decoded can be written as JSON")
+    forms::to_value(spec).expect("objects that were decoded can be written as JSON")
 }
 
 /// Where in the object the check stands: the path to show, and the path as rows write it.

@@ -19,6 +19,7 @@ pub mod pki;
 pub mod pods;
 pub mod register;
 pub mod schedule;
+mod unowned;
 pub mod usage;
 
 #[cfg(test)]

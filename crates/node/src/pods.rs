@@ -46,6 +46,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
 use crate::images::ImageManager;
+use crate::unowned::Unowned;
 use crate::{NodeError, Settings, files};
 use address::Addresses;
 use packed::Packed;
@@ -161,21 +162,17 @@ pub async fn run(
         scopes: Scopes::detect().await,
     });
     let ours = watcher::Config::default().fields(&format!("spec.nodeName={}", settings.name));
-    // Who owns which field is half of what a Pod takes in memory, and nobody here asks.
-    let mut events = watcher(Api::<Pod>::all(client), ours)
-        .modify(|pod| pod.metadata.managed_fields = None)
-        .default_backoff()
-        .boxed();
+    let mut events = watcher(Api::<Unowned<Pod>>::all(client), ours).default_backoff().boxed();
     let mut workers = Workers { node, runtimes, unknown, pods: HashMap::new(), tasks: JoinSet::new() };
     let mut listed = Vec::new();
     loop {
         tokio::select! {
             event = events.try_next() => match event {
                 Ok(Some(watcher::Event::Init)) => listed.clear(),
-                Ok(Some(watcher::Event::InitApply(pod))) => listed.push(pod),
+                Ok(Some(watcher::Event::InitApply(Unowned(pod)))) => listed.push(pod),
                 Ok(Some(watcher::Event::InitDone)) => workers.take_list(std::mem::take(&mut listed)),
-                Ok(Some(watcher::Event::Apply(pod))) => workers.tell(pod),
-                Ok(Some(watcher::Event::Delete(pod))) => workers.tell_gone(&uid(&pod), true),
+                Ok(Some(watcher::Event::Apply(Unowned(pod)))) => workers.tell(pod),
+                Ok(Some(watcher::Event::Delete(Unowned(pod)))) => workers.tell_gone(&uid(&pod), true),
                 Ok(None) => return Ok(()),
                 Err(error) => tracing::warn!(%error, "the watch of this node's Pods broke"),
             },

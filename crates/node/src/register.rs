@@ -23,7 +23,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, NodeCondition};
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
-use manifest::Quantity;
+use manifest::{Quantity, forms};
 use serde_json::{Value, json};
 
 use crate::{NodeError, Settings, files};
@@ -182,7 +182,7 @@ fn status_patch(name: &str, facts: &Facts, node: &Node, now: Timestamp) -> Optio
             "kubeProxyVersion": "", "operatingSystem": "linux", "architecture": facts.architecture,
         },
     });
-    let found = serde_json::to_value(&status).unwrap_or_default();
+    let found = forms::to_value(&status).unwrap_or_default();
     let is_news = !is_within(&without_heartbeats(new.clone()), &without_heartbeats(found));
     let is_old = written.is_none_or(|at| is_past(at, STATUS_INTERVAL, now));
     (is_news || is_old).then(|| json!({"status": new}))

@@ -29,6 +29,7 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Resource as _};
 use serde_json::json;
 
+use crate::unowned::Unowned;
 use crate::{Settings, is_gone};
 use fit::{Amounts, Capacity};
 pub(crate) use fit::{cpu_limit, cpu_request, has_ended};
@@ -111,10 +112,10 @@ struct Scheduler {
 
 impl State {
     /// Takes an event of the Pods' watch; whether Pods are to be judged now.
-    fn take_pod(&mut self, event: watcher::Event<Pod>, node_name: &str) -> bool {
+    fn take_pod(&mut self, event: watcher::Event<Unowned<Pod>>, node_name: &str) -> bool {
         match event {
             watcher::Event::Init => self.listed = BTreeMap::new(),
-            watcher::Event::InitApply(pod) => {
+            watcher::Event::InitApply(Unowned(pod)) => {
                 let uid = uid(&pod);
                 self.listed.extend(Known::of(pod, node_name).map(|known| (uid, known)));
             }
@@ -125,7 +126,7 @@ impl State {
                 self.refused.retain(|uid, _| pods.get(uid).is_some_and(Known::is_waiting));
                 return true;
             }
-            watcher::Event::Apply(pod) => {
+            watcher::Event::Apply(Unowned(pod)) => {
                 let uid = uid(&pod);
                 let known = Known::of(pod, node_name);
                 if !known.as_ref().is_some_and(Known::is_waiting) {
@@ -137,7 +138,7 @@ impl State {
                 };
                 return true;
             }
-            watcher::Event::Delete(pod) => {
+            watcher::Event::Delete(Unowned(pod)) => {
                 let uid = uid(&pod);
                 self.forget(&uid);
                 self.pods.remove(&uid);
@@ -153,18 +154,18 @@ impl State {
     }
 
     /// Takes an event of the Node's watch; whether Pods are to be judged now.
-    fn take_node(&mut self, event: watcher::Event<Node>) -> bool {
+    fn take_node(&mut self, event: watcher::Event<Unowned<Node>>) -> bool {
         let node = match event {
             watcher::Event::Init => {
                 self.listed_node = None;
                 return false;
             }
-            watcher::Event::InitApply(node) => {
+            watcher::Event::InitApply(Unowned(node)) => {
                 self.listed_node = Some(node);
                 return false;
             }
             watcher::Event::InitDone => self.listed_node.take(),
-            watcher::Event::Apply(node) => Some(node),
+            watcher::Event::Apply(Unowned(node)) => Some(node),
             watcher::Event::Delete(_) => None,
         };
         // A heartbeat changes nothing here.
@@ -209,12 +210,9 @@ impl State {
 
 impl Scheduler {
     async fn run(mut self) {
-        let pods: Api<Pod> = Api::all(self.client.clone());
-        let nodes: Api<Node> = Api::all(self.client.clone());
-        let mut pods = watcher(pods, watcher::Config::default())
-            .modify(|pod| pod.metadata.managed_fields = None)
-            .default_backoff()
-            .boxed();
+        let pods: Api<Unowned<Pod>> = Api::all(self.client.clone());
+        let nodes: Api<Unowned<Node>> = Api::all(self.client.clone());
+        let mut pods = watcher(pods, watcher::Config::default()).default_backoff().boxed();
         let of_node = watcher::Config::default().fields(&format!("metadata.name={}", self.node_name));
         let mut nodes = watcher(nodes, of_node).default_backoff().boxed();
         let (mut has_pods, mut has_node) = (false, false);

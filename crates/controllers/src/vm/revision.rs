@@ -3,8 +3,8 @@
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
+use manifest::forms;
 use manifest::types::{VirtualMachine, VirtualMachineInstanceSpec, VirtualMachineSpec};
-use serde::Deserialize;
 use serde_json::json;
 
 /// Label on a revision: UID of its machine, so that its older ones are found.
@@ -25,6 +25,7 @@ pub fn name(machine: &VirtualMachine) -> String {
 /// The revision of `machine` as it is now.
 pub fn of(machine: &VirtualMachine) -> ControllerRevision {
     let uid = machine.metadata.uid.clone().unwrap_or_default();
+    let spec = forms::to_value(&machine.spec).expect("a spec has no keys but texts");
     ControllerRevision {
         metadata: ObjectMeta {
             name: Some(name(machine)),
@@ -33,14 +34,14 @@ pub fn of(machine: &VirtualMachine) -> ControllerRevision {
             owner_references: Some(vec![super::build::owner(machine)]),
             ..ObjectMeta::default()
         },
-        data: Some(RawExtension(json!({"spec": machine.spec}))),
+        data: Some(RawExtension(json!({"spec": spec}))),
         revision: machine.metadata.generation.unwrap_or_default(),
     }
 }
 
 /// The spec that is kept in `revision`; `None` when it holds something else.
 pub fn spec_in(revision: &ControllerRevision) -> Option<VirtualMachineSpec> {
-    VirtualMachineSpec::deserialize(&revision.data.as_ref()?.0["spec"]).ok()
+    forms::from_value(&revision.data.as_ref()?.0["spec"]).ok()
 }
 
 /// How far a machine has moved on from what its instance was made from.

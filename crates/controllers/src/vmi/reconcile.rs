@@ -11,6 +11,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Client, Resource, ResourceExt};
+use manifest::forms;
 use manifest::keys;
 use manifest::machine_status::BootFacts;
 use manifest::types::{VirtualMachine, VirtualMachineInstance};
@@ -377,7 +378,7 @@ fn tell(context: &Context, instance: &VirtualMachineInstance, told: &[(Teller, E
 
 /// The merge patch from `old` to `new` (RFC 7396); none when they are written alike.
 fn difference(old: &VirtualMachineInstance, new: &VirtualMachineInstance) -> Option<Value> {
-    let write = |instance| serde_json::to_value(instance).unwrap_or_default();
+    let write = |instance| forms::to_value(instance).unwrap_or_default();
     merge_patch(&write(old), &write(new))
 }
 

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod, PodCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use manifest::forms;
 use manifest::keys::{self, PullProgress};
 use manifest::machine_status::{MAX_TERMINATION_MESSAGE_BYTES, MachineStatus};
 use serde::{Deserialize, Deserializer};
@@ -89,7 +90,7 @@ pub(super) struct Kept {
 impl<'de> Deserialize<'de> for LauncherPod {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let (metadata, object) = without_ownership(deserializer)?;
-        let pod = Pod::deserialize(&object).map_err(serde::de::Error::custom)?;
+        let pod: Pod = forms::from_value(&object).map_err(serde::de::Error::custom)?;
         let note = Kept { view: view(&pod), controller: controller(&pod).cloned() };
         Ok(Self::new(metadata, note))
     }

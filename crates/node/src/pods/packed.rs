@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
+use manifest::forms;
 
 /// A Pod that nobody works on at the moment: as a value it takes 20 KB in memory, and most Pods run and are only waited
 /// for.
@@ -18,7 +19,7 @@ impl Packed {
         let version = pod.metadata.resource_version.as_deref();
         Self {
             revision: version.and_then(|version| version.parse().ok()).unwrap_or(u64::MAX),
-            text: serde_json::to_string(pod).expect("a Pod has no keys but texts").into(),
+            text: forms::write_pod(pod).expect("a Pod has no keys but texts").into(),
         }
     }
 
@@ -30,7 +31,7 @@ impl Packed {
 
     /// The Pod.
     pub(super) fn open(&self) -> Pod {
-        serde_json::from_str(&self.text).expect("it was written from a Pod")
+        forms::read_pod(&self.text).expect("it was written from a Pod")
     }
 }
 

@@ -13,6 +13,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use launcher::pod_dir::ImageVolume;
+use manifest::forms;
 use manifest::keys;
 use manifest::machine_status::MAX_TERMINATION_MESSAGE_BYTES;
 use serde_json::{Value, json};
@@ -442,7 +443,7 @@ pub(super) fn is_reported(pod: &Pod, wanted: &PodStatus) -> bool {
 /// The strategic merge patch that makes a Pod's status `wanted`, with the label of its node, which the instance's controller
 /// would write otherwise; a conflict when another Pod has the name by now.
 pub(super) fn patch(uid: &str, node_name: &str, wanted: &PodStatus) -> serde_json::Result<Value> {
-    let mut status = serde_json::to_value(wanted)?;
+    let mut status = forms::to_value(wanted)?;
     // Conditions are merged by type: what is not said any more must be taken away.
     for condition in status["conditions"].as_array_mut().into_iter().flatten() {
         for field in ["reason", "message"] {

@@ -2,6 +2,7 @@
 
 use anyhow::Context as _;
 use manifest::defaults::{self, DefaultsContext};
+use manifest::forms;
 use manifest::types::VirtualMachineInstance;
 use manifest::validate::KernelSource;
 
@@ -64,8 +65,8 @@ pub fn apply_overrides(machine: Machine, sets: &[String]) -> Result<Machine, Fai
         return Ok(machine);
     }
     let mut value = match &machine {
-        Machine::VirtualMachine(machine) => serde_json::to_value(machine),
-        Machine::VirtualMachineInstance(instance) => serde_json::to_value(instance),
+        Machine::VirtualMachine(machine) => forms::to_value(machine),
+        Machine::VirtualMachineInstance(instance) => forms::to_value(instance),
     }
     .context("cannot write the machine as JSON")?;
     for text in sets {
