@@ -28,21 +28,22 @@
 //! - What a lease names is not removed. A digest is added to a lease, under the shared lock, *before* its presence is
 //!   looked at; pruning holds the exclusive lock while it reads the leases and deletes. So whatever was seen present
 //!   after the claim stays. Leases end with their process: a lease file that nobody has locked is dead.
-//! - Content is verified again by whoever uses it ([`Store::verify`], [`Store::open_blob`]); what does not match is removed, so
-//!   that it is fetched again.
+//! - Content is verified again by whoever uses it ([`Store::verify`], [`Store::open_blob`]; [`Store::verify_file`] once in a
+//!   process for each state of a file); what does not match is removed, so that it is fetched again.
 //!
 //! # Caveats
 //!
 //! A local file system with flock is assumed. Locks are never held while waiting for the network, except the one on the
 //! partial file of the very blob that is arriving.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -55,6 +56,7 @@ mod leases;
 mod prune;
 mod records;
 
+use blobs::Verified;
 pub(crate) use blobs::sync_names;
 pub use blobs::{BlobReader, BlobWriter, Download, Unsynced, Verification};
 pub use follower::BlobFollower;
@@ -274,6 +276,8 @@ pub(crate) enum Durability {
 #[derive(Debug, Clone)]
 pub struct Store {
     root: Arc<Path>,
+    /// Files that this process has verified.
+    verified: Arc<Mutex<HashMap<Digest, Verified>>>,
 }
 
 impl Store {
@@ -289,7 +293,7 @@ impl Store {
         for (name, mode) in DIRECTORIES {
             make_directory(&root.join(name), *mode)?;
         }
-        let store = Self { root: root.into() };
+        let store = Self { root: root.into(), verified: Arc::default() };
         let version = store.root.join("version");
         match std::fs::read_to_string(&version) {
             Ok(found) if found.trim_end() == VERSION_LINE => return Ok(store),

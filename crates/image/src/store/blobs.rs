@@ -1,9 +1,11 @@
 //! Content-addressed content: writing it so that a name implies its bytes, and reading it back with a second look.
 
-use std::fs::{File, OpenOptions, Permissions};
+use std::collections::HashMap;
+use std::fs::{File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{MutexGuard, PoisonError};
 
 use super::follower::{BlobFollower, Publisher};
 use super::{
@@ -15,6 +17,9 @@ use crate::digest::{Algorithm, Digest, Hasher};
 
 /// Bytes read at once when content is hashed again.
 const READ_BYTES: usize = 256 << 10;
+
+/// Files that are remembered as verified; beyond that all are verified anew.
+const MOST_VERIFIED: usize = 1024;
 
 /// What became of the wish to download a blob.
 pub enum Download {
@@ -327,6 +332,12 @@ impl Store {
         let Some(mut content) = open_existing(&path)? else {
             return Ok(Verification::Missing);
         };
+        let state = content.metadata().map_err(io_error("look at", &path))?;
+        let verified =
+            Verified { checksum: file.crc32, size_bytes: file.size_bytes, state: state_of(&state) };
+        if self.verified().get(&file.digest) == Some(&verified) {
+            return Ok(Verification::Intact);
+        }
         let mut checksum = crc32fast::Hasher::new();
         let mut read_bytes = 0;
         let mut buffer = vec![0; READ_BYTES];
@@ -342,10 +353,19 @@ impl Store {
             }
         }
         if read_bytes == file.size_bytes && checksum.finalize() == file.crc32 {
+            let mut known = self.verified();
+            if known.len() >= MOST_VERIFIED {
+                known.clear();
+            }
+            known.insert(file.digest.clone(), verified);
             return Ok(Verification::Intact);
         }
         self.remove_content(&path, &content)?;
         Ok(Verification::Corrupted)
+    }
+
+    fn verified(&self) -> MutexGuard<'_, HashMap<Digest, Verified>> {
+        self.verified.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Removes content that proved to be wrong, unless somebody has put a fresh copy in its place meanwhile.
@@ -360,6 +380,20 @@ impl Store {
             Err(source) => Err(io_error("remove corrupted", path)(source)),
         }
     }
+}
+
+/// What a file was when it was found to be what its record says.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Verified {
+    checksum: u32,
+    size_bytes: u64,
+    state: [i128; 4],
+}
+
+/// Tells states of a file apart: which it is, how long, and when it was changed (ctime, which cannot be set back).
+fn state_of(file: &Metadata) -> [i128; 4] {
+    let changed = i128::from(file.ctime()) * 1_000_000_000 + i128::from(file.ctime_nsec());
+    [file.dev().into(), file.ino().into(), file.size().into(), changed]
 }
 
 fn open_existing(path: &Path) -> Result<Option<File>, StoreError> {

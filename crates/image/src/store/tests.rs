@@ -215,6 +215,48 @@ fn damaged_content_is_noticed_and_removed() {
 }
 
 #[test]
+fn a_file_is_read_again_when_its_state_is_another_and_only_then() {
+    let (_directory, store) = opened();
+    let lease = store.lease().unwrap();
+    let mut writer = store.create(&lease, Area::Files, Algorithm::Sha256).unwrap();
+    let content = vec![7; 1 << 20];
+    writer.write_all(&content).unwrap();
+    let crc32 = writer.checksum().unwrap();
+    let (digest, size_bytes) = writer.commit().unwrap();
+    let file = ResolvedFile {
+        requested: "/vmlinuz".to_owned(),
+        resolved: "/vmlinuz".to_owned(),
+        layer: Digest::sha256_of(b"layer"),
+        digest: digest.clone(),
+        size_bytes,
+        crc32,
+        uid: 0,
+        gid: 0,
+        mode: 0o444,
+    };
+    // What this thread has read, proc_pid_io(5).
+    let read_bytes = || {
+        let counts = std::fs::read_to_string("/proc/thread-self/io").unwrap();
+        counts.lines().find_map(|line| line.strip_prefix("rchar: ")?.parse::<u64>().ok()).unwrap()
+    };
+    let verify = |store: &Store, file: &ResolvedFile| {
+        let before = read_bytes();
+        let verification = store.verify_file(file).unwrap();
+        (verification, read_bytes() - before >= size_bytes)
+    };
+    assert_eq!(verify(&store, &file), (Verification::Intact, true));
+    // A clone of the store is another view of it, and knows.
+    assert_eq!(verify(&store.clone(), &file), (Verification::Intact, false));
+    // A store that was opened by itself is another process's, as it were.
+    assert_eq!(verify(&Store::open(store.root()).unwrap(), &file), (Verification::Intact, true));
+    let path = store.content_path(Area::Files, &digest);
+    std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+    OpenOptions::new().write(true).open(&path).unwrap().write_all(b"damage").unwrap();
+    assert_eq!(verify(&store, &file), (Verification::Corrupted, true));
+    assert_eq!(verify(&store, &file), (Verification::Missing, false));
+}
+
+#[test]
 fn a_false_announcement_costs_nobody_a_blob() {
     let (_directory, store) = opened();
     let lease = store.lease().unwrap();
