@@ -21,6 +21,11 @@ const PHYS32_ENTRY: u32 = 18;
 /// A multiboot header is within so many bytes (Multiboot specification 3.1.1).
 const MULTIBOOT_SEARCH_BYTES: usize = 8192;
 
+/// Of 64-bit ELF files.
+const PROGRAM_HEADER_BYTES: usize = 56;
+const SECTION_HEADER_BYTES: usize = 64;
+
+const SHT_NOBITS: u32 = 8;
 const PT_LOAD: u32 = 1;
 const PT_INTERP: u32 = 3;
 const PT_NOTE: u32 = 4;
@@ -113,6 +118,58 @@ pub(super) fn loaded_end(head: &[u8]) -> Option<u64> {
     let segments = segments(&mut BytesSource(head.to_vec()), header).ok()?;
     let loaded = segments.iter().filter(|segment| segment.kind == PT_LOAD && segment.size > 0);
     loaded.map(|segment| segment.offset.saturating_add(segment.size)).max()
+}
+
+/// The zeros at the end of a kernel that it clears or overwrites itself before it uses them: its `.bss` and what is behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct OwnZeros {
+    /// Where they begin in the file, and where the last segment can end.
+    pub start: u64,
+    /// What is left of that segment, in bytes.
+    left: u64,
+    /// Where its program header is in the file.
+    header: usize,
+}
+
+impl OwnZeros {
+    /// Finds them by the section headers, in a file that starts with `head`, is loaded up to `end` (see [`loaded_end`]), and
+    /// goes on with `behind`. Whether they are zeros is for the caller to see. `None` where sections do not tell.
+    pub fn find(head: &[u8], end: u64, behind: &[u8]) -> Option<Self> {
+        let word =
+            |bytes: &[u8], at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+        let long =
+            |bytes: &[u8], at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
+        let half = |at: usize| Some(usize::from(u16::from_le_bytes(head.get(at..at + 2)?.try_into().ok()?)));
+        let behind_at = |offset: u64| behind.get(usize::try_from(offset.checked_sub(end)?).ok()?..);
+        let sections = behind_at(long(head, 40)?)?;
+        if half(58)? != SECTION_HEADER_BYTES {
+            return None;
+        }
+        let mut sections = sections.chunks_exact(SECTION_HEADER_BYTES).take(half(60)?);
+        let names = behind_at(long(sections.clone().nth(half(62)?)?, 24)?)?;
+        let bss = sections.find(|section| {
+            let name = word(section, 0).and_then(|at| names.get(usize::try_from(at).ok()?..));
+            name.is_some_and(|name| name.starts_with(b".bss\0")) && word(section, 4) == Some(SHT_NOBITS)
+        })?;
+        let address = long(bss, 16)?;
+        let headers = usize::try_from(long(head, 32)?).ok()?;
+        (0..half(56)?).map(|index| headers.saturating_add(index * PROGRAM_HEADER_BYTES)).find_map(|header| {
+            let segment = head.get(header..header.checked_add(PROGRAM_HEADER_BYTES)?)?;
+            let (offset, size) = (long(segment, 8)?, long(segment, 32)?);
+            let left = address.checked_sub(long(segment, 16)?).filter(|left| (1..size).contains(left))?;
+            let is_last = word(segment, 0)? == PT_LOAD && offset.checked_add(size)? == end;
+            is_last.then_some(Self { start: offset + left, left, header })
+        })
+    }
+
+    /// Where and with what the file's last segment is made to end before them.
+    pub fn new_sizes(&self) -> (u64, [u8; 16]) {
+        let mut sizes = [0; 16];
+        // p_filesz, p_memsz
+        sizes[..8].copy_from_slice(&self.left.to_le_bytes());
+        sizes[8..].copy_from_slice(&self.left.to_le_bytes());
+        (self.header as u64 + 32, sizes)
+    }
 }
 
 /// Takes out of the header in `head` where section headers are, for a file that ends before them.

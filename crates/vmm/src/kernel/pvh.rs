@@ -5,6 +5,11 @@
 //!                                                       └─ up to the last byte that is loaded ─► file
 //! ```
 //!
+//! Less the zeros at its end that the kernel clears or overwrites itself (`.bss`, `.brk`, scratch memory; `clear_bss` in
+//! Linux's `arch/x86/kernel/head64.c`, as it may be entered with anything there). QEMU would copy them into the guest's
+//! memory, 11 of 44 MB with Debian's 6.1 cloud kernel, and memory that is touched is most of what its start costs: of
+//! twenty at once each took 84 ms of processor time without them, and 132 ms with them.
+//!
 //! This only saves time: the bzImage boots as well. So whatever is not exactly as expected is a reason to
 //! leave the bzImage alone, and none to refuse it. The payload is unpacked in passing, with little memory: no
 //! compression whose history is larger than [`MAX_WINDOW_BYTES`] is unpacked (of Linux's choices, that leaves
@@ -16,6 +21,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use super::bzimage::SetupHeader;
+use super::elf::OwnZeros;
 use super::source::{PartReader, Source, bytes};
 use super::{Architecture, Fault, KernelFormat, KernelInfo, MAX_UNPACKED_BYTES, elf, lz4};
 
@@ -30,6 +36,9 @@ const BLOCK_BYTES: usize = 64 * 1024;
 
 /// Pages of zeros become holes.
 const PAGE_BYTES: usize = 4096;
+
+/// So much of what is not loaded is looked at: section headers and their names have 3 KB.
+const BEHIND_BYTES: usize = 64 * 1024;
 
 /// Before this release, the PVH entry was for Xen's guests only.
 const FIRST_RELEASE: u32 = 5;
@@ -99,8 +108,8 @@ impl Payload {
         Ok(Self { packing, packed: PartReader::new(source, start..end), unpacked_bytes })
     }
 
-    /// Writes the ELF file inside to the empty file `to`, up to the last byte that is loaded, and returns its
-    /// length. Whether that really is the bzImage's kernel with a PVH entry is for [`is_its_kernel`] to say.
+    /// Writes the ELF file inside to the empty file `to`, up to the last byte that is loaded and is not the kernel's own to
+    /// clear, and returns its length. Whether that really is the bzImage's kernel with a PVH entry is for [`is_its_kernel`] to say.
     pub(super) fn extract(self, to: &File) -> Result<u64, ExtractError> {
         let mut reader = self.packing.open(self.packed)?;
         let mut block = vec![0; BLOCK_BYTES];
@@ -108,18 +117,28 @@ impl Payload {
         let end = elf::loaded_end(&block[..length])
             .filter(|end| *end <= self.unpacked_bytes)
             .ok_or(Unfit("its payload is no whole ELF executable for x86_64"))?;
+        let head = block[..length].to_vec();
         elf::forget_sections(&mut block);
         to.set_len(end).map_err(Write)?;
-        let mut unpacked = 0;
+        let (mut unpacked, mut written_to, mut behind) = (0, 0, Vec::new());
         while length > 0 && unpacked + length as u64 <= self.unpacked_bytes {
             let wanted = end.saturating_sub(unpacked).min(length as u64) as usize;
-            write_pages(to, unpacked, &block[..wanted]).map_err(Write)?;
+            written_to = write_pages(to, unpacked, &block[..wanted]).map_err(Write)?.unwrap_or(written_to);
+            let room = BEHIND_BYTES - behind.len();
+            behind.extend(block[wanted..length].iter().take(room));
             unpacked += length as u64;
             length = fill(reader.as_mut(), &mut block).map_err(Unpack)?;
         }
-        match length == 0 && unpacked == self.unpacked_bytes {
-            true => Ok(end),
-            false => Err(Unfit("its payload has not the size that it says")),
+        if length > 0 || unpacked != self.unpacked_bytes {
+            return Err(Unfit("its payload has not the size that it says"));
+        }
+        match OwnZeros::find(&head, end, &behind).filter(|zeros| written_to <= zeros.start) {
+            Some(zeros) => {
+                let (at, sizes) = zeros.new_sizes();
+                to.write_all_at(&sizes, at).and_then(|()| to.set_len(zeros.start)).map_err(Write)?;
+                Ok(zeros.start)
+            }
+            None => Ok(end),
         }
     }
 }
@@ -160,9 +179,9 @@ fn fill(reader: &mut dyn Read, block: &mut [u8]) -> io::Result<usize> {
     Ok(filled)
 }
 
-/// Writes `block` at `offset`, leaving out its pages of zeros.
-fn write_pages(to: &File, offset: u64, block: &[u8]) -> io::Result<()> {
-    let mut at = 0;
+/// Writes `block` at `offset`, leaving out its pages of zeros. Returns where the last page that was written ends, if any was.
+fn write_pages(to: &File, offset: u64, block: &[u8]) -> io::Result<Option<u64>> {
+    let (mut at, mut written_to) = (0, None);
     while at < block.len() {
         let run = |from: usize, zero: bool| {
             let pages = block[from..].chunks(PAGE_BYTES).take_while(|page| is_zero(page) == zero);
@@ -171,8 +190,11 @@ fn write_pages(to: &File, offset: u64, block: &[u8]) -> io::Result<()> {
         let start = run(at, true);
         at = run(start, false);
         to.write_all_at(&block[start..at], offset + start as u64)?;
+        if start < at {
+            written_to = Some(offset + at as u64);
+        }
     }
-    Ok(())
+    Ok(written_to)
 }
 
 fn is_zero(page: &[u8]) -> bool {

@@ -136,6 +136,67 @@ fn each_packing_is_unpacked_to_what_is_loaded() {
     }
 }
 
+/// A kernel with [`LOADED_BYTES`], of which those from `zeros` on are zeros, and a section at `BSS` called `name`, of the type
+/// `kind`, told of `behind` bytes behind what is loaded.
+fn with_section(zeros: usize, name: &str, kind: u32, behind: usize) -> Vec<u8> {
+    const BASE: u64 = 0xffff_ffff_8100_0000;
+    let mut file = elf(2, 2, 62, 4, 18, LINUX);
+    file.resize(LOADED_BYTES, 0);
+    file[4096..zeros].fill(0x90);
+    put(&mut file, 64 + 16, &BASE.to_le_bytes());
+    for size in [64 + 32, 64 + 40] {
+        put(&mut file, size, &(LOADED_BYTES as u64).to_le_bytes());
+    }
+    let section = |name: u32, kind: u32, address: u64, offset: usize| {
+        let mut header = vec![0; 64];
+        put(&mut header, 0, &name.to_le_bytes());
+        put(&mut header, 4, &kind.to_le_bytes());
+        put(&mut header, 16, &address.to_le_bytes());
+        put(&mut header, 24, &(offset as u64).to_le_bytes());
+        header
+    };
+    let names = LOADED_BYTES + behind;
+    file.resize(names, 0xee);
+    file.extend(b"\0.text\0");
+    file.extend(name.as_bytes());
+    file.push(0);
+    let headers = file.len();
+    put(&mut file, 40, &(headers as u64).to_le_bytes());
+    // e_shentsize, e_shnum, e_shstrndx
+    put(&mut file, 58, &[64, 0, 4, 0, 3, 0]);
+    file.extend([section(0, 0, 0, 0), section(1, 1, BASE, 4096)].concat());
+    file.extend([section(7, kind, BASE + BSS as u64, BSS), section(0, 3, 0, names)].concat());
+    file.extend(b"relocations");
+    file
+}
+
+const BSS: usize = 25 * 4096;
+
+#[test]
+fn zeros_that_a_kernel_clears_itself_are_not_loaded() {
+    let unpacked = |kernel: &[u8]| {
+        let place = Place::new();
+        let prepared = place.prepare(&bz_image(&lz4_payload(kernel), "6.1.2-test"));
+        assert_eq!((prepared.entry, prepared.unwrapped), (KernelEntry::Pvh, true));
+        assert_eq!(place.again(), prepared, "it is used again");
+        fs::read(&prepared.path).unwrap()
+    };
+    let mut expected = loaded(with_section(BSS, ".bss", 8, 0));
+    expected.truncate(BSS);
+    for size in [64 + 32, 64 + 40] {
+        put(&mut expected, size, &(BSS as u64).to_le_bytes());
+    }
+    assert!(unpacked(&with_section(BSS, ".bss", 8, 0)) == expected);
+    for (what, kernel) in [
+        ("something is behind", with_section(BSS + 1, ".bss", 8, 0)),
+        ("another section", with_section(BSS, ".bss2", 8, 0)),
+        ("a section with content", with_section(BSS, ".bss", 1, 0)),
+        ("sections far away", with_section(BSS, ".bss", 8, BEHIND_BYTES)),
+    ] {
+        assert!(unpacked(&kernel) == loaded(kernel), "{what}");
+    }
+}
+
 #[test]
 fn as_given_a_bz_image_stays_what_it_is() {
     let place = Place::new();
