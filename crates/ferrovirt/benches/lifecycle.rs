@@ -138,7 +138,7 @@ fn create_and_wait(room: &Room, instances: &[Value], pace: Duration) -> Vec<f64>
 
 /// Twenty at once, in turns with as many by hand; what a launcher costs; a new daemon adopts them.
 fn burst() -> Vec<Figure> {
-    let mut room = Room::new();
+    let mut room = Room::of_a_service();
     let image = room.reference("bench/burst:1");
     room.push(&image, "vmlinuz");
     let boot = Boot { image: &image, policy: "IfNotPresent", guest: "halt" };

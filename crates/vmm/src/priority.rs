@@ -24,6 +24,17 @@ pub fn step_ahead() -> io::Result<()> {
     }
 }
 
+/// The same for a server that starts machines and says when they run: behind a dozen guests nobody would hear of the next
+/// one's start. Only as the leader of a session, as a service is: another session's level is not this process's to change.
+/// Who gave this process a level of its own meant it.
+///
+/// # Errors
+/// When the kernel does not do it, other than for want of privilege.
+pub fn lead() -> io::Result<()> {
+    let leads = rustix::process::getsid(None)? == rustix::process::getpid();
+    if leads && level()? == 0 { step_ahead() } else { Ok(()) }
+}
+
 /// Undoes [`step_ahead`].
 ///
 /// # Errors

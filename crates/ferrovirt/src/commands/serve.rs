@@ -36,6 +36,9 @@ const KUBERNETES_VERSION: &str = "v1.33.0";
 /// Serves until a signal ends it.
 pub async fn serve(context: &Context, flags: &ServeFlags) -> Result<ExitCode, Failure> {
     let ended = ended_by_signal()?;
+    if let Err(error) = vmm::priority::lead() {
+        tracing::warn!(%error, "the server stands behind the starts of its machines");
+    }
     ensure_dir(&context.settings.state_dir, 0o755)?;
     let version = concat!("v", env!("CARGO_PKG_VERSION"));
     let prepared = match flags.api_only {

@@ -1,13 +1,16 @@
 //! Instances boot, are seen, are heard and go.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, geteuid, getpriority_process};
 use serde_json::{Value, json};
 
 use crate::harness::Fixtures;
 use crate::room::{Boot, Room, instance, machine};
+use crate::server::wait_until;
 use crate::{client, console};
 
 fn condition<'a>(object: &'a Value, kind: &str) -> &'a Value {
@@ -216,4 +219,33 @@ fn an_instance_that_does_not_fit_waits_with_the_arithmetic() {
     assert_eq!(waiting["status"]["phase"], "Scheduling");
     room.kubectl(&["delete", "vmi", "large"]);
     room.wait_until_empty();
+}
+
+#[test]
+fn a_server_that_leads_its_session_goes_ahead_of_what_it_starts() {
+    // Of a process and of its session, where the kernel groups sessions: `/autogroup-7 nice 7`.
+    let levels = |process: Pid| {
+        let own = getpriority_process(Some(process)).unwrap();
+        let group = fs::read_to_string(format!("/proc/{}/autogroup", process.as_raw_pid()));
+        let session =
+            group.map_or(own, |text| text.trim_end().rsplit_once(' ').unwrap().1.parse::<i32>().unwrap());
+        (own, session)
+    };
+    let this = levels(rustix::process::getpid());
+    let room = Room::new();
+    assert_eq!(levels(room.server_process()), this, "in another's session it stays where it is");
+    drop(room);
+
+    let room = Room::of_a_service();
+    let image = room.reference("guests/levels:1");
+    room.push(&image, "vmlinuz");
+    room.apply(&instance("kb", &Boot { image: &image, policy: "", guest: "hang" }));
+    room.wait_for_phase("vmi/kb", "Running");
+    // Levels below 0 are root's, and who gave this process one meant it.
+    let ahead = if geteuid().is_root() && this.0 == 0 { (-10, -10) } else { (this.0, 0) };
+    assert_eq!(levels(room.server_process()), ahead);
+    let (launcher, guest) = (room.processes("launcher")[0], room.processes("qemu-system-x86_64")[0]);
+    // It steps back when QEMU runs, and its level is not handed down to guests.
+    wait_until("the launcher steps back", || (levels(launcher).0 >= 0).then_some(()));
+    assert!(levels(guest).0 >= 5, "{:?}", levels(guest));
 }

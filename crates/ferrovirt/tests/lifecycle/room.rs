@@ -28,6 +28,8 @@ pub struct Room {
     arguments: Vec<String>,
     /// A directory that its search path begins with.
     programs: Option<PathBuf>,
+    /// Whether its server leads a session of its own, as a service does.
+    is_service: bool,
 }
 
 impl Room {
@@ -44,6 +46,14 @@ impl Room {
     /// A room in directories that are there already.
     pub fn in_world(world: World, registry: RealRegistry) -> Self {
         let mut room = Self::without_server(world, registry);
+        room.start_server();
+        room
+    }
+
+    /// A room whose server is started as a service manager does, in a session of its own.
+    pub fn of_a_service() -> Self {
+        let mut room = Self::without_server(World::new(), RealRegistry::start());
+        room.is_service = true;
         room.start_server();
         room
     }
@@ -90,6 +100,7 @@ impl Room {
             pod_ports: "listed",
             arguments: Vec::new(),
             programs: None,
+            is_service: false,
         }
     }
 
@@ -104,6 +115,12 @@ impl Room {
     /// Starts the server again where the one before it was. The kubeconfig stays right.
     pub fn start_server(&mut self) {
         let mut command = self.world.command(self.serve_arguments());
+        if self.is_service {
+            let mut leader = Command::new("setsid");
+            leader.arg(command.get_program()).args(command.get_args());
+            self.world.environment(&mut leader);
+            command = leader;
+        }
         if let Some(programs) = &self.programs {
             let path = std::env::var("PATH").unwrap_or_default();
             command.env("PATH", format!("{}:{path}", programs.display()));
