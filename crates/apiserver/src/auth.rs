@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! TLS handshake ── any client certificate is taken, possession of its key is proven ──┐
-//! Authorization: Bearer … ────────────────────────────────────────────────────────────┤
+//! Authorization: Bearer …, or a protocol that a WebSocket's client offers ─────────────┤
 //!                                                                                     ▼
 //!                              Authenticator: x509 │ token file │ service account token
 //!                                                                                     │
@@ -25,6 +25,7 @@ mod reviews;
 mod service_accounts;
 mod token_file;
 mod verifier;
+pub(crate) mod web_socket;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

@@ -3,7 +3,7 @@
 //! ```text
 //! listener ──┐                       ┌─► documents   health, version, discovery, OpenAPI, metrics
 //!            ├─► front: request_info ─┼─► resources ─► verbs, reviews     answer ─► gzip
-//! in_process ┘   auth, rbac, limits  └─► extension   what others answer   list_body, watch_body
+//! in_process ┘   auth, rbac, limits  └─► extension   what others answer   list_body, watch_body, watch_socket
 //! ```
 //!
 //! Everything that decides (paths, options, negotiation, health texts, audit events) is a pure function of its own
@@ -27,3 +27,4 @@ pub mod request_info;
 mod resources;
 mod reviews;
 mod watch_body;
+mod watch_socket;

@@ -1,5 +1,6 @@
 //! From what a request shows to who asks.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,7 +10,9 @@ use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 
 use super::certificates::Facts;
-use super::{AUTHENTICATED, Authorities, Identity, Objects, TokenFile, UNAUTHENTICATED, service_accounts};
+use super::{
+    AUTHENTICATED, Authorities, Identity, Objects, TokenFile, UNAUTHENTICATED, service_accounts, web_socket,
+};
 use crate::status::ApiError;
 
 /// Verified certificates that are remembered, so that not every request costs a signature check.
@@ -54,7 +57,8 @@ impl Authenticator {
     /// Who asks. `peer` is the certificate that the client proved to hold the key of in the handshake (DER), the first
     /// of the chain. `None`: no credentials were shown ([`Identity::anonymous`]).
     ///
-    /// As in Kubernetes the first good credential counts: the certificate, then the bearer token.
+    /// As in Kubernetes the first good credential counts: the certificate, then the bearer token, in its header or among a
+    /// WebSocket's protocols.
     ///
     /// # Errors
     /// 401 when credentials were shown and none of them is good.
@@ -68,8 +72,12 @@ impl Authenticator {
         if let Some(Shown::Good(identity)) = certificate {
             return Ok(Some(with_group(identity)));
         }
-        if let Some(token) = bearer(headers) {
-            let (identity, _) = self.token(token, &[], now).ok_or_else(ApiError::unauthorized)?;
+        let token = match bearer(headers) {
+            Some(token) => Some(Cow::Borrowed(token)),
+            None => web_socket::token(headers).map_err(|_| ApiError::unauthorized())?.map(Cow::Owned),
+        };
+        if let Some(token) = token {
+            let (identity, _) = self.token(&token, &[], now).ok_or_else(ApiError::unauthorized)?;
             return Ok(Some(identity));
         }
         match certificate {

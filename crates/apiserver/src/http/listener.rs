@@ -15,7 +15,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use http::{Method, Request};
+use http::header::{CONNECTION, CONTENT_TYPE, HOST};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -153,11 +154,14 @@ async fn connection(
         let (front, caller) = (front.clone(), caller.clone());
         let stream = is_http2.then(|| begun.begin());
         async move {
+            if let Some(refused) = refuse_host(&request) {
+                return Ok::<_, Infallible>(refused);
+            }
             let is_head = request.method() == Method::HEAD;
             let (request, leftover) = Leftover::of(request);
             let response = front.answer(request, caller).await;
             let leftover = leftover.filter(|leftover| !leftover.is_end_stream());
-            Ok::<_, Infallible>(match (stream, leftover) {
+            Ok(match (stream, leftover) {
                 // A stream of HTTP/2 can end without its connection.
                 (Some(stream), leftover) => {
                     if let Some(leftover) = leftover {
@@ -181,6 +185,19 @@ async fn connection(
     }
     served.as_mut().graceful_shutdown();
     served.await
+}
+
+/// The answer to a request of HTTP/1.1 that does not say once which host it is for, RFC 9112, 3.2.
+fn refuse_host<B>(request: &Request<B>) -> Option<Response<Body>> {
+    let mut hosts = request.headers().get_all(HOST).into_iter();
+    if request.version() != Version::HTTP_11 || (hosts.next().is_some() && hosts.next().is_none()) {
+        return None;
+    }
+    let mut response = Response::new(Body::from("400 Bad Request: one Host header is required\n"));
+    *response.status_mut() = StatusCode::BAD_REQUEST;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    Some(response)
 }
 
 /// HTTP as ALPN chose it: guessing it from the first bytes would wait for them without a deadline.
@@ -209,6 +226,23 @@ mod tests {
         {
             assert_eq!(room(wanted, descriptors), expected, "{wanted} {descriptors:?}");
         }
+    }
+
+    #[test]
+    fn http_1_1_names_its_host_once() {
+        let code = |version, hosts: &[&'static str]| {
+            let mut request = Request::new(());
+            *request.version_mut() = version;
+            for host in hosts {
+                request.headers_mut().append(HOST, HeaderValue::from_static(host));
+            }
+            refuse_host(&request).map(|response| response.status().as_u16())
+        };
+        assert_eq!(code(Version::HTTP_11, &["a"]), None);
+        assert_eq!(code(Version::HTTP_11, &[]), Some(400));
+        assert_eq!(code(Version::HTTP_11, &["a", "a"]), Some(400));
+        // HTTP/1.0 has none, and HTTP/2 another place for it.
+        assert_eq!((code(Version::HTTP_10, &[]), code(Version::HTTP_2, &[])), (None, None));
     }
 
     #[test]

@@ -16,7 +16,8 @@ use super::query::{Query, WriteOptions};
 use super::request_info::RequestInfo;
 use super::reviews;
 use super::watch_body::WatchBody;
-use crate::auth::Attributes;
+use super::watch_socket;
+use crate::auth::{Attributes, web_socket};
 use crate::decode;
 use crate::kind::{Family, Kind, Scope};
 use crate::protobuf;
@@ -129,7 +130,7 @@ async fn verb(
         return Err(ApiError::no_such_path());
     }
     if info.verb == "watch" {
-        return watch(state, target, asked).await;
+        return watch(state, target, request, asked).await;
     }
     let show = show(asked, form(asked.accept, Endpoint::Objects)?)?;
     let mut context = context(asked);
@@ -235,7 +236,12 @@ fn list_options(query: &Query) -> Result<ListOptions, ApiError> {
     })
 }
 
-async fn watch(state: &Arc<State>, mut target: Target<'_>, asked: &Asked<'_>) -> Result<Response, ApiError> {
+async fn watch(
+    state: &Arc<State>,
+    mut target: Target<'_>,
+    request: Request<Body>,
+    asked: &Asked<'_>,
+) -> Result<Response, ApiError> {
     let form = form(asked.accept, Endpoint::Watch)?;
     let show = show(asked, form)?;
     let mut options = list_options(asked.query)?;
@@ -262,6 +268,9 @@ async fn watch(state: &Arc<State>, mut target: Target<'_>, asked: &Asked<'_>) ->
         stop: state.parts.stop.clone(),
         _counted: state.metrics.watcher(),
     };
+    if web_socket::is_asked_for(request.headers()) {
+        return watch_socket::answer(request.into_parts().0, body).await;
+    }
     let mut response = http::Response::new(body.into_body());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(response)

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use axum::body::Body;
 use bytes::{BufMut as _, Bytes, BytesMut};
-use futures::stream;
+use futures::{Stream, StreamExt as _, stream};
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 
@@ -50,10 +50,13 @@ struct Running {
 impl WatchBody {
     /// The body.
     pub fn into_body(self) -> Body {
+        Body::from_stream(self.into_stream().map(Ok::<_, std::convert::Infallible>))
+    }
+
+    /// Its chunks: whole lines.
+    pub fn into_stream(self) -> impl Stream<Item = Bytes> {
         let running = Running { of: self, waiting: VecDeque::new(), headings: true, ended: false };
-        Body::from_stream(stream::unfold(running, |mut running| async {
-            running.next().await.map(|chunk| (Ok::<_, std::convert::Infallible>(chunk), running))
-        }))
+        stream::unfold(running, |mut running| async { running.next().await.map(|chunk| (chunk, running)) })
     }
 }
 

@@ -14,9 +14,10 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use rustls::client::WantsClientCert;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -41,7 +42,18 @@ fn decoded(kubeconfig: &Value, pointer: &str) -> Vec<u8> {
     STANDARD.decode(kubeconfig.pointer(pointer).unwrap().as_str().unwrap()).unwrap()
 }
 
-/// What it takes to speak to a server as its administrator.
+/// Trust in the authority that a kubeconfig names.
+fn trust(path: &Path) -> ConfigBuilder<ClientConfig, WantsClientCert> {
+    let authority = decoded(&kubeconfig(path), "/clusters/0/cluster/certificate-authority-data");
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(&authority).unwrap()).unwrap();
+    ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+}
+
+/// What it takes to speak to a server, as its administrator.
 #[derive(Clone)]
 pub struct Credentials {
     /// Whom the client trusts, and who it is.
@@ -56,18 +68,13 @@ impl Credentials {
 
     /// Those of a kubeconfig.
     pub fn read_file(path: &Path) -> Self {
-        let kubeconfig = kubeconfig(path);
-        let authority = decoded(&kubeconfig, "/clusters/0/cluster/certificate-authority-data");
         let (certificate, key) = identity(path);
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(&authority).unwrap()).unwrap();
-        let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_client_auth_cert(vec![certificate], key)
-            .unwrap();
-        Self { config: Arc::new(config) }
+        Self { config: Arc::new(trust(path).with_client_auth_cert(vec![certificate], key).unwrap()) }
+    }
+
+    /// Trust in the server of a kubeconfig, and nothing to show to it.
+    pub fn of_nobody(path: &Path) -> Self {
+        Self { config: Arc::new(trust(path).with_no_client_auth()) }
     }
 
     /// A connection that has done its handshakes, and on which nothing was asked yet.

@@ -3,12 +3,21 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures::{SinkExt as _, StreamExt as _};
 use http::Method;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::{self, Message};
 
 use crate::client::{Client, Credentials, runtime};
-use crate::server::{DEADLINE, Server, World, memory_kib};
+use crate::server::{DEADLINE, Server, World, finish, memory_kib};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const STUCK: usize = 30;
@@ -22,10 +31,7 @@ async fn open_watches(client: &mut Client) -> f64 {
     of_watches.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
 }
 
-async fn stuck(
-    credentials: &Credentials,
-    address: SocketAddr,
-) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
+async fn stuck(credentials: &Credentials, address: SocketAddr) -> TlsStream<TcpStream> {
     let mut stream = credentials.stream(address).await.unwrap();
     let request = format!("GET {MAPS}?watch=true HTTP/1.1\r\nhost: localhost\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -87,4 +93,89 @@ fn who_does_not_read_is_dropped_and_keeps_nobody_waiting() {
         drop(streams);
     });
     assert!(server.stop().success());
+}
+
+/// Opens a watch over a WebSocket; otherwise the code and the reason of the answer.
+async fn socket(
+    credentials: &Credentials,
+    address: SocketAddr,
+    path: &str,
+    protocols: &str,
+) -> Result<WebSocketStream<TlsStream<TcpStream>>, (u16, Value)> {
+    let stream = credentials.stream(address).await.unwrap();
+    let uri = format!("wss://localhost:{}{path}", address.port());
+    let mut request = uri.into_client_request().unwrap();
+    if !protocols.is_empty() {
+        request.headers_mut().insert("sec-websocket-protocol", protocols.parse().unwrap());
+    }
+    match timeout(DEADLINE, tokio_tungstenite::client_async(request, stream)).await.unwrap() {
+        Ok((socket, _)) => Ok(socket),
+        Err(tungstenite::Error::Http(response)) => {
+            let status: Value = serde_json::from_slice(response.body().as_deref().unwrap()).unwrap();
+            Err((response.status().as_u16(), status["reason"].clone()))
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// The next message, which is an event.
+async fn event(socket: &mut WebSocketStream<TlsStream<TcpStream>>) -> Value {
+    let message = timeout(DEADLINE, socket.next()).await.unwrap().unwrap().unwrap();
+    serde_json::from_str(message.to_text().unwrap()).unwrap()
+}
+
+#[test]
+fn browsers_watch_over_a_web_socket_and_show_a_token_among_its_protocols() {
+    let world = World::new();
+    let server = Server::start(&world);
+    let address = server.address();
+    let administrator = Credentials::read(&world);
+    let nobody = Credentials::of_nobody(&world.kubeconfig());
+    let kubectl = |line: &str| finish(world.kubectl(line.split(' '))).succeeded().stdout;
+    kubectl("create clusterrolebinding looks --clusterrole=view --serviceaccount=default:default");
+    let token = kubectl("create token default");
+    let offered =
+        |token: &str| format!("base64url.bearer.authorization.k8s.io.{}", URL_SAFE_NO_PAD.encode(token));
+    let good = format!("{}, base64.binary.k8s.io", offered(token.trim()));
+    runtime().block_on(async {
+        let path = format!("{MAPS}?watch=true&fieldSelector=metadata.name%3Dseen");
+        let mut watches = Vec::new();
+        for (credentials, protocols) in [(&administrator, ""), (&nobody, good.as_str())] {
+            watches.push(socket(credentials, address, &path, protocols).await.unwrap());
+        }
+        let mut client = administrator.connect(address).await.unwrap();
+        let map = |text: &str| {
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "seen"}, "data": {"text": text}})
+        };
+        client.call(Method::POST, MAPS, &map("one\ntwo")).await.unwrap().succeeded();
+        client.call(Method::PUT, &format!("{MAPS}/seen"), &map("three")).await.unwrap().succeeded();
+        for watch in &mut watches {
+            let (first, second) = (event(watch).await, event(watch).await);
+            assert_eq!((&first["type"], &first["object"]["data"]["text"]), (&json!("ADDED"), &json!("one\ntwo")));
+            assert_eq!((&second["type"], &second["object"]["data"]["text"]), (&json!("MODIFIED"), &json!("three")));
+        }
+        // What a client says changes nothing.
+        watches[0].send(Message::text("hello")).await.unwrap();
+        client.call(Method::DELETE, &format!("{MAPS}/seen"), &json!({})).await.unwrap().succeeded();
+        for watch in &mut watches {
+            assert_eq!(event(watch).await["type"], "DELETED");
+        }
+
+        let unauthorized = Err((401, json!("Unauthorized")));
+        for protocols in [String::new(), offered(token.trim()), format!("{}, a", offered("wrong"))] {
+            let refused = socket(&nobody, address, &path, &protocols).await.map(drop);
+            assert_eq!(refused, unauthorized, "{protocols:?}");
+        }
+        let secrets = path.replace("configmaps", "secrets");
+        let refused = socket(&nobody, address, &secrets, &good).await.map(drop);
+        assert_eq!(refused, Err((403, json!("Forbidden"))));
+
+        // A server that stops says farewell.
+        let stopped = tokio::task::spawn_blocking(move || server.stop());
+        for watch in &mut watches {
+            let end = timeout(DEADLINE, watch.next()).await.unwrap();
+            assert!(matches!(end, Some(Ok(Message::Close(Some(_))))), "{end:?}");
+        }
+        stopped.await.unwrap();
+    });
 }
