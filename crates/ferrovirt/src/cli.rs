@@ -212,7 +212,7 @@ impl LogFormat {
 /// Ports of guests that are open at their Pods' addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum PodPorts {
-    /// All, by a rule of the host's firewall, which takes root and nft(8)
+    /// All, by rules of the host's firewall, which take root and nft(8)
     All,
     /// Those that an interface lists; the firewall is left alone
     Listed,
@@ -239,7 +239,7 @@ pub struct ServeFlags {
     /// What each line on standard error is, and of launchers' logs
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
-    /// TCP ports of guests that are open at their Pods' addresses, of those that manifests allow
+    /// Ports of guests that are open at their Pods' addresses, of those that manifests allow
     #[arg(long, value_name = "PORTS", value_enum, default_value_t = PodPorts::All, conflicts_with = "api_only")]
     pub pod_ports: PodPorts,
     /// Serve the API and nothing else: no controller acts, no machine is started, ended or adopted

@@ -5,10 +5,11 @@
 //! | `CAP_SYS_ADMIN` | namespaces and the view of QEMU | the machine runs |
 //! | `CAP_SETPCAP` | taking capabilities out of bounding sets | the machine runs |
 //! | `CAP_CHOWN`, `CAP_FOWNER` | giving QEMU its directory | the machine runs |
-//! | `CAP_NET_BIND_SERVICE` | ports of the guest below 1024, at the Pod's address | the machine runs |
+//! | `CAP_NET_RAW` | the socket that the host redirects datagrams to | the machine runs |
 //! | `CAP_SYS_NICE` | going ahead of others during the start | the machine runs |
 //! | `CAP_DAC_OVERRIDE` | QEMU's directory, which is user 107's: the display's socket and pictures | the end |
 //! | `CAP_KILL` | ending QEMU, which is user 107's | the end |
+//! | `CAP_NET_BIND_SERVICE` | ports of the guest below 1024, at the Pod's address: those that are listed, and others when they answer | the end |
 //! | `CAP_SETUID`, `CAP_SETGID` | passt, which starts as this user and changes to `nobody` by itself | the end |
 //!
 //! Capabilities are a thread's own. The threads that helped with the start end when they have had nothing to do for a
@@ -21,6 +22,7 @@ use vmm::privileges::{self, Capabilities};
 /// What following a machine takes.
 const FOLLOWING: Capabilities = Capabilities::DAC_OVERRIDE
     .union(Capabilities::KILL)
+    .union(Capabilities::NET_BIND_SERVICE)
     .union(Capabilities::SETUID)
     .union(Capabilities::SETGID);
 
@@ -30,7 +32,7 @@ const STARTING: Capabilities = FOLLOWING
     .union(Capabilities::SETPCAP)
     .union(Capabilities::CHOWN)
     .union(Capabilities::FOWNER)
-    .union(Capabilities::NET_BIND_SERVICE)
+    .union(Capabilities::NET_RAW)
     .union(Capabilities::SYS_NICE);
 
 /// Gives up what no start of a machine takes, and the gain of privileges by executing anything. Call it before there is

@@ -147,7 +147,7 @@ pub const SPEC_FIELDS: &[SupportedField] = &[
     row(
         "domain.devices.interfaces[].portRanges",
         Full,
-        "with `ports`: what of the guest can be reached, all when none is listed; TCP ports are open at the Pod's address, without `nft` or root the listed ones alone, 128 at most; UDP ports as far as they are listed",
+        "with `ports`: what of the guest can be reached, all when none is listed; they are open at the Pod's address, without `nft` or root the listed ones alone, 128 at most of each protocol",
     ),
     row("domain.devices.interfaces[].ports", Full, "see `portRanges`"),
     row("domain.devices.interfaces[].state", Only(&["up"]), ""),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use image::Store;
 use launcher::host::{HostError, KVM_DEVICE, run_as};
-use node::pods::redirect::{self, RedirectError};
+use node::pods::redirect::{self, RedirectError, Redirected};
 use serde::Serialize;
 use vmm::accelerator::{CacheUse, KvmStatus};
 use vmm::process::Trampoline;
@@ -244,9 +244,18 @@ async fn pod_ports() -> Finding {
         let text = "all TCP ports of guests are open at their Pods' addresses";
         return finding(State::Ok, text.to_owned(), None);
     }
-    let Err(error) = redirect::check().await else {
-        let text = "`ferrovirt serve` opens all TCP ports of guests at their Pods' addresses, by nftables";
-        return finding(State::Ok, text.to_owned(), None);
+    let error = match redirect::check().await {
+        Ok(opened) => {
+            let ports = match opened {
+                Redirected::All => "ports",
+                Redirected::TcpAlone { .. } => "TCP ports",
+            };
+            let text = format!(
+                "`ferrovirt serve` opens all {ports} of guests at their Pods' addresses, by nftables"
+            );
+            return finding(State::Ok, text, None);
+        }
+        Err(error) => error,
     };
     let hint = Some(error.hint().to_owned());
     let state = match error {

@@ -128,9 +128,9 @@ impl Room {
         self.spawn_server(command);
     }
 
-    /// Waits until the server's log has a line with this text.
-    pub fn wait_for_log(&mut self, text: &str) {
-        self.server.as_mut().unwrap().wait_for_line(text);
+    /// Waits until the server's log has a line with this text, which is returned.
+    pub fn wait_for_log(&mut self, text: &str) -> String {
+        self.server.as_mut().unwrap().wait_for_line(text)
     }
 
     /// Where the server listens.

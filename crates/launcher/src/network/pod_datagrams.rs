@@ -1,5 +1,9 @@
 //! UDP ports of the Pod's address: what comes to one goes to the guest's, and its answers go back to who has sent there.
 //!
+//! Listed ports have a socket each. Where the host hands what comes to any port to one socket, [`redirected`], the kernel
+//! tells with each datagram which was wanted; an answer leaves by a socket of that port, which is there as long as the
+//! port has flows.
+//!
 //! A sender and a port of the guest are a flow, with a port of the gateway's own, by which the guest's answers are told
 //! apart ([`Door::datagrams`]).
 //!
@@ -15,10 +19,13 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::net::{SocketAddr, SocketAddrV4};
+use std::os::fd::AsRawFd as _;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg, setsockopt, sockopt};
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -50,20 +57,108 @@ pub(super) fn listen(address: SocketAddr) -> io::Result<UdpSocket> {
     UdpSocket::from_std(socket)
 }
 
-/// Sends on what comes to `sockets`, to the same ports of the guest behind `door`, in tasks that end with it.
-pub(super) fn serve(sockets: Vec<UdpSocket>, door: &Door) {
+/// Listens at `address` for what the host redirects there. It takes `CAP_NET_RAW`, or `CAP_NET_ADMIN`.
+///
+/// A rule of the firewall hands datagrams to a socket without changing where they go to, but only to one that says that it
+/// is transparent (ip(7): `IP_TRANSPARENT`, `IP_RECVORIGDSTADDR`; the kernel's Documentation/networking/tproxy.rst).
+///
+/// # Errors
+/// What the kernel says.
+pub(super) fn redirected(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = listen(address)?;
+    setsockopt(&socket, sockopt::IpTransparent, &true)?;
+    setsockopt(&socket, sockopt::Ipv4OrigDstAddr, &true)?;
+    Ok(socket)
+}
+
+/// Sends on what comes to the sockets, to the same ports of the guest behind `door`, in tasks that end with it. What comes
+/// to `redirected` may be for any port of its address.
+pub(super) fn serve(redirected: Option<UdpSocket>, listed: Vec<UdpSocket>, door: &Door) {
     let flows = Arc::new(Mutex::new(Flows::default()));
-    for socket in sockets {
+    let listed: Vec<_> = listed.into_iter().map(Arc::new).collect();
+    let exits = Exits(
+        listed.iter().filter_map(|socket| Some((port(socket).ok()?, Arc::downgrade(socket)))).collect(),
+    );
+    let redirected = redirected.map(|socket| Inlet::Redirected(socket, exits));
+    for mut inlet in listed.into_iter().map(Inlet::Listed).chain(redirected) {
         let (door, flows) = (door.clone(), Arc::clone(&flows));
         tokio::spawn(async move {
             tokio::select! {
                 () = door.closed() => {}
-                Err(error) = receive(Arc::new(socket), &door, &flows) => {
-                    tracing::warn!(%error, "a UDP port of the guest is no longer open at the Pod's address");
-                }
+                () = receive(&mut inlet, &door, &flows) => {}
             }
         });
     }
+}
+
+fn port(socket: &UdpSocket) -> io::Result<u16> {
+    socket.local_addr().map(|address| address.port())
+}
+
+/// Where datagrams come in.
+#[derive(Debug)]
+enum Inlet {
+    /// At one port.
+    Listed(Arc<UdpSocket>),
+    /// At any of an address.
+    Redirected(UdpSocket, Exits),
+}
+
+impl Inlet {
+    /// The next datagram: its length, and its flow.
+    async fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, Flow)> {
+        match self {
+            Self::Listed(socket) => {
+                let (length, sender) = socket.recv_from(buffer).await?;
+                Ok((length, Flow { sender, port: port(socket)? }))
+            }
+            Self::Redirected(socket, _) => {
+                socket.async_io(Interest::READABLE, || receive_redirected(socket, buffer)).await
+            }
+        }
+    }
+
+    /// Where answers from `wanted` go out.
+    fn exit(&mut self, wanted: u16) -> io::Result<Arc<UdpSocket>> {
+        match self {
+            Self::Listed(socket) => Ok(Arc::clone(socket)),
+            Self::Redirected(socket, exits) => exits.of(socket, wanted),
+        }
+    }
+}
+
+/// The sockets that answers leave by, by port. Who uses one keeps it.
+#[derive(Debug, Default)]
+struct Exits(HashMap<u16, Weak<UdpSocket>>);
+
+impl Exits {
+    /// The one of `wanted`, at the address of `redirected`.
+    fn of(&mut self, redirected: &UdpSocket, wanted: u16) -> io::Result<Arc<UdpSocket>> {
+        if let Some(socket) = self.0.get(&wanted).and_then(Weak::upgrade) {
+            return Ok(socket);
+        }
+        self.0.retain(|_, socket| socket.strong_count() > 0);
+        // Nothing comes in by it while the host redirects.
+        let socket = Arc::new(listen((redirected.local_addr()?.ip(), wanted).into())?);
+        self.0.insert(wanted, Arc::downgrade(&socket));
+        Ok(socket)
+    }
+}
+
+/// A datagram that may be for another port than the socket's.
+fn receive_redirected(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, Flow)> {
+    let mut told = nix::cmsg_space!(nix::libc::sockaddr_in);
+    let mut buffers = [io::IoSliceMut::new(buffer)];
+    let received =
+        recvmsg::<SockaddrIn>(socket.as_raw_fd(), &mut buffers, Some(&mut told), MsgFlags::empty())?;
+    let wanted = received.cmsgs()?.find_map(|message| match message {
+        ControlMessageOwned::Ipv4OrigDstAddr(address) => Some(u16::from_be(address.sin_port)),
+        _ => None,
+    });
+    let (Some(sender), Some(port)) = (received.address, wanted) else {
+        return Err(io::Error::other("a datagram does not say where it comes from or goes to"));
+    };
+    Ok((received.bytes, Flow { sender: SocketAddrV4::from(sender).into(), port }))
 }
 
 /// A sender, and the port of the guest that it sends to.
@@ -116,30 +211,24 @@ impl<W: Clone> Flows<W> {
 /// The flows of all ports.
 type Ways = Arc<Mutex<Flows<mpsc::Sender<Frame>>>>;
 
-async fn receive(socket: Arc<UdpSocket>, door: &Door, flows: &Ways) -> io::Result<()> {
-    let port = socket.local_addr()?.port();
+async fn receive(inlet: &mut Inlet, door: &Door, flows: &Ways) {
     let mut buffer = vec![0; LONGEST_BYTES];
     loop {
-        let (length, sender) = match socket.recv_from(&mut buffer).await {
+        let (length, flow) = match inlet.receive(&mut buffer).await {
             Ok(received) => received,
             Err(error) => {
-                tracing::debug!(%error, port, "a datagram to the guest cannot be received");
+                tracing::debug!(%error, "a datagram to the guest cannot be received");
                 sleep(PAUSE).await;
                 continue;
             }
         };
-        let flow = Flow { sender, port };
         let known = flows.lock().await.way(flow, Instant::now());
         let way = match known {
             Some(way) => way,
-            None => match door.datagrams(port).await {
-                Ok(Datagrams { to_guest, from_guest }) => {
-                    flows.lock().await.open(flow, to_guest.clone(), Instant::now());
-                    tokio::spawn(answer(flow, from_guest, Arc::clone(&socket), Arc::clone(flows)));
-                    to_guest
-                }
+            None => match open(inlet, door, flow, flows).await {
+                Ok(way) => way,
                 Err(error) => {
-                    tracing::debug!(%error, port, "a datagram to the guest is lost");
+                    tracing::debug!(error, port = flow.port, "a datagram to the guest is lost");
                     continue;
                 }
             },
@@ -147,6 +236,22 @@ async fn receive(socket: Arc<UdpSocket>, door: &Door, flows: &Ways) -> io::Resul
         // It fails when the machine has ended, and so does this.
         let _ = way.send(Frame::of(&buffer[..length])).await;
     }
+}
+
+/// Opens a flow.
+async fn open(
+    inlet: &mut Inlet,
+    door: &Door,
+    flow: Flow,
+    flows: &Ways,
+) -> Result<mpsc::Sender<Frame>, String> {
+    // The guest's ports are the manifest's to open, whatever the host has at its own.
+    let Datagrams { to_guest, from_guest } =
+        door.datagrams(flow.port).await.map_err(|error| error.to_string())?;
+    let exit = inlet.exit(flow.port).map_err(|error| error.to_string())?;
+    flows.lock().await.open(flow, to_guest.clone(), Instant::now());
+    tokio::spawn(answer(flow, from_guest, exit, Arc::clone(flows)));
+    Ok(to_guest)
 }
 
 /// Sends a flow's answers to its sender, until it has ended.
@@ -256,7 +361,7 @@ mod tests {
         assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
         let all = Ports([first, second].map(|at| (Protocol::Udp, at.port()..=at.port())).to_vec());
         let (door, mut opened) = door(all);
-        serve(sockets.into(), &door);
+        serve(None, sockets.into(), &door);
 
         let clients = [0, 0].map(|port| listen((Ipv4Addr::LOCALHOST, port).into()).unwrap());
         let mut guests = Vec::new();

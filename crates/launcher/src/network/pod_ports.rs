@@ -2,9 +2,8 @@
 //! are sent on ([`pod_datagrams`]).
 //!
 //! No launcher can listen on all 65,535 ports. Where the host redirects what comes to the address to one of them,
-//! [`REDIRECT_PORT`], the kernel tells which was wanted, and all of TCP are open that the manifest allows. The ports that it
-//! lists are listened on as well: nothing is redirected where the node may not, or has not got what it takes. Of UDP it is
-//! those alone, since the kernel does not tell where a redirected datagram was sent to.
+//! [`REDIRECT_PORT`], the kernel tells which was wanted, and all are open that the manifest allows. The ports that it lists
+//! are listened on as well: nothing is redirected where the node may not, or has not got what it takes.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -43,6 +42,7 @@ const MOST_NAMED: usize = 8;
 #[derive(Debug, Default)]
 pub struct PodPorts {
     redirected: Option<TcpListener>,
+    redirected_datagrams: Option<UdpSocket>,
     listed: Vec<TcpListener>,
     datagrams: Vec<UdpSocket>,
 }
@@ -63,7 +63,15 @@ impl PodPorts {
                 None
             }
         });
-        Self { redirected, ..Self::default() }
+        let redirected_datagrams = address.and_then(|address| match pod_datagrams::redirected(address) {
+            Ok(socket) => Some(socket),
+            Err(error) => {
+                // An ordinary user's launcher may not.
+                tracing::debug!(%address, %error, "only listed UDP ports of the guest can be open at the Pod's address");
+                None
+            }
+        });
+        Self { redirected, redirected_datagrams, ..Self::default() }
     }
 
     /// Listens on the ports that are listed too, but for the TCP port of `control`, which is the launcher's own there; and
@@ -95,6 +103,9 @@ impl PodPorts {
         }
         let mut told: Vec<_> = closed.into_iter().map(|(port, why)| format!("{port} ({why})")).collect();
         for port in ports.listed(Protocol::Udp) {
+            if port == REDIRECT_PORT && self.redirected_datagrams.is_some() {
+                continue;
+            }
             let added = add(&mut self.datagrams, || pod_datagrams::listen((address, port).into()));
             told.extend(added.err().map(|why| format!("udp/{port} ({why})")));
         }
@@ -107,7 +118,7 @@ impl PodPorts {
         for listener in self.redirected.into_iter().chain(self.listed) {
             tokio::spawn(accept(listener, door.clone(), Arc::clone(&places)));
         }
-        pod_datagrams::serve(self.datagrams, door);
+        pod_datagrams::serve(self.redirected_datagrams, self.datagrams, door);
     }
 }
 

@@ -1,18 +1,22 @@
-//! Every TCP port of every guest, at the Pods' addresses: one rule of nftables, the same for all Pods, by which a
-//! connection to any port of such an address comes to one that its launcher listens on.
+//! Every port of every guest, at the Pods' addresses: two rules of nftables, the same for all Pods, by which what is for
+//! any port of such an address comes to one that its launcher listens on.
 //!
 //! ```text
 //!  table ip ferrovirt:  127.88.1.2:5432 ──► 127.88.1.2:15001 ──► the launcher asks the kernel for the 5432 ──► guest
 //! ```
 //!
-//! The rule is this host's, not this daemon's: it stays when the daemon ends, since launchers go on, and serves those of
+//! A connection's destination is translated (`dnat`), a datagram is handed to the launcher's socket as it is (`tproxy`),
+//! which must be a transparent one: without a connection the kernel has no place to keep what a datagram was for.
+//!
+//! The rules are this host's, not this daemon's: they stay when the daemon ends, since launchers go on, and serve those of
 //! other users as well. Which ports there are is each launcher's to say.
 //!
 //! # Guarantees
 //! - The table is replaced in one transaction. Connections go on: what they were translated to is the kernel's to keep.
 //! - Only the first packet of a connection is matched, so that none is led astray that was there before the rule.
 //! - Launchers that do not listen on that port, which are those of earlier versions, are left out; what they listen on is
-//!   reached as it was. One that gets such an address later is redirected to from the next start of a daemon on.
+//!   reached as it was. One that gets such an address later is redirected to from the next start of a daemon on. Where
+//!   there is no transparent socket, datagrams go where they would without the rule.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -45,11 +49,23 @@ const SOCKETS: &str = "/proc/net/tcp";
 /// TCP_LISTEN in [`SOCKETS`], include/net/tcp_states.h.
 const LISTEN: &str = "0A";
 
-/// Why connections are not redirected.
+/// What is redirected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Redirected {
+    /// Connections and datagrams.
+    All,
+    /// Connections alone: the kernel has no `tproxy`.
+    TcpAlone {
+        /// What it says to that.
+        said: String,
+    },
+}
+
+/// Why nothing is redirected.
 #[derive(Debug, thiserror::Error)]
 pub enum RedirectError {
     /// For an ordinary user.
-    #[error("only root can set a rule of nftables")]
+    #[error("only root can set rules of nftables")]
     NotRoot,
     /// There is no nft.
     #[error("there is no `{PROGRAM}` in the search path")]
@@ -101,28 +117,28 @@ impl RedirectError {
     }
 }
 
-/// What is done with the rule.
+/// What is done with the rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Purpose {
-    /// It is set.
+    /// They are set.
     Install,
-    /// The kernel only says whether it would take it.
+    /// The kernel only says whether it would take them.
     Check,
 }
 
-/// Sets the rule.
+/// Sets the rules.
 ///
 /// # Errors
-/// [`RedirectError`]; a rule that was there before is then as it was.
-pub async fn install() -> Result<(), RedirectError> {
+/// [`RedirectError`]; rules that were there before are then as they were.
+pub async fn install() -> Result<Redirected, RedirectError> {
     run(Purpose::Install).await
 }
 
-/// Whether the rule could be set. Nothing is changed.
+/// What [`install`] would do. Nothing is changed.
 ///
 /// # Errors
 /// What [`install`] would say.
-pub async fn check() -> Result<(), RedirectError> {
+pub async fn check() -> Result<Redirected, RedirectError> {
     run(Purpose::Check).await
 }
 
@@ -140,15 +156,32 @@ async fn trial_listener() -> io::Result<TcpListener> {
     TcpListener::bind((Ipv4Addr::new(NETWORK[0], NETWORK[1], low, 0), REDIRECT_PORT)).await
 }
 
-async fn run(purpose: Purpose) -> Result<(), RedirectError> {
+async fn run(purpose: Purpose) -> Result<Redirected, RedirectError> {
     if !rustix::process::geteuid().is_root() {
         return Err(RedirectError::NotRoot);
     }
     trial_listener().await.map_err(|source| RedirectError::Port { source })?;
     let sockets =
         tokio::fs::read_to_string(SOCKETS).await.map_err(|source| RedirectError::Sockets { source })?;
-    let rules = rules(&without_redirect(&sockets));
-    timeout(LIMIT, feed(PROGRAM.as_ref(), purpose, &rules)).await.map_err(|_| RedirectError::Late)?
+    tell(PROGRAM.as_ref(), purpose, &without_redirect(&sockets)).await
+}
+
+/// Tells nft as much as it takes.
+async fn tell(
+    program: &Path,
+    purpose: Purpose,
+    except: &BTreeSet<Ipv4Addr>,
+) -> Result<Redirected, RedirectError> {
+    let feed = async |rules: String| {
+        timeout(LIMIT, feed(program, purpose, &rules)).await.map_err(|_| RedirectError::Late)?
+    };
+    match feed(rules(except) + &rules_of_datagrams()).await {
+        Ok(()) => Ok(Redirected::All),
+        Err(RedirectError::Failed { said, .. }) => {
+            feed(rules(except)).await.map(|()| Redirected::TcpAlone { said })
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Launchers that nothing is to be redirected to, among those who listen by what [`SOCKETS`] says: they have their control
@@ -186,6 +219,19 @@ fn rules(except: &BTreeSet<Ipv4Addr>) -> String {
          \t\ttype nat hook output priority -100; policy accept;\n\
          \t\tip daddr {first}.{second}.0.0/16 {except}tcp dport != {CONTROL_PORT} \
          tcp flags & (fin | syn | rst | ack) == syn dnat to :{REDIRECT_PORT}\n\
+         \t}}\n\
+         }}\n"
+    )
+}
+
+/// What it is told of datagrams, after [`rules`]. Those of this host come in by its loopback interface.
+fn rules_of_datagrams() -> String {
+    let [first, second] = NETWORK;
+    format!(
+        "table ip ferrovirt {{\n\
+         \tchain datagrams {{\n\
+         \t\ttype filter hook prerouting priority -150; policy accept;\n\
+         \t\tiif lo ip daddr {first}.{second}.0.0/16 meta l4proto udp tproxy to ip daddr:{REDIRECT_PORT}\n\
          \t}}\n\
          }}\n"
     )
@@ -267,19 +313,24 @@ mod tests {
     }
 
     /// An nft that is a script.
-    async fn told_by(script: &str) -> Result<(), RedirectError> {
+    async fn told_by(script: &str) -> Result<Redirected, RedirectError> {
         let directory = tempfile::tempdir().unwrap();
         let program = directory.path().join(PROGRAM);
         std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-        feed(&program, Purpose::Check, &rules(&BTreeSet::new())).await
+        tell(&program, Purpose::Check, &BTreeSet::new()).await
     }
 
     #[tokio::test]
     async fn nft_gets_the_rules_and_its_words_are_told() {
         let is_asked =
             "[ \"$*\" = '--check --file -' ] && read first && [ \"$first\" = 'add table ip ferrovirt' ]";
-        told_by(&format!("{is_asked} && cat >/dev/null")).await.unwrap();
+        let of_datagrams = "grep -q 'ip daddr 127.88.0.0/16 meta l4proto udp tproxy to ip daddr:15001$'";
+        let taken = told_by(&format!("{is_asked} && {of_datagrams}")).await;
+        assert_eq!(taken.unwrap(), Redirected::All);
+        let taken =
+            told_by(&format!("{of_datagrams} || exit 0; echo 'Error: No such file' >&2; exit 1")).await;
+        assert_eq!(taken.unwrap(), Redirected::TcpAlone { said: "Error: No such file".to_owned() });
         for (script, expected) in [
             (
                 "echo 'Error: no' >&2; echo 'add table' >&2; exit 1",

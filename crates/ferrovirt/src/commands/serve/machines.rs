@@ -16,7 +16,7 @@ use apiserver::store::{DirectoryLock, LockError};
 use kube::Client;
 use launcher::host::Host;
 use node::pki::Authority;
-use node::pods::redirect::{self, RedirectError};
+use node::pods::redirect::{self, RedirectError, Redirected};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -179,17 +179,21 @@ async fn look_around(host: Host, directory: PathBuf) {
 
 /// Has all ports of guests open at their Pods' addresses, if that is wanted and can be had.
 async fn open_ports(ports: PodPorts) {
-    const LISTED: &str = "only TCP ports that `ports` list are open at Pods' addresses";
+    const LISTED: &str = "only ports that `ports` list are open at Pods' addresses";
     let outcome = match ports {
         PodPorts::All => redirect::install().await,
         PodPorts::Listed => return tracing::info!("{LISTED}, as --pod-ports says"),
     };
     match outcome {
-        Ok(()) => {
-            tracing::info!("all TCP ports of guests are open at Pods' addresses, by a rule of nftables")
+        Ok(Redirected::All) => {
+            tracing::info!("all ports of guests are open at Pods' addresses, by rules of nftables");
         }
+        Ok(Redirected::TcpAlone { said }) => tracing::info!(
+            said,
+            "all TCP ports of guests are open at Pods' addresses, by a rule of nftables, and UDP ports that `ports` list"
+        ),
         Err(error) if redirect::is_in_force().await => {
-            tracing::info!(%error, "all TCP ports of guests are open at Pods' addresses, by a rule that was there");
+            tracing::info!(%error, "all TCP ports of guests are open at Pods' addresses, by rules that were there");
         }
         // An ordinary user has not expected it.
         Err(error @ RedirectError::NotRoot) => tracing::info!(%error, hint = error.hint(), "{LISTED}"),
