@@ -7,6 +7,8 @@
 mod allocator;
 mod cli;
 mod commands;
+#[allow(unsafe_code)] // JUSTIFICATION: see the module; it takes the name of a C function.
+mod mathematics;
 mod progress;
 mod report;
 mod settings;

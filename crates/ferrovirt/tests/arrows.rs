@@ -42,6 +42,7 @@ const RESTRICTED: &[(&str, &[&str], &str)] = &[
     ("anyhow", &["ferrovirt"], "libraries have error types of their own"),
     ("clap", &["ferrovirt"], "flags are the binary's"),
     ("indicatif", &["ferrovirt"], "progress is drawn by the binary"),
+    ("libm", &["ferrovirt"], "it stands in for a C function in the binary"),
     ("tracing-subscriber", &["ferrovirt"], "where logs go is decided by the binary"),
 ];
 

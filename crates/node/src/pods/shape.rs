@@ -25,7 +25,7 @@ pub(super) const BOOT_IMAGE: &str = "volumekernel-boot-volume";
 pub(super) const MOST_GRACE_SECONDS: u64 = u32::MAX as u64;
 
 /// The level that no guest goes beyond: a third of what any other process has.
-const MOST_NICENESS: f64 = 5.0;
+const MOST_NICENESS: u8 = 5;
 
 /// Longest UID of a Kubernetes object; those of API servers have 36 characters.
 const MOST_UID_BYTES: usize = 64;
@@ -200,8 +200,10 @@ pub(super) fn niceness(pod: &Pod) -> u8 {
 /// root's alone; and less than a third of one is [`MOST_NICENESS`], since a kubelet weighs Pods against each other only,
 /// while this weighs a guest against everything on its host.
 fn nearest_level(millis: i128) -> u8 {
-    let millis = millis.clamp(1, 1000) as f64;
-    ((1000.0 / millis).ln() / 1.25_f64.ln()).round().min(MOST_NICENESS) as u8
+    let share = 1000.0 / millis.clamp(1, 1000) as f64;
+    // Half of a level is the root of its factor.
+    let is_nearer = |level: &u8| share * share < 1.25_f64.powi(2 * i32::from(*level) + 1);
+    (0..MOST_NICENESS).find(is_nearer).unwrap_or(MOST_NICENESS)
 }
 
 /// Whether this can be the name of an object, and of a file: an RFC 1123 subdomain.
