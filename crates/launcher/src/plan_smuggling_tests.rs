@@ -9,7 +9,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use vmm::{
     Accelerator, ClockStart, FirmwareFacts, HostFacts, Namespaces, QemuFacts, QemuVersion, RunAs, RunPaths,
-    Sandbox, qemu_args,
+    Sandbox, Slirp, qemu_args,
 };
 
 use super::*;
@@ -101,6 +101,7 @@ fn command_line(instance: &Value) -> Option<Vec<String>> {
             version: QemuVersion { major: 9, minor: 0, micro: 0 },
             firmware: FirmwareFacts::default(),
             sandbox: Sandbox::Available,
+            slirp: Slirp::Available,
             installation: None,
         },
         accelerator: Accelerator::Tcg { reason: String::new() },

@@ -45,7 +45,7 @@ use serde::{Deserialize, Serialize};
 pub use helper::{HELPER_COMMAND, helper_main};
 
 use crate::host_facts::Accelerator;
-use crate::process::Trampoline;
+use crate::process::{Role, Trampoline};
 use crate::run_as::RunAs;
 use child::Ended;
 use helper::GuestOutcome;
@@ -316,7 +316,8 @@ fn run_test_guest(
     let stdin = memory.try_clone().map_err(|error| Obstacle::cannot(MAKE_MEMORY, &error))?;
     let mut arguments = request.helper.arguments.clone();
     arguments.push(HELPER_COMMAND.to_owned());
-    let mut command = request.trampoline.command(&request.run_as, &[], &request.helper.program, &arguments);
+    let role = Role::of(&request.run_as);
+    let mut command = request.trampoline.command(&role, &request.helper.program, &arguments);
     let (ended, output) = child::run(&mut command, stdin, cpu_limit, wall_limit)
         .map_err(|error| Obstacle::cannot("run the process that tests KVM", &error))?;
     let status = match ended {

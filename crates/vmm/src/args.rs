@@ -179,29 +179,36 @@ pub fn qemu_args(spec: &LaunchSpec, facts: &HostFacts, paths: &RunPaths, clock: 
         InitialState::Paused => args.flag("-S"),
     }
     args.pair("-msg", "timestamp=off");
-    match facts.qemu.sandbox {
-        Sandbox::Missing => {}
-        Sandbox::Available => {
-            args.pair("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
-        }
-    }
+    args.sandbox(facts.qemu.sandbox);
     args.list
 }
 
 /// The list, grown by options with and without a value.
 #[derive(Default)]
-struct Arguments {
-    list: Vec<String>,
+pub(crate) struct Arguments {
+    pub(crate) list: Vec<String>,
 }
 
 impl Arguments {
-    fn flag(&mut self, option: &str) {
+    pub(crate) fn flag(&mut self, option: &str) {
         self.list.push(option.to_owned());
     }
 
-    fn pair(&mut self, option: &str, value: impl Into<String>) {
+    pub(crate) fn pair(&mut self, option: &str, value: impl Into<String>) {
         self.list.push(option.to_owned());
         self.list.push(value.into());
+    }
+
+    pub(crate) fn sandbox(&mut self, sandbox: Sandbox) {
+        match sandbox {
+            Sandbox::Missing => {}
+            Sandbox::Available => {
+                self.pair(
+                    "-sandbox",
+                    "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+                );
+            }
+        }
     }
 }
 

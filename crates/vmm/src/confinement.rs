@@ -32,7 +32,8 @@ use serde::{Deserialize, Serialize};
 use crate::args::RunPaths;
 use crate::host_facts::{Accelerator, HostFacts, QemuFacts};
 use crate::launch_spec::LaunchSpec;
-use crate::process::Trampoline;
+use crate::process::{Role, Trampoline, tried};
+use crate::run_as::RunAs;
 
 /// Whether QEMU can be given namespaces of its own here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,9 +66,18 @@ pub struct Installation {
 }
 
 impl Installation {
-    fn files(&self) -> impl Iterator<Item = &Path> {
+    pub(crate) fn files(&self) -> impl Iterator<Item = &Path> {
         std::iter::once(&self.program).chain(&self.paths).map(PathBuf::as_path)
     }
+}
+
+/// The network of a view.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Network {
+    /// One of its own, with nothing in it.
+    Own,
+    /// The host's.
+    Hosts,
 }
 
 /// One file or directory in a view, at the path that it has outside.
@@ -86,6 +96,14 @@ pub(crate) enum ShownAs {
     Device,
     /// Make files in a directory.
     Writable,
+}
+
+impl Shown {
+    /// These, to be read.
+    pub(crate) fn read_only<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Vec<Self> {
+        let shown = |path: &Path| Self { path: path.to_owned(), access: ShownAs::ReadOnly };
+        paths.into_iter().map(shown).collect()
+    }
 }
 
 impl ShownAs {
@@ -163,7 +181,7 @@ impl Namespaces {
             };
         }
         // A process namespace needs no process to be made.
-        let trial = || in_own_process_namespace(|| Ok(())).and_then(|()| enter_view(&[]));
+        let trial = || in_own_process_namespace(|| Ok(())).and_then(|()| enter_view(&[], Network::Own));
         let tried = std::thread::Builder::new().spawn(trial).map(|thread| thread.join());
         let refused = match tried {
             Ok(Ok(Ok(()))) => return Self::Usable,
@@ -177,30 +195,27 @@ impl Namespaces {
 /// Has a process go as far as QEMU would, with what every guest's QEMU is shown.
 fn try_as_user(qemu: &QemuFacts, trampoline: &Trampoline) -> Result<(), String> {
     let installation = qemu.installation.as_ref().ok_or_else(|| unknown_libraries(qemu))?;
-    let shown = installation.files().map(|path| Shown { path: path.to_owned(), access: ShownAs::ReadOnly });
-    let output = trampoline.trial(&shown.collect::<Vec<_>>()).output().map_err(|error| error.to_string())?;
-    // A program that is no trampoline has something to say.
-    if output.status.success() && output.stdout.is_empty() {
-        return Ok(());
-    }
-    Err(String::from_utf8_lossy(&output.stderr).trim_end().to_owned())
+    let shown = Shown::read_only(installation.files());
+    let role = Role { run_as: &RunAs::Caller, shown: &shown, network: Network::Own };
+    tried(&trampoline.trial(&role).output().map_err(|error| error.to_string())?)
 }
 
-fn unknown_libraries(qemu: &QemuFacts) -> String {
+pub(crate) fn unknown_libraries(qemu: &QemuFacts) -> String {
     format!("the libraries of `{}` cannot be told, as of a script", qemu.binary.display())
 }
 
-/// Leaves the mount, network, IPC and UTS namespaces of the caller for new ones, in which there is nothing but what is
-/// shown. Works on the calling thread; who is no root must have no other, and has all capabilities then, over what is in
+/// Leaves the mount, IPC and UTS namespaces of the caller for new ones, and that of the network if it is to be another, in
+/// which there is nothing but what is shown. Works on the calling thread; who is no root must have no other, and has all capabilities then, over what is in
 /// the new namespaces.
 ///
 /// # Errors
 /// What the kernel says, with what was attempted. The thread is of no use then.
-pub(crate) fn enter_view(shown: &[Shown]) -> io::Result<()> {
-    let mut own = CloneFlags::CLONE_NEWNS
-        | CloneFlags::CLONE_NEWNET
-        | CloneFlags::CLONE_NEWIPC
-        | CloneFlags::CLONE_NEWUTS;
+pub(crate) fn enter_view(shown: &[Shown], network: Network) -> io::Result<()> {
+    let mut own = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
+    match network {
+        Network::Own => own |= CloneFlags::CLONE_NEWNET,
+        Network::Hosts => {}
+    }
     let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
     if !user.is_root() {
         // The kernel makes this one first.

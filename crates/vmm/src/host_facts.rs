@@ -31,7 +31,7 @@ pub const OLDEST_QEMU: QemuVersion = QemuVersion { major: 6, minor: 0, micro: 0 
 
 /// Name of the cache file that [`QemuFacts::probe`] keeps in the directory it is given; the number is its
 /// format.
-const CACHE_FILE_NAME: &str = "qemu-facts-2.json";
+const CACHE_FILE_NAME: &str = "qemu-facts-3.json";
 
 /// Directories in which distributions keep x86 firmware: beside the binary's prefix and in the system's.
 const FIRMWARE_DIRECTORIES: [&str; 4] =
@@ -115,6 +115,8 @@ pub struct QemuFacts {
     pub firmware: FirmwareFacts,
     /// Whether it can put itself under a seccomp filter.
     pub sandbox: Sandbox,
+    /// Whether it has a user network.
+    pub slirp: Slirp,
     /// What it reads of the file system; `None` where that cannot be told, as of a script.
     pub installation: Option<Installation>,
 }
@@ -135,6 +137,16 @@ pub enum Sandbox {
     /// `-sandbox on,…` works.
     Available,
     /// Built without libseccomp.
+    Missing,
+}
+
+/// Whether QEMU was built with libslirp, as some distributions' is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Slirp {
+    /// `-netdev user,…` works.
+    Available,
+    /// It does not.
     Missing,
 }
 
@@ -352,12 +364,16 @@ fn ask(binary: PathBuf) -> Result<QemuFacts, ProbeError> {
     } else {
         Sandbox::Missing
     };
+    // One name a line, since QEMU 4.0.
+    let backends = output_of(&binary, &["-netdev", "help"])?;
+    let slirp =
+        if backends.lines().any(|line| line.trim() == "user") { Slirp::Available } else { Slirp::Missing };
     let firmware = FirmwareFacts {
         qboot: find_firmware(&binary, "qboot.rom"),
         seabios_microvm: find_firmware(&binary, "bios-microvm.bin"),
     };
     let installation = installation(&binary);
-    Ok(QemuFacts { binary, version, firmware, sandbox, installation })
+    Ok(QemuFacts { binary, version, firmware, sandbox, slirp, installation })
 }
 
 /// Asks the dynamic loader and QEMU itself where they read.
@@ -503,7 +519,7 @@ mod tests {
             // A shell script that answers as QEMU does and counts how often it is asked.
             let script = format!(
                 "#!/bin/sh\necho x >> {0}/asked\n\
-                 case $1 in --version) echo QEMU emulator version {version};; *) echo '-sandbox on';; esac\n",
+                 case $1 in --version) echo QEMU emulator version {version};; -netdev) echo tap; echo user;; *) echo '-sandbox on';; esac\n",
                 directory.path().display()
             );
             fs::write(&binary, script).unwrap();
@@ -520,9 +536,10 @@ mod tests {
         let first = QemuFacts::probe(&search).unwrap();
         assert_eq!(first.version.to_string(), "8.2.1");
         assert_eq!(first.sandbox, Sandbox::Available);
-        assert_eq!(asked(), 2, "one question for the version, one for the options");
+        assert_eq!(first.slirp, Slirp::Available);
+        assert_eq!(asked(), 3, "a question each for the version, the options and the networks");
         assert_eq!(QemuFacts::probe(&search).unwrap(), first);
-        assert_eq!(asked(), 2, "the second answer comes from the cache");
+        assert_eq!(asked(), 3, "the second answer comes from the cache");
 
         pretend("10.0.12");
         assert_eq!(QemuFacts::probe(&search).unwrap().version.to_string(), "10.0.12");

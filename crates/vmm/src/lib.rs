@@ -7,6 +7,8 @@
 //!  RunPaths   ─┘   (pure)          ▲                         ├────► QMP socket ─► VmEvent
 //!                                  │                         └────► network socket ─► frames
 //!                                  └── events, powerdown, quit, kill
+//!
+//!  UserNetwork ─► trampoline ─► QEMU without a machine ◄─► frames, the host's network
 //! ```
 //!
 //! This crate knows nothing of Kubernetes, manifests or registries. It reads no environment variable, but hands
@@ -24,6 +26,7 @@ pub mod privileges;
 pub mod process;
 mod qmp;
 mod run_as;
+mod user_network;
 mod vm;
 
 pub use args::{MAX_SOCKET_PATH_BYTES, RunPaths, qemu_args};
@@ -31,7 +34,7 @@ pub use clock::ClockStart;
 pub use confinement::{Installation, Namespaces};
 pub use host_facts::{
     Accelerator, FirmwareFacts, HostFacts, OLDEST_QEMU, ProbeError, QEMU_BINARY_NAME, QemuFacts, QemuSearch,
-    QemuVersion, Sandbox, find_in_path, proc_bytes,
+    QemuVersion, Sandbox, Slirp, find_in_path, proc_bytes,
 };
 pub use launch_spec::{
     Acpi, CardModel, Chassis, Clock, CpuFeature, CpuTopology, FeaturePolicy, GuestReboot, InitialState,
@@ -41,6 +44,7 @@ pub use launch_spec::{
 };
 pub use qmp::{EVENT_QUEUE_LENGTH, MAX_LINE_BYTES, Qmp, QmpError, QmpEvent};
 pub use run_as::{Access, Need, Node, QEMU_GID, QEMU_UID, RunAs, RunAsFacts, choose_run_as};
+pub use user_network::UserNetwork;
 pub use vm::{
     ConsoleReader, ConsoleWriter, ExitReport, Fault, MAX_PICTURE_BYTES, Origin, PauseReason, PictureError,
     PowerOff, ShutdownReason, StartError, StartRequest, Vm, VmEvent,
@@ -55,6 +59,7 @@ fn test_facts() -> HostFacts {
             version: QemuVersion { major: 7, minor: 2, micro: 22 },
             firmware: FirmwareFacts::default(),
             sandbox: Sandbox::Available,
+            slirp: Slirp::Available,
             installation: None,
         },
         accelerator: Accelerator::Tcg { reason: "chosen".to_owned() },

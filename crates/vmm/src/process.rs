@@ -5,7 +5,8 @@
 //! QEMU:
 //!
 //! ```text
-//!  supervisor ── spawn ──► ferrovirt __exec --parent PID [--uid U --gid G --groups A,B] [--show PATH …] -- qemu …
+//!  supervisor ── spawn ──► ferrovirt __exec --parent PID [--uid U --gid G --groups A,B] [--network host] [--show PATH …]
+//!                            -- qemu …
 //!                            1 close descriptors     all but the standard streams; needs /proc/self/fd, which
 //!                                                    another user may not read: before 3
 //!                            2 session of its own    a Ctrl-C on the terminal is for the supervisor; its share
@@ -24,6 +25,8 @@
 //!
 //! Root's QEMU with a view is also the first process of a process namespace, which its parent has made for it
 //! (module `confinement`). With `--only-try` in the place of `--` and the program, the trampoline ends in the place of 11.
+//! With `--network host`, 4 and 5 come before 3: a launcher of root that follows a machine may change its user, and may not
+//! make namespaces any more, so the other user makes them, in a user namespace.
 //!
 //! So what a guest that has broken out of its virtual CPU finds in QEMU is QEMU's own: no credentials in
 //! variables of the supervisor's caller, none of the files that were open there.
@@ -38,14 +41,14 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use nix::sys::signal::{SIGTERM, SigSet, SigmaskHow};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::Signal;
+use rustix::process::{DumpableBehavior, Signal, set_dumpable_behavior};
 use rustix::thread::{Gid, Uid};
 
-use crate::confinement::{Shown, ShownAs, enter_view};
+use crate::confinement::{Network, Shown, ShownAs, enter_view};
 use crate::priority;
 use crate::privileges::{self, Capabilities};
 use crate::run_as::RunAs;
@@ -62,6 +65,24 @@ pub struct Trampoline {
     program: PathBuf,
 }
 
+/// What a program becomes on the trampoline.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Role<'a> {
+    /// Whose credentials it has.
+    pub run_as: &'a RunAs,
+    /// The files that there are for it; all of the host's where none are named.
+    pub shown: &'a [Shown],
+    /// The network that there is for it, where files are named; the host's otherwise.
+    pub network: Network,
+}
+
+impl<'a> Role<'a> {
+    /// That of somebody who sees the host as it is.
+    pub(crate) fn of(run_as: &'a RunAs) -> Self {
+        Self { run_as, shown: &[], network: Network::Own }
+    }
+}
+
 impl Trampoline {
     /// The running program itself, by the link that stays right even when its file has been replaced
     /// meanwhile.
@@ -74,16 +95,25 @@ impl Trampoline {
         Self { program: program.into() }
     }
 
-    /// The command that runs `binary` with `arguments` as `run_as`, in a session of its own, with all three standard
-    /// streams piped; among these files alone, if there are any.
-    pub(crate) fn command(
-        &self,
-        run_as: &RunAs,
-        shown: &[Shown],
-        binary: &Path,
-        arguments: &[String],
-    ) -> Command {
-        let mut command = self.with_view(shown);
+    /// The command that runs `binary` with `arguments` in this role, in a session of its own, with all three standard
+    /// streams piped.
+    pub(crate) fn command(&self, role: &Role<'_>, binary: &Path, arguments: &[String]) -> Command {
+        let mut command = self.on_the_way(role);
+        command.arg("--").arg(binary).args(arguments);
+        command
+    }
+
+    /// The command that goes as far as a program in this role would, and ends; [`tried`] says how.
+    pub(crate) fn trial(&self, role: &Role<'_>) -> Command {
+        let mut command = self.on_the_way(role);
+        command.arg(ONLY_TRY);
+        command
+    }
+
+    fn on_the_way(&self, Role { run_as, shown, network }: &Role<'_>) -> Command {
+        let mut command = Command::new(&self.program);
+        command.arg(TRAMPOLINE_COMMAND);
+        command.args(["--parent", &std::process::id().to_string()]);
         if let RunAs::User { uid, gid, groups } = run_as {
             let groups: Vec<String> = groups.iter().map(u32::to_string).collect();
             command.args([
@@ -95,21 +125,10 @@ impl Trampoline {
                 &groups.join(","),
             ]);
         }
-        command.arg("--").arg(binary).args(arguments);
-        command
-    }
-
-    /// The command that goes as far as the caller's own QEMU would, and ends: successfully, and without a word.
-    pub(crate) fn trial(&self, shown: &[Shown]) -> Command {
-        let mut command = self.with_view(shown);
-        command.arg(ONLY_TRY);
-        command
-    }
-
-    fn with_view(&self, shown: &[Shown]) -> Command {
-        let mut command = Command::new(&self.program);
-        command.arg(TRAMPOLINE_COMMAND);
-        command.args(["--parent", &std::process::id().to_string()]);
+        match network {
+            Network::Own => {}
+            Network::Hosts => _ = command.args([NETWORK, HOSTS_NETWORK]),
+        }
         for (option, access) in ShownAs::ALL {
             for shown in shown.iter().filter(|shown| shown.access == access) {
                 command.arg(option).arg(&shown.path);
@@ -122,6 +141,22 @@ impl Trampoline {
 
 /// The trampoline's argument that stands for a program when there is none to become.
 const ONLY_TRY: &str = "--only-try";
+
+/// The trampoline's option for the network, and its one value.
+const NETWORK: &str = "--network";
+const HOSTS_NETWORK: &str = "host";
+
+/// How a trial has gone.
+///
+/// # Errors
+/// Why it failed, for the user.
+pub(crate) fn tried(output: &Output) -> Result<(), String> {
+    // A program that is no trampoline has something to say.
+    if output.status.success() && output.stdout.is_empty() {
+        return Ok(());
+    }
+    Err(String::from_utf8_lossy(&output.stderr).trim_end().to_owned())
+}
 
 /// Where the kernel lists the open descriptors of whoever looks, proc(5).
 const OWN_DESCRIPTORS: &str = "/proc/self/fd";
@@ -169,7 +204,7 @@ enum TrampolineError {
 /// thread.
 pub fn trampoline(arguments: impl IntoIterator<Item = OsString>) -> ! {
     let Err(error) = prepare_and_execute(arguments.into_iter());
-    let mut text = format!("cannot start the virtual machine: {error}");
+    let mut text = format!("cannot start QEMU: {error}");
     if let Some(source) = std::error::Error::source(&error) {
         text.push_str(&format!(": {source}"));
     }
@@ -183,6 +218,7 @@ pub fn trampoline(arguments: impl IntoIterator<Item = OsString>) -> ! {
 struct Order {
     parent: i32,
     credentials: Option<(u32, u32, Vec<u32>)>,
+    network: Network,
     shown: Vec<Shown>,
     /// With its arguments; `None` for a trial.
     program: Option<(OsString, Vec<OsString>)>,
@@ -191,7 +227,7 @@ struct Order {
 fn read_order(mut arguments: impl Iterator<Item = OsString>) -> Result<Order, TrampolineError> {
     let wrong = TrampolineError::Arguments;
     let (mut parent, mut uid, mut gid, mut groups) = (None, None, None, None);
-    let mut shown = Vec::new();
+    let (mut network, mut shown) = (Network::Own, Vec::new());
     let is_trial = loop {
         let option = arguments.next().ok_or(wrong("no `--`"))?;
         if option == "--" || option == ONLY_TRY {
@@ -205,6 +241,7 @@ fn read_order(mut arguments: impl Iterator<Item = OsString>) -> Result<Order, Tr
         let value = value.to_str().ok_or(wrong("a value that is not text"))?;
         let number = || value.parse::<u32>().map_err(|_| wrong("a value that is no number"));
         match option.to_str() {
+            Some(NETWORK) if value == HOSTS_NETWORK => network = Network::Hosts,
             Some("--parent") => parent = Some(i32::try_from(number()?).map_err(|_| wrong("no process id"))?),
             Some("--uid") => uid = Some(number()?),
             Some("--gid") => gid = Some(number()?),
@@ -226,7 +263,7 @@ fn read_order(mut arguments: impl Iterator<Item = OsString>) -> Result<Order, Tr
     } else {
         Some((arguments.next().ok_or(wrong("no program"))?, arguments.collect()))
     };
-    Ok(Order { parent: parent.ok_or(wrong("no `--parent`"))?, credentials, shown, program })
+    Ok(Order { parent: parent.ok_or(wrong("no `--parent`"))?, credentials, network, shown, program })
 }
 
 fn prepare_and_execute(arguments: impl Iterator<Item = OsString>) -> Result<Infallible, TrampolineError> {
@@ -235,18 +272,21 @@ fn prepare_and_execute(arguments: impl Iterator<Item = OsString>) -> Result<Infa
     close_inherited_descriptors().map_err(TrampolineError::Descriptors)?;
     let session = rustix::process::setsid().map_err(io::Error::from).and_then(|_| priority::take_along());
     session.map_err(TrampolineError::Session)?;
-    if !order.shown.is_empty() {
-        enter_view(&order.shown).map_err(TrampolineError::View)?;
-    }
     let stays_root = is_root && order.credentials.is_none();
     let kept = if stays_root { KEPT_BY_ROOT } else { Capabilities::empty() };
-    privileges::limit(kept).map_err(TrampolineError::Capabilities)?;
-    if let Some((uid, gid, groups)) = &order.credentials {
-        take_credentials(*uid, *gid, groups).map_err(|source| TrampolineError::Credentials {
-            uid: *uid,
-            gid: *gid,
-            source,
-        })?;
+    if order.network == Network::Hosts {
+        take_credentials(&order, kept)?;
+        // Or the maps of its user namespace were root's to write: proc(5), "PR_SET_DUMPABLE".
+        set_dumpable_behavior(DumpableBehavior::Dumpable)
+            .map_err(|error| TrampolineError::View(error.into()))?;
+    }
+    if !order.shown.is_empty() {
+        enter_view(&order.shown, order.network).map_err(TrampolineError::View)?;
+    }
+    match order.network {
+        Network::Own => take_credentials(&order, kept)?,
+        // A user namespace gives its maker all capabilities over what is in it.
+        Network::Hosts => privileges::limit(kept).map_err(TrampolineError::Capabilities)?,
     }
     privileges::keep(kept).map_err(TrampolineError::Capabilities)?;
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
@@ -323,8 +363,19 @@ fn has_reader(pipe: &impl AsFd) -> Result<bool, TrampolineError> {
     Ok(!polled[0].revents().contains(PollFlags::ERR))
 }
 
+/// Takes all capabilities but `kept` out of the bounding set, and the credentials that are ordered.
+fn take_credentials(order: &Order, kept: Capabilities) -> Result<(), TrampolineError> {
+    privileges::limit(kept).map_err(TrampolineError::Capabilities)?;
+    let Some((uid, gid, groups)) = &order.credentials else { return Ok(()) };
+    change_user(*uid, *gid, groups).map_err(|source| TrampolineError::Credentials {
+        uid: *uid,
+        gid: *gid,
+        source,
+    })
+}
+
 /// The user id goes last, since it takes away the right to change the others.
-fn take_credentials(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
+fn change_user(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
     let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
     rustix::thread::set_thread_groups(&groups)?;
     rustix::thread::set_thread_gid(Gid::from_raw(gid))?;
@@ -349,12 +400,9 @@ mod tests {
         let run_as = RunAs::User { uid: 107, gid: 108, groups: vec![104, 36] };
         let shown = [("/lib", ShownAs::ReadOnly), ("/dev/kvm", ShownAs::Device), ("/--", ShownAs::Writable)]
             .map(|(path, access)| Shown { path: path.into(), access });
-        let command = Trampoline::program("/bin/x").command(
-            &run_as,
-            &shown,
-            Path::new("/bin/qemu"),
-            &["-S".into(), "--".into()],
-        );
+        let trampoline = Trampoline::program("/bin/x");
+        let role = Role { run_as: &run_as, shown: &shown, network: Network::Hosts };
+        let command = trampoline.command(&role, Path::new("/bin/qemu"), &["-S".into(), "--".into()]);
         let mut written = command.get_args().map(OsStr::to_owned);
         assert_eq!(written.next().unwrap(), TRAMPOLINE_COMMAND);
         assert_eq!(
@@ -362,18 +410,21 @@ mod tests {
             Order {
                 parent: std::process::id().try_into().unwrap(),
                 credentials: Some((107, 108, vec![104, 36])),
+                network: Network::Hosts,
                 shown: shown.to_vec(),
                 program: Some(("/bin/qemu".into(), vec!["-S".into(), "--".into()])),
             }
         );
-        let command = Trampoline::program("/bin/x").trial(&shown);
+        let role = Role { run_as: &RunAs::Caller, shown: &shown, network: Network::Own };
+        let command = trampoline.trial(&role);
         let order = read_order(command.get_args().skip(1).map(OsStr::to_owned)).unwrap();
         assert_eq!((order.credentials, order.shown, order.program), (None, shown.to_vec(), None));
-        let command = Trampoline::program("/bin/x").command(&RunAs::Caller, &[], Path::new("/bin/qemu"), &[]);
+        assert_eq!(order.network, Network::Own);
+        let command = trampoline.command(&Role::of(&RunAs::Caller), Path::new("/bin/qemu"), &[]);
         let order = read_order(command.get_args().skip(1).map(OsStr::to_owned)).unwrap();
         assert_eq!((order.credentials, order.shown), (None, Vec::new()));
         let alone = RunAs::User { uid: 1, gid: 2, groups: vec![] };
-        let command = Trampoline::program("/bin/x").command(&alone, &[], Path::new("/bin/qemu"), &[]);
+        let command = trampoline.command(&Role::of(&alone), Path::new("/bin/qemu"), &[]);
         let order = read_order(command.get_args().skip(1).map(OsStr::to_owned)).unwrap();
         assert_eq!(order.credentials, Some((1, 2, vec![])));
     }
@@ -387,6 +438,7 @@ mod tests {
             ("--uid 1 --gid 2 --parent 3 -- a", "`--uid`, `--gid` and `--groups` come together"),
             ("--uid 1 --gid 2 --groups 3,x --parent 3 -- a", "a group that is no number"),
             ("--speed 3 -- a", "an unknown option"),
+            ("--network own --parent 3 -- a", "an unknown option"),
             ("-- a", "no `--parent`"),
             ("--parent 3 --", "no program"),
         ] {

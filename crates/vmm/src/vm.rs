@@ -37,11 +37,11 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::args::{MAX_SOCKET_PATH_BYTES, RunPaths, qemu_args};
 use crate::clock::ClockStart;
-use crate::confinement::{Namespaces, View, in_own_process_namespace};
+use crate::confinement::{Namespaces, Network, View, in_own_process_namespace};
 use crate::host_facts::HostFacts;
 use crate::launch_spec::{CpuFeature, FeaturePolicy, InitialState, LaunchSpec};
 use crate::priority;
-use crate::process::Trampoline;
+use crate::process::{Role, Trampoline};
 use crate::qmp::{Qmp, QmpError};
 use crate::run_as::RunAs;
 
@@ -157,7 +157,8 @@ impl Vm {
         let view = View::of(facts, spec, &paths);
         let (binary, shown) =
             view.as_ref().map_or((&facts.qemu.binary, [].as_slice()), |view| (&view.program, &view.shown));
-        let command = trampoline.command(&facts.run_as, shown, binary, &arguments);
+        let role = Role { run_as: &facts.run_as, shown, network: Network::Own };
+        let command = trampoline.command(&role, binary, &arguments);
         let mut command = tokio::process::Command::from(command);
         let mut spawn = || command.kill_on_drop(true).spawn();
         let has_own_processes = view.is_some() && facts.namespaces == Namespaces::Usable;

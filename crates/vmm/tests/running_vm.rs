@@ -325,7 +325,7 @@ async fn what_qemu_says_of_its_failure_is_kept() {
     bench.facts.qemu.binary = bench.run_directory().join("absent");
     bench.facts.qemu.installation = None;
     let error = bench.start().await.err().unwrap();
-    assert!(error.to_string().contains("cannot start the virtual machine: cannot execute"), "{error}");
+    assert!(error.to_string().contains("cannot start QEMU: cannot execute"), "{error}");
     assert_eq!(error.fault(), Fault::Setup);
 
     if rustix::process::geteuid().is_root() {
@@ -554,6 +554,6 @@ fn a_trampoline_without_its_parent_starts_nothing() {
     assert_eq!(output.stdout, b"");
     assert_eq!(
         String::from_utf8(output.stderr).unwrap(),
-        "cannot start the virtual machine: the parent process 1 has ended\n"
+        "cannot start QEMU: the parent process 1 has ended\n"
     );
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::child::{self, Ended};
 use super::guest_image::{DONE, DONE_PORT};
 use super::{KvmUnusable, Obstacle, ProbeRequest};
+use crate::process::Role;
 
 /// The exit code that `isa-debug-exit` makes of [`DONE`] (QEMU, hw/misc/debugexit.c: value times two plus one).
 const SUCCESS: i32 = (DONE as i32) << 1 | 1;
@@ -33,7 +34,7 @@ pub(super) fn start_with(
         "-nodefaults", "-no-user-config", "-no-reboot", "-kernel", "/dev/stdin", "-device", &exit_device,
     ]
     .map(str::to_owned);
-    let mut command = request.trampoline.command(&request.run_as, &[], &request.qemu, &arguments);
+    let mut command = request.trampoline.command(&Role::of(&request.run_as), &request.qemu, &arguments);
     let (ended, output) = child::run(&mut command, kernel, cpu_limit, wall_limit).map_err(failed)?;
     let said = || output.stderr_tail().unwrap_or_else(|| "it said nothing".to_owned());
     match ended {

@@ -180,7 +180,7 @@ const KNOWN_COMPLAINTS: &[(&str, &str)] = &[
     ("error reading initrd", "the initrd must be readable by the user that QEMU runs as"),
     ("initrd is too large", "give the guest more memory, or a smaller initrd"),
     ("too old to load a ram disk", "boot a newer kernel"),
-    ("virtual machine: cannot execute", "QEMU must be executable by the user that it runs as"),
+    ("start QEMU: cannot execute", "QEMU must be executable by the user that it runs as"),
 ];
 
 /// The remedy for the first complaint that is known.
@@ -226,7 +226,7 @@ mod tests {
             "qemu: could not open kernel file '/k': Permission denied",
             "qemu: error reading initrd /i: Failed to open file \u{201c}/i\u{201d}: Permission denied",
             "qemu: initrd is too large, cannot support.(max: 50331648, need 104857600)",
-            "cannot start the virtual machine: cannot execute `/opt/qemu`: No such file or directory (os error 2)",
+            "cannot start QEMU: cannot execute `/opt/qemu`: No such file or directory (os error 2)",
         ] {
             let error = exited(line);
             assert_eq!(error.fault(), Fault::Setup, "{line}");

@@ -185,7 +185,8 @@ impl Running {
     }
 }
 
-fn facts() -> HostFacts {
+/// This host, without KVM.
+pub fn facts() -> HostFacts {
     let search_path = std::env::var_os("PATH").unwrap_or_default();
     let qemu = QemuFacts::probe(&QemuSearch { search_path, ..QemuSearch::default() }).unwrap();
     let accelerator = Accelerator::Tcg { reason: "tests".to_owned() };
