@@ -1,4 +1,4 @@
-//! The control group of one machine: its launcher, QEMU and passt, with a limit on their memory and their number, and on
+//! The control group of one machine: its launcher, QEMU and its way outside, with a limit on their memory and their number, and on
 //! their share of the processors where the Pod has one.
 //!
 //! ```text
@@ -50,8 +50,8 @@ const REMOVAL: (u32, Duration) = (20, Duration::from_millis(5));
 
 const MIB: u64 = 1 << 20;
 
-/// What a machine takes beside its guest's memory, whatever it is. QEMU 7.2 had 57 MiB of its own, passt 31 MiB and a launcher
-/// a few (resident, 2026-11); the rest is room for connections to the guest, and for the page cache of their files.
+/// What a machine takes beside its guest's memory, whatever it is. QEMU 7.2 had 57 MiB of its own, passt 31 MiB (and QEMU's
+/// user network as much) and a launcher a few (resident, 2026-11); the rest is room for connections to the guest, and for the page cache of their files.
 const PROCESSES: u64 = 256 * MIB;
 
 /// For each virtual CPU, as in KubeVirt's `GetMemoryOverhead`.

@@ -13,7 +13,7 @@
 //! ```text
 //! Pod's directory ──► supervisor ◄──► control (HTTP over mutual TLS) ◄── controllers
 //!  (volumes, tls)      │  boot_image, host, plan ──► session ──► logs (cri_log), serial_port
-//!                      │               network: the guest's card ◄──► DHCP, port-forward, passt
+//!                      │               network: the guest's card ◄──► DHCP, port-forward, the way outside
 //!                      │               guest_agent: what an agent in the guest says of it
 //!                      │               probe: does the guest answer?
 //!                      └► launcher.json, launch.json, exit_record

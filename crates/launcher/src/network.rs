@@ -3,7 +3,7 @@
 //! ```text
 //!                        ┌─ way::of ─► Inside  ─► stack (our own TCP/IP): the gateway. DHCP, and connections to the guest
 //!  QEMU ◄──wire──► relay ┤
-//!   one network card     ├──────────► Outside ─► passt ─► the host's network
+//!   one network card     ├──────────► Outside ─► passt, or QEMU's user network ─► the host's network
 //!                        └──────────► Nowhere    loopback and everything else that is not IPv4 to one station
 //! ```
 //!
@@ -11,7 +11,7 @@
 //! |---|---|
 //! | 10.0.2.1 | the gateway: this process |
 //! | 10.0.2.2 | the guest, by DHCP |
-//! | 10.0.2.3 | the host's name servers, by way of passt |
+//! | 10.0.2.3 | the host's name servers, by way of who is outside |
 //! | 10.0.2.4 | the host's own loopback 127.0.0.1, only where the manifest asks for it ([`HOST_LOOPBACK`](manifest::keys::HOST_LOOPBACK)) |
 //!
 //! These are KubeVirt's addresses behind `masquerade`. With `bridge` they are the same, since the Pod's own address is one
@@ -20,14 +20,13 @@
 //! The way into the guest is a TCP/IP stack of our own rather than ports of the host that passt or QEMU would listen on:
 //! nobody else on the host can use it, any port can be reached at any time, and whether the guest takes a connection is
 //! known before somebody is told that it has. Ports that the manifest allows are open at the Pod's address as well, to
-//! everybody on the host ([`PodPorts`]), and lead through the same stack. The way out is passt's, started with the first
-//! frame that goes there.
+//! everybody on the host ([`PodPorts`]), and lead through the same stack. The way out is another program's, passt's where
+//! that is installed and QEMU's otherwise ([`Outside`]), started with the first frame that goes there.
 //!
 //! # Guarantees
-//! - Frames to an address of the host's loopback go nowhere. passt alone does not see to that: without a gateway that
-//!   stands for the host it still connects wherever a guest sends a packet to, 127.0.0.1 included (seen with
-//!   0.0~git20230309).
-//! - Everything ends with the wire, which ends with QEMU. passt ends with its socket, also when this process is killed.
+//! - Frames to an address of the host's loopback go nowhere, nor do those that a program outside would take for such; what
+//!   those are is in the module `way`.
+//! - Everything ends with the wire, which ends with QEMU, also when this process is killed.
 
 mod dhcp;
 mod frame;
@@ -48,7 +47,7 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
-pub use outside::{Outside, Passt};
+pub use outside::{Outside, Runner};
 pub use plan::{HostLoopback, Network, Ports, Protocol, network};
 pub use pod_ports::{PodPorts, is_redirected};
 pub use traffic::{Lost, Traffic};
@@ -60,7 +59,13 @@ use way::Way;
 
 pub use stack::DIAL_LIMIT;
 
-/// The gateway of every guest, KubeVirt's behind `masquerade`.
+/// The network of every guest, KubeVirt's behind `masquerade`.
+const NETWORK: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 0);
+
+/// Bits of its prefix.
+const PREFIX_LENGTH: u8 = 24;
+
+/// The gateway.
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 1);
 
 /// The guest.
@@ -72,10 +77,8 @@ const NAME_SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 3);
 /// The host's loopback, where that is open.
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 4);
 
-/// Bits of the network's prefix.
-const PREFIX_LENGTH: u8 = 24;
-
-/// The gateway's hardware address, and passt's: it is the same station to the guest.
+/// The gateway's hardware address, and passt's: it is the same station to the guest. What comes from QEMU's user network has
+/// another one (52:55 and an address of the network), which makes no difference to a guest.
 const GATEWAY_MAC: [u8; 6] = [0x52, 0x55, 10, 0, 2, 1];
 
 /// Frames on their way to the stack.
@@ -218,12 +221,18 @@ pub fn serve(wire: UnixStream, network: Network, outside: Outside) -> Door {
     let stack = Stack::new(&network, outside.is_open(), Arc::clone(&counters));
     let has_lease = stack.has_lease();
     tokio::spawn(stack.run(inside, asked, to_guest.clone()));
-    tokio::spawn(relay(from_guest, frames, outside, to_guest));
+    tokio::spawn(relay(from_guest, frames, outside, network.host_loopback, to_guest));
     Door { ports: Arc::new(network.ports), dials, has_lease, counters }
 }
 
 /// Hands on what the guest sends.
-async fn relay(wire: OwnedReadHalf, inside: mpsc::Sender<Frame>, mut outside: Outside, to_guest: Wire) {
+async fn relay(
+    wire: OwnedReadHalf,
+    inside: mpsc::Sender<Frame>,
+    mut outside: Outside,
+    host_loopback: HostLoopback,
+    to_guest: Wire,
+) {
     let mut wire = BufReader::with_capacity(WIRE_BUFFER_BYTES, wire);
     let mut frame = Frame::default();
     loop {
@@ -236,7 +245,7 @@ async fn relay(wire: OwnedReadHalf, inside: mpsc::Sender<Frame>, mut outside: Ou
             }
         }
         to_guest.counters.transmit(frame.bytes().len());
-        match way::of(frame.bytes()) {
+        match way::of(frame.bytes(), host_loopback) {
             Way::Inside => {
                 if inside.send(std::mem::take(&mut frame)).await.is_err() {
                     return;

@@ -10,7 +10,7 @@
 //! | `CAP_DAC_OVERRIDE` | QEMU's directory, which is user 107's: the display's socket and pictures | the end |
 //! | `CAP_KILL` | ending QEMU, which is user 107's | the end |
 //! | `CAP_NET_BIND_SERVICE` | ports of the guest below 1024, at the Pod's address: those that are listed, and others when they answer | the end |
-//! | `CAP_SETUID`, `CAP_SETGID` | passt, which starts as this user and changes to `nobody` by itself | the end |
+//! | `CAP_SETUID`, `CAP_SETGID` | the way outside, which becomes `nobody`: passt by itself, QEMU on the trampoline | the end |
 //!
 //! Capabilities are a thread's own. The threads that helped with the start end when they have had nothing to do for a
 //! while (`THREAD_KEEP_ALIVE`, ten seconds, of tokio); all that are made later have no more than the main one.

@@ -218,8 +218,8 @@ pub const SPEC_FIELDS: &[SupportedField] = &[
     row(
         "networks[].pod",
         Full,
-        "DHCP, and the host's network but not its loopback, through `passt` where that is installed; the annotation \
-         `ferrovirt.dev/host-loopback: \"true\"` opens 127.0.0.1 at 10.0.2.4",
+        "DHCP, and the host's network but not its loopback, through `passt` where that is installed, else through \
+         QEMU's user network; the annotation `ferrovirt.dev/host-loopback: \"true\"` opens 127.0.0.1 at 10.0.2.4",
     ),
     row("networks[].pod.vmNetworkCIDR", Only(&["10.0.2.0/24"]), ""),
     row("nodeSelector", Full, "must match the labels of the Node, under `serve`"),

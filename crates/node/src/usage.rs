@@ -34,7 +34,7 @@ pub struct Usage {
 /// that QEMU runs on).
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// How the names of QEMU's processes begin; the kernel keeps fifteen bytes of them.
+/// How the names of guests' QEMUs begin; the kernel keeps fifteen bytes of them. A user network has another name.
 const QEMU: &str = "qemu-system";
 
 /// What the machines whose Pods are in `pods_dir` use; those without a QEMU are left out. Blocks for some microseconds for
@@ -178,6 +178,7 @@ mod tests {
             [
                 process(10, 1, "ferrovirt"),
                 process(11, 10, "passt"),
+                process(19, 20, "user-network"),
                 process(12, 10, "qemu-system-x86"),
                 process(20, 1, "ferrovirt"),
                 process(21, 20, "ferrovirt"),

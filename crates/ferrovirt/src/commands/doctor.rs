@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use image::Store;
-use launcher::host::{HostError, KVM_DEVICE, run_as};
+use launcher::host::{Host, HostError, KVM_DEVICE, run_as};
+use launcher::network::{HostLoopback, Outside};
 use node::pods::redirect::{self, RedirectError, Redirected};
 use serde::Serialize;
 use vmm::accelerator::{CacheUse, KvmStatus};
@@ -126,7 +127,8 @@ fn qemu_and_kvm(context: &Context) -> Vec<Finding> {
             },
         },
     };
-    vec![found, kvm, isolation(qemu, run_as)]
+    let network = network(&host, &qemu);
+    vec![found, kvm, isolation(qemu, run_as), network]
 }
 
 /// What keeps QEMU from the rest of the machine. Nothing of it depends on the accelerator.
@@ -157,6 +159,16 @@ fn isolation(qemu: QemuFacts, run_as: RunAs) -> Finding {
             }
         },
     }
+}
+
+/// How guests reach what is outside.
+fn network(host: &Host, qemu: &QemuFacts) -> Finding {
+    let outside = Outside::find(&host.search_path, qemu, &Trampoline::this_program(), HostLoopback::Closed);
+    let (state, text) = match &outside {
+        Outside::Open(runner) => (State::Ok, format!("guests reach the host's network by {}", runner.name())),
+        Outside::Closed { warning } => (State::Warning, warning.clone()),
+    };
+    Finding { subject: "network", state, text, hint: None }
 }
 
 fn user(context: &Context) -> Finding {

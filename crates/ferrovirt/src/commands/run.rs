@@ -32,6 +32,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use vmm::accelerator::KvmStatus;
 use vmm::kernel::EntryChoice;
+use vmm::process::Trampoline;
 use vmm::{HostFacts, InitialState, LaunchSpec, QemuFacts, RunPaths};
 
 use self::files::{Boot, Fetched, Wanted};
@@ -116,7 +117,8 @@ async fn run_machine(context: &Context, flags: &RunFlags) -> Result<(ExitCode, O
         context.reporter.warning("`autoattachSerialConsole` is false: the guest has no console to show");
     }
     let network = network(&instance).map(|network| {
-        let outside = Outside::find(&host.search_path, network.host_loopback);
+        let trampoline = Trampoline::this_program();
+        let outside = Outside::find(&host.search_path, &facts.qemu, &trampoline, network.host_loopback);
         (network, outside)
     });
     if let Some(warning) = network.as_ref().and_then(|(_, outside)| outside.warning()) {

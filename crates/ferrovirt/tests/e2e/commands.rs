@@ -92,7 +92,7 @@ fn the_doctor_looks_at_this_machine() {
         serde_json::from_str(&world.succeed(["doctor", "--output=json"]).stdout).unwrap();
     let subjects: Vec<_> =
         report.as_array().unwrap().iter().map(|item| item["subject"].as_str().unwrap()).collect();
-    for subject in ["QEMU", "KVM", "isolation", "store", "registries", "limits", "pod ports"] {
+    for subject in ["QEMU", "KVM", "isolation", "network", "store", "registries", "limits", "pod ports"] {
         assert!(subjects.contains(&subject), "no {subject} in {report}");
     }
 }

@@ -361,24 +361,78 @@ fn told(room: &Room, instance: &str, metric: &str, least: f64) -> Option<f64> {
 
 /// What a guest is told that connects there, with a full stop behind.
 async fn ask(terminal: &mut Terminal, address: Ipv4Addr, port: u16) -> String {
+    ask_all(terminal, &[(address, port)]).await
+}
+
+/// What a guest is told that connects to all of these at the same time.
+async fn ask_all(terminal: &mut Terminal, servers: &[(Ipv4Addr, u16)]) -> String {
     // The guest's end of the connection stays open for a moment: passt forgets the other one's when both close at once.
-    let client = format!("sleep 1 | timeout 9 nc -w 4 {address} {port} 2>/dev/null");
-    let command = format!("echo guest: said \"$({client}).\"");
-    terminal.type_line(&command).await;
+    let client = |(address, port): &(Ipv4Addr, u16)| {
+        format!("sleep 1 | timeout 9 nc -w 4 {address} {port} 2>/dev/null &")
+    };
+    let clients: String = servers.iter().map(client).collect();
+    terminal.type_line(&format!("echo guest: said \"$({clients} wait).\"")).await;
     terminal.expect("guest: said ").await;
     terminal.read_to("\r\n").await
 }
 
-/// A guest asks for addresses by name, by the gateway and by force: only what is on the host's network answers.
+/// What stands for the host's loopback in a guest's network where the manifest asks for that, and nowhere else.
+const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 4);
+
+/// The other addresses of a guest's network, its name server's and one that nobody has among them.
+const NEIGHBOURS: [Ipv4Addr; 4] = [
+    Ipv4Addr::new(10, 0, 2, 0),
+    Ipv4Addr::new(10, 0, 2, 1),
+    Ipv4Addr::new(10, 0, 2, 3),
+    Ipv4Addr::new(10, 0, 2, 5),
+];
+
 #[test]
 fn a_guest_reaches_the_hosts_network_and_not_its_loopback() {
+    expect_a_way_out(&Room::new(), |_| {});
+}
+
+/// The same where passt is not installed. The process that is the way out then is not spared of an end, and followed by
+/// another.
+#[test]
+fn without_passt_qemu_is_a_guests_way_out() {
+    expect_a_way_out(&Room::with_qemu_alone(), |room| {
+        let ways = user_networks(room);
+        assert_eq!(ways.len(), 2, "one for each guest: {ways:?}");
+        for (way, status) in &ways {
+            if rustix::process::geteuid().is_root() {
+                assert!(status.contains("\nUid:\t65534\t65534\t65534\t65534\n"), "{status}");
+                assert!(status.contains("\nCapBnd:\t0000000000000000\n"), "{status}");
+            }
+            kill_process(*way, Signal::KILL).unwrap();
+        }
+    });
+}
+
+/// The user networks of a room's guests: QEMUs with a name of their own; and what the kernel says of them.
+fn user_networks(room: &Room) -> Vec<(Pid, String)> {
+    let children = |launcher: Pid| {
+        let launcher = launcher.as_raw_nonzero();
+        let children = std::fs::read_to_string(format!("/proc/{launcher}/task/{launcher}/children")).unwrap();
+        children.split_whitespace().map(|child| child.parse().unwrap()).collect::<Vec<i32>>()
+    };
+    let way = |child: i32| {
+        let status = std::fs::read_to_string(format!("/proc/{child}/status")).unwrap();
+        let is_way = status.starts_with("Name:\tuser-network\n");
+        is_way.then(|| (Pid::from_raw(child).unwrap(), status))
+    };
+    room.processes("launcher").into_iter().flat_map(children).filter_map(way).collect()
+}
+
+/// Guests ask for addresses by name, by the gateway and by force: only what is on the host's network answers. After
+/// `disturb` too, in a while.
+fn expect_a_way_out(room: &Room, disturb: impl Fn(&Room)) {
     let Some(own) = own_address() else {
         println!("this machine has no network for a guest to reach");
         return;
     };
-    let room = Room::new();
     let image = room.reference("guests/outward:1");
-    push(&room, &image);
+    push(room, &image);
     let outside = greeter(own, "from the host's network");
     let closed = greeter(Ipv4Addr::LOCALHOST, "from the loopback");
     let launchers = greeter(LAUNCHERS, "from a launcher");
@@ -389,46 +443,122 @@ fn a_guest_reaches_the_hosts_network_and_not_its_loopback() {
     client::runtime().block_on(async {
         for name in ["open", "closed"] {
             room.wait_for_phase(&format!("vmi/{name}"), "Running");
-            let mut terminal = Terminal::open(&room, name, "?replay=true").await.unwrap();
+            let mut terminal = Terminal::open(room, name, "?replay=true").await.unwrap();
             terminal.expect("guest: shell is ready").await;
             let network = "from the host's network.";
             assert_eq!(ask(&mut terminal, own, outside).await, network, "{name}");
             let expected = if name == "open" { "from the loopback." } else { "." };
-            assert_eq!(ask(&mut terminal, Ipv4Addr::new(10, 0, 2, 4), closed).await, expected, "{name}");
-            // The gateway is not the host.
-            assert_eq!(ask(&mut terminal, Ipv4Addr::new(10, 0, 2, 1), closed).await, ".", "{name}");
+            assert_eq!(ask(&mut terminal, HOST, closed).await, expected, "{name}");
+            // Neither the gateway nor anybody else is the host.
+            let others = NEIGHBOURS.map(|address| (address, closed));
+            assert_eq!(ask_all(&mut terminal, &others).await, ".", "{name}");
             // A guest's kernel may be told to send outside what is for its loopback.
             let forced = "echo 1 >/proc/sys/net/ipv4/conf/all/route_localnet && ip addr del 127.0.0.1/8 dev lo && \
                           ip route add 127.0.0.0/8 via 10.0.2.1 dev eth0 src 10.0.2.2";
             terminal.type_line(forced).await;
             terminal.expect("guest: status 0").await;
-            assert_eq!(ask(&mut terminal, Ipv4Addr::LOCALHOST, closed).await, ".", "{name}");
-            assert_eq!(ask(&mut terminal, LAUNCHERS, launchers).await, ".", "{name}");
+            let loopback = [(Ipv4Addr::LOCALHOST, closed), (LAUNCHERS, launchers)];
+            assert_eq!(ask_all(&mut terminal, &loopback).await, ".", "{name}");
             assert_eq!(ask(&mut terminal, own, outside).await, network, "{name}");
         }
+        disturb(room);
+        let mut terminal = Terminal::open(room, "open", "").await.unwrap();
+        let again = async { while ask(&mut terminal, own, outside).await != "from the host's network." {} };
+        timeout(DEADLINE, again).await.expect("there is a way again");
+        assert_eq!(ask(&mut terminal, HOST, closed).await, "from the loopback.");
     });
     room.kubectl(&["delete", "vmi", "open", "closed"]);
     room.wait_until_empty();
 }
 
+/// Names are asked of the host's name server, here one on the loopback, where other servers stay closed.
+#[test]
+fn a_guest_asks_the_hosts_name_server_and_nothing_else_there() {
+    let own_resolver = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(own_resolver.path(), "nameserver 127.0.0.1\n").unwrap();
+    std::fs::set_permissions(own_resolver.path(), std::os::unix::fs::PermissionsExt::from_mode(0o644))
+        .unwrap();
+    // A way to nowhere, for passt to go by.
+    let preparation = format!(
+        "mount --bind {} /etc/resolv.conf && ip link add way0 type veth peer name way1 && \
+         ip addr add 198.51.100.1/24 dev way0 && ip link set way0 up && ip link set way1 up && \
+         ip route add default via 198.51.100.2",
+        own_resolver.path().display()
+    );
+    match is_in_a_place_of_its_own(
+        "network::a_guest_asks_the_hosts_name_server_and_nothing_else_there",
+        &preparation,
+    ) {
+        Ok(true) => {}
+        Ok(false) => return,
+        Err(why) => return println!("no network of its own for this test, which takes root: {why}"),
+    }
+    name_server();
+    let other = greeter(Ipv4Addr::LOCALHOST, "from beside the name server");
+    for room in [Room::new(), Room::with_qemu_alone()] {
+        let image = room.reference("guests/names:1");
+        push(&room, &image);
+        room.apply(&instance("asks", &Boot { image: &image, policy: "", guest: "network" }));
+        client::runtime().block_on(async {
+            room.wait_for_phase("vmi/asks", "Running");
+            let mut terminal = Terminal::open(&room, "asks", "?replay=true").await.unwrap();
+            terminal.expect("guest: shell is ready").await;
+            terminal.type_line("nslookup somewhere.example. 10.0.2.3").await;
+            terminal.expect("203.0.113.77").await;
+            terminal.expect("guest: status").await;
+            let server = Ipv4Addr::new(10, 0, 2, 3);
+            assert_eq!(ask(&mut terminal, server, other).await, ".");
+        });
+        room.kubectl(&["delete", "vmi", "asks"]);
+        room.wait_until_empty();
+    }
+}
+
+/// A name server that knows one address for everything (RFC 1035, 4).
+fn name_server() {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 53)).unwrap();
+    std::thread::spawn(move || {
+        let mut question = [0; 512];
+        loop {
+            let (length, from) = socket.recv_from(&mut question).unwrap();
+            // A query for an address of IPv4 ends with its type and class: A, IN.
+            let is_known = question[..length].ends_with(&[0, 1, 0, 1]);
+            let mut answer = question[..length].to_vec();
+            answer[2..8].copy_from_slice(&[0x81, 0x80, 0, 1, 0, u8::from(is_known)]);
+            if is_known {
+                answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 203, 0, 113, 77]);
+            }
+            socket.send_to(&answer, from).unwrap();
+        }
+    });
+}
+
 /// Whether this process has a network of its own, whose firewall is its own too. Where it has not and could, another
 /// process that has one runs `test`, this one's caller.
 fn is_in_a_network_of_its_own(test: &str) -> Result<bool, String> {
+    is_in_a_place_of_its_own(test, "nft list ruleset >/dev/null")
+}
+
+/// The same with mounts of its own, once `preparation` has been made there.
+fn is_in_a_place_of_its_own(test: &str, preparation: &str) -> Result<bool, String> {
     const INSIDE: &str = "IN_A_NETWORK_OF_ITS_OWN";
     if std::env::var_os(INSIDE).is_some() {
         return Ok(true);
     }
-    let unshare = |script: &str| {
+    let unshare = |then: &str| {
+        let script = format!("ip link set lo up && {preparation} && {then}");
         let mut command = Command::new("unshare");
-        command.args(["--net", "sh", "-c", script]).arg(std::env::current_exe().unwrap()).arg(test);
+        command
+            .args(["--net", "--mount", "sh", "-c", &script])
+            .arg(std::env::current_exe().unwrap())
+            .arg(test);
         command
     };
-    let tried =
-        unshare("ip link set lo up && nft list ruleset").output().map_err(|error| error.to_string())?;
+    let tried = unshare("true").output().map_err(|error| error.to_string())?;
     if !tried.status.success() {
         return Err(String::from_utf8_lossy(&tried.stderr).into_owned());
     }
-    let mut inside = unshare("ip link set lo up && exec \"$0\" --exact --nocapture \"$1\"");
+    let mut inside = unshare("exec \"$0\" --exact --nocapture \"$1\"");
     assert!(inside.env(INSIDE, "1").status().unwrap().success(), "it fails in a network of its own");
     Ok(false)
 }

@@ -26,8 +26,8 @@ pub struct Room {
     pod_ports: &'static str,
     /// Further arguments of `serve`.
     arguments: Vec<String>,
-    /// A directory that its search path begins with.
-    programs: Option<PathBuf>,
+    /// Where it looks for programs, when not where this process does.
+    search_path: Option<String>,
     /// Whether its server leads a session of its own, as a service does.
     is_service: bool,
 }
@@ -82,12 +82,31 @@ impl Room {
     /// A room where a copy of `program` is what is found as QEMU.
     pub fn with_stand_in(program: &Path) -> Self {
         let mut room = Self::without_server(World::new(), RealRegistry::start());
-        let programs = room.world.path("programs");
-        fs::create_dir(&programs).unwrap();
+        let programs = room.programs();
         fs::copy(program, programs.join("qemu-system-x86_64")).unwrap();
-        room.programs = Some(programs);
+        let path = std::env::var("PATH").unwrap_or_default();
+        room.search_path = Some(format!("{}:{path}", programs.display()));
         room.start_server();
         room
+    }
+
+    /// A room where QEMU is installed, and nothing else.
+    pub fn with_qemu_alone() -> Self {
+        let mut room = Self::without_server(World::new(), RealRegistry::start());
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let qemu = vmm::find_in_path(vmm::QEMU_BINARY_NAME.as_ref(), &path).unwrap();
+        let programs = room.programs();
+        std::os::unix::fs::symlink(qemu, programs.join(vmm::QEMU_BINARY_NAME)).unwrap();
+        room.search_path = Some(programs.display().to_string());
+        room.start_server();
+        room
+    }
+
+    /// A new directory for programs.
+    fn programs(&self) -> PathBuf {
+        let programs = self.world.path("programs");
+        fs::create_dir(&programs).unwrap();
+        programs
     }
 
     fn without_server(world: World, registry: RealRegistry) -> Self {
@@ -99,7 +118,7 @@ impl Room {
             node_name: Some("node-1"),
             pod_ports: "listed",
             arguments: Vec::new(),
-            programs: None,
+            search_path: None,
             is_service: false,
         }
     }
@@ -121,9 +140,8 @@ impl Room {
             self.world.environment(&mut leader);
             command = leader;
         }
-        if let Some(programs) = &self.programs {
-            let path = std::env::var("PATH").unwrap_or_default();
-            command.env("PATH", format!("{}:{path}", programs.display()));
+        if let Some(path) = &self.search_path {
+            command.env("PATH", path);
         }
         self.spawn_server(command);
     }

@@ -1,4 +1,4 @@
-//! Ethernet frames on a stream, as QEMU (`-netdev stream`) and passt have them: each after its length in bytes, a
+//! Ethernet frames on a stream, as QEMU (`-netdev stream`, `-netdev socket`) and passt have them: each after its length in bytes, a
 //! big-endian number of four bytes. Datagrams of port-forward are on a control connection in the same way.
 
 use std::io;

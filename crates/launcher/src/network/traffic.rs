@@ -41,7 +41,7 @@ pub struct Lost {
     /// Frames from the guest that lead nowhere: what is no IPv4, what is for loopback addresses, fragments for the gateway,
     /// what is for the outside where there is none; and datagrams of which there are too many at a time.
     pub transmit_packets_dropped: u64,
-    /// Frames from the guest that passt has failed to take.
+    /// Frames from the guest that the way outside has failed to take.
     pub transmit_errors: u64,
 }
 
@@ -98,7 +98,7 @@ impl Counters {
         self.lose(&self.transmitted.dropped);
     }
 
-    /// passt has failed to take a frame of the guest's.
+    /// The way outside has failed to take a frame of the guest's.
     pub fn fail_transmitted(&self) {
         self.lose(&self.transmit_errors);
     }

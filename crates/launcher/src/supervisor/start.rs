@@ -236,7 +236,8 @@ pub(super) async fn start(
     let mut door = None;
     known.warn(closed_ports);
     if let Some(network) = network {
-        let outside = Outside::find(&settings.host.search_path, network.host_loopback);
+        let outside =
+            Outside::find(&settings.host.search_path, &facts.qemu, &trampoline, network.host_loopback);
         known.warn(outside.warning());
         known.interfaces.push(MachineInterface::new(&network.interface, network.card.mac));
         door = vm.network().map(|wire| network::serve(wire, network, outside));
