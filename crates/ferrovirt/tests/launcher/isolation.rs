@@ -25,8 +25,8 @@ fn a_launcher_keeps_the_privileges_that_its_later_work_takes() {
     let launcher = pod.start(30);
     assert_eq!(status_line(launcher.pid(), "NoNewPrivs"), "1");
     launcher.boot(&instance("guest=hang", json!({})));
-    // CAP_DAC_OVERRIDE, CAP_KILL, CAP_SETGID, CAP_SETUID.
-    let kept = if rustix::process::geteuid().is_root() { "00000000000000e2" } else { "0000000000000000" };
+    // CAP_DAC_OVERRIDE, CAP_KILL, CAP_SETGID, CAP_SETUID, CAP_NET_BIND_SERVICE.
+    let kept = if rustix::process::geteuid().is_root() { "00000000000004e2" } else { "0000000000000000" };
     for set in ["CapPrm", "CapEff"] {
         assert_eq!(status_line(launcher.pid(), set), kept, "{set}");
     }

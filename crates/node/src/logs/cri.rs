@@ -93,6 +93,8 @@ impl LineCount {
 pub struct Printer {
     /// So many lines are passed over first.
     pub skip_lines: u64,
+    /// After those, so many lines may be printed still.
+    pub left_lines: Option<u64>,
     /// What was said before is passed over.
     pub since: Option<Timestamp>,
     /// Lines begin with their instant.
@@ -106,7 +108,7 @@ pub struct Printer {
 impl Printer {
     /// Whether nothing more will be printed.
     pub fn is_full(&self) -> bool {
-        self.left_bytes == Some(0)
+        self.left_bytes == Some(0) || self.left_lines == Some(0)
     }
 
     /// Prints one record to `out`.
@@ -115,6 +117,11 @@ impl Printer {
         if self.skip_lines > 0 {
             self.skip_lines -= u64::from(record.is_end);
             return;
+        }
+        match &mut self.left_lines {
+            Some(0) => return,
+            Some(left) => *left -= u64::from(record.is_end),
+            None => {}
         }
         if let Some(since) = self.since
             && record.timestamp.parse::<Timestamp>().is_ok_and(|at| at < since)

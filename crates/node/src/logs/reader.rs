@@ -55,6 +55,10 @@ impl Reader {
                 count_lines(file, &mut count)?;
             }
             printer.skip_lines = count.lines().saturating_sub(tail);
+            if !follow {
+                // Others may come before these are read.
+                printer.left_lines = Some(count.lines().min(tail));
+            }
         }
         Ok(Self { path, follow, file: None, offset: 0, next, records: Records::default(), printer })
     }
@@ -247,6 +251,13 @@ mod tests {
         for (tail, expected) in table {
             assert_eq!(drain(&mut log.open(false, tail)), (expected.to_owned(), Step::Ended), "{tail:?}");
         }
+        let mut last = log.open(false, Some(2));
+        log.append(&[("F", "d"), ("F", "5")]);
+        assert_eq!(
+            drain(&mut last),
+            ("3\n4d\n".to_owned(), Step::Ended),
+            "what comes later is not of the last two"
+        );
     }
 
     #[test]
