@@ -9,7 +9,6 @@ use std::fmt;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::forms;
 use crate::locate::{join, locate_in};
 use crate::schema::{Checked, Described, Fault, check, even_out, json_type};
 use crate::secret::{Secret, WrittenSecret};
@@ -437,9 +436,9 @@ fn typed<T: Described + DeserializeOwned>(value: &Value) -> Result<T, Vec<Fault>
     let decoded = if is_uneven {
         let mut value = value.clone();
         even_out(T::NODE, &mut value);
-        forms::from_value(&value)
+        T::deserialize(&value)
     } else {
-        forms::from_value(value)
+        T::deserialize(value)
     };
     // The check lets nothing through that serde refuses; should a table be wrong, its reader is told so.
     decoded.map_err(|error| vec![fault("", format!("in body could not be decoded: {error}"))])

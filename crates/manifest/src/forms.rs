@@ -1,8 +1,9 @@
 //! Typed objects from JSON values, and the other way around.
 //!
 //! What reads or writes a type is compiled for each form that it is read from or written to, and once more by each crate
-//! that is the first to ask for it: 0.15 MB of the program each time for a Pod, 0.2 MB for a machine. All of it goes by
-//! way of text, which clients of the API need in any case; and what several crates ask for is compiled here, beneath them.
+//! that is the first to ask for it: 0.15 MB of the program each time for a Pod, 0.2 MB for a machine. So it goes by way of
+//! text, which clients of the API need in any case, where nobody waits for it (admission does not); and what several crates
+//! ask for is compiled here, beneath them.
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use serde::Serialize;

@@ -230,7 +230,8 @@ fn read_vmi(object: &Value) -> Result<VirtualMachineInstance, ApiError> {
 }
 
 fn to_json(value: &impl Serialize) -> Result<Value, ApiError> {
-    manifest::forms::to_value(value)
+    // Not by way of text: each write waits for it.
+    serde_json::to_value(value)
         .map_err(|error| ApiError::internal(format!("an object could not be written as JSON: {error}")))
 }
 
