@@ -60,7 +60,9 @@ pub fn standard_input() -> StandardInput {
         return StandardInput::Other;
     }
     match termios::tcgetpgrp(input.as_fd()) {
-        Ok(foreground) if foreground != rustix::process::getpgrp() => StandardInput::BackgroundTerminal,
+        Ok(foreground) if foreground.as_raw_pid() != nix::unistd::getpgrp().as_raw() => {
+            StandardInput::BackgroundTerminal
+        }
         // Where it is not this session's controlling terminal, there is no job control to stop us.
         _ => StandardInput::Terminal,
     }

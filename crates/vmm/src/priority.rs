@@ -6,6 +6,7 @@
 
 use std::io;
 
+use nix::unistd::{getpid, getsid};
 use rustix::process::{Pid, getpriority_process, setpriority_pgrp};
 
 /// The level at which a machine is started: some tens of milliseconds, which would be seconds among a dozen guests that
@@ -31,7 +32,7 @@ pub fn step_ahead() -> io::Result<()> {
 /// # Errors
 /// When the kernel does not do it, other than for want of privilege.
 pub fn lead() -> io::Result<()> {
-    let leads = rustix::process::getsid(None)? == rustix::process::getpid();
+    let leads = getsid(None)? == getpid();
     if leads && level()? == 0 { step_ahead() } else { Ok(()) }
 }
 
@@ -74,5 +75,45 @@ fn set(leader: Option<u32>, level: i32) -> io::Result<()> {
             Err(error)
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
+    use std::process::Command;
+
+    use super::*;
+
+    /// Set for the process that is in a namespace of its own.
+    const INSIDE: &str = "FERROVIRT_TEST_IN_PROCESS_NAMESPACE";
+
+    #[test]
+    fn who_has_the_leader_of_its_session_outside_of_its_namespace_does_not_lead() {
+        if std::env::var_os(INSIDE).is_some() {
+            assert_eq!(getsid(None).unwrap().as_raw(), 0);
+            let before = level().unwrap();
+            lead().unwrap();
+            assert_eq!(level().unwrap(), before);
+            return;
+        }
+        let user: &[&str] = if rustix::process::geteuid().is_root() { &[] } else { &["--map-root-user"] };
+        let name =
+            "priority::tests::who_has_the_leader_of_its_session_outside_of_its_namespace_does_not_lead";
+        let output = Command::new("unshare")
+            .args(user)
+            .args(["--pid", "--fork", "--kill-child"])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", "--nocapture", name])
+            .env(INSIDE, "1")
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success() && String::from_utf8_lossy(&output.stdout).contains("1 passed"),
+            "{}\n{}\n{}",
+            output.status,
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 }
