@@ -85,13 +85,15 @@ pub fn apply(
             [one] => one.clone(),
             many => format!("errors:\n  {}", many.join("\n  ")),
         };
-        return Err(plain_error(format!("failed to create typed patch object ({}): {text}", about(applied))));
+        // Kubernetes has no status for it, which makes a 500; it is the client's to mend.
+        let message = format!("failed to create typed patch object ({}): {text}", about(applied));
+        return Err(ApiError::bad_request(message));
     }
 
     let request = Request { base: base(live, applied), applied, typed, manager };
     let mut owners = match live {
         Some(live) => Owners::of(live)
-            .map_err(|error| plain_error(format!("failed to decode managed fields: {error}")))?,
+            .map_err(|error| ApiError::new(500, "", format!("failed to decode managed fields: {error}")))?,
         None => Owners::default(),
     };
     if live.is_some() && owners.0.is_empty() {
@@ -243,7 +245,7 @@ impl Request<'_> {
         let mut owners = owners.clone();
         owners.reconcile(self.typed);
         let merged = merge(self.typed, &self.base, self.applied)
-            .map_err(|error| plain_error(format!("failed to merge config: {error}")))?;
+            .map_err(|error| ApiError::bad_request(format!("failed to merge config: {error}")))?;
         let owner = Owner::new(self.manager, Operation::Apply);
         let before = owners.0.get(&owner).cloned();
         let owned = Owned {
@@ -389,9 +391,4 @@ fn about(object: &Value) -> String {
     let version = text("apiVersion");
     let version = if version.contains('/') { version.to_owned() } else { format!("/{version}") };
     format!("{}/{}; {version}, Kind={}", object::namespace(object), object::name(object), text("kind"))
-}
-
-/// An error that Kubernetes' server has no status for: 500, without a reason.
-fn plain_error(message: String) -> ApiError {
-    ApiError::new(500, "", message)
 }

@@ -273,8 +273,8 @@ pub(super) fn deduplicate_owners(object: &mut Value, warnings: &mut Vec<String>)
 /// What a client may not say about a new object (`BeforeCreate`).
 pub(super) fn reset_for_create(kind: &Kind, object: &mut Value) -> Result<(), ApiError> {
     if !matches!(object::resource_version(object), "" | "0") {
-        // Kubernetes' storage says so with an error of no type, which answers 500 without a reason.
-        return Err(ApiError::new(500, "", "resourceVersion should not be set on objects to be created"));
+        // In Kubernetes' words, but not with its 500, which is what an error of its storage without a type becomes.
+        return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
     }
     if let Some(metadata) = object::metadata_mut(object) {
         for field in [

@@ -326,7 +326,7 @@ fn objects_that_do_not_fit_are_refused() {
     for (fields, message) in cases {
         let error = apply(None, &thing(fields), &schema(), &manager("alice", 0), false).unwrap_err();
         assert_eq!(error.message, format!("{prefix}{message}"));
-        assert_eq!((error.code, error.reason), (500, ""));
+        assert_eq!((error.code, error.reason), (400, "BadRequest"));
     }
     let mut managed = thing(json!({}));
     managed["metadata"]["managedFields"] = json!([]);

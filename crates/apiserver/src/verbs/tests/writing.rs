@@ -49,7 +49,7 @@ async fn what_cannot_be_created_is_refused_in_kubernetes_words() {
         (
             "default",
             with("/metadata/resourceVersion", "1".into()),
-            500,
+            400,
             "resourceVersion should not be set on objects to be created",
         ),
         (
