@@ -9,9 +9,10 @@ use std::marker::PhantomData;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
-use serde::de::{DeserializeOwned, DeserializeSeed, IgnoredAny, MapAccess, Visitor};
+use manifest::unowned;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 /// Which object of kind `K` this is, and what was noted of it when it was read. Without a note, whatever else it has is
 /// skipped.
@@ -83,53 +84,13 @@ impl<'de, K> Deserialize<'de> for Packed<K> {
     }
 }
 
-/// An object and what tells it apart, without what says who owns which field: that is half of it, and nobody here asks.
+/// An object and what tells it apart, without its field ownership.
 pub(crate) fn without_ownership<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<(ObjectMeta, Value), D::Error> {
-    let object = Unowned::Object.deserialize(deserializer)?;
+    let object = unowned::object(deserializer)?;
     let metadata = Kept::deserialize(&object["metadata"]).map_err(serde::de::Error::custom)?;
     Ok((metadata.into(), object))
-}
-
-/// Reads an object but for `metadata.managedFields`, which is skipped: building it only to drop it takes as long as the
-/// rest.
-#[derive(Clone, Copy)]
-enum Unowned {
-    Object,
-    Metadata,
-}
-
-impl<'de> DeserializeSeed<'de> for Unowned {
-    type Value = Value;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Unowned {
-    type Value = Value;
-
-    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        let mut object = Map::new();
-        while let Some(key) = map.next_key::<String>()? {
-            let value = match (self, key.as_str()) {
-                (Self::Object, "metadata") => map.next_value_seed(Self::Metadata)?,
-                (Self::Metadata, "managedFields") => {
-                    map.next_value::<IgnoredAny>()?;
-                    continue;
-                }
-                _ => map.next_value()?,
-            };
-            object.insert(key, value);
-        }
-        Ok(Value::Object(object))
-    }
 }
 
 impl<K: DeserializeOwned> Packed<K> {

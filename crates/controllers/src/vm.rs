@@ -62,8 +62,8 @@ impl<'de> Deserialize<'de> for Machine {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let (metadata, object) = without_ownership(deserializer)?;
         // A machine that cannot be read must not keep others from being watched; looking at it tells what is wrong.
-        let machine: Result<VirtualMachine, _> = forms::from_value(&object);
-        let rests = machine.is_ok_and(|machine| status::rests(&machine, Timestamp::now()));
+        let rests =
+            forms::read_machine(&object).is_ok_and(|machine| status::rests(&machine, Timestamp::now()));
         Ok(Self::new(metadata, Rest(rests)))
     }
 }

@@ -25,6 +25,7 @@ mod schema;
 mod schema_tests;
 mod secret;
 pub mod types;
+pub mod unowned;
 pub mod unsupported;
 pub mod validate;
 mod value;

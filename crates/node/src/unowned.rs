@@ -1,11 +1,10 @@
-//! Objects of a watch, without what says who owns which field: that is half of a Pod in memory, and nobody here asks.
+//! Objects of a watch, without what says who owns which field.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::{Metadata, Resource};
-use manifest::forms;
+use manifest::{forms, unowned};
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
-use serde_json::Value;
 
 /// An object as a watch keeps it. A watch's events read their objects from a form of their own; it is turned into text
 /// first, see [`forms`].
@@ -14,10 +13,7 @@ pub(crate) struct Unowned<K>(pub K);
 
 impl<'de, K: DeserializeOwned> Deserialize<'de> for Unowned<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut object = Value::deserialize(deserializer)?;
-        if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-            metadata.shift_remove("managedFields");
-        }
+        let object = unowned::object(deserializer)?;
         forms::from_value(&object).map(Self).map_err(D::Error::custom)
     }
 }
