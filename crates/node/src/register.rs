@@ -182,6 +182,7 @@ fn status_patch(name: &str, facts: &Facts, node: &Node, now: Timestamp) -> Optio
             "kubeProxyVersion": "", "operatingSystem": "linux", "architecture": facts.architecture,
         },
     });
+    // It can be written: it has no keys but texts.
     let found = forms::to_value(&status).unwrap_or_default();
     let is_news = !is_within(&without_heartbeats(new.clone()), &without_heartbeats(found));
     let is_old = written.is_none_or(|at| is_past(at, STATUS_INTERVAL, now));

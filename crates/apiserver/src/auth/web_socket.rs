@@ -42,6 +42,7 @@ pub(super) struct Malformed;
 
 /// The values of a header that is a list.
 fn listed(headers: &HeaderMap, name: http::HeaderName) -> impl Iterator<Item = &str> {
+    // What is no text is none of what is looked for.
     let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).map(str::trim).filter(|one| !one.is_empty())
 }

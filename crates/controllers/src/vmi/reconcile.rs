@@ -378,6 +378,7 @@ fn tell(context: &Context, instance: &VirtualMachineInstance, told: &[(Teller, E
 
 /// The merge patch from `old` to `new` (RFC 7396); none when they are written alike.
 fn difference(old: &VirtualMachineInstance, new: &VirtualMachineInstance) -> Option<Value> {
+    // It can be written: it has no keys but texts.
     let write = |instance| forms::to_value(instance).unwrap_or_default();
     merge_patch(&write(old), &write(new))
 }

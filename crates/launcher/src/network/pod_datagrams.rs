@@ -77,6 +77,7 @@ pub(super) fn serve(redirected: Option<UdpSocket>, listed: Vec<UdpSocket>, door:
     let flows = Arc::new(Mutex::new(Flows::default()));
     let listed: Vec<_> = listed.into_iter().map(Arc::new).collect();
     let exits = Exits(
+        // One without an address has no port to answer from.
         listed.iter().filter_map(|socket| Some((port(socket).ok()?, Arc::downgrade(socket)))).collect(),
     );
     let redirected = redirected.map(|socket| Inlet::Redirected(socket, exits));
