@@ -223,6 +223,9 @@ pub trait Hooks: Send + Sync {
     ) -> Result<(), ApiError> {
         Ok(())
     }
+
+    /// An object that was not there before has been stored in `namespace`.
+    fn created(&self, _namespace: &str) {}
 }
 
 /// Hooks that add nothing.

@@ -42,6 +42,7 @@ use crate::{Launchers, PAGE, Settings};
 
 use followers::Followers;
 use reconcile::Context;
+pub use resources::overhead_bytes as launcher_overhead_bytes;
 use transitions::Transitions;
 use view::LauncherPod;
 

@@ -231,7 +231,12 @@ impl Api {
             let named = Target { name: &name, ..*target };
             let stored = to_stored(target, object);
             match self.store_object(context, &named, &name, stored, Expect::Absent).await {
-                Ok(content) => return Ok(Answer { code: 201, content, warnings }),
+                Ok(content) => {
+                    if !context.dry_run {
+                        target.kind.hooks.created(target.namespace);
+                    }
+                    return Ok(Answer { code: 201, content, warnings });
+                }
                 Err(CommitError::Exists(_)) if generates && attempts < NAME_ATTEMPTS => {}
                 Err(CommitError::Exists(_)) if generates => {
                     let mut error = ApiError::already_exists(target.kind.group_resource(), &name);

@@ -40,7 +40,7 @@ const MILLIS_EACH_CPU: u64 = 100;
 ///
 /// # Errors
 /// When the spec does not say how much memory the guest has.
-pub(super) fn overhead_bytes(spec: &VirtualMachineInstanceSpec) -> Result<u64, MemoryError> {
+pub fn overhead_bytes(spec: &VirtualMachineInstanceSpec) -> Result<u64, MemoryError> {
     let domain = &spec.domain;
     let mut overhead = requested_memory(spec)? / BYTES_PER_PAGE_TABLE_BYTE + PROCESSES + IO;
     overhead = overhead.saturating_add(EACH_CPU.saturating_mul(cpu_topology(spec).cpus()));

@@ -51,11 +51,12 @@ pub async fn serve(context: &Context, flags: &ServeFlags) -> Result<ExitCode, Fa
     let mut metrics = Registry::default();
     counted.register(&mut metrics);
     let objects = Arc::new(OnceLock::new());
-    let connections = metrics::Connections::default();
+    let (connections, created) = (metrics::Connections::default(), metrics::Created::default());
     metrics.register_collector(Box::new(metrics::Machines {
         objects: Arc::clone(&objects),
         pods_dir: prepared.as_ref().map(|_| context.settings.pods_dir()),
         connections: connections.clone(),
+        created: created.clone(),
     }));
     let used = prepared.as_ref().map(|prepared| prepared.used(&objects));
     let options = Options {
@@ -71,7 +72,7 @@ pub async fn serve(context: &Context, flags: &ServeFlags) -> Result<ExitCode, Fa
             format!("{KUBERNETES_VERSION}+ferrovirt.{}", env!("CARGO_PKG_VERSION")),
         )
     };
-    let kinds = builtin::kinds().into_iter().chain(kinds::kinds(!flags.api_only));
+    let kinds = builtin::kinds().into_iter().chain(kinds::kinds(!flags.api_only, &created));
     let used = used.into_iter().flat_map(resource_metrics::kinds);
     let kinds = Kinds::new(kinds.chain(used)).with_foreign(subresources::DISCOVERY);
     let server = ApiServer::start(options, kinds).await?;

@@ -165,8 +165,12 @@ fn a_panic_is_a_fact_and_what_follows_depends_on_the_panic_device() {
     );
 
     // Dashboards and alerts ask for nothing that is not told. A virtual machine has series of its own.
-    room.apply(&machine("stopped", "Halted", &boot));
+    let stopped = machine("stopped", "Halted", &boot);
+    for dry_run in ["--dry-run=server", "--dry-run=none"] {
+        room.kubectl_with_input(&["create", "-f", "-", dry_run], &stopped.to_string());
+    }
     let metrics = room.kubectl(&["get", "--raw", "/metrics"]).stdout;
+    assert!(metrics.contains("kubevirt_vm_created_total{namespace=\"default\"} 1.0\n"), "{metrics}");
     for file in ["grafana-dashboard.json", "prometheus-rules.yaml"] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../contrib").join(file);
         let text = std::fs::read_to_string(&path).unwrap();

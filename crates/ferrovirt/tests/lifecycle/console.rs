@@ -145,12 +145,17 @@ fn clients_type_look_and_take_each_others_place() {
         viewer.type_line("nobody hears this").await;
         first.socket.send(Message::Text("nor this\n".into())).await.unwrap();
 
-        let clients = || {
+        let told = |name: &str| {
             let metrics = room.kubectl(&["get", "--raw", "/metrics"]).stdout;
-            let of = "kubevirt_console_active_connections{namespace=\"default\",vmi=\"vm\"} ";
-            metrics.lines().find_map(|line| line.strip_prefix(of).map(str::to_owned))
+            let of = format!("{name}{{namespace=\"default\",vmi=\"vm\"}} ");
+            metrics.lines().find_map(|line| line.strip_prefix(&of).map(str::to_owned))
         };
+        let clients = || told("kubevirt_console_active_connections");
+        let last = || told("kubevirt_vmi_last_api_connection_timestamp_seconds");
         wait_until("three clients are told of", || (clients().as_deref() == Some("3.0")).then_some(()));
+        let now = jiff::Timestamp::now().as_second() as f64;
+        let at: f64 = last().unwrap().parse().unwrap();
+        assert!((now - 60.0..=now).contains(&at), "{at} is not now, {now}");
 
         let mut second = Terminal::open(&room, "vm", "").await.unwrap();
         assert_eq!(first.end().await, End::Cut);

@@ -12,6 +12,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::metrics::Created;
+
 /// Names of the webhooks, as KubeVirt registers them; users find them in messages.
 const VM_MUTATOR: &str = "virtualmachines-mutator.kubevirt.io";
 const VM_VALIDATOR: &str = "virtualmachine-validator.kubevirt.io";
@@ -33,6 +35,8 @@ fn is_kubevirt(request: &Admission<'_>) -> bool {
 pub struct VirtualMachineHooks {
     /// Whether machines have a controller here, which takes off in the end what they are given for it.
     pub has_controller: bool,
+    /// Counts them.
+    pub created: Created,
 }
 
 impl Hooks for VirtualMachineHooks {
@@ -84,6 +88,10 @@ impl Hooks for VirtualMachineHooks {
         let findings = bootable::supported_vm(&read_vm(object)?);
         warnings.extend(findings.warnings.into_iter().map(|warning| warning.message));
         denied_if_any(VM_VALIDATOR, findings.causes)
+    }
+
+    fn created(&self, namespace: &str) {
+        self.created.add(namespace);
     }
 }
 
@@ -283,7 +291,9 @@ mod tests {
 
     use super::*;
 
-    const HOOKS: VirtualMachineHooks = VirtualMachineHooks { has_controller: true };
+    fn hooks(has_controller: bool) -> VirtualMachineHooks {
+        VirtualMachineHooks { has_controller, created: Created::default() }
+    }
 
     const USER: &str = "alice";
     const CONTROLLER: &str = "system:serviceaccount:kubevirt:kubevirt-controller";
@@ -343,7 +353,7 @@ mod tests {
         let mut object = machine();
         let mut warnings = Vec::new();
         let request = admission(Operation::Create, USER);
-        HOOKS.default(&request, &mut object, None, &mut warnings).unwrap();
+        hooks(true).default(&request, &mut object, None, &mut warnings).unwrap();
         let spec = &object["spec"]["template"]["spec"];
         assert!(Uuid::parse_str(spec["domain"]["firmware"]["uuid"].as_str().unwrap()).is_ok());
         assert_eq!(spec["domain"]["machine"]["type"], "q35");
@@ -353,11 +363,9 @@ mod tests {
         assert_eq!(controllers::vm::build::preparation(&read_vm(&object).unwrap()), None);
         // Nobody would take it off again.
         let mut alone = machine();
-        VirtualMachineHooks { has_controller: false }
-            .default(&request, &mut alone, None, &mut warnings)
-            .unwrap();
+        hooks(false).default(&request, &mut alone, None, &mut warnings).unwrap();
         assert_eq!(alone["metadata"]["finalizers"], Value::Null);
-        HOOKS.validate(&request, &object, None, &mut warnings).unwrap();
+        hooks(true).validate(&request, &object, None, &mut warnings).unwrap();
     }
 
     #[test]
@@ -366,7 +374,7 @@ mod tests {
         object["spec"]["runStrategy"] = json!("Halted");
         object["status"] = json!({"created": true, "ready": true, "printableStatus": "Running"});
         let request = admission(Operation::Create, USER);
-        HOOKS.default(&request, &mut object, None, &mut Vec::new()).unwrap();
+        hooks(true).default(&request, &mut object, None, &mut Vec::new()).unwrap();
         assert_eq!(
             object["status"],
             json!({
@@ -384,7 +392,7 @@ mod tests {
         let mut object = machine();
         object["spec"].as_object_mut().unwrap().remove("template");
         let request = admission(Operation::Create, USER);
-        let error = HOOKS.default(&request, &mut object, None, &mut Vec::new()).unwrap_err();
+        let error = hooks(true).default(&request, &mut object, None, &mut Vec::new()).unwrap_err();
         assert_eq!((error.code, error.reason), (422, "Invalid"));
         assert_eq!(
             error.message,
@@ -394,7 +402,7 @@ mod tests {
 
         let mut object = machine();
         object["spec"]["runStrategy"] = json!("Sometimes");
-        let error = HOOKS.validate(&request, &object, None, &mut Vec::new()).unwrap_err();
+        let error = hooks(true).validate(&request, &object, None, &mut Vec::new()).unwrap_err();
         assert_eq!(
             error.message,
             "admission webhook \"virtualmachine-validator.kubevirt.io\" denied the request: Invalid RunStrategy \
@@ -479,6 +487,6 @@ mod tests {
         let mut new = old.clone();
         new["metadata"]["labels"] = json!({"a": "b"});
         let request = admission(Operation::Update, USER);
-        HOOKS.validate(&request, &new, Some(&old), &mut Vec::new()).unwrap();
+        hooks(true).validate(&request, &new, Some(&old), &mut Vec::new()).unwrap();
     }
 }

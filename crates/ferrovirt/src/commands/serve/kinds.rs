@@ -10,15 +10,16 @@ use apiserver::kind::{Cell, Column, Hooks, Kind, Names, SchemaSource, Scope};
 use serde_json::{Map, json};
 
 use super::admission::{KubeVirtHooks, VirtualMachineHooks, VirtualMachineInstanceHooks, already_installed};
+use super::metrics::Created;
 
 const GROUP: &str = "kubevirt.io";
 
 /// The current version and the deprecated one.
 const KUBEVIRT_VERSIONS: &[&str] = &["v1", "v1alpha3"];
 
-/// Every kind of KubeVirt; whether a controller of machines runs beside the server.
-pub fn kinds(has_controller: bool) -> Vec<Kind> {
-    let mut kinds = vec![virtual_machine(has_controller), virtual_machine_instance(), kubevirt()];
+/// Every kind of KubeVirt; whether a controller of machines runs beside the server, and where new ones are counted.
+pub fn kinds(has_controller: bool, created: &Created) -> Vec<Kind> {
+    let mut kinds = vec![virtual_machine(has_controller, created), virtual_machine_instance(), kubevirt()];
     kinds.extend(others::kinds());
     kinds
 }
@@ -58,9 +59,9 @@ fn custom(
     kind
 }
 
-fn virtual_machine(has_controller: bool) -> Kind {
+fn virtual_machine(has_controller: bool, created: &Created) -> Kind {
     let schema = SchemaSource::new(manifest::openapi::VIRTUAL_MACHINE, manifest::openapi::virtual_machine);
-    let hooks: Arc<dyn Hooks> = Arc::new(VirtualMachineHooks { has_controller });
+    let hooks: Arc<dyn Hooks> = Arc::new(VirtualMachineHooks { has_controller, created: created.clone() });
     Kind {
         has_status: true,
         columns: vec![
@@ -161,7 +162,7 @@ mod tests {
     #[test]
     fn no_two_kinds_share_a_name() {
         let mut seen = std::collections::BTreeSet::new();
-        for kind in kinds(true) {
+        for kind in kinds(true, &Created::default()) {
             for name in kind.names.short_names.iter().chain([&kind.names.plural, &kind.names.singular]) {
                 assert!(seen.insert((kind.group.clone(), name.clone())), "{name} of {} is taken", kind.group);
             }
@@ -170,7 +171,7 @@ mod tests {
 
     #[test]
     fn machines_are_what_kubevirt_calls_them() {
-        let kinds = Kinds::new(kinds(true));
+        let kinds = Kinds::new(kinds(true, &Created::default()));
         let machine = kinds.resource("kubevirt.io", "virtualmachines").unwrap();
         assert_eq!(machine.names.short_names, ["vm", "vms"]);
         assert_eq!(

@@ -1,9 +1,11 @@
 //! What `/metrics` tells of machines, under KubeVirt's names: from the objects as they are at the moment of a scrape, and
 //! from what the kernel has counted of their processes.
 //!
-//! Nothing is kept between scrapes, so a machine that is gone leaves no series behind.
+//! Nothing is kept of a machine between scrapes but what nothing else knows, and that not for longer than it is there, so
+//! one that is gone leaves no series behind.
 
 mod connections;
+mod created;
 mod families;
 mod objects;
 
@@ -12,11 +14,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use apiserver::server::Objects;
+use jiff::Timestamp;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use serde::de::{DeserializeOwned, Error as _};
 
 pub use connections::{Connection, Connections, Stream};
+pub use created::Created;
 use families::Families;
 pub(super) use objects::Metadata;
 
@@ -29,26 +33,30 @@ pub struct Machines {
     pub pods_dir: Option<PathBuf>,
     /// Who is connected to guests.
     pub connections: Connections,
+    /// How many machines have been created.
+    pub created: Created,
 }
 
 impl Collector for Machines {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let Some(all) = self.objects.get() else { return Ok(()) };
         let mut families = Families::default();
+        let began = Timestamp::now();
         objects::version(&mut families);
-        self.connections.tell(&mut families);
+        self.created.tell(&mut families);
         for machine in read(all, "kubevirt.io", "virtualmachines") {
             objects::machine(&machine, &mut families);
         }
         let pods: Vec<objects::Pod> = read(all, "", "pods").collect();
-        let instances: Vec<objects::Instance> = read(all, "kubevirt.io", "virtualmachineinstances").collect();
         let pods = objects::running_pods(&pods);
-        for instance in &instances {
-            objects::instance(instance, &pods, &mut families);
+        let mut instances = objects::Instances::default();
+        for instance in read(all, "kubevirt.io", "virtualmachineinstances") {
+            objects::instance(&instance, &pods, &mut instances, &mut families);
         }
+        self.connections.tell(|instance| instances.created(instance), began, &mut families);
         match self.pods_dir.as_deref().map(node::usage::machines).transpose() {
             // Where there is no node nothing runs.
-            Ok(used) => objects::usage(&instances, &used.unwrap_or_default(), &mut families),
+            Ok(used) => objects::usage(&instances, used.unwrap_or_default(), &mut families),
             Err(error) => tracing::warn!(%error, "what machines use cannot be told"),
         }
         families.encode(encoder)

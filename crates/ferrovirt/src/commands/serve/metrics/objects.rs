@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
 use manifest::Quantity;
+use manifest::types::{Cpu, DomainSpec, Machine as MachineType, VirtualMachineInstanceSpec};
 use node::usage::Usage;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 
 use super::families::{Families, Labels, Metric};
 
@@ -27,6 +27,10 @@ const VMI_ADDRESSES: Metric = Metric::gauge("kubevirt_vmi_status_addresses", "Ad
 const VMI_STAYS: Metric = Metric::gauge(
     "kubevirt_vmi_non_evictable",
     "Whether an instance is to be migrated on an eviction and cannot be",
+);
+const VMI_OVERHEAD: Metric = Metric::gauge(
+    "kubevirt_vmi_launcher_memory_overhead_bytes",
+    "Memory that an instance's launcher Pod asks for beside the guest's",
 );
 const OUTDATED: Metric =
     Metric::gauge("kubevirt_vmi_number_of_outdated", "Instances whose launcher is of an older version");
@@ -151,7 +155,7 @@ struct MachineSpec {
 #[serde(default)]
 struct Template {
     metadata: Metadata,
-    spec: InstanceSpec,
+    spec: VirtualMachineInstanceSpec,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -166,74 +170,8 @@ struct MachineStatus {
 #[serde(default)]
 pub struct Instance {
     metadata: Metadata,
-    spec: InstanceSpec,
+    spec: VirtualMachineInstanceSpec,
     status: InstanceStatus,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct InstanceSpec {
-    domain: Domain,
-    networks: Vec<Network>,
-    eviction_strategy: String,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Domain {
-    cpu: Option<Cpu>,
-    memory: Memory,
-    machine: MachineType,
-    resources: Resources,
-    devices: Devices,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Cpu {
-    cores: u32,
-    sockets: u32,
-    threads: u32,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Memory {
-    guest: Option<Quantity>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct MachineType {
-    r#type: String,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Resources {
-    requests: BTreeMap<String, Quantity>,
-    limits: BTreeMap<String, Quantity>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Devices {
-    interfaces: Vec<Interface>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Interface {
-    name: String,
-    bridge: Option<IgnoredAny>,
-    masquerade: Option<IgnoredAny>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Network {
-    name: String,
-    pod: Option<IgnoredAny>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -241,7 +179,7 @@ struct Network {
 struct InstanceStatus {
     phase: String,
     node_name: String,
-    machine: MachineType,
+    machine: Option<MachineType>,
     #[serde(rename = "guestOSInfo")]
     guest: GuestInfo,
     conditions: Vec<Condition>,
@@ -289,16 +227,16 @@ fn or_none(text: &str) -> String {
     if text.is_empty() { NONE.to_owned() } else { text.to_owned() }
 }
 
+fn machine_type(machine: Option<&MachineType>) -> String {
+    or_none(machine.and_then(|machine| machine.type_.as_deref()).unwrap_or_default())
+}
+
 fn named(metadata: &Metadata) -> Labels {
     vec![("name", metadata.name.clone()), ("namespace", metadata.namespace.clone())]
 }
 
-fn on_node(instance: &Instance) -> Labels {
-    vec![
-        ("node", instance.status.node_name.clone()),
-        ("namespace", instance.metadata.namespace.clone()),
-        ("name", instance.metadata.name.clone()),
-    ]
+fn on_node(node: &str, namespace: &str, name: &str) -> Labels {
+    vec![("node", node.to_owned()), ("namespace", namespace.to_owned()), ("name", name.to_owned())]
 }
 
 /// What the annotations of KubeVirt's common templates say.
@@ -327,7 +265,7 @@ pub fn machine(machine: &Machine, families: &mut Families) {
     let mut labels = named(metadata);
     labels.extend(template_labels(&template.metadata));
     labels.extend([
-        ("machine_type", or_none(&domain.machine.r#type)),
+        ("machine_type", machine_type(domain.machine.as_ref())),
         ("instance_type", NONE.to_owned()),
         ("preference", NONE.to_owned()),
         ("status", state.to_lowercase()),
@@ -356,7 +294,7 @@ pub fn machine(machine: &Machine, families: &mut Families) {
     }
 }
 
-fn resources(metadata: &Metadata, domain: &Domain, families: &mut Families) {
+fn resources(metadata: &Metadata, domain: &DomainSpec, families: &mut Families) {
     let mut asked = |resource: &str, unit: &str, source: &str, value: f64| {
         let mut labels = named(metadata);
         labels.extend([
@@ -366,26 +304,27 @@ fn resources(metadata: &Metadata, domain: &Domain, families: &mut Families) {
         ]);
         families.add(VM_REQUESTS, labels, value);
     };
-    let Resources { requests, limits } = &domain.resources;
+    let resources = domain.resources.as_ref();
+    let requested = |name| resources.and_then(|resources| resources.requests.get(name));
     let set = |quantity: &&Quantity| !quantity.is_zero();
-    for (source, quantity) in [("domain", requests.get("memory")), ("guest", domain.memory.guest.as_ref())] {
+    for (source, quantity) in [("domain", requested("memory")), ("guest", guest_memory(domain))] {
         if let Some(quantity) = quantity.filter(set) {
             asked("memory", "bytes", source, quantity.bytes() as f64);
         }
     }
     let cores = |quantity: &Quantity| quantity.millis() as f64 / 1000.0;
-    let processors = requests.get("cpu").filter(set);
+    let processors = requested("cpu").filter(set);
     if let Some(quantity) = processors {
         asked("cpu", "cores", "requests", cores(quantity));
     }
     let (source, cpu) = match &domain.cpu {
-        Some(Cpu { cores, sockets, threads }) => ("domain", [*cores, *threads, *sockets]),
+        Some(Cpu { cores, sockets, threads, .. }) => ("domain", [*cores, *threads, *sockets]),
         // What a machine has that says nothing.
-        None if processors.is_none() => ("default", [1, 1, 1]),
-        None => ("domain", [0, 0, 0]),
+        None if processors.is_none() => ("default", [Some(1); 3]),
+        None => ("domain", [None; 3]),
     };
     for (unit, count) in ["cores", "threads", "sockets"].into_iter().zip(cpu) {
-        if count > 0 {
+        if let Some(count) = count.filter(|count| *count > 0) {
             asked("cpu", unit, source, f64::from(count));
         }
     }
@@ -394,16 +333,21 @@ fn resources(metadata: &Metadata, domain: &Domain, families: &mut Families) {
         labels.extend([("resource", resource.to_owned()), ("unit", unit.to_owned())]);
         families.add(VM_LIMITS, labels, value);
     };
-    if let Some(quantity) = limits.get("memory").filter(set) {
+    let limit = |name| resources.and_then(|resources| resources.limits.get(name));
+    if let Some(quantity) = limit("memory").filter(set) {
         limited("memory", "bytes", quantity.bytes() as f64);
     }
-    if let Some(quantity) = limits.get("cpu").filter(set) {
+    if let Some(quantity) = limit("cpu").filter(set) {
         limited("cpu", "cores", cores(quantity));
     }
 }
 
+fn guest_memory(domain: &DomainSpec) -> Option<&Quantity> {
+    domain.memory.as_ref()?.guest.as_ref()
+}
+
 /// The labels of each network card that has a network.
-fn cards(spec: &InstanceSpec) -> impl Iterator<Item = Labels> {
+fn cards(spec: &VirtualMachineInstanceSpec) -> impl Iterator<Item = Labels> {
     spec.domain.devices.interfaces.iter().filter_map(|interface| {
         let network = spec.networks.iter().find(|network| network.name == interface.name)?;
         let binding = match (&interface.bridge, &interface.masquerade) {
@@ -435,22 +379,49 @@ pub fn running_pods(pods: &[Pod]) -> HashMap<&str, &str> {
         .collect()
 }
 
+/// What has been told of an instance, as far as the rest of a scrape has to know it.
+#[derive(Debug)]
+pub struct Told {
+    node: String,
+    created: Option<Timestamp>,
+    is_outdated: bool,
+    /// Memory that its guest has.
+    memory_bytes: Option<u64>,
+}
+
+/// Instances by namespace and name.
+#[derive(Debug, Default)]
+pub struct Instances(HashMap<(String, String), Told>);
+
+impl Instances {
+    /// When an instance was created; none where there is no such one.
+    pub fn created(&self, key: &(String, String)) -> Option<Timestamp> {
+        self.0.get(key)?.created
+    }
+}
+
 /// What is told of an instance.
-pub fn instance(instance: &Instance, pods: &HashMap<&str, &str>, families: &mut Families) {
+pub fn instance(
+    instance: &Instance,
+    pods: &HashMap<&str, &str>,
+    instances: &mut Instances,
+    families: &mut Families,
+) {
     let Instance { metadata, spec, status } = instance;
+    let on_node = || on_node(&status.node_name, &metadata.namespace, &metadata.name);
     let is_migratable = status
         .conditions
         .iter()
         .any(|condition| condition.r#type == "LiveMigratable" && condition.status != "False");
-    let is_evictable = spec.eviction_strategy != "LiveMigrate" || is_migratable;
-    let mut labels = on_node(instance);
+    let is_evictable = spec.eviction_strategy.as_deref() != Some("LiveMigrate") || is_migratable;
+    let mut labels = on_node();
     labels.push(("phase", status.phase.to_lowercase()));
     labels.extend(template_labels(metadata));
     labels.extend([
         ("instance_type", NONE.to_owned()),
         ("preference", NONE.to_owned()),
         ("guest_os_kernel_release", or_none(&status.guest.kernel_release)),
-        ("guest_os_machine", or_none(&status.machine.r#type)),
+        ("guest_os_machine", machine_type(status.machine.as_ref())),
         ("guest_os_arch", or_none(&status.guest.machine)),
         ("guest_os_name", or_none(&status.guest.name)),
         ("guest_os_version_id", or_none(&status.guest.version_id)),
@@ -459,15 +430,15 @@ pub fn instance(instance: &Instance, pods: &HashMap<&str, &str>, families: &mut 
         ("vmi_pod", or_none(pods.get(metadata.uid.as_str()).copied().unwrap_or_default())),
     ]);
     families.add(VMI_INFO, labels, 1.0);
-    families.add(VMI_STAYS, on_node(instance), if is_evictable { 0.0 } else { 1.0 });
+    families.add(VMI_STAYS, on_node(), if is_evictable { 0.0 } else { 1.0 });
     for card in cards(spec) {
-        families.add(VMI_CARDS, [on_node(instance), card].concat(), 1.0);
+        families.add(VMI_CARDS, [on_node(), card].concat(), 1.0);
     }
     for address in &status.interfaces {
         if address.ip_address.is_empty() {
             continue;
         }
-        let mut labels = on_node(instance);
+        let mut labels = on_node();
         labels.extend([
             ("network_name", address.name.clone()),
             ("address", address.ip_address.clone()),
@@ -475,24 +446,32 @@ pub fn instance(instance: &Instance, pods: &HashMap<&str, &str>, families: &mut 
         ]);
         families.add(VMI_ADDRESSES, labels, 1.0);
     }
+    // Of a spec without memory nothing is started.
+    if let Ok(overhead) = controllers::vmi::launcher_overhead_bytes(spec) {
+        families.add(VMI_OVERHEAD, named(metadata), overhead as f64);
+    }
+    let memory = status.memory.guest_current.as_ref().or(guest_memory(&spec.domain));
+    let told = Told {
+        node: status.node_name.clone(),
+        created: metadata.creation_timestamp,
+        is_outdated: is_outdated(instance),
+        memory_bytes: memory.map(Quantity::bytes),
+    };
+    instances.0.insert((metadata.namespace.clone(), metadata.name.clone()), told);
 }
 
 /// What is told of all instances, and of what those on this node use.
-pub fn usage(instances: &[Instance], used: &[Usage], families: &mut Families) {
-    let outdated = instances.iter().filter(|instance| is_outdated(instance)).count();
+pub fn usage(Instances(instances): &Instances, used: Vec<Usage>, families: &mut Families) {
+    let outdated = instances.values().filter(|instance| instance.is_outdated).count();
     families.add(OUTDATED, Labels::new(), outdated as f64);
-    let by_name: HashMap<(&str, &str), &Instance> = instances
-        .iter()
-        .map(|instance| ((instance.metadata.namespace.as_str(), instance.metadata.name.as_str()), instance))
-        .collect();
     for used in used {
-        let Some(instance) = by_name.get(&(used.namespace.as_str(), used.instance.as_str())) else {
-            continue;
-        };
-        families.add(CPU, on_node(instance), used.user_seconds + used.system_seconds);
-        families.add(CPU_USER, on_node(instance), used.user_seconds);
-        families.add(CPU_SYSTEM, on_node(instance), used.system_seconds);
-        families.add(RESIDENT, on_node(instance), used.resident_bytes as f64);
+        let key = (used.namespace, used.instance);
+        let Some(instance) = instances.get(&key) else { continue };
+        let on_node = || on_node(&instance.node, &key.0, &key.1);
+        families.add(CPU, on_node(), used.user_seconds + used.system_seconds);
+        families.add(CPU_USER, on_node(), used.user_seconds);
+        families.add(CPU_SYSTEM, on_node(), used.system_seconds);
+        families.add(RESIDENT, on_node(), used.resident_bytes as f64);
         if let Some(traffic) = &used.traffic {
             let carried = [
                 (RECEIVED_BYTES, traffic.receive_bytes),
@@ -508,15 +487,13 @@ pub fn usage(instances: &[Instance], used: &[Usage], families: &mut Families) {
                 ]
             });
             for (metric, value) in carried.into_iter().chain(lost.into_iter().flatten()) {
-                let mut labels = on_node(instance);
+                let mut labels = on_node();
                 labels.push(("interface", traffic.interface.clone()));
                 families.add(metric, labels, value as f64);
             }
         }
-        let guest =
-            instance.status.memory.guest_current.as_ref().or(instance.spec.domain.memory.guest.as_ref());
-        if let Some(memory) = guest {
-            families.add(DOMAIN, on_node(instance), memory.bytes() as f64);
+        if let Some(memory) = instance.memory_bytes {
+            families.add(DOMAIN, on_node(), memory as f64);
         }
     }
 }

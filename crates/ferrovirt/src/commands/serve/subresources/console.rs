@@ -61,7 +61,7 @@ pub(super) async fn upgraded<S>(
     call: Call,
     guest: impl Future<Output = Result<S, ApiError>>,
     messages: Messages,
-    connection: Connection,
+    mut connection: Connection,
 ) -> Result<Response, ApiError>
 where
     S: AsyncRead + AsyncWrite + Send + 'static,
@@ -70,6 +70,7 @@ where
     let (mut head, _) = call.request.into_parts();
     let upgrade = WebSocketUpgrade::from_request_parts(&mut head, &()).await;
     let guest = guest.await?;
+    connection.established();
     let upgrade = upgrade.map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
     let most_bytes = messages.most_bytes();
     let upgrade = upgrade.protocols([PROTOCOL]).max_message_size(most_bytes).max_frame_size(most_bytes);

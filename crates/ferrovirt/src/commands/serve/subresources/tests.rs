@@ -8,6 +8,7 @@ use apiserver::server::{ApiServer, Options};
 use kube::api::PostParams;
 use serde_json::{Value, json};
 
+use super::super::metrics::Created;
 use super::super::{installation, kinds};
 use super::*;
 
@@ -18,7 +19,7 @@ async fn start(directory: &Path) -> ApiServer {
         extensions: vec![extension(None, Connections::default())],
         ..Options::new(directory.join("state"), "v1.33.0+ferrovirt.0.1.0")
     };
-    let kinds = apiserver::builtin::kinds().into_iter().chain(kinds::kinds(false));
+    let kinds = apiserver::builtin::kinds().into_iter().chain(kinds::kinds(false, &Created::default()));
     ApiServer::start(options, Kinds::new(kinds).with_foreign(DISCOVERY)).await.unwrap()
 }
 

@@ -151,8 +151,9 @@ fn an_instance_is_told_with_its_pod_and_what_it_uses() {
         }),
     };
     let families = told(|families| {
-        instance(&one, &running_pods(&pods), families);
-        usage(std::slice::from_ref(&one), &[used("vmi"), used("gone")], families);
+        let mut instances = Instances::default();
+        instance(&one, &running_pods(&pods), &mut instances, families);
+        usage(&instances, vec![used("vmi"), used("gone")], families);
     });
     let here = "node=node,namespace=ns,name=vmi";
     let info = format!(
@@ -167,6 +168,12 @@ fn an_instance_is_told_with_its_pod_and_what_it_uses() {
         ("kubevirt_vmi_non_evictable", here, 1.0),
         ("kubevirt_vmi_status_addresses", address.as_str(), 1.0),
         ("kubevirt_vmi_number_of_outdated", "", 1.0),
+        // Page tables for 128 MiB, the processes, I/O, one processor, and video memory.
+        (
+            "kubevirt_vmi_launcher_memory_overhead_bytes",
+            "name=vmi,namespace=ns",
+            f64::from((1 << 18) + ((240 + 8 + 8 + 32) << 20)),
+        ),
         ("kubevirt_vmi_cpu_usage_seconds", here, 1.75),
         ("kubevirt_vmi_cpu_user_usage_seconds", here, 1.5),
         ("kubevirt_vmi_cpu_system_usage_seconds", here, 0.25),
