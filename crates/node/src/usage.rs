@@ -4,10 +4,11 @@ mod meter;
 
 pub use meter::{Meter, PodReading, Reading, Used};
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use launcher::memory::proc_bytes;
 use launcher::network::Traffic;
@@ -26,13 +27,29 @@ pub struct Usage {
     pub system_seconds: f64,
     /// Bytes of memory that are not swapped out.
     pub resident_bytes: u64,
+    /// What its virtual processors have used, by their numbers.
+    pub virtual_cpus: BTreeMap<u32, VirtualCpu>,
     /// What has gone over the guest's card, as its launcher told within the last second; none without a card.
     pub traffic: Option<Traffic>,
+}
+
+/// What the thread of a virtual processor has used.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VirtualCpu {
+    /// Seconds of processor time, in the guest, QEMU and the host's kernel.
+    pub seconds: f64,
+    /// Seconds in which it could have run and waited for a processor; none where the kernel does not count them
+    /// (`CONFIG_SCHED_INFO`).
+    pub delay_seconds: Option<f64>,
 }
 
 /// What the kernel counts in for programs, whatever it counts in itself (`USER_HZ`, the same on all of Linux' platforms
 /// that QEMU runs on).
 const TICKS_PER_SECOND: f64 = 100.0;
+
+fn seconds(ticks: u64) -> f64 {
+    ticks as f64 / TICKS_PER_SECOND
+}
 
 /// How the names of guests' QEMUs begin; the kernel keeps fifteen bytes of them. A user network has another name.
 const QEMU: &str = "qemu-system";
@@ -48,7 +65,6 @@ pub fn machines(pods_dir: &Path) -> io::Result<Vec<Usage>> {
         return Ok(Vec::new());
     }
     let processes = Processes::of_host()?;
-    let seconds = |ticks: u64| ticks as f64 / TICKS_PER_SECOND;
     // One that has ended meanwhile uses nothing.
     let usage = |pod: crate::pods::Started| {
         let qemu = processes.qemu_of(pod.launcher?)?;
@@ -58,6 +74,7 @@ pub fn machines(pods_dir: &Path) -> io::Result<Vec<Usage>> {
             user_seconds: seconds(qemu.user_ticks),
             system_seconds: seconds(qemu.system_ticks),
             resident_bytes: qemu.resident_bytes()?,
+            virtual_cpus: qemu.virtual_cpus().unwrap_or_default(),
             traffic: traffic(&pod.directory),
         })
     };
@@ -72,7 +89,7 @@ fn traffic(directory: &PodDir) -> Option<Traffic> {
     read.inspect_err(|error| tracing::debug!(%error, "a guest's traffic is left out")).ok()
 }
 
-/// A process as `/proc/PID/stat` tells of it.
+/// A process, or a thread, as its `stat` in `/proc` tells of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Process {
     id: u32,
@@ -102,6 +119,37 @@ impl Process {
     fn resident_bytes(&self) -> Option<u64> {
         proc_bytes(&fs::read_to_string(format!("/proc/{}/status", self.id)).ok()?, "VmRSS")
     }
+
+    /// What its threads that are virtual processors have used; none when it has ended.
+    fn virtual_cpus(&self) -> Option<BTreeMap<u32, VirtualCpu>> {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.id)).ok()?;
+        let used = threads.filter_map(|entry| {
+            let directory = entry.ok()?.path();
+            // A thread that has ended meanwhile has no file any more.
+            let thread = Self::read(self.id, &fs::read_to_string(directory.join("stat")).ok()?)?;
+            let number = virtual_cpu(&thread.name)?;
+            let schedule = fs::read_to_string(directory.join("schedstat"));
+            let used = VirtualCpu {
+                seconds: seconds(thread.user_ticks + thread.system_ticks),
+                delay_seconds: schedule.ok().and_then(|schedule| run_delay(&schedule)),
+            };
+            Some((number, used))
+        });
+        Some(used.collect())
+    }
+}
+
+/// Which virtual processor a thread is, by the name that QEMU gives it: `CPU 0/KVM`, `CPU 0/TCG`.
+fn virtual_cpu(thread: &str) -> Option<u32> {
+    let (number, accelerator) = thread.strip_prefix("CPU ")?.split_once('/')?;
+    matches!(accelerator, "KVM" | "TCG").then(|| number.parse().ok())?
+}
+
+/// Seconds that a thread has waited on a run queue: the second field of its `schedstat`, in nanoseconds (the kernel's
+/// `Documentation/scheduler/sched-stats.rst`). libvirt tells the same as a processor's delay.
+fn run_delay(schedule: &str) -> Option<f64> {
+    let nanoseconds: u64 = schedule.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    Some(Duration::from_nanos(nanoseconds).as_secs_f64())
 }
 
 /// The processes of the host.
@@ -170,6 +218,47 @@ mod tests {
         for broken in ["", "77 (x", "77 (x) S 12", "77 (x) S -1 0"] {
             assert_eq!(Process::read(77, broken), None, "{broken}");
         }
+    }
+
+    #[test]
+    fn threads_of_virtual_processors_are_known_by_their_names() {
+        for (name, number) in [
+            ("CPU 0/KVM", Some(0)),
+            ("CPU 255/TCG", Some(255)),
+            ("CPU 4294967296/K", None),
+            ("CPU 1/HVF", None),
+            ("CPU -1/TCG", None),
+            ("CPU 1", None),
+            ("ALL CPUs/TCG", None),
+            ("worker", None),
+        ] {
+            assert_eq!(virtual_cpu(name), number, "{name}");
+        }
+        for (schedule, delay) in
+            [("78276 1500000000 2\n", Some(1.5)), ("0 0 0", Some(0.0)), ("1", None), ("1 x 2", None)]
+        {
+            assert_eq!(run_delay(schedule), delay, "{schedule}");
+        }
+    }
+
+    #[test]
+    fn a_thread_is_told_with_what_it_has_used() {
+        let busy = || {
+            let began = std::time::Instant::now();
+            let own = || fs::read_to_string("/proc/thread-self/stat").unwrap();
+            // Until the kernel has counted something.
+            while Process::read(0, &own()).unwrap().user_ticks < 2 {
+                assert!(began.elapsed() < Duration::from_secs(60));
+            }
+            let this = Process { id: std::process::id(), ..process(0, 0, "") };
+            this.virtual_cpus().unwrap()
+        };
+        let thread = std::thread::Builder::new().name("CPU 7/TCG".to_owned()).spawn(busy).unwrap();
+        let told = thread.join().unwrap();
+        assert_eq!(told.keys().collect::<Vec<_>>(), [&7]);
+        assert!(told[&7].seconds >= 0.02 && told[&7].delay_seconds.is_some(), "{told:?}");
+        let ended = Process { id: u32::MAX, ..process(0, 0, "") };
+        assert_eq!(ended.virtual_cpus(), None);
     }
 
     #[test]

@@ -143,6 +143,8 @@ fn a_panic_is_a_fact_and_what_follows_depends_on_the_panic_device() {
     assert!(metrics.contains("phase=\"failed\"") && metrics.contains("phase=\"running\""), "{metrics}");
     for (name, least) in [
         ("kubevirt_vmi_cpu_usage_seconds_total", 0.1),
+        ("kubevirt_vmi_vcpu_seconds_total", 0.1),
+        ("kubevirt_vmi_vcpu_delay_seconds_total", 0.0),
         ("kubevirt_vmi_memory_resident_bytes", f64::from(16 << 20)),
     ] {
         let used = values(name, "silent");

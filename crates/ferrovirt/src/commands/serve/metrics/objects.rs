@@ -37,6 +37,11 @@ const OUTDATED: Metric =
 const CPU: Metric = Metric::counter("kubevirt_vmi_cpu_usage_seconds", "Processor time of an instance's QEMU");
 const CPU_USER: Metric = Metric::counter("kubevirt_vmi_cpu_user_usage_seconds", "The part in user mode");
 const CPU_SYSTEM: Metric = Metric::counter("kubevirt_vmi_cpu_system_usage_seconds", "The part in the kernel");
+const VCPU: Metric = Metric::counter("kubevirt_vmi_vcpu_seconds", "Processor time of a virtual processor");
+const VCPU_DELAY: Metric = Metric::counter(
+    "kubevirt_vmi_vcpu_delay_seconds",
+    "Time in which a virtual processor waited for one of the host's",
+);
 const DOMAIN: Metric =
     Metric::gauge("kubevirt_vmi_memory_domain_bytes", "Memory that an instance's guest has");
 const RESIDENT: Metric =
@@ -472,6 +477,14 @@ pub fn usage(Instances(instances): &Instances, used: Vec<Usage>, families: &mut 
         families.add(CPU_USER, on_node(), used.user_seconds);
         families.add(CPU_SYSTEM, on_node(), used.system_seconds);
         families.add(RESIDENT, on_node(), used.resident_bytes as f64);
+        for (number, cpu) in used.virtual_cpus {
+            let labels = || [on_node(), vec![("id", number.to_string())]].concat();
+            // As libvirt says of each that is there, whatever it does.
+            families.add(VCPU, [labels(), vec![("state", "running".to_owned())]].concat(), cpu.seconds);
+            if let Some(delay) = cpu.delay_seconds {
+                families.add(VCPU_DELAY, labels(), delay);
+            }
+        }
         if let Some(traffic) = &used.traffic {
             let carried = [
                 (RECEIVED_BYTES, traffic.receive_bytes),

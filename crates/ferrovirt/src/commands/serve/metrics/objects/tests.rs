@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use launcher::network::{Lost, Traffic};
+use node::usage::VirtualCpu;
 use serde_json::{Value, json};
 
 use super::*;
@@ -141,6 +142,7 @@ fn an_instance_is_told_with_its_pod_and_what_it_uses() {
         user_seconds: 1.5,
         system_seconds: 0.25,
         resident_bytes: 4096,
+        virtual_cpus: [(3, VirtualCpu { seconds: 1.25, delay_seconds: Some(0.5) })].into(),
         traffic: Some(Traffic {
             interface: "default".to_owned(),
             receive_bytes: 1500,
@@ -177,6 +179,8 @@ fn an_instance_is_told_with_its_pod_and_what_it_uses() {
         ("kubevirt_vmi_cpu_usage_seconds", here, 1.75),
         ("kubevirt_vmi_cpu_user_usage_seconds", here, 1.5),
         ("kubevirt_vmi_cpu_system_usage_seconds", here, 0.25),
+        ("kubevirt_vmi_vcpu_seconds", &format!("{here},id=3,state=running"), 1.25),
+        ("kubevirt_vmi_vcpu_delay_seconds", &format!("{here},id=3"), 0.5),
         ("kubevirt_vmi_memory_resident_bytes", here, 4096.0),
         ("kubevirt_vmi_memory_domain_bytes", here, f64::from(128 << 20)),
         ("kubevirt_vmi_network_receive_bytes", &card, 1500.0),
