@@ -195,8 +195,11 @@ fn burst_by_hand(room: &Room, example: Pid) -> Vec<f64> {
     let mut guests: Vec<_> = (0..BURST)
         .map(|number| {
             let socket = room.world.path(&format!("by-hand-{number}.sock"));
-            // They share no socket: the one for VNC is another for each.
-            let own = |word: String| Some(word.replace("vnc.sock", &format!("vnc-{number}.sock")));
+            // They share no socket: those for VNC and for the guest's agent are others for each.
+            let own = |word: String| {
+                let of_display = word.replace("vnc.sock", &format!("vnc-{number}.sock"));
+                Some(of_display.replace("ga.sock", &format!("ga-{number}.sock")))
+            };
             let mut qemu = by_hand(example, &socket, own);
             qemu.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
             (qemu.spawn().unwrap(), socket)
