@@ -6,8 +6,8 @@
 #   initrd           demo/init, a busybox and the few modules that it loads
 #   initrd-other     the same for the other version
 #   initrd-network   a busybox, the modules of a virtio network card, and the init in crates/ferrovirt/tests/lifecycle
-#   initrd-agent     the same with QEMU's guest agent, an SSH server, an echo of UDP, and the modules of the agent's port
-#                    and of a RAM disk
+#   initrd-agent     the same with QEMU's guest agent, an SSH server, an echo of UDP, and the modules of the agent's port,
+#                    of a RAM disk and of the memory balloon
 #   versions         `FILE VERSION` a line, the version as `uname -r` prints it in the guest
 #   modules/VERSION  the modules, as a directory for `image build --modules`
 #
@@ -22,7 +22,7 @@ readonly out=target/fixtures
 
 readonly network_files=crates/ferrovirt/tests/lifecycle
 readonly network_modules="failover net_failover virtio_net"
-readonly agent_modules="virtio_console brd"
+readonly agent_modules="virtio_console brd virtio_balloon"
 readonly agent_programs="usr/sbin/qemu-ga usr/sbin/dropbear usr/bin/dropbearkey bin/nc.traditional"
 
 stamp=$(cat "$0" demo/init "$network_files"/network-{init,lease} | cksum)

@@ -15,6 +15,7 @@
 //!  (volumes, tls)      │  boot_image, host, plan ──► session ──► logs (cri_log), serial_port
 //!                      │               network: the guest's card ◄──► DHCP, port-forward, the way outside
 //!                      │               guest_agent: what an agent in the guest says of it
+//!                      │               guest_memory: what its balloon says of its memory
 //!                      │               probe: does the guest answer?
 //!                      └► launcher.json, launch.json, exit_record
 //! ```
@@ -30,6 +31,7 @@ pub mod cri_log;
 mod display;
 pub mod exit_record;
 mod guest_agent;
+pub mod guest_memory;
 pub mod host;
 pub mod machine_dir;
 pub mod memory;

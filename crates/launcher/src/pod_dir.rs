@@ -11,6 +11,7 @@
 //!     cgroup.json               the directories of its control group, a list, where it has one  (launcher)
 //!     launch.json               what was started: [`LaunchRecord`]                             (launcher)
 //!     traffic.json              what its card has carried, while it has one  [`Traffic`](crate::network::Traffic)  (launcher)
+//!     memory.json               what its guest tells of its memory  [`GuestMemory`](crate::guest_memory::GuestMemory)  (launcher)
 //!     exit.json                 last `MachineStatus`, durable: also the termination message     (launcher)
 //!     logs/compute.log          what the launcher itself says, CRI log format                   (launcher)
 //!     logs/launcher.out         its standard output and error until it listens                  (node)
@@ -87,6 +88,11 @@ impl PodDir {
     /// What has gone over the card of its guest, a [`Traffic`](crate::network::Traffic); absent without one.
     pub fn traffic(&self) -> PathBuf {
         self.path.join("traffic.json")
+    }
+
+    /// What its guest tells of its memory, a [`GuestMemory`](crate::guest_memory::GuestMemory); absent without a balloon.
+    pub fn guest_memory(&self) -> PathBuf {
+        self.path.join("memory.json")
     }
 
     /// The machine's last status, there once it has ended.

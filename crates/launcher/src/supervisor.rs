@@ -43,6 +43,7 @@ use crate::cri_log::{CriLog, Stream};
 use crate::display::Display;
 use crate::exit_record::ExitRecord;
 use crate::guest_agent::Agent;
+use crate::guest_memory;
 use crate::host::Host;
 use crate::machine_dir;
 use crate::network::{self, Door, PodPorts};
@@ -482,6 +483,9 @@ impl Supervisor<'_> {
         let agent_socket = vmm::RunPaths::in_directory(self.pod.path()).agent_socket;
         // Ends with the session, which has the other end of its progress.
         tokio::spawn(self.agent.clone().follow(agent_socket, watched.clone(), agent_told));
+        if let Some(balloon) = vm.balloon() {
+            tokio::spawn(guest_memory::tell(balloon, self.pod.guest_memory(), watched.clone()));
+        }
         let (output, said) = mpsc::channel(1);
         let recording = tokio::spawn(record(self.port.clone(), said));
         let (_ends, mut ends) = mpsc::channel(1);

@@ -10,9 +10,10 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use launcher::guest_memory::GuestMemory;
 use launcher::memory::proc_bytes;
 use launcher::network::Traffic;
-use launcher::pod_dir::PodDir;
+use serde::de::DeserializeOwned;
 
 /// What QEMU of one machine has used since it was started.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,6 +32,8 @@ pub struct Usage {
     pub virtual_cpus: BTreeMap<u32, VirtualCpu>,
     /// What has gone over the guest's card, as its launcher told within the last second; none without a card.
     pub traffic: Option<Traffic>,
+    /// What the guest tells of its memory, as its launcher told within the last seconds; none without a balloon.
+    pub guest_memory: Option<GuestMemory>,
 }
 
 /// What the thread of a virtual processor has used.
@@ -75,18 +78,20 @@ pub fn machines(pods_dir: &Path) -> io::Result<Vec<Usage>> {
             system_seconds: seconds(qemu.system_ticks),
             resident_bytes: qemu.resident_bytes()?,
             virtual_cpus: qemu.virtual_cpus().unwrap_or_default(),
-            traffic: traffic(&pod.directory),
+            // A machine without a card has no such file, nor has one of a launcher that is older than this.
+            traffic: told(&pod.directory.traffic()),
+            // Nor has one without a balloon, or in its first seconds.
+            guest_memory: told(&pod.directory.guest_memory()),
         })
     };
     Ok(pods.into_iter().filter_map(usage).collect())
 }
 
-/// What a launcher has told of its guest's card.
-fn traffic(directory: &PodDir) -> Option<Traffic> {
-    // A machine without a card has no such file, nor has one of a launcher that is older than this.
-    let told = fs::read(directory.traffic()).ok()?;
-    let read = serde_json::from_slice(&told);
-    read.inspect_err(|error| tracing::debug!(%error, "a guest's traffic is left out")).ok()
+/// What a launcher has told of its guest, where it has.
+fn told<T: DeserializeOwned>(path: &Path) -> Option<T> {
+    let read = serde_json::from_slice(&fs::read(path).ok()?);
+    read.inspect_err(|error| tracing::debug!(path = %path.display(), %error, "what a guest does is left out"))
+        .ok()
 }
 
 /// A process, or a thread, as its `stat` in `/proc` tells of it.

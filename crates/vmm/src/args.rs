@@ -33,7 +33,7 @@
 //!   (`-action`). Without, its kernel's own `panic=` decides.
 //! - `-device i6300esb`, `-action watchdog=…`: a watchdog, only when asked for (`-action`).
 //! - `-object rng-random`, `-device virtio-rng-pci`: entropy, only when asked for (`-object rng-random`).
-//! - `-device virtio-balloon-pci,free-page-reporting=on`: the guest hands back pages that it has freed, without
+//! - `-device virtio-balloon-pci,id=…,free-page-reporting=on`: the guest hands back pages that it has freed, without
 //!   being told to (virtio specification 1.2, 5.5.6.7).
 //! - `-device VGA`, `-vnc unix:…`: a display and the socket on which it is served, only when asked for (`-vnc`). With
 //!   it SeaBIOS runs one option ROM more.
@@ -85,6 +85,9 @@ pub struct RunPaths {
 
 /// QEMU's name for the port of the guest's agent.
 pub(crate) const AGENT_PORT: &str = "agent0";
+
+/// QEMU's name for the memory balloon.
+pub(crate) const BALLOON: &str = "balloon0";
 
 /// Longest path of a UNIX socket: `sun_path` has 108 bytes with its final zero, unix(7).
 pub const MAX_SOCKET_PATH_BYTES: usize = 107;
@@ -152,7 +155,7 @@ pub fn qemu_args(spec: &LaunchSpec, facts: &HostFacts, paths: &RunPaths, clock: 
         args.pair("-device", "virtio-rng-pci,rng=rng0");
     }
     if spec.memory_balloon {
-        args.pair("-device", "virtio-balloon-pci,free-page-reporting=on");
+        args.pair("-device", format!("virtio-balloon-pci,id={BALLOON},free-page-reporting=on"));
     }
     if spec.graphics {
         args.pair("-device", "VGA");

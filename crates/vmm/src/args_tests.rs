@@ -143,7 +143,11 @@ fn each_setting_has_its_words() {
             BOTH,
             "-rtc base=2026-11-23T04:00:00",
         ),
-        (|spec| spec.memory_balloon = true, BOTH, "-device virtio-balloon-pci,free-page-reporting=on"),
+        (
+            |spec| spec.memory_balloon = true,
+            BOTH,
+            "-device virtio-balloon-pci,id=balloon0,free-page-reporting=on",
+        ),
         (|spec| spec.inputs = vec![TabletBus::Virtio], BOTH, "-device virtio-tablet-pci"),
         (|spec| spec.inputs = vec![TabletBus::Usb], BOTH, "-device qemu-xhci -device usb-tablet"),
         (|spec| spec.watchdog = Some(WatchdogAction::Reset), BOTH, "-device i6300esb -action watchdog=reset"),

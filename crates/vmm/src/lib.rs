@@ -46,8 +46,8 @@ pub use qmp::{EVENT_QUEUE_LENGTH, MAX_LINE_BYTES, Qmp, QmpError, QmpEvent};
 pub use run_as::{Access, Need, Node, QEMU_GID, QEMU_UID, RunAs, RunAsFacts, choose_run_as};
 pub use user_network::UserNetwork;
 pub use vm::{
-    ConsoleReader, ConsoleWriter, ExitReport, Fault, MAX_PICTURE_BYTES, Origin, PauseReason, PictureError,
-    PowerOff, ShutdownReason, StartError, StartRequest, Vm, VmEvent,
+    Balloon, BalloonLook, ConsoleReader, ConsoleWriter, ExitReport, Fault, GuestMemory, MAX_PICTURE_BYTES,
+    Origin, PauseReason, PictureError, PowerOff, ShutdownReason, StartError, StartRequest, Vm, VmEvent,
 };
 
 /// A host for tests of pure functions: 8 GiB, TCG, QEMU 7.2.22 with sandbox.

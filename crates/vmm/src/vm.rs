@@ -17,6 +17,7 @@
 //!
 //! Dropping a [`Vm`] kills QEMU.
 
+mod balloon;
 mod console;
 mod error;
 mod event;
@@ -28,6 +29,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
@@ -45,6 +47,7 @@ use crate::process::{Role, Trampoline};
 use crate::qmp::{Qmp, QmpError};
 use crate::run_as::RunAs;
 
+pub use balloon::{Balloon, BalloonLook, GuestMemory};
 pub use console::ConsoleReader;
 pub use error::{Fault, StartError};
 pub use event::{ExitReport, Origin, PauseReason, ShutdownReason, VmEvent};
@@ -102,7 +105,7 @@ pub enum PowerOff {
 pub struct Vm {
     child: Child,
     process_id: u32,
-    qmp: Option<Qmp>,
+    qmp: Option<Arc<Qmp>>,
     picture: PathBuf,
     stderr: Stderr,
     machine_type: Option<String>,
@@ -116,6 +119,7 @@ pub struct Vm {
     phase: Phase,
     /// Until it is taken.
     network: Option<UnixStream>,
+    has_balloon: bool,
 }
 
 /// How far the stream of events has come.
@@ -183,6 +187,7 @@ impl Vm {
             is_starting: false,
             phase: Phase::Supervised,
             network: None,
+            has_balloon: spec.memory_balloon,
         };
         vm.establish_control(&paths).await?;
         if let (Some(_), Some(listener)) = (&vm.qmp, network_listener) {
@@ -215,7 +220,7 @@ impl Vm {
         };
         match connected {
             Ok(qmp) => {
-                self.qmp = Some(qmp);
+                self.qmp = Some(Arc::new(qmp));
                 Ok(())
             }
             // The connection ends when QEMU does, which may be noticed first.
@@ -314,7 +319,7 @@ impl Vm {
                         continue;
                     }
                     self.phase = Phase::Uncontrolled;
-                    let reason = self.qmp.as_ref().and_then(Qmp::closed_reason).unwrap_or_default();
+                    let reason = self.qmp.as_ref().and_then(|qmp| qmp.closed_reason()).unwrap_or_default();
                     return Some(VmEvent::ControlLost { reason });
                 }
             }
@@ -396,6 +401,13 @@ impl Vm {
         self.control()?.execute("input-send-event", arguments, COMMAND_LIMIT).await.map(drop)
     }
 
+    /// The guest's memory balloon, where it has one. It can be asked beside everything else, and answers with errors once
+    /// QEMU is gone.
+    pub fn balloon(&self) -> Option<Balloon> {
+        let qmp = self.qmp.as_ref().filter(|_| self.has_balloon)?;
+        Some(Balloon(Arc::clone(qmp)))
+    }
+
     /// Lets a paused machine run.
     ///
     /// # Errors
@@ -472,7 +484,7 @@ impl Vm {
     }
 
     fn control(&self) -> Result<&Qmp, QmpError> {
-        self.qmp.as_ref().ok_or_else(|| QmpError::Closed { reason: "QEMU has ended".to_owned() })
+        self.qmp.as_deref().ok_or_else(|| QmpError::Closed { reason: "QEMU has ended".to_owned() })
     }
 }
 
@@ -609,7 +621,7 @@ mod tests {
         let vm = Vm {
             process_id: child.id().unwrap(),
             child,
-            qmp: Some(qmp.unwrap()),
+            qmp: Some(Arc::new(qmp.unwrap())),
             picture: PathBuf::new(),
             stderr,
             machine_type: None,
@@ -619,6 +631,7 @@ mod tests {
             is_starting: false,
             phase: Phase::Supervised,
             network: None,
+            has_balloon: false,
         };
         (vm, input, theirs)
     }

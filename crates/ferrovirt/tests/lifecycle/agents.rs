@@ -15,7 +15,7 @@ use crate::console::Terminal;
 use crate::harness::Fixtures;
 use crate::network::Connection;
 use crate::room::{Boot, Room, instance};
-use crate::server::{finish, finish_with_input};
+use crate::server::{finish, finish_with_input, wait_until};
 
 /// A guest with an agent, whose shell is ready.
 fn boot(room: &Room, name: &str) {
@@ -100,6 +100,7 @@ fn an_agent_tells_of_its_guest_and_does_what_it_is_asked() {
         })
     );
     assert_eq!(told(&room, "userlist"), json!({"metadata": {}, "items": []}));
+    the_balloon_tells_of_the_memory(&room);
 
     client::runtime().block_on(async {
         let mut terminal = Terminal::open(&room, "told", "").await.unwrap();
@@ -157,6 +158,28 @@ fn an_agent_tells_of_its_guest_and_does_what_it_is_asked() {
     });
     room.kubectl(&["delete", "vmi", "told"]);
     room.wait_until_empty();
+}
+
+/// As much as the instance `told` has, of which its system keeps a part for itself.
+fn the_balloon_tells_of_the_memory(room: &Room) {
+    let metrics = wait_until("the guest tells of its memory", || {
+        let metrics = room.kubectl(&["get", "--raw", "/metrics"]).stdout;
+        metrics.contains("kubevirt_vmi_memory_available_bytes{").then_some(metrics)
+    });
+    let value = |name: &str| -> f64 {
+        let series =
+            format!("kubevirt_vmi_memory_{name}{{node=\"node-1\",namespace=\"default\",name=\"told\"}} ");
+        let told = metrics.lines().find_map(|line| line.strip_prefix(&series));
+        told.unwrap_or_else(|| panic!("no {name}: {metrics}")).parse().unwrap()
+    };
+    let domain = value("domain_bytes");
+    assert_eq!(value("actual_balloon_bytes"), domain);
+    let (available, unused) = (value("available_bytes"), value("unused_bytes"));
+    assert!(domain / 2.0 < available && available < domain, "{metrics}");
+    assert!(0.0 < unused && unused < available, "{metrics}");
+    assert!(value("usable_bytes") < available && value("cached_bytes") < available, "{metrics}");
+    assert!(value("pgminfault_total") > 100.0 && value("pgmajfault_total") >= 0.0, "{metrics}");
+    assert_eq!((value("swap_in_traffic_bytes"), value("swap_out_traffic_bytes")), (0.0, 0.0));
 }
 
 /// Carries each connection to `listener` to the SSH server of the instance `name`.

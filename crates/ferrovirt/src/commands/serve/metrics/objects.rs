@@ -47,6 +47,37 @@ const DOMAIN: Metric =
 const RESIDENT: Metric =
     Metric::gauge("kubevirt_vmi_memory_resident_bytes", "Resident memory of an instance's QEMU");
 
+const AVAILABLE: Metric = Metric::gauge(
+    "kubevirt_vmi_memory_available_bytes",
+    "Memory that the system in an instance's guest knows",
+);
+const UNUSED: Metric =
+    Metric::gauge("kubevirt_vmi_memory_unused_bytes", "Memory that an instance's guest uses for nothing");
+const USABLE: Metric = Metric::gauge(
+    "kubevirt_vmi_memory_usable_bytes",
+    "Memory that programs in an instance's guest could have without swapping",
+);
+const CACHED: Metric = Metric::gauge(
+    "kubevirt_vmi_memory_cached_bytes",
+    "Memory of an instance's guest that holds what is on its disks too",
+);
+const BALLOON: Metric = Metric::gauge(
+    "kubevirt_vmi_memory_actual_balloon_bytes",
+    "Memory that the balloon leaves to an instance's guest",
+);
+const MAJOR_FAULTS: Metric =
+    Metric::counter("kubevirt_vmi_memory_pgmajfault", "Page faults in an instance's guest that took a disk");
+const MINOR_FAULTS: Metric =
+    Metric::counter("kubevirt_vmi_memory_pgminfault", "Page faults in an instance's guest that took none");
+const SWAP_IN: Metric = Metric::gauge(
+    "kubevirt_vmi_memory_swap_in_traffic_bytes",
+    "Bytes that an instance's guest has read from its swap",
+);
+const SWAP_OUT: Metric = Metric::gauge(
+    "kubevirt_vmi_memory_swap_out_traffic_bytes",
+    "Bytes that an instance's guest has written to its swap",
+);
+
 const RECEIVED_BYTES: Metric =
     Metric::counter("kubevirt_vmi_network_receive_bytes", "Bytes that an instance's guest has received");
 const RECEIVED: Metric =
@@ -503,6 +534,23 @@ pub fn usage(Instances(instances): &Instances, used: Vec<Usage>, families: &mut 
                 let mut labels = on_node();
                 labels.push(("interface", traffic.interface.clone()));
                 families.add(metric, labels, value as f64);
+            }
+        }
+        if let Some(memory) = &used.guest_memory {
+            for (metric, value) in [
+                (BALLOON, Some(memory.actual_bytes)),
+                (AVAILABLE, memory.total_bytes),
+                (UNUSED, memory.free_bytes),
+                (USABLE, memory.available_bytes),
+                (CACHED, memory.disk_caches_bytes),
+                (MAJOR_FAULTS, memory.major_faults),
+                (MINOR_FAULTS, memory.minor_faults),
+                (SWAP_IN, memory.swap_in_bytes),
+                (SWAP_OUT, memory.swap_out_bytes),
+            ] {
+                if let Some(value) = value {
+                    families.add(metric, on_node(), value as f64);
+                }
             }
         }
         if let Some(memory) = instance.memory_bytes {

@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
+use launcher::guest_memory::GuestMemory;
 use launcher::network::{Lost, Traffic};
 use node::usage::VirtualCpu;
 use serde_json::{Value, json};
@@ -151,6 +152,17 @@ fn an_instance_is_told_with_its_pod_and_what_it_uses() {
             transmit_packets: 1,
             lost: Some(Lost { receive_packets_dropped: 3, transmit_packets_dropped: 4, transmit_errors: 5 }),
         }),
+        guest_memory: Some(GuestMemory {
+            actual_bytes: 1,
+            total_bytes: Some(2),
+            free_bytes: Some(3),
+            available_bytes: Some(4),
+            disk_caches_bytes: None,
+            swap_in_bytes: Some(6),
+            swap_out_bytes: Some(7),
+            major_faults: Some(8),
+            minor_faults: Some(9),
+        }),
     };
     let families = told(|families| {
         let mut instances = Instances::default();
@@ -192,5 +204,19 @@ fn an_instance_is_told_with_its_pod_and_what_it_uses() {
         ("kubevirt_vmi_network_transmit_errors", &card, 5.0),
     ] {
         assert_eq!(families.of(name), [(labels.to_owned(), value)], "{name}");
+    }
+    for (name, value) in [
+        ("actual_balloon_bytes", Some(1.0)),
+        ("available_bytes", Some(2.0)),
+        ("unused_bytes", Some(3.0)),
+        ("usable_bytes", Some(4.0)),
+        ("cached_bytes", None),
+        ("swap_in_traffic_bytes", Some(6.0)),
+        ("swap_out_traffic_bytes", Some(7.0)),
+        ("pgmajfault", Some(8.0)),
+        ("pgminfault", Some(9.0)),
+    ] {
+        let told: Vec<_> = value.map(|value| (here.to_owned(), value)).into_iter().collect();
+        assert_eq!(families.of(&format!("kubevirt_vmi_memory_{name}")), told, "{name}");
     }
 }
