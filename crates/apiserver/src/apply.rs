@@ -64,7 +64,7 @@ pub struct Manager {
 /// # Errors
 /// - 400 where `applied` is not an object or names `metadata.managedFields`;
 /// - 409 `Conflict` with a cause for each field that another manager owns with another value, unless `force`;
-/// - 500 without a reason, as in Kubernetes, where `applied` does not fit the schema.
+/// - 400 where `applied` does not fit the schema.
 pub fn apply(
     live: Option<&Value>,
     applied: &Value,
