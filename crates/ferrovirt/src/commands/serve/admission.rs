@@ -7,7 +7,7 @@ use apiserver::kind::{Admission, Hooks, Operation};
 use apiserver::status::{ApiError, Cause as StatusCause, Details};
 use manifest::types::{VirtualMachine, VirtualMachineInstance};
 use manifest::validate::{self, Cause, CauseList, MOST_MESSAGES};
-use manifest::{DefaultsContext, Fault, Time, bootable, forms};
+use manifest::{DefaultsContext, Fault, Time, bootable};
 use serde::Serialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -85,9 +85,7 @@ impl Hooks for VirtualMachineHooks {
         {
             return Ok(());
         }
-        // Its shape was looked at when its defaults were filled in, and it was written anew.
-        let machine = forms::read_machine(object).or_else(|_| read_vm(object))?;
-        let findings = bootable::supported_vm(&machine);
+        let findings = bootable::supported_vm(&read_vm(object)?);
         warnings.extend(findings.warnings.into_iter().map(|warning| warning.message));
         denied_if_any(VM_VALIDATOR, findings.causes)
     }
