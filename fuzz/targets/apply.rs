@@ -37,11 +37,11 @@ fuzz_target!(|text: &str| {
             // Who applies nothing but an empty list owns nothing, as in Kubernetes; then the next one is the first again.
             // A null is owned and not kept.
             let has_owner = applied.pointer("/metadata/managedFields").is_some();
-            if has_owner && !has_null(&decoded.value) {
+            if has_owner && !has(&decoded.value, Value::is_null) {
                 let again = apply::apply(Some(&applied), &decoded.value, &POD, &manager, false);
                 // Who applies an empty map where it owned fields takes away the map with them, as in Kubernetes; the next
                 // time it is there, and stays.
-                if let (true, Ok(second)) = (has_empty_map(&decoded.value), &again) {
+                if let (true, Ok(second)) = (has(&decoded.value, is_empty_map), &again) {
                     let third = apply::apply(Some(second), &decoded.value, &POD, &manager, false);
                     assert_eq!(third.as_ref(), Ok(second), "applying a third time changes nothing");
                 } else {
@@ -53,19 +53,16 @@ fuzz_target!(|text: &str| {
     }
 });
 
-fn has_null(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Array(items) => items.iter().any(has_null),
-        Value::Object(fields) => fields.values().any(has_null),
-        _ => false,
-    }
+/// Whether `value`, or anything in it, is such a one.
+fn has(value: &Value, is_such: fn(&Value) -> bool) -> bool {
+    is_such(value)
+        || match value {
+            Value::Array(items) => items.iter().any(|item| has(item, is_such)),
+            Value::Object(fields) => fields.values().any(|field| has(field, is_such)),
+            _ => false,
+        }
 }
 
-fn has_empty_map(value: &Value) -> bool {
-    match value {
-        Value::Array(items) => items.iter().any(has_empty_map),
-        Value::Object(fields) => fields.is_empty() || fields.values().any(has_empty_map),
-        _ => false,
-    }
+fn is_empty_map(value: &Value) -> bool {
+    value.as_object().is_some_and(|fields| fields.is_empty())
 }

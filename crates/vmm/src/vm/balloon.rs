@@ -92,6 +92,7 @@ fn read(told: &Value, balloon: &Value) -> BalloonLook {
     // A guest that does not know a number has QEMU say -1, as an unsigned one.
     let number = |name: &str| told["stats"][name].as_u64().filter(|number| *number != u64::MAX);
     let memory = GuestMemory {
+        // QEMU tells it of every balloon.
         actual_bytes: balloon["actual"].as_u64().unwrap_or_default(),
         total_bytes: number("stat-total-memory"),
         free_bytes: number("stat-free-memory"),
