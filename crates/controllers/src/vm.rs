@@ -28,20 +28,22 @@ pub mod strategy;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, future};
 use jiff::Timestamp;
-use kube::Api;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::runtime::controller::{Action, Config, Controller, Error};
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::{WatchStreamExt, watcher};
-use manifest::forms;
-use manifest::types::{VirtualMachine, VirtualMachineInstance};
+use kube::{Api, Resource};
+use manifest::types::{VirtualMachine, VirtualMachineInstance, VirtualMachineSpec, VirtualMachineStatus};
 use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 
 use crate::PAGE;
-use crate::identity::{Identity, without_ownership};
+use crate::identity::Identity;
 use reconcile::{Context, Look};
 
 /// Machines that are looked at at the same time.
@@ -60,11 +62,46 @@ struct Rest(bool);
 
 impl<'de> Deserialize<'de> for Machine {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (metadata, object) = without_ownership(deserializer)?;
         // A machine that cannot be read must not keep others from being watched; looking at it tells what is wrong.
-        let rests =
-            forms::read_machine(&object).is_ok_and(|machine| status::rests(&machine, Timestamp::now()));
-        Ok(Self::new(metadata, Rest(rests)))
+        let text = Box::<RawValue>::deserialize(deserializer)?;
+        if let Ok(watched) = serde_json::from_str::<Watched>(text.get()) {
+            return Ok(watched.into());
+        }
+        let identity: Identity<VirtualMachine> =
+            serde_json::from_str(text.get()).map_err(serde::de::Error::custom)?;
+        Ok(Self::new(identity.meta().clone(), Rest(false)))
+    }
+}
+
+/// What of a machine says which one it is, and whether there is something to do about it. The rest of its metadata is
+/// skipped, field ownership before all.
+#[derive(Deserialize)]
+struct Watched {
+    metadata: Metadata,
+    spec: VirtualMachineSpec,
+    status: Option<VirtualMachineStatus>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Metadata {
+    name: Option<String>,
+    namespace: Option<String>,
+    uid: Option<String>,
+    resource_version: Option<String>,
+    deletion_timestamp: Option<Time>,
+    annotations: Option<BTreeMap<String, String>>,
+    finalizers: Option<Vec<String>>,
+}
+
+impl From<Watched> for Machine {
+    fn from(Watched { metadata, spec, status }: Watched) -> Self {
+        let Metadata { name, namespace, uid, resource_version, deletion_timestamp, annotations, finalizers } =
+            metadata;
+        let identity = ObjectMeta { name, namespace, uid, resource_version, ..ObjectMeta::default() };
+        let metadata = ObjectMeta { deletion_timestamp, annotations, finalizers, ..ObjectMeta::default() };
+        let machine = VirtualMachine { metadata, spec, status, ..VirtualMachine::default() };
+        Self::new(identity, Rest(status::rests(&machine, Timestamp::now())))
     }
 }
 

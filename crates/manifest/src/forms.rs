@@ -6,11 +6,9 @@
 //! ask for is compiled here, beneath them.
 
 use k8s_openapi::api::core::v1::{Node, Pod};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use serde_json::{Result, Value};
-
-use crate::types::VirtualMachine;
 
 /// Reads a `T`.
 ///
@@ -26,14 +24,6 @@ pub fn from_value<T: DeserializeOwned>(value: &Value) -> Result<T> {
 /// When it has keys that are no text, or is more than 127 deep.
 pub fn to_value<T: Serialize>(object: &T) -> Result<Value> {
     serde_json::from_str(&serde_json::to_string(object)?)
-}
-
-/// Reads a machine, not by way of text: its controller does at each write of one.
-///
-/// # Errors
-/// When `value` has another shape.
-pub fn read_machine(value: &Value) -> Result<VirtualMachine> {
-    VirtualMachine::deserialize(value)
 }
 
 /// Reads a Pod.

@@ -11,7 +11,7 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::forms;
+use crate::locate::join;
 use crate::types::{VirtualMachine, VirtualMachineInstance};
 use crate::validate::{Cause, CauseKind, Warning};
 
@@ -283,8 +283,8 @@ pub fn check_vm(machine: &VirtualMachine) -> Findings {
     let mut spec = written(&machine.spec);
     let instance_spec = spec.pointer_mut("/template/spec").map(Value::take).unwrap_or_default();
     let mut findings = Findings::default();
-    check_object(&spec, VIRTUAL_MACHINE_FIELDS, Place { full: "spec", row: "spec" }, &mut findings);
-    check_object(&instance_spec, SPEC_FIELDS, Place { full: "spec.template.spec", row: "" }, &mut findings);
+    check_object(&spec, VIRTUAL_MACHINE_FIELDS, &mut Place::new("spec", "spec"), &mut findings);
+    check_object(&instance_spec, SPEC_FIELDS, &mut Place::new("spec.template.spec", ""), &mut findings);
     findings
 }
 
@@ -292,51 +292,87 @@ pub fn check_vm(machine: &VirtualMachine) -> Findings {
 /// [`VIRTUAL_MACHINE_INSTANCE_FIELDS`].
 pub fn check_vmi(instance: &VirtualMachineInstance) -> Findings {
     let mut findings = Findings::default();
-    check_object(&written(&instance.spec), SPEC_FIELDS, Place { full: "spec", row: "" }, &mut findings);
+    check_object(&written(&instance.spec), SPEC_FIELDS, &mut Place::new("spec", ""), &mut findings);
     findings
 }
 
 fn written(spec: &impl Serialize) -> Value {
-    forms::to_value(spec).expect("objects that were decoded can be written as JSON")
+    // Not by way of text: each write of a machine waits for it.
+    serde_json::to_value(spec).expect("objects that were decoded can be written as JSON")
 }
 
-/// Where in the object the check stands: the path to show, and the path as rows write it.
-#[derive(Clone, Copy)]
-struct Place<'a> {
-    full: &'a str,
-    row: &'a str,
+/// Where in the object the check stands.
+struct Place {
+    /// The path to show.
+    full: String,
+    /// The path as rows write it.
+    row: String,
+}
+
+impl Place {
+    fn new(full: &str, row: &str) -> Self {
+        Self { full: full.to_owned(), row: row.to_owned() }
+    }
+
+    /// Checks with `check` what is in the field `name` of this place.
+    fn in_field(&mut self, name: &str, check: impl FnOnce(&mut Self)) {
+        self.below(check, |place| {
+            for path in [&mut place.full, &mut place.row] {
+                if !path.is_empty() {
+                    path.push('.');
+                }
+                path.push_str(name);
+            }
+        });
+    }
+
+    /// Checks with `check` what is in the element `index` of this place.
+    fn in_element(&mut self, index: usize, check: impl FnOnce(&mut Self)) {
+        self.below(check, |place| {
+            place.full.push_str(&format!("[{index}]"));
+            place.row.push_str("[]");
+        });
+    }
+
+    fn below(&mut self, check: impl FnOnce(&mut Self), descend: impl FnOnce(&mut Self)) {
+        let (full, row) = (self.full.len(), self.row.len());
+        descend(self);
+        check(self);
+        self.full.truncate(full);
+        self.row.truncate(row);
+    }
 }
 
 /// Checks each field of an object that has no row itself but has rows below it.
-fn check_object(value: &Value, table: &[SupportedField], place: Place<'_>, findings: &mut Findings) {
+fn check_object(value: &Value, table: &[SupportedField], place: &mut Place, findings: &mut Findings) {
     let Value::Object(fields) = value else {
         return refuse_unless_unset(value, place, findings);
     };
     for (name, field) in fields {
-        let (full, row) = (join(place.full, name), join(place.row, name));
-        check_field(field, table, Place { full: &full, row: &row }, findings);
+        place.in_field(name, |place| check_field(field, table, place, findings));
     }
 }
 
-fn check_field(value: &Value, table: &[SupportedField], place: Place<'_>, findings: &mut Findings) {
+fn check_field(value: &Value, table: &[SupportedField], place: &mut Place, findings: &mut Findings) {
     if is_unset(value) {
         return;
     }
     // A row below this one is the more exact: `clock.utc.offsetSeconds` before `clock.utc`.
     let below = |separator: &str| {
-        let rest = |row: &SupportedField| row.path.strip_prefix(place.row);
+        let rest = |row: &SupportedField| row.path.strip_prefix(place.row.as_str());
         table.iter().any(|row| rest(row).is_some_and(|rest| rest.starts_with(separator)))
     };
-    match (value, table.iter().find(|row| row.path == place.row)) {
-        (Value::Object(_), _) if below(".") => check_object(value, table, place, findings),
-        (Value::Array(elements), _) if below("[]") => {
+    match value {
+        Value::Object(_) if below(".") => check_object(value, table, place, findings),
+        Value::Array(elements) if below("[]") => {
             for (index, element) in elements.iter().enumerate() {
-                let (full, row) = (format!("{}[{index}]", place.full), format!("{}[]", place.row));
-                check_object(element, table, Place { full: &full, row: &row }, findings);
+                place.in_element(index, |place| check_object(element, table, place, findings));
             }
         }
-        (_, Some(row)) => check_row(value, row, place.full, findings),
-        (_, None) => refuse(place.full, "", findings),
+        _ => match table.iter().find(|row| row.path == place.row) {
+            Some(row) => check_row(value, row, &place.full, findings),
+            None => refuse(&place.full, "", findings),
+        },
     }
 }
 
@@ -376,9 +412,9 @@ fn refuse(field: &str, detail: &str, findings: &mut Findings) {
     });
 }
 
-fn refuse_unless_unset(value: &Value, place: Place<'_>, findings: &mut Findings) {
+fn refuse_unless_unset(value: &Value, place: &Place, findings: &mut Findings) {
     if !is_unset(value) {
-        refuse(place.full, "", findings);
+        refuse(&place.full, "", findings);
     }
 }
 
@@ -416,10 +452,6 @@ fn listed(values: &[&str]) -> String {
     values.iter().map(|value| format!("`{value}`")).collect::<Vec<_>>().join(", ")
 }
 
-fn join(path: &str, name: &str) -> String {
-    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -428,7 +460,7 @@ mod tests {
 
     fn check_spec(spec: Value) -> Findings {
         let mut findings = Findings::default();
-        check_object(&spec, SPEC_FIELDS, Place { full: "spec", row: "" }, &mut findings);
+        check_object(&spec, SPEC_FIELDS, &mut Place::new("spec", ""), &mut findings);
         findings
     }
 

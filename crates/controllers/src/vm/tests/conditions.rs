@@ -1,9 +1,13 @@
 //! Conditions and the rest of the status.
 
+use kube::Resource;
+use kube::core::{ObjectList, WatchEvent};
+
 use super::super::build;
 use super::super::conditions::{Facts, SyncError, next};
 
 use super::super::status::{self, News, Outcome};
+use super::super::{Machine, Rest};
 use super::*;
 
 fn facts<'a>(instance: Option<&'a VirtualMachineInstance>, now: &'a Time) -> Facts<'a> {
@@ -140,19 +144,43 @@ fn a_machine_rests_once_it_is_prepared_and_says_so_and_nobody_wants_anything_of_
         new.metadata.finalizers = serde_json::from_value(patch["metadata"]["finalizers"].clone()).unwrap();
         new
     };
+    // As the watch tells of it, with what it skips.
+    let rests = |machine: &VirtualMachine| {
+        let mut object = serde_json::to_value(machine).unwrap();
+        object["metadata"]["managedFields"] = json!([{"manager": "m", "fieldsV1": {"f:spec": {}}}]);
+        let event = json!({"type": "MODIFIED", "object": object}).to_string();
+        let WatchEvent::Modified(read) = serde_json::from_str::<WatchEvent<Machine>>(&event).unwrap() else {
+            panic!("{event}")
+        };
+        assert_eq!(read.key(), ("ns", "kb"));
+        assert_eq!(read.meta().resource_version, machine.metadata.resource_version);
+        assert_eq!(read.meta().uid, machine.metadata.uid);
+        read.note == Rest(true)
+    };
     let mut resting = prepared("Halted");
-    assert!(!status::rests(&resting, now()), "it has no status yet");
+    assert!(!rests(&resting), "it has no status yet");
     resting.status = status::at_rest(&resting, now());
-    assert!(status::rests(&resting, now()));
+    assert!(rests(&resting));
 
-    assert!(!status::rests(&prepared("Always"), now()), "it is to be started");
+    assert!(!rests(&prepared("Always")), "it is to be started");
     let unprepared = VirtualMachine { metadata: machine("Halted").metadata, ..resting.clone() };
-    assert!(!status::rests(&unprepared, now()), "it has no finalizer");
+    assert!(!rests(&unprepared), "it has no finalizer");
     let deleted = deleting(resting.clone(), |machine| &mut machine.metadata);
-    assert!(!status::rests(&deleted, now()), "it is to be let go");
+    assert!(!rests(&deleted), "it is to be let go");
     let mut asked = resting;
     asked.status.as_mut().unwrap().state_change_requests = vec![start()];
-    assert!(!status::rests(&asked, now()), "it is asked to start");
+    assert!(!rests(&asked), "it is asked to start");
+}
+
+#[test]
+fn a_machine_that_cannot_be_read_is_watched_all_the_same() {
+    let odd =
+        json!({"metadata": {"name": "odd", "namespace": "ns", "resourceVersion": "7"}, "spec": "whatever"});
+    let list = json!({"kind": "List", "apiVersion": "v1", "metadata": {}, "items": [odd]}).to_string();
+    let read: ObjectList<Machine> = serde_json::from_str(&list).unwrap();
+    let [odd] = &read.items[..] else { panic!("{read:?}") };
+    assert_eq!((odd.key(), odd.note), (("ns", "odd"), Rest(false)));
+    assert_eq!(odd.meta().resource_version.as_deref(), Some("7"));
 }
 
 #[test]
