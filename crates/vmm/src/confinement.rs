@@ -205,8 +205,8 @@ pub(crate) fn unknown_libraries(qemu: &QemuFacts) -> String {
 }
 
 /// Leaves the mount, IPC and UTS namespaces of the caller for new ones, and that of the network if it is to be another, in
-/// which there is nothing but what is shown. Works on the calling thread; who is no root must have no other, and has all capabilities then, over what is in
-/// the new namespaces.
+/// which there is nothing but what is shown. Works on the calling thread; who is no root must have no other, and has all
+/// capabilities then, over what is in the new namespaces.
 ///
 /// # Errors
 /// What the kernel says, with what was attempted. The thread is of no use then.
