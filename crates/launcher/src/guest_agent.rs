@@ -7,13 +7,17 @@
 //! ```
 //!
 //! An agent is there once it has answered, and until its port is closed. What changes on its own is asked for again after
-//! [`POLL`], as KubeVirt does; the rest when somebody wants to know it.
+//! [`POLL`], as KubeVirt does, and what it measures with it; the rest when somebody wants to know it.
 //!
 //! The guest may answer anything, late or never. What is kept of an answer is bounded (`channel`, `facts`), and so is the
 //! time that one is waited for.
 
 mod channel;
 mod facts;
+#[cfg(test)]
+pub(crate) mod scripted;
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,6 +31,7 @@ use tokio::sync::{Mutex, Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
+use crate::agent_report::{AgentReport, Reporter};
 use crate::qemu_socket;
 use crate::session::Progress;
 pub(crate) use channel::AgentError;
@@ -206,15 +211,17 @@ impl Agent {
         socket: PathBuf,
         mut progress: watch::Receiver<Progress>,
         told: watch::Sender<Option<GuestAgent>>,
+        mut reporter: Reporter,
     ) {
         let is_open = |progress: &Progress| progress.is_agent_port_open;
         while progress.wait_for(is_open).await.is_ok() {
             tokio::select! {
                 // An error is the end of the session, which the loop sees too.
                 _ = progress.wait_for(|progress| !progress.is_agent_port_open) => {}
-                () = self.listen(&socket, &told) => {}
+                () = self.listen(&socket, &told, &mut reporter) => {}
             }
             told.send_if_modified(|told| told.take().is_some());
+            reporter.forget();
             self.set_thaw(None);
             // Waits for whoever is asking, and gets no answer any more.
             *self.0.channel.lock().await = None;
@@ -222,7 +229,7 @@ impl Agent {
     }
 
     /// Asks an agent whose port is open, again and again.
-    async fn listen(&self, socket: &Path, told: &watch::Sender<Option<GuestAgent>>) {
+    async fn listen(&self, socket: &Path, told: &watch::Sender<Option<GuestAgent>>, reporter: &mut Reporter) {
         let mut pause = RETRY.0;
         while let Err(error) = self.connect(socket).await {
             tracing::warn!(%error, "QEMU does not let anybody to the guest's agent");
@@ -232,7 +239,7 @@ impl Agent {
         pause = RETRY.0;
         let mut longest = RETRY.1;
         loop {
-            match self.look(told).await {
+            match self.look(told, reporter).await {
                 Ok(is_first) => {
                     let is_frozen = told.borrow().as_ref().is_some_and(|agent| agent.is_frozen);
                     longest = if is_frozen { FROZEN_POLL } else { POLL.1 };
@@ -254,7 +261,11 @@ impl Agent {
     }
 
     /// Asks once for what is told, and tells; whether it is the first that is heard of this agent.
-    async fn look(&self, told: &watch::Sender<Option<GuestAgent>>) -> Result<bool, AgentError> {
+    async fn look(
+        &self,
+        told: &watch::Sender<Option<GuestAgent>>,
+        reporter: &mut Reporter,
+    ) -> Result<bool, AgentError> {
         let info = self.call("guest-info", Value::Null).await?;
         let is_frozen = self.ask("guest-fsfreeze-status").await? == "frozen";
         let os = self.ask("guest-get-osinfo").await?;
@@ -270,6 +281,21 @@ impl Agent {
         if before != agent {
             told.send_replace(agent);
         }
+        // While it is frozen it measures nothing either.
+        if !is_frozen {
+            match self.measure(&info).await {
+                Ok(report) => reporter.tell(report),
+                Err(error) => tracing::debug!(%error, "the guest's agent has measured nothing"),
+            }
+        }
         Ok(before.is_none())
+    }
+
+    /// Has an agent measure what it can, by its own `info`.
+    async fn measure(&self, info: &Value) -> Result<AgentReport, AgentError> {
+        let file_systems = self.ask("guest-get-fsinfo").await?;
+        let load =
+            if facts::can(info, "guest-get-load") { self.ask("guest-get-load").await? } else { Value::Null };
+        Ok(facts::report(&file_systems, &load))
     }
 }

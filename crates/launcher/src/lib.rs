@@ -14,12 +14,13 @@
 //! Pod's directory ──► supervisor ◄──► control (HTTP over mutual TLS) ◄── controllers
 //!  (volumes, tls)      │  boot_image, host, plan ──► session ──► logs (cri_log), serial_port
 //!                      │               network: the guest's card ◄──► DHCP, port-forward, the way outside
-//!                      │               guest_agent: what an agent in the guest says of it
+//!                      │               guest_agent: what an agent in the guest says of it; agent_report: what it measures
 //!                      │               guest_memory: what its balloon says of its memory
 //!                      │               probe: does the guest answer?
 //!                      └► launcher.json, launch.json, exit_record
 //! ```
 
+pub mod agent_report;
 pub mod boot_files;
 pub mod boot_image;
 pub mod cgroup;

@@ -12,6 +12,7 @@
 //!     launch.json               what was started: [`LaunchRecord`]                             (launcher)
 //!     traffic.json              what its card has carried, while it has one  [`Traffic`](crate::network::Traffic)  (launcher)
 //!     memory.json               what its guest tells of its memory  [`GuestMemory`](crate::guest_memory::GuestMemory)  (launcher)
+//!     agent.json                what its guest's agent measures, while there is one  [`AgentReport`](crate::agent_report::AgentReport)  (launcher)
 //!     exit.json                 last `MachineStatus`, durable: also the termination message     (launcher)
 //!     logs/compute.log          what the launcher itself says, CRI log format                   (launcher)
 //!     logs/launcher.out         its standard output and error until it listens                  (node)
@@ -93,6 +94,11 @@ impl PodDir {
     /// What its guest tells of its memory, a [`GuestMemory`](crate::guest_memory::GuestMemory); absent without a balloon.
     pub fn guest_memory(&self) -> PathBuf {
         self.path.join("memory.json")
+    }
+
+    /// What its guest's agent measures, an [`AgentReport`](crate::agent_report::AgentReport); absent without an agent.
+    pub fn agent_report(&self) -> PathBuf {
+        self.path.join("agent.json")
     }
 
     /// The machine's last status, there once it has ended.

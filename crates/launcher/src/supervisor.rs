@@ -36,6 +36,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 use vmm::{InitialState, PauseReason};
 
+use crate::agent_report::Reporter;
 use crate::cgroup::{self, ControlGroup, CpuLimit};
 use crate::console::Pattern;
 use crate::control::{self, Doors, Identity, IdentityError, Start};
@@ -482,7 +483,8 @@ impl Supervisor<'_> {
         let (agent_told, mut agent) = watch::channel(None);
         let agent_socket = vmm::RunPaths::in_directory(self.pod.path()).agent_socket;
         // Ends with the session, which has the other end of its progress.
-        tokio::spawn(self.agent.clone().follow(agent_socket, watched.clone(), agent_told));
+        let reporter = Reporter::new(self.pod.agent_report());
+        tokio::spawn(self.agent.clone().follow(agent_socket, watched.clone(), agent_told, reporter));
         if let Some(balloon) = vm.balloon() {
             tokio::spawn(guest_memory::tell(balloon, self.pod.guest_memory(), watched.clone()));
         }

@@ -10,6 +10,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use launcher::agent_report::AgentReport;
 use launcher::guest_memory::GuestMemory;
 use launcher::memory::proc_bytes;
 use launcher::network::Traffic;
@@ -34,6 +35,8 @@ pub struct Usage {
     pub traffic: Option<Traffic>,
     /// What the guest tells of its memory, as its launcher told within the last seconds; none without a balloon.
     pub guest_memory: Option<GuestMemory>,
+    /// What its agent measures in it, as its launcher told within the last minutes; none without an agent.
+    pub agent_report: Option<AgentReport>,
 }
 
 /// What the thread of a virtual processor has used.
@@ -82,6 +85,7 @@ pub fn machines(pods_dir: &Path) -> io::Result<Vec<Usage>> {
             traffic: told(&pod.directory.traffic()),
             // Nor has one without a balloon, or in its first seconds.
             guest_memory: told(&pod.directory.guest_memory()),
+            agent_report: told(&pod.directory.agent_report()),
         })
     };
     Ok(pods.into_iter().filter_map(usage).collect())

@@ -101,6 +101,15 @@ fn an_agent_tells_of_its_guest_and_does_what_it_is_asked() {
     );
     assert_eq!(told(&room, "userlist"), json!({"metadata": {}, "items": []}));
     the_balloon_tells_of_the_memory(&room);
+    let capacity = "kubevirt_vmi_filesystem_capacity_bytes{node=\"node-1\",namespace=\"default\",name=\"told\",\
+                    disk_name=\"ram0\",mount_point=\"/data\",file_system_type=\"ext4\"} ";
+    let measured = || {
+        let metrics = room.kubectl(&["get", "--raw", "/metrics"]).stdout;
+        let told = metrics.lines().find_map(|line| line.strip_prefix(capacity));
+        told.map(|value| value.parse::<f64>().unwrap())
+    };
+    let told_capacity = wait_until("the file system is measured", measured);
+    assert_eq!(Some(told_capacity), data["totalBytes"].as_f64());
 
     client::runtime().block_on(async {
         let mut terminal = Terminal::open(&room, "told", "").await.unwrap();
@@ -128,6 +137,7 @@ fn an_agent_tells_of_its_guest_and_does_what_it_is_asked() {
         terminal.type_line("kill $(pidof qemu-ga)").await;
         let found = room.wait("vmi/told", "has no agent", |found| !has_agent(found));
         assert_eq!(found["status"]["guestOSInfo"], os, "what was known stays");
+        wait_until("nothing is measured", || measured().is_none().then_some(()));
         let interface = &found["status"]["interfaces"][0];
         let is = (&interface["infoSource"], &interface["ipAddresses"], &interface["interfaceName"]);
         assert_eq!(is, (&json!("domain"), &json!([address, "10.0.2.2"]), &Value::Null));

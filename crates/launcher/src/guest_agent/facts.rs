@@ -12,6 +12,8 @@ use manifest::machine_status::{GuestAgent, GuestInterface};
 use manifest::types::VirtualMachineInstanceGuestOsInfo;
 use serde_json::Value;
 
+use crate::agent_report::{AgentReport, LoadAverage};
+
 /// Longest text of a guest, in bytes.
 const MAX_TEXT_BYTES: usize = 256;
 
@@ -24,6 +26,9 @@ const MOST_ELEMENTS: usize = 256;
 /// Interfaces, and addresses of each, that are kept in a status.
 const MOST_INTERFACES: usize = 8;
 const MOST_ADDRESSES: usize = 4;
+
+/// File systems that are measured.
+const MOST_MEASURED: usize = 64;
 
 /// What KubeVirt asks of every agent (`requiredGuestAgentCommands` in its `pkg/virt-handler`).
 const REQUIRED: [&str; 10] = [
@@ -117,6 +122,35 @@ pub(super) fn status(info: &Value, os: &Value, interfaces: &Value, is_frozen: bo
         interfaces: self::interfaces(interfaces),
         is_frozen,
     }
+}
+
+/// Whether an agent would carry out a command. Agents of a QEMU before 10.0 have no `guest-get-load`.
+pub(super) fn can(info: &Value, wanted: &str) -> bool {
+    commands(info).iter().any(|command| command.enabled && command.name == wanted)
+}
+
+/// What an agent has measured, by its answers to `guest-get-fsinfo` and `guest-get-load`.
+pub(super) fn report(file_systems: &Value, load: &Value) -> AgentReport {
+    let mut file_systems: Vec<_> = self::file_systems(file_systems)
+        .into_iter()
+        .filter(|found| found.total_bytes > 0)
+        .map(|found| GuestFileSystem { disk: Vec::new(), ..found })
+        .collect();
+    let place = |found: &GuestFileSystem| {
+        (found.mount_point.clone(), found.disk_name.clone(), found.file_system_type.clone())
+    };
+    file_systems.sort_by_cached_key(place);
+    file_systems.dedup_by_key(|found| place(found));
+    file_systems.truncate(MOST_MEASURED);
+    let average = |name: &str| load[name].as_f64();
+    let load = || {
+        Some(LoadAverage {
+            one_minute: average("load1m")?,
+            five_minutes: average("load5m")?,
+            fifteen_minutes: average("load15m")?,
+        })
+    };
+    AgentReport { file_systems, load: load() }
 }
 
 fn commands(info: &Value) -> Vec<GuestAgentCommand> {
@@ -274,6 +308,44 @@ mod tests {
         // Who says nothing is told of so.
         let nothing = json!({"os": {}, "fsInfo": {"disks": []}});
         assert_eq!(serde_json::to_value(info(&Answers::default())).ok(), Some(nothing));
+    }
+
+    #[test]
+    fn what_is_measured_is_bounded_and_told_once_whatever_the_guest_says() {
+        let found = |name: &str, mount: &str, total: u64| {
+            json!({"name": name, "mountpoint": mount, "type": "ext4", "used-bytes": 5, "total-bytes": total,
+                "disk": [{"serial": "S", "bus-type": "virtio"}]})
+        };
+        let measured = |name: &str, mount: &str| GuestFileSystem {
+            disk_name: name.to_owned(),
+            mount_point: mount.to_owned(),
+            file_system_type: "ext4".to_owned(),
+            used_bytes: 5,
+            total_bytes: 9,
+            disk: Vec::new(),
+        };
+        let answer = json!([
+            found("vdb", "/data", 9),
+            found("vda1", "/", 9),
+            found("vda1", "/", 8),
+            found("vdc", "/unknown", 0),
+            found("vda1", "/data", 9),
+        ]);
+        let told = report(&answer, &json!({"load1m": 0.5, "load5m": 1, "load15m": 2.25}));
+        let load = LoadAverage { one_minute: 0.5, five_minutes: 1.0, fifteen_minutes: 2.25 };
+        let file_systems = vec![measured("vda1", "/"), measured("vda1", "/data"), measured("vdb", "/data")];
+        assert_eq!(told, AgentReport { file_systems, load: Some(load) });
+        let text = serde_json::to_string(&told).unwrap_or_default();
+        assert_eq!(serde_json::from_str::<AgentReport>(&text).ok(), Some(told));
+
+        for (answer, load) in [(json!(null), json!(null)), (json!(7), json!({"load1m": 1, "load5m": "x"}))] {
+            assert_eq!(report(&answer, &load), AgentReport::default());
+        }
+        let long = "\u{1b}é".repeat(4000);
+        let flood: Vec<_> = (0..5000).map(|number| found(&format!("{number}{long}"), &long, 1)).collect();
+        let told = report(&json!(flood), &json!(null));
+        assert_eq!(told.file_systems.len(), MOST_MEASURED);
+        assert!(told.file_systems.iter().all(|found| found.mount_point.len() < 1000));
     }
 
     #[test]

@@ -4,10 +4,10 @@ use std::sync::Mutex;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, duplex};
-use tokio::net::UnixStream;
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
+use crate::guest_agent::scripted::agent;
 use crate::network::{DialError, Ports};
 
 fn probes(probe: Value) -> Probes {
@@ -285,28 +285,6 @@ async fn any_certificate_will_do_for_https() {
         assert_eq!(attempted(get("HTTPS"), guest(Some(&door), &agent)).await, Ok(()));
         assert!(attempted(get("HTTP"), guest(Some(&door), &agent)).await.is_err());
     }
-}
-
-/// An agent that answers what `answer` makes of each command.
-async fn agent(mut answer: impl FnMut(Value) -> Value + Send + 'static) -> Agent {
-    let (ours, guest) = UnixStream::pair().unwrap();
-    let (reader, mut writer) = guest.into_split();
-    tokio::spawn(async move {
-        let mut reader = BufReader::new(reader);
-        loop {
-            let mut lines = [Vec::new(), Vec::new()];
-            for line in &mut lines {
-                if reader.read_until(b'\n', line).await.unwrap() == 0 {
-                    return;
-                }
-            }
-            let sync: Value = serde_json::from_slice(&lines[0][1..]).unwrap();
-            let answer = answer(serde_json::from_slice(&lines[1]).unwrap());
-            let said = format!("{{\"return\": {}}}\n{answer}\n", sync["arguments"]["id"]);
-            writer.write_all(&[b"\xff".as_slice(), said.as_bytes()].concat()).await.unwrap();
-        }
-    });
-    Agent::connected(ours).await
 }
 
 #[tokio::test]

@@ -99,6 +99,21 @@ const TRANSMIT_ERRORS: Metric = Metric::counter(
     "Packets of an instance's guest that could not be sent on",
 );
 
+const FILE_SYSTEM_CAPACITY: Metric =
+    Metric::gauge("kubevirt_vmi_filesystem_capacity_bytes", "Size of a file system in an instance's guest");
+const FILE_SYSTEM_USED: Metric = Metric::gauge(
+    "kubevirt_vmi_filesystem_used_bytes",
+    "The part of a file system in an instance's guest that is in use",
+);
+const LOAD_1: Metric =
+    Metric::gauge("kubevirt_vmi_guest_load_1m", "Load of an instance's guest, averaged over one minute");
+const LOAD_5: Metric =
+    Metric::gauge("kubevirt_vmi_guest_load_5m", "Load of an instance's guest, averaged over five minutes");
+const LOAD_15: Metric = Metric::gauge(
+    "kubevirt_vmi_guest_load_15m",
+    "Load of an instance's guest, averaged over fifteen minutes",
+);
+
 /// What groups of states are called, with the metric that tells when a machine entered one, and the states in each: of
 /// `printableStatus`.
 const GROUPS: [(&str, Metric, &[&str]); 5] = [
@@ -550,6 +565,28 @@ pub fn usage(Instances(instances): &Instances, used: Vec<Usage>, families: &mut 
             ] {
                 if let Some(value) = value {
                     families.add(metric, on_node(), value as f64);
+                }
+            }
+        }
+        if let Some(report) = used.agent_report {
+            for found in report.file_systems {
+                let labels = [
+                    on_node(),
+                    vec![
+                        ("disk_name", found.disk_name),
+                        ("mount_point", found.mount_point),
+                        ("file_system_type", found.file_system_type),
+                    ],
+                ]
+                .concat();
+                families.add(FILE_SYSTEM_CAPACITY, labels.clone(), found.total_bytes as f64);
+                families.add(FILE_SYSTEM_USED, labels, found.used_bytes as f64);
+            }
+            if let Some(load) = report.load {
+                for (metric, value) in
+                    [(LOAD_1, load.one_minute), (LOAD_5, load.five_minutes), (LOAD_15, load.fifteen_minutes)]
+                {
+                    families.add(metric, on_node(), value);
                 }
             }
         }

@@ -1,7 +1,9 @@
 #![allow(clippy::unwrap_used)]
 
+use launcher::agent_report::{AgentReport, LoadAverage};
 use launcher::guest_memory::GuestMemory;
 use launcher::network::{Lost, Traffic};
+use manifest::guest_agent::GuestFileSystem;
 use node::usage::VirtualCpu;
 use serde_json::{Value, json};
 
@@ -163,6 +165,17 @@ fn an_instance_is_told_with_its_pod_and_what_it_uses() {
             major_faults: Some(8),
             minor_faults: Some(9),
         }),
+        agent_report: Some(AgentReport {
+            file_systems: vec![GuestFileSystem {
+                disk_name: "vda1".to_owned(),
+                mount_point: "/".to_owned(),
+                file_system_type: "ext4".to_owned(),
+                used_bytes: 5,
+                total_bytes: 9,
+                disk: Vec::new(),
+            }],
+            load: Some(LoadAverage { one_minute: 1.5, five_minutes: 0.5, fifteen_minutes: 0.25 }),
+        }),
     };
     let families = told(|families| {
         let mut instances = Instances::default();
@@ -176,6 +189,7 @@ fn an_instance_is_told_with_its_pod_and_what_it_uses() {
          guest_os_version_id=12,evictable=false,outdated=true,vmi_pod=pod"
     );
     let card = format!("{here},interface=default");
+    let mounted = format!("{here},disk_name=vda1,mount_point=/,file_system_type=ext4");
     let address = format!("{here},network_name=default,address=10.0.2.2,type=ExternalInterface");
     for (name, labels, value) in [
         ("kubevirt_vmi_info", info.as_str(), 1.0),
@@ -202,6 +216,11 @@ fn an_instance_is_told_with_its_pod_and_what_it_uses() {
         ("kubevirt_vmi_network_receive_packets_dropped", &card, 3.0),
         ("kubevirt_vmi_network_transmit_packets_dropped", &card, 4.0),
         ("kubevirt_vmi_network_transmit_errors", &card, 5.0),
+        ("kubevirt_vmi_filesystem_capacity_bytes", &mounted, 9.0),
+        ("kubevirt_vmi_filesystem_used_bytes", &mounted, 5.0),
+        ("kubevirt_vmi_guest_load_1m", here, 1.5),
+        ("kubevirt_vmi_guest_load_5m", here, 0.5),
+        ("kubevirt_vmi_guest_load_15m", here, 0.25),
     ] {
         assert_eq!(families.of(name), [(labels.to_owned(), value)], "{name}");
     }
