@@ -32,14 +32,22 @@ impl Metric {
 /// Labels with their values.
 pub type Labels = Vec<(&'static str, String)>;
 
+/// The labels of one measurement: those that all of its metric have, and its own.
+type AllLabels = (Labels, Vec<(String, String)>);
+
 /// All measurements.
 #[derive(Debug, Default)]
-pub struct Families(BTreeMap<Metric, Vec<(Labels, f64)>>);
+pub struct Families(BTreeMap<Metric, Vec<(AllLabels, f64)>>);
 
 impl Families {
     /// Adds one.
     pub fn add(&mut self, metric: Metric, labels: Labels, value: f64) {
-        self.0.entry(metric).or_default().push((labels, value));
+        self.add_with(metric, labels, Vec::new(), value);
+    }
+
+    /// Adds one that has labels of its own: names that the text format takes, none of them twice.
+    pub fn add_with(&mut self, metric: Metric, labels: Labels, own: Vec<(String, String)>, value: f64) {
+        self.0.entry(metric).or_default().push(((labels, own), value));
     }
 
     /// Writes them.
@@ -64,8 +72,10 @@ impl Families {
     pub fn of(&self, name: &str) -> Vec<(String, f64)> {
         let samples =
             self.0.iter().filter(|(metric, _)| metric.name == name).flat_map(|(_, samples)| samples);
-        let text = |labels: &Labels| {
-            labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
+        let text = |(labels, own): &AllLabels| {
+            let own = own.iter().map(|(key, value)| (key.as_str(), value));
+            let all = labels.iter().map(|(key, value)| (*key, value)).chain(own);
+            all.map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
         };
         samples.map(|(labels, value)| (text(labels), *value)).collect()
     }

@@ -2,6 +2,7 @@
 //! `virt-handler` in its repository).
 
 use std::collections::{BTreeMap, HashMap};
+use std::iter;
 
 use jiff::Timestamp;
 use manifest::Quantity;
@@ -18,6 +19,7 @@ const INFO: Metric = Metric::gauge("kubevirt_info", "Version of what serves the 
 const VM_INFO: Metric = Metric::gauge("kubevirt_vm_info", "Information about virtual machines");
 const VM_CREATED: Metric =
     Metric::gauge("kubevirt_vm_create_date_timestamp_seconds", "When a virtual machine was created");
+const VM_LABELS: Metric = Metric::gauge("kubevirt_vm_labels", "Labels of virtual machines");
 const VM_REQUESTS: Metric = Metric::gauge("kubevirt_vm_resource_requests", "What a virtual machine asks for");
 const VM_LIMITS: Metric = Metric::gauge("kubevirt_vm_resource_limits", "What a virtual machine may have");
 const VM_CARDS: Metric = Metric::gauge("kubevirt_vm_vnic_info", "Network cards of virtual machines");
@@ -326,6 +328,9 @@ pub fn machine(machine: &Machine, families: &mut Families) {
     if let Some(created) = metadata.creation_timestamp {
         families.add(VM_CREATED, named(metadata), created.as_second() as f64);
     }
+    if !metadata.labels.is_empty() {
+        families.add_with(VM_LABELS, named(metadata), own_labels(&metadata.labels), 1.0);
+    }
     let entered = status
         .conditions
         .iter()
@@ -343,6 +348,21 @@ pub fn machine(machine: &Machine, families: &mut Families) {
     for card in cards(&template.spec) {
         families.add(VM_CARDS, [named(metadata), card].concat(), 1.0);
     }
+}
+
+/// The labels of an object under names of the text format, which has letters, digits and underscores alone. Where two would
+/// have one name the later one has `_conflict1` behind it, and so on, as kube-state-metrics calls them.
+fn own_labels(labels: &BTreeMap<String, String>) -> Vec<(String, String)> {
+    let mut told = BTreeMap::new();
+    for (key, value) in labels {
+        let name: String = key.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+        let name = format!("label_{name}");
+        let mut names = iter::once(name.clone()).chain((1..).map(|count| format!("{name}_conflict{count}")));
+        if let Some(free) = names.find(|name| !told.contains_key(name)) {
+            told.insert(free, value.clone());
+        }
+    }
+    told.into_iter().collect()
 }
 
 fn resources(metadata: &Metadata, domain: &DomainSpec, families: &mut Families) {

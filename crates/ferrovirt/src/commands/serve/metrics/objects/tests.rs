@@ -66,6 +66,22 @@ fn a_machine_is_in_the_group_of_its_status_since_its_last_transition() {
 }
 
 #[test]
+fn labels_are_told_under_names_of_the_text_format_and_none_is_lost() {
+    let told_of = |labels: Value| {
+        let mut found = a_machine("Running", json!({}));
+        found.metadata.labels = serde_json::from_value(labels).unwrap();
+        told(|families| machine(&found, families)).of("kubevirt_vm_labels")
+    };
+    assert_eq!(told_of(json!({})), []);
+    let labels = json!({
+        "app": "web", "vm.kubevirt.io/test": "é", "a-b": "1", "a.b": "2", "a/b": "3", "a_b_conflict1": "4", "Upper": "",
+    });
+    let expected = "name=vm,namespace=ns,label_Upper=,label_a_b=1,label_a_b_conflict1=2,label_a_b_conflict1_conflict1=4,\
+                    label_a_b_conflict2=3,label_app=web,label_vm_kubevirt_io_test=é";
+    assert_eq!(told_of(labels), [(expected.to_owned(), 1.0)]);
+}
+
+#[test]
 fn requests_say_where_they_are_written() {
     let prefix = "name=vm,namespace=ns,resource=";
     let table = [
