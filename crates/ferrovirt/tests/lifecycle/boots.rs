@@ -171,7 +171,15 @@ fn a_panic_is_a_fact_and_what_follows_depends_on_the_panic_device() {
     for dry_run in ["--dry-run=server", "--dry-run=none"] {
         room.kubectl_with_input(&["create", "-f", "-", dry_run], &stopped.to_string());
     }
-    let metrics = room.kubectl(&["get", "--raw", "/metrics"]).stdout;
+    // What a guest itself tells takes one with a card, a balloon's driver and an agent.
+    let image = room.reference("guests/telling:1");
+    room.push_initrd(&image, "initrd-agent");
+    room.apply(&instance("telling", &Boot { image: &image, policy: "", guest: "agent" }));
+    let metrics = wait_until("the guest tells of itself", || {
+        let metrics = room.kubectl(&["get", "--raw", "/metrics"]).stdout;
+        let told = ["memory_usable_bytes", "filesystem_used_bytes", "network_transmit_bytes_total"];
+        told.iter().all(|name| metrics.contains(&format!("kubevirt_vmi_{name}{{"))).then_some(metrics)
+    });
     assert!(metrics.contains("kubevirt_vm_created_total{namespace=\"default\"} 1.0\n"), "{metrics}");
     for file in ["grafana-dashboard.json", "prometheus-rules.yaml"] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../contrib").join(file);
